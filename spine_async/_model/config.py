@@ -1,0 +1,54 @@
+"""The runner's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
+
+from spine_async._model.policy import RetryPolicy
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class WorkflowRunnerConfig(BaseModel):
+    """Settings of a `WorkflowRunner`. Durations are seconds; None means no limit.
+
+    Attributes:
+        checkpoint_enabled: Whether anything is stored at all.
+        checkpoint_every_step: Commit after every step; False commits only after steps with `checkpoint=True` and at the
+            end of a run, so a crash repeats the steps since.
+        checkpoint_storage: `database`; `file` and `redis` are not available yet.
+        database_url: SQLAlchemy URL of the database; None means `SPINE_DATABASE_URL`, else `.spine/runs.db`.
+        checkpoint_dir: Folder of the file store.
+        redis_url: URL of the Redis store.
+        default_step_timeout: For each attempt of a lambda or pipeline step that has no timeout of its own.
+        workflow_timeout: For a whole `execute` or `resume`; beyond it the run fails with category TIMEOUT.
+        default_retry_policy: Policy of steps with `on_error=RETRY` and none of their own.
+        emit_events: Whether events are stored.
+        trace_enabled: Whether spans are made.
+        max_concurrent_steps: Lambdas and pipelines at work at once in the whole runner.
+        max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
+        dry_run: Run without writing anything.
+        auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
+        worker_threads: Threads for `def` handlers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint_enabled: bool = True
+    checkpoint_every_step: bool = True
+    checkpoint_storage: Literal["database", "file", "redis"] = "database"
+    database_url: str | None = Field(default=None, repr=False)
+    checkpoint_dir: str = ".spine/runs"
+    redis_url: str | None = Field(default=None, repr=False)
+    default_step_timeout: Seconds | None = 300
+    workflow_timeout: Seconds | None = None
+    default_retry_policy: InstanceOf[RetryPolicy] = RetryPolicy(max_attempts=3)
+    emit_events: bool = True
+    trace_enabled: bool = True
+    max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
+    max_step_visits: Annotated[int, Field(ge=1)] = 10_000
+    dry_run: bool = False
+    auto_migrate: bool = True
+    worker_threads: Annotated[int, Field(ge=1)] = 40

@@ -1,0 +1,261 @@
+"""What a step sees of its run: params, earlier outputs, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Self
+
+from pydantic import BaseModel
+
+from spine_async._model.document import Document, JsonValue, encode, encode_object
+from spine_async._model.layered import LayeredMap
+from spine_async._model.quality import QualityMetrics
+from spine_async._model.view import DocumentView
+
+DRY_RUN_PARAM = "__dry_run__"
+"""Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
+
+
+class WorkflowContext:
+    """An immutable view of a run; every `with_…` gives a new one and copies no earlier output.
+
+    Args:
+        run_id: The run, or "" where there is none yet.
+        workflow_name: Name of its workflow.
+        params: Params by name; must have a strict JSON form.
+        outputs: Outputs of finished steps by step name; likewise.
+        quality: Quality metrics by step name.
+        partition: What the run was tracked under, or None.
+        metadata: What the runner says of the run, for instance `resumed`.
+        started_at: When the run was started (aware, UTC), or None.
+
+    Attributes:
+        step_name: Inside a step, its name; else None.
+        attempt: Inside a step, the number of this attempt, from 1; else 0.
+        idempotency_key: Inside a step, a key that is the same for every attempt and every resume of this step visit and
+            differs between map items; else None.
+
+    Raises:
+        SerializationError: A param or output has no strict JSON form.
+
+    Example:
+        >>> context = WorkflowContext(params={"symbol": "IBM"}).with_output("load", {"rows": 3})
+        >>> context.get_param("symbol"), context.get_output("load", "rows")
+        ('IBM', 3)
+    """
+
+    run_id: str
+    workflow_name: str
+    partition: Mapping[str, object] | None
+    metadata: Mapping[str, object]
+    started_at: datetime | None
+    step_name: str | None
+    attempt: int
+    idempotency_key: str | None
+    frame: object | None
+    _params: DocumentView
+    _outputs: DocumentView
+    _quality: LayeredMap[QualityMetrics]
+
+    __slots__ = (
+        "_outputs",
+        "_params",
+        "_quality",
+        "attempt",
+        "frame",
+        "idempotency_key",
+        "metadata",
+        "partition",
+        "run_id",
+        "started_at",
+        "step_name",
+        "workflow_name",
+    )
+
+    def __init__(
+        self,
+        run_id: str = "",
+        workflow_name: str = "",
+        params: Mapping[str, object] | None = None,
+        outputs: Mapping[str, object] | None = None,
+        quality: Mapping[str, QualityMetrics] | None = None,
+        partition: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        started_at: datetime | None = None,
+    ) -> None:
+        self._fill(
+            run_id=run_id,
+            workflow_name=workflow_name,
+            partition=_frozen(partition) if partition is not None else None,
+            metadata=_frozen(metadata or {}),
+            started_at=started_at,
+            step_name=None,
+            attempt=0,
+            idempotency_key=None,
+            frame=None,
+            _params=DocumentView(LayeredMap(encode_object(params or {}))),
+            _outputs=DocumentView(LayeredMap(encode_object(outputs or {}))),
+            _quality=LayeredMap(quality or {}),
+        )
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """Params by name. A value read here may be changed freely: nobody else sees it."""
+        return self._params
+
+    @property
+    def outputs(self) -> Mapping[str, object]:
+        """Outputs of finished steps by step name; a model where the step has an `output_model`."""
+        return self._outputs
+
+    @property
+    def quality(self) -> Mapping[str, QualityMetrics]:
+        """Quality metrics by step name."""
+        return self._quality
+
+    @property
+    def is_dry_run(self) -> bool:
+        return self.params.get(DRY_RUN_PARAM) is True
+
+    def get_param(self, key: str, default: object = None) -> object:
+        """The param `key`, or `default`."""
+        return self.params.get(key, default)
+
+    def has_output(self, step: str) -> bool:
+        """Whether `step` has finished with an output in this run."""
+        return step in self._outputs
+
+    def get_output(self, step: str, key: str | None = None, default: object = None) -> object:
+        """The output of `step`, or what it has under `key`; `default` where there is none."""
+        if step not in self._outputs:
+            return default
+        output = self._outputs[step]
+        if key is None:
+            return output
+        if isinstance(output, Mapping):
+            return output.get(key, default)
+        return getattr(output, key, default) if isinstance(output, BaseModel) else default
+
+    def get_quality(self, step: str) -> QualityMetrics | None:
+        """What `step` measured about its data, or None."""
+        return self._quality.get(step)
+
+    def with_params(self, updates: Mapping[str, object]) -> Self:
+        """A context in which `updates` are laid over the params."""
+        return self._changed(_params=DocumentView(self._params.documents.adding(encode_object(updates))))
+
+    def with_output(self, step: str, output: object) -> Self:
+        """A context in which `step` has this output."""
+        document = encode(output)
+        views = self._outputs
+        return self._changed(_outputs=DocumentView(views.documents.adding({step: document}), views.models))
+
+    def with_quality(self, step: str, quality: QualityMetrics) -> Self:
+        """A context in which `step` has these quality metrics."""
+        return self._changed(_quality=self._quality.adding({step: quality}))
+
+    def with_metadata(self, updates: Mapping[str, object]) -> Self:
+        """A context in which `updates` are laid over the metadata."""
+        return self._changed(metadata=_frozen({**self.metadata, **updates}))
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """The context as JSON values; `from_dict` gives it back."""
+        return {
+            "run_id": self.run_id,
+            "workflow_name": self.workflow_name,
+            "params": {key: each.value() for key, each in self._params.documents.items()},
+            "outputs": {step: each.value() for step, each in self._outputs.documents.items()},
+            "quality": {step: encode(metrics).value() for step, metrics in self._quality.items()},
+            "partition": encode(self.partition).value(),
+            "metadata": encode(self.metadata).value(),
+            "started_at": self.started_at.isoformat() if self.started_at else None,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, object]) -> Self:
+        """The context that `to_dict` wrote.
+
+        Raises:
+            ValueError: `stored` is not what `to_dict` writes.
+        """
+        try:
+            return cls(
+                run_id=str(stored.get("run_id") or ""),
+                workflow_name=str(stored.get("workflow_name") or ""),
+                params=_as_mapping(stored.get("params")),
+                outputs=_as_mapping(stored.get("outputs")),
+                quality={step: QualityMetrics(**each) for step, each in _as_mapping(stored.get("quality")).items()},  # type: ignore[arg-type]
+                partition=_as_mapping(stored["partition"]) if stored.get("partition") is not None else None,
+                metadata=_as_mapping(stored.get("metadata")),
+                started_at=datetime.fromisoformat(str(stored["started_at"])) if stored.get("started_at") else None,
+            )
+        except TypeError as exc:
+            raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
+
+    def for_attempt(self, step_name: str, attempt: int, idempotency_key: str) -> Self:
+        """The context that one attempt of a step is given: with views of its own, so that attempts share no values."""
+        return self._changed(
+            step_name=step_name,
+            attempt=attempt,
+            idempotency_key=idempotency_key,
+            _params=DocumentView(self._params.documents),
+            _outputs=DocumentView(self._outputs.documents, self._outputs.models),
+        )
+
+    def with_documents(
+        self,
+        params: Mapping[str, Document] | None = None,
+        outputs: Mapping[str, Document] | None = None,
+    ) -> Self:
+        """`with_params` and `with_output` for values that are encoded already."""
+        changes: dict[str, object] = {}
+        if params:
+            changes["_params"] = DocumentView(self._params.documents.adding(params))
+        if outputs:
+            changes["_outputs"] = DocumentView(self._outputs.documents.adding(outputs), self._outputs.models)
+        return self._changed(**changes) if changes else self
+
+    def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
+        """A context that revives the outputs of these steps as these models; others become plain values."""
+        return self._changed(_outputs=DocumentView(self._outputs.documents, models))
+
+    def with_frame(self, frame: object, **attributes: object) -> Self:
+        """A context tied to the place in a running workflow that the engine calls a frame."""
+        return self._changed(frame=frame, **attributes)
+
+    @property
+    def documents(self) -> tuple[LayeredMap[Document], LayeredMap[Document]]:
+        """Params and outputs as they are stored."""
+        return self._params.documents, self._outputs.documents
+
+    def __repr__(self) -> str:
+        at = f", step {self.step_name!r}" if self.step_name else ""
+        return f"<WorkflowContext of run {self.run_id!r}{at}>"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
+
+    def _fill(self, **attributes: object) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+
+    def _changed(self, **attributes: object) -> Self:
+        changed = object.__new__(type(self))
+        for name in WorkflowContext.__slots__:
+            value = attributes[name] if name in attributes else getattr(self, name)
+            object.__setattr__(changed, name, value)
+        return changed
+
+
+def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:
+    return MappingProxyType(dict(mapping))
+
+
+def _as_mapping(value: object) -> Mapping[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected a mapping, found {type(value).__name__}")
+    return value

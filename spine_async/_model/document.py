@@ -1,0 +1,237 @@
+"""Strict JSON: the one form in which values cross from a step to the store and to later steps.
+
+A value is turned into its document once, as the step returns. From then on everybody reads that document, in the same
+run and after a resume alike, so that an interrupted run and an undisturbed one see the same values. What JSON would
+lose or merge is refused with the path of the value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import TypeAlias, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
+
+from spine_async.errors import SerializationError
+
+JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+MAX_DEPTH = 100
+"""Levels of nesting; decoders on every side of us stop somewhere above this."""
+
+_MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,300 digits
+_TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """The strict JSON text of one value."""
+
+    text: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text in UTF-8."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
+    def value(self) -> JsonValue:
+        """The value, made anew at each call: whoever changes it changes only a copy."""
+        decoded: JsonValue = from_json(self.text)
+        return decoded
+
+    def revive(self, model: type[ModelT]) -> ModelT:
+        """The value as the pydantic model it was written from."""
+        return model.model_validate_json(self.text)
+
+
+NULL = Document("null")
+EMPTY_OBJECT = Document("{}")
+
+
+def encode(value: object) -> Document:
+    """The document of `value`.
+
+    Raises:
+        SerializationError: The value holds something without a strict JSON form; the error has its path.
+    """
+    plain = to_plain(value)
+    try:
+        return Document(to_json(plain).decode())
+    except PydanticSerializationError:
+        _refuse_surrogates(plain)
+        raise
+
+
+def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
+    """One document for each key of `value`.
+
+    Raises:
+        SerializationError: A key is not a string, or a value has no strict JSON form.
+    """
+    documents: dict[str, Document] = {}
+    for key, item in value.items():
+        name = _plain_key(key)
+        try:
+            documents[name] = encode(item)
+        except SerializationError as exc:
+            raise exc.within(f".{name}") from None
+    return documents
+
+
+def join_object(documents: Mapping[str, Document]) -> Document:
+    """The JSON object of already encoded members."""
+    return Document("{" + ",".join(f"{quote(key)}:{each.text}" for key, each in documents.items()) + "}")
+
+
+def join_array(texts: list[str]) -> str:
+    """The JSON array of already encoded elements."""
+    return "[" + ",".join(texts) + "]"
+
+
+def split_object(text: str) -> dict[str, Document]:
+    """The members of a JSON object, each as a document of its own."""
+    members: dict[str, JsonValue] = from_json(text)
+    return {key: Document(to_json(value).decode()) for key, value in members.items()}
+
+
+def quote(text: str) -> str:
+    """`text` as a JSON string."""
+    return to_json(text).decode()
+
+
+def to_plain(value: object, depth: int = 0) -> JsonValue:
+    """`value` in JSON's own types.
+
+    Source: public contract, "What is stored".
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value  # type: ignore[return-value]
+    if kind is int:
+        return _plain_int(value)  # type: ignore[arg-type]
+    if kind is float:
+        return _plain_float(value)  # type: ignore[arg-type]
+    if depth > MAX_DEPTH:
+        raise SerializationError(f"nested deeper than {MAX_DEPTH} levels, or holds itself")
+    if kind is dict:
+        return _plain_mapping(value, depth)  # type: ignore[arg-type]
+    if kind is list or kind is tuple:
+        return _plain_sequence(value, depth)  # type: ignore[arg-type]
+    return _plain_other(value, depth)
+
+
+def _plain_mapping(value: Mapping[object, object], depth: int) -> JsonValue:
+    plain: dict[str, JsonValue] = {}
+    for key, item in value.items():
+        name = key if type(key) is str else _plain_key(key)
+        try:
+            plain[name] = to_plain(item, depth + 1)
+        except SerializationError as exc:
+            raise exc.within(f".{name}") from None
+    return plain
+
+
+def _plain_sequence(value: list[object] | tuple[object, ...], depth: int) -> JsonValue:
+    plain: list[JsonValue] = []
+    for index, item in enumerate(value):
+        try:
+            plain.append(to_plain(item, depth + 1))
+        except SerializationError as exc:
+            raise exc.within(f"[{index}]") from None
+    return plain
+
+
+def _plain_other(value: object, depth: int) -> JsonValue:
+    if isinstance(value, Enum):
+        return to_plain(value.value, depth + 1)
+    if isinstance(value, BaseModel):
+        return to_plain(_dumped(value), depth + 1)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _plain_mapping(fields, depth + 1)
+    if isinstance(value, _TEXT_FORMS):
+        return _plain_text_form(value)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, depth)
+    if isinstance(value, (list, tuple)):
+        return _plain_sequence(value, depth)
+    return _plain_scalar(value)
+
+
+def _dumped(model: BaseModel) -> object:
+    try:
+        return model.model_dump(mode="json")
+    except ValueError as exc:
+        raise SerializationError(f"{type(model).__name__} cannot be dumped as JSON: {type(exc).__name__}") from None
+
+
+def _plain_scalar(value: object) -> JsonValue:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return _plain_int(int(value))
+    if isinstance(value, float):
+        return _plain_float(float(value))
+    if isinstance(value, (bytes, bytearray)):
+        return _plain_bytes(bytes(value))
+    raise SerializationError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+def _plain_text_form(value: object) -> JsonValue:
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise SerializationError("NaN and Infinity have no JSON form")
+    plain: JsonValue = to_jsonable_python(value)
+    return plain
+
+
+def _plain_int(value: int) -> int:
+    if value.bit_length() > _MAX_INT_BITS:
+        raise SerializationError("an integer of this size cannot be read back")
+    return value
+
+
+def _plain_float(value: float) -> float:
+    if not math.isfinite(value):
+        raise SerializationError("NaN and Infinity have no JSON form")
+    return value
+
+
+def _plain_bytes(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise SerializationError("bytes that are not UTF-8 text have no JSON form; encode them as base64") from None
+
+
+def _plain_key(key: object) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if not isinstance(key, str):
+        raise SerializationError(f"a key of type {type(key).__name__}; JSON has string keys only")
+    return str.__str__(key)
+
+
+def _refuse_surrogates(plain: JsonValue) -> None:
+    """Raise with the path of the string that UTF-8 cannot hold."""
+    if isinstance(plain, str):
+        try:
+            plain.encode()
+        except UnicodeEncodeError:
+            raise SerializationError("a lone surrogate, which UTF-8 cannot hold") from None
+    members = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, item in members:
+        part = f"[{key}]" if isinstance(key, int) else f".{key.encode('utf-8', 'backslashreplace').decode()}"
+        try:
+            _refuse_surrogates(key if isinstance(key, str) else None)
+            _refuse_surrogates(item)
+        except SerializationError as exc:
+            raise exc.within(part) from None

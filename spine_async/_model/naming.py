@@ -1,0 +1,47 @@
+"""What a name or an id may look like."""
+
+from __future__ import annotations
+
+from spine_async.errors import InvalidRunIdError
+
+MAX_NAME_LENGTH = 200
+MAX_RUN_ID_LENGTH = 200
+
+_PATH_MARKS = "/[]#@"
+
+
+def name_problem(name: object) -> str | None:
+    """Why `name` cannot be the name of a step, or None.
+
+    `/ [ ] # @` are the marks of a stored path (`review#3`, `process_all[17]/resize`), so a name has none of them.
+    """
+    problem = text_problem(name, MAX_NAME_LENGTH)
+    if problem is None and any(mark in str(name) for mark in _PATH_MARKS):
+        return f"the name {name!r} has one of the characters {' '.join(_PATH_MARKS)}, which mark stored paths"
+    return problem
+
+
+def text_problem(text: object, limit: int) -> str | None:
+    """Why `text` cannot be a name or id of at most `limit` characters, or None."""
+    if not isinstance(text, str):
+        return f"a name must be a string, not {type(text).__name__}"
+    if not text.strip():
+        return "a name must not be empty"
+    if len(text) > limit:
+        return f"a name of {len(text):,} characters is too long; at most {limit} are allowed"
+    if not text.isprintable():
+        return "a name must not hold control characters or lone surrogates"
+    return None
+
+
+def check_run_id(run_id: object) -> str:
+    """`run_id` if it can be one.
+
+    Raises:
+        InvalidRunIdError: It is empty, longer than 200 characters, or holds characters that cannot be printed.
+    """
+    problem = text_problem(run_id, MAX_RUN_ID_LENGTH)
+    if problem is not None:
+        shown = str(run_id)[:40].encode("utf-8", "backslashreplace").decode()
+        raise InvalidRunIdError(shown, f"invalid run id {shown!r}: {problem.replace('a name', 'a run id', 1)}")
+    return str(run_id)

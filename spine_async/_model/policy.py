@@ -1,0 +1,99 @@
+"""How often a step is tried, and which failures are worth another try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeAlias
+
+from spine_async.errors import InvalidPolicyError
+
+Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
+Retryable: TypeAlias = str | type[BaseException] | Callable[[BaseException], bool]
+
+BACKOFFS = ("exponential", "linear", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a failed attempt is followed by another.
+
+    Args:
+        max_attempts: Attempts in all, the first one included; at least 1.
+        backoff: How the delay grows from one retry to the next.
+        initial_delay: Seconds before the first retry.
+        max_delay: Seconds that no delay exceeds.
+        retryable_errors: Which failures are retried: error categories, exception types, or a predicate that takes the
+            exception (a returned `StepResult.fail` comes as a `StepError`); one of them, or several.
+        jitter: Draw each delay uniformly between 0 and the computed one.
+
+    Raises:
+        InvalidPolicyError: A limit is negative or not finite, or a word is not one of the allowed ones.
+
+    Source: public contract, "Defining a workflow".
+    """
+
+    max_attempts: int = 3
+    backoff: Backoff = "exponential"
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+    retryable_errors: Retryable | Iterable[Retryable] = ("TRANSIENT", "TIMEOUT")
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+            raise InvalidPolicyError(f"max_attempts is {self.max_attempts!r}; it must be an integer of at least 1")
+        if self.backoff not in BACKOFFS:
+            raise InvalidPolicyError(f"backoff is {self.backoff!r}; it must be one of {', '.join(BACKOFFS)}")
+        for name in ("initial_delay", "max_delay"):
+            _check_delay(name, getattr(self, name))
+        object.__setattr__(self, "retryable_errors", _as_rules(self.retryable_errors))
+
+    def retries(self, category: str, error: BaseException) -> bool:
+        """Whether a failure of this category, or with this exception, is worth another attempt."""
+        return any(_matches(rule, category, error) for rule in self._rules)
+
+    @property
+    def _rules(self) -> tuple[Retryable, ...]:
+        return self.retryable_errors  # type: ignore[return-value]
+
+
+def to_seconds(value: float | timedelta) -> float:
+    """A duration given as seconds or `timedelta`, in seconds.
+
+    Raises:
+        ValueError: It is not a finite number of seconds of at least 0.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{value!r} is not a number of seconds of at least 0")
+    return float(seconds)
+
+
+def _check_delay(name: str, value: float) -> None:
+    try:
+        to_seconds(value)
+    except ValueError as exc:
+        raise InvalidPolicyError(f"{name}: {exc}") from None
+
+
+def _as_rules(given: Retryable | Iterable[Retryable]) -> tuple[Retryable, ...]:
+    is_single = isinstance(given, (str, type)) or callable(given)
+    rules: tuple[Retryable, ...] = (given,) if is_single else tuple(given)  # type: ignore[assignment, arg-type]
+    for rule in rules:
+        is_error_type = isinstance(rule, type) and issubclass(rule, BaseException)
+        if not (isinstance(rule, str) or is_error_type or (callable(rule) and not isinstance(rule, type))):
+            raise InvalidPolicyError(
+                f"retryable_errors holds {rule!r}; it takes categories, exception types, or a predicate"
+            )
+    return rules
+
+
+def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
+    if isinstance(rule, str):
+        return rule == category
+    if isinstance(rule, type):
+        return isinstance(error, rule)
+    return bool(rule(error))

@@ -1,0 +1,253 @@
+"""What a store keeps: runs, finished step visits and events, as plain rows.
+
+A journal entry holds only what one step visit added. Numbers are taken from one counter per run: each event has the
+next number, and a visit's `seq` is the number of the event that tells of its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from spine_async._model.status import RunStatus, StepStatus, StepType
+
+
+@dataclass(slots=True)
+class VisitRow:
+    """One finished visit of a step, or one of the two journal entries that are no visits (`StepStatus`).
+
+    Filled in two goes: by the run when the step settles, and with its numbers when the journal commits it.
+
+    Attributes:
+        path: Where in the run: `fetch`, `review#3` (third visit), `process_all[17]/resize` (inside a map's item).
+        scope: The path up to the last slash: `` or `process_all[17]`.
+        output: JSON text of the output, or None where the step has none.
+        updates: JSON object text of what changed in the params, or None.
+        quality: JSON object text of the quality metrics, or None.
+        error: Error text of a failure, reason of a skip, else None.
+        item_index: Index of the innermost map item the visit belongs to, or None.
+        ends_item: Whether this visit was its item's last.
+        emits: Whether the visit tells of itself in events.
+        seq: Number of the event of its end.
+        started_seq: Number of its `step_started`, or None where that was stored as an event of its own.
+        item_seq: Number of its `map_item_completed`, or None.
+    """
+
+    path: str
+    scope: str
+    step_name: str
+    step_type: StepType
+    status: StepStatus
+    attempts: int
+    started_at: datetime
+    completed_at: datetime
+    duration_ms: float
+    output: str | None = None
+    output_size: int = 0
+    updates: str | None = None
+    quality: str | None = None
+    error: str | None = None
+    error_category: str | None = None
+    item_index: int | None = None
+    ends_item: bool = False
+    emits: bool = True
+    seq: int = 0
+    started_seq: int | None = None
+    item_seq: int | None = None
+    epoch: int = 0
+    attempt_id: str = ""
+
+
+@dataclass(slots=True)
+class EventRow:
+    """One event that is stored as such. `metadata` is JSON object text."""
+
+    event_type: str
+    step_name: str | None
+    timestamp: datetime
+    metadata: str = "{}"
+    path: str | None = None
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run about to be created. Documents are JSON object texts.
+
+    Attributes:
+        initial_outputs: Outputs of a context that the run started from, by step name.
+        start_from: Step the run started at, or None for the first.
+        params_hash: Digest of params and start, by which a second `execute` with the same id is compared.
+        owner: Who executes it.
+    """
+
+    run_id: str
+    workflow_name: str
+    workflow_version: int
+    fingerprint: str
+    params: str
+    params_hash: str
+    partition: str | None
+    initial_outputs: str
+    initial_quality: str
+    start_from: str | None
+    total_steps: int
+    owner: str
+    created_at: datetime
+    emits: bool = True
+
+
+@dataclass(slots=True)
+class Claim:
+    """The right to commit to a run, as long as nobody claims it anew.
+
+    Attributes:
+        key: The store's own short key for the run.
+        epoch: Number of the claim; a commit of an older one is refused.
+        next_seq: Number that the next event of the run takes.
+    """
+
+    run_id: str
+    key: int
+    epoch: int
+    next_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended."""
+
+    status: RunStatus
+    at: datetime
+    error_step: str | None = None
+    error: str | None = None
+    error_category: str | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """What one run adds in one transaction, numbered and fenced.
+
+    Attributes:
+        expected_seq: `next_seq` the stored run must have, or nothing is written.
+        next_seq: What it becomes.
+        commit_id: Random mark of this change, by which it is found again when its outcome was not heard.
+        status: State the run is in afterwards while it has not ended.
+        end: How the run ended, or None.
+    """
+
+    run_id: str
+    key: int
+    epoch: int
+    expected_seq: int
+    next_seq: int
+    commit_id: str
+    visits: tuple[VisitRow, ...]
+    events: tuple[EventRow, ...]
+    at: datetime
+    status: RunStatus = RunStatus.RUNNING
+    end: RunEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as the store has it, documents still as JSON text."""
+
+    run_id: str
+    workflow_name: str
+    workflow_version: int
+    fingerprint: str
+    params: str
+    params_hash: str
+    partition: str | None
+    initial_outputs: str
+    initial_quality: str
+    start_from: str | None
+    total_steps: int
+    status: RunStatus
+    epoch: int
+    owner: str | None
+    next_seq: int
+    error_step: str | None
+    error: str | None
+    error_category: str | None
+    stop_reason: str | None
+    created_at: datetime
+    started_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list, and how many. Everything that is None does not restrict.
+
+    Attributes:
+        before: Only runs created before the run of this id, which continues a listing; newest come first.
+    """
+
+    workflow_name: str | None = None
+    status: RunStatus | None = None
+    before: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A stored run as `get_run` and `list_runs` show it; moments are aware UTC."""
+
+    run_id: str
+    workflow_name: str
+    workflow_version: int
+    status: RunStatus
+    params: Mapping[str, object]
+    partition: Mapping[str, object] | None
+    total_steps: int
+    error_step: str | None
+    error: str | None
+    error_category: str | None
+    stop_reason: str | None
+    created_at: datetime
+    started_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One finished step visit with the context after it.
+
+    Attributes:
+        step_name: The step; `path` tells visits and map items of it apart.
+        seq: Its number among the run's events; later is greater.
+        context_snapshot: `{"params": …, "outputs": {step: …}, "quality": {step: …}, "partition": …}`.
+    """
+
+    run_id: str
+    workflow_name: str
+    step_name: str
+    path: str
+    seq: int
+    step_type: StepType
+    created_at: datetime
+    context_snapshot: Mapping[str, object] = field(repr=False)
+
+    @property
+    def checkpoint_step(self) -> str:
+        """The step's name, as the specification calls it."""
+        return self.step_name
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run; `seq` counts from 1 without gaps."""
+
+    run_id: str
+    seq: int
+    event_type: str
+    step_name: str | None
+    path: str | None
+    timestamp: datetime
+    metadata: Mapping[str, object]

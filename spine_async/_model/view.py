@@ -1,0 +1,54 @@
+"""Reading documents as values: a mapping that decodes what is asked for, and only that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from spine_async._model.document import Document
+from spine_async._model.layered import LayeredMap
+
+
+class DocumentView(Mapping[str, object]):
+    """A read-only mapping over documents, each decoded when it is first read here.
+
+    Every context has views of its own: what a step changes in a value it read is seen by nobody else.
+    """
+
+    __slots__ = ("_decoded", "_documents", "_models")
+
+    def __init__(self, documents: LayeredMap[Document], models: Mapping[str, type[BaseModel]] | None = None) -> None:
+        self._documents = documents
+        self._models = models or {}
+        self._decoded: dict[str, object] = {}
+
+    @property
+    def documents(self) -> LayeredMap[Document]:
+        return self._documents
+
+    @property
+    def models(self) -> Mapping[str, type[BaseModel]]:
+        return self._models
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(key)
+        return self._decoded[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._documents
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {sorted(self._documents)}>"
+
+    def _decode(self, key: str) -> object:
+        document = self._documents[key]
+        model = self._models.get(key)
+        return document.revive(model) if model is not None else document.value()

@@ -1,0 +1,176 @@
+"""A workflow: a named list of steps, checked when it is built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from pydantic import BaseModel
+
+from spine_async._model.document import encode, encode_object
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
+from spine_async._model.step import ChoiceStep, MapStep, PipelineStep, Step, WaitStep
+from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
+
+ITEM_STEP = "item"
+"""Name of the one step of a map whose iterator is a plain handler."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Workflow:
+    """What is to be done, as data.
+
+    Args:
+        name: Name under which runs are stored; may be left out for a workflow used as a map's iterator.
+        steps: The steps in their order; at least one.
+        domain: Area of business it belongs to, for people.
+        description: What it is for, for people.
+        version: Version of the definition, at least 1; stored with each run.
+        defaults: Params that hold where `execute` is given no others.
+        tags: Words to find it by.
+        params_model: Pydantic model that the params of `execute` must fit.
+
+    Raises:
+        DuplicateStepError: Two steps have the same name.
+        UnknownStepError: A choice or `next_step` names a step that is not there.
+        DefinitionError: Anything else that is wrong; the message names the workflow, the step and the problem.
+
+    Example:
+        >>> flow = Workflow("greet", [Step.lambda_("hello", lambda context, config: {"said": "hello"})])
+        >>> flow.step_names
+        ('hello',)
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    domain: str
+    description: str
+    version: int
+    defaults: Mapping[str, object]
+    tags: tuple[str, ...]
+    params_model: type[BaseModel] | None
+    positions: Mapping[str, int] = field(repr=False, compare=False)
+    fingerprint: str = field(repr=False, compare=False)
+
+    def __init__(
+        self,
+        name: str = "",
+        steps: Iterable[Step] = (),
+        *,
+        domain: str = "",
+        description: str = "",
+        version: int = 1,
+        defaults: Mapping[str, object] | None = None,
+        tags: Iterable[str] = (),
+        params_model: type[BaseModel] | None = None,
+    ) -> None:
+        given = tuple(steps)
+        _check_head(name, version, tags, params_model)
+        _check_steps(name, given)
+        values = {
+            "name": name,
+            "steps": tuple(_with_item_workflow(name, step) for step in given),
+            "domain": domain,
+            "description": description,
+            "version": version,
+            "defaults": MappingProxyType(_checked_defaults(name, defaults or {})),
+            "tags": tuple(tags),
+            "params_model": params_model,
+            "positions": MappingProxyType({step.name: index for index, step in enumerate(given)}),
+        }
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        return tuple(self.positions)
+
+    @property
+    def models(self) -> dict[str, type[BaseModel]]:
+        """The output model of each step that has one."""
+        return {step.name: step.output_model for step in self.steps if step.output_model is not None}
+
+    def step(self, name: str) -> Step:
+        """The step of that name.
+
+        Raises:
+            UnknownStepError: There is none.
+        """
+        if name not in self.positions:
+            raise UnknownStepError(f"there is no step {name!r}; the steps are {_names(self.steps)}", workflow=self.name)
+        return self.steps[self.positions[name]]
+
+
+def _check_head(name: object, version: object, tags: object, params_model: object) -> None:
+    problem = text_problem(name, MAX_NAME_LENGTH) if name != "" else None
+    if problem:
+        raise DefinitionError(problem, workflow=str(name)[:40])
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DefinitionError(f"version is {version!r}; it must be an integer of at least 1", workflow=str(name))
+    if isinstance(tags, str):
+        raise DefinitionError("tags is a string; give a sequence of strings", workflow=str(name))
+    if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
+        raise DefinitionError(f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name))
+
+
+def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
+    if not steps:
+        raise DefinitionError("a workflow needs at least one step", workflow=workflow)
+    seen: set[str] = set()
+    for step in steps:
+        if not isinstance(step, Step):
+            raise DefinitionError(f"{step!r} is not a step; build steps with Step.lambda_ and its siblings", workflow=workflow)
+        if step.name in seen:
+            raise DuplicateStepError("the name is used by two steps", workflow=workflow, step=step.name)
+        seen.add(step.name)
+    for step in steps:
+        for target in step.targets:
+            if target not in seen:
+                problem = f"it goes to {target!r}, which is not a step; the steps are {_names(steps)}"
+                raise UnknownStepError(problem, workflow=workflow, step=step.name)
+
+
+def _checked_defaults(workflow: str, defaults: Mapping[str, object]) -> dict[str, object]:
+    try:
+        return {key: document.value() for key, document in encode_object(defaults).items()}
+    except SerializationError as exc:
+        raise DefinitionError(f"defaults: {exc}", workflow=workflow) from None
+
+
+def _with_item_workflow(workflow: str, step: Step) -> Step:
+    if not isinstance(step, MapStep) or isinstance(step.iterator, Workflow):
+        return step
+    if not callable(step.iterator):
+        problem = f"iterator is {step.iterator!r}; it must be a workflow or a handler"
+        raise DefinitionError(problem, workflow=workflow, step=step.name)
+    item_step = Step.lambda_(ITEM_STEP, step.iterator, step.config)
+    return replace(step, iterator=Workflow(steps=[item_step]))
+
+
+def _names(steps: tuple[Step, ...]) -> str:
+    return ", ".join(repr(step.name) for step in steps)
+
+
+def _fingerprint(workflow: Workflow) -> str:
+    """A digest of what the plan looks like: names, kinds and targets, not the code behind them."""
+    return hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
+
+
+def _plan(workflow: Workflow) -> dict[str, object]:
+    return {"name": workflow.name, "version": workflow.version, "steps": [_planned(step) for step in workflow.steps]}
+
+
+def _planned(step: Step) -> dict[str, object]:
+    plan: dict[str, object] = {"name": step.name, "type": step.step_type, "targets": list(step.targets)}
+    if isinstance(step, PipelineStep):
+        plan["pipeline"] = step.pipeline_name
+    if isinstance(step, MapStep):
+        plan["iterator"] = _plan(step.workflow)
+    if isinstance(step, ChoiceStep):
+        plan["has_else"] = step.else_step is not None
+    if isinstance(step, WaitStep):
+        plan["seconds"] = step.seconds
+    return plan

@@ -1,0 +1,82 @@
+"""Where runs are kept.
+
+The contract in words; `spine_async.testing` holds it as a test suite that every store passes.
+
+A store keeps runs, their finished step visits and their events. `commit` is the fence: a change is written whole or not
+at all, and only if the stored run has the change's epoch and expected number and is still under way. Changes of one call
+are fenced each by itself, so that a superseded run spoils nothing for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+
+
+class CommitOutcome(StrEnum):
+    """What became of one change: committed whole, or refused because the run has another owner or has ended."""
+
+    COMMITTED = "committed"
+    FENCED = "fenced"
+
+
+class RunStore(Protocol):
+    """Keeps runs. Methods raise `StoreUnavailableError` when the store cannot be reached."""
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        """Store new runs, each with its `workflow_started` event (number 1, where it emits), claimed for its owner.
+
+        Returns:
+            For each run its claim with epoch 1, or None where the id is taken already.
+        """
+        ...
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        """Take the run over: epoch + 1, state running, its error and end cleared, `event` stored with the next number.
+
+        The event's `timestamp` is the moment of the claim as the engine sees it.
+
+        Returns:
+            The claim, or None where the run is not stored or has completed.
+        """
+        ...
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        """Write the changes in one transaction, each fenced by itself; at most one change for a run.
+
+        Cancellation:
+            The engine never cancels a commit; a store need not survive it.
+        """
+        ...
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        """The run, or None where it is not stored."""
+        ...
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        """Journal entries in the order of their numbers.
+
+        Args:
+            run_id: The run.
+            below: None for the entries outside of map items; a map's path for all entries inside of its items.
+        """
+        ...
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        """Runs that fit the filter, the newest first."""
+        ...
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        """At most `limit` events with a number above `after`, in order, those that visits tell of included."""
+        ...
+
+    async def delete(self, run_id: str) -> bool:
+        """Remove the run with all it has; whether there was one."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads. The store opens again when it is next used."""
+        ...
