@@ -1,0 +1,180 @@
+"""What every test can ask for: servers, databases, an event loop that must not be blocked.
+
+Servers start when the first test asks for one, so that unit tests stay fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster
+
+from tests.servers import postgres, redis
+from tests.servers.postgres import PostgresServer
+
+pytest.register_assert_rewrite("spine_async.testing")
+
+_SKIPPED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("spine")
+    group.addoption("--no-services", action="store_true", help="leave out the tests that need PostgreSQL or Redis")
+    group.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop of the async tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SKIPPED] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    skipped = config.stash[_SKIPPED]
+    if skipped:
+        terminalreporter.section("services")
+        terminalreporter.line(f"--no-services: {len(skipped)} tests that need PostgreSQL or Redis were left out on purpose")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return "asyncio", {"use_uvloop": request.config.getoption("--loop") == "uvloop"}
+
+
+@pytest.fixture(scope="session")
+def _block_buster() -> BlockBuster:
+    return BlockBuster(scanned_modules=["spine_async"])
+
+
+@pytest.fixture(autouse=True)
+def _unblocked_loop(request: pytest.FixtureRequest, _block_buster: BlockBuster) -> Iterator[None]:
+    """Fail a test in which library code blocks the event loop."""
+    if request.node.get_closest_marker("allow_blocking"):
+        yield
+        return
+    _block_buster.activate()
+    try:
+        yield
+    finally:
+        _block_buster.deactivate()
+
+
+@pytest.fixture
+def _services(request: pytest.FixtureRequest) -> None:
+    """Where the test is left out, skip it before a server is started for it."""
+    if request.config.getoption("--no-services"):
+        request.config.stash[_SKIPPED].append(request.node.nodeid)
+        pytest.skip("--no-services")
+
+
+class Servers:
+    """The servers of this session, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Any] = {}
+
+    def get(self, name: str, launch: Callable[[], Any]) -> Any:
+        if name not in self._running:
+            self._running[name] = launch()
+        return self._running[name]
+
+    def stop(self) -> None:
+        for server in self._running.values():
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.stop()
+
+
+class ModuleDatabases:
+    """Databases that live as long as one test module; each is made when it is first asked for."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._made: dict[str, tuple[PostgresServer, str]] = {}
+
+    def server(self, *, is_durable: bool) -> PostgresServer:
+        name = "postgres-durable" if is_durable else "postgres"
+        server: PostgresServer = self._servers.get(name, lambda: postgres.launch(is_durable=is_durable))
+        return server
+
+    def get(self, purpose: str, *, is_durable: bool = False) -> str:
+        if purpose not in self._made:
+            server = self.server(is_durable=is_durable)
+            self._made[purpose] = (server, server.create_database())
+        return self._made[purpose][1]
+
+    def drop(self) -> None:
+        for server, dsn in self._made.values():
+            server.drop_database(dsn)
+
+
+@pytest.fixture(scope="module")
+def _module_databases(_servers: Servers) -> Iterator[ModuleDatabases]:
+    databases = ModuleDatabases(_servers)
+    yield databases
+    databases.drop()
+
+
+@pytest.fixture
+def postgres_dsn(_services: None, _module_databases: ModuleDatabases) -> str:
+    """libpq URL of this module's database, shared by its tests."""
+    return _module_databases.get("module")
+
+
+@pytest.fixture
+def postgres_url(postgres_dsn: str) -> str:
+    """SQLAlchemy URL of this module's database, shared by its tests."""
+    return postgres.async_url(postgres_dsn)
+
+
+@pytest.fixture
+def fresh_postgres_url(_services: None, _module_databases: ModuleDatabases) -> str:
+    """SQLAlchemy URL of an empty PostgreSQL database; its libpq URL is the same with `postgresql:` in front."""
+    dsn = _module_databases.get("fresh")
+    postgres.empty_database(dsn)
+    return postgres.async_url(dsn)
+
+
+@pytest.fixture
+def durable_postgres_url(_services: None, _module_databases: ModuleDatabases) -> str:
+    """SQLAlchemy URL of an empty database on a server with PostgreSQL's own durability settings."""
+    dsn = _module_databases.get("durable", is_durable=True)
+    postgres.empty_database(dsn)
+    return postgres.async_url(dsn)
+
+
+@pytest.fixture
+def postgres_to_kill(_services: None, _servers: Servers) -> Iterator[PostgresServer]:
+    """A server of this test's own: `process.kill()` and `process.start()` are allowed."""
+    server = postgres.launch(is_durable=True)
+    if not server.is_own:
+        pytest.skip(f"{postgres.DSN_VARIABLE} names somebody's server, which is not killed")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(_services: None, _servers: Servers) -> str:
+    """URL of a Redis server; keep to a key prefix of your own."""
+    url: str = _servers.get("redis", redis.launch).url
+    return url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """SQLAlchemy URL of an SQLite file that does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'runs.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy URL of an empty database, SQLite and PostgreSQL in turn."""
+    chosen = "sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"
+    url: str = request.getfixturevalue(chosen)
+    return url
