@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     skipped = config.stash[_SKIPPED]
     if skipped:
         terminalreporter.section("services")
-        terminalreporter.line(f"--no-services: {len(skipped)} tests that need PostgreSQL or Redis were left out on purpose")
+        terminalreporter.line(f"--no-services: {len(skipped)} tests that need a server were left out on purpose")
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,16 @@ def launch(*, is_durable: bool = False) -> PostgresServer:
 
 
 def _launch_own(*, is_durable: bool) -> PostgresServer:
+    for _ in range(2):
+        try:
+            return _launch_once(is_durable=is_durable)
+        except ServerError as exc:  # somebody else may have taken the free port meanwhile
+            if "could not bind" not in str(exc):
+                raise
+    return _launch_once(is_durable=is_durable)
+
+
+def _launch_once(*, is_durable: bool) -> PostgresServer:
     folder = Path(tempfile.mkdtemp(prefix="spine-postgres-", dir=_temporary_folder()))
     try:
         installation = _usable_installation(folder)
@@ -166,19 +176,11 @@ def _make_data_folder(installation: Installation, folder: Path) -> Path:
 
 
 def _start(installation: Installation, folder: Path, data: Path, settings: tuple[str, ...]) -> PostgresServer:
-    for attempt in range(3):
-        port = free_port()
-        options = [part for setting in (*_ALWAYS, *settings) for part in ("-c", setting)]
-        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        command = installation.command("postgres", "-D", str(data), "-p", str(port), *options)
-        try:
-            process = ServerProcess(command, folder, lambda: _answers(dsn), owner=installation.owner)
-        except ServerError as exc:
-            if attempt == 2 or "could not bind" not in str(exc):
-                raise
-        else:
-            return PostgresServer(dsn, process)
-    raise AssertionError("unreachable")
+    port = free_port()
+    options = [part for setting in (*_ALWAYS, *settings) for part in ("-c", setting)]
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    command = installation.command("postgres", "-D", str(data), "-p", str(port), *options)
+    return PostgresServer(dsn, ServerProcess(command, folder, lambda: _answers(dsn), owner=installation.owner))
 
 
 def _answers(dsn: str) -> bool:

@@ -3,9 +3,9 @@
     python supervisor.py JSON
 
 The JSON object has `command`, `log`, `folder` (removed at the end, or null), `owner` (`[uid, gid]`, or null) and `env`.
-Each line on standard input is a request: `kill` ends the server at once and for good, `start` runs it again. At the end
-of the input, whatever closed it, the server gets SIGINT, ten seconds later SIGKILL, and its folder is removed. So nothing
-is left running when pytest ends, however it ends.
+Each line on standard input is a request: `kill` ends the server at once, `start` runs it again. At the end of the
+input, whatever closed it, the server gets SIGINT, ten seconds later SIGKILL, and its folder is removed. So nothing is
+left running when pytest ends, however it ends.
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""What `delete` promises."""
+
+from __future__ import annotations
+
+from spine_async._model.record import RunFilter
+from spine_async.ports import RunStore
+from spine_async.testing.conformance.rows import change, committed, created, event, new_run, visit
+
+
+class DeleteContract:
+    """A deleted run takes everything along, and only its own."""
+
+    async def test_a_deleted_run_is_gone_with_all_it_had(self, store: RunStore) -> None:
+        claim = await created(store)
+        await committed(store, change(claim, [visit("m[0]/x", 2), visit("m", 3)], [event("noted", 4)]))
+        assert await store.delete("run-1") is True
+        assert await store.load("run-1") is None
+        assert await store.visits("run-1") == []
+        assert await store.visits("run-1", "m") == []
+        assert await store.events("run-1", 0, 10) == []
+        assert await store.runs(RunFilter()) == []
+
+    async def test_what_is_not_there_cannot_be_deleted(self, store: RunStore) -> None:
+        assert await store.delete("nobody") is False
+        await created(store)
+        await store.delete("run-1")
+        assert await store.delete("run-1") is False
+
+    async def test_other_runs_stay(self, store: RunStore) -> None:
+        claims = [claim for claim in await store.create([new_run("a"), new_run("a%"), new_run("b")]) if claim]
+        for claim in claims:
+            await committed(store, change(claim, [visit("fetch", 2)]))
+        await store.delete("a%")
+        assert sorted(run.run_id for run in await store.runs(RunFilter())) == ["a", "b"]
+        assert len(await store.visits("a")) == len(await store.visits("b")) == 1
+
+    async def test_a_deleted_id_begins_anew(self, store: RunStore) -> None:
+        await committed(store, change(await created(store), [visit("fetch", 2)]))
+        await store.delete("run-1")
+        claim = await created(store)
+        assert (claim.epoch, claim.next_seq) == (1, 2)
+        assert await store.visits("run-1") == []
+        assert len(await store.events("run-1", 0, 10)) == 1

@@ -1,0 +1,73 @@
+"""What `runs` promises."""
+
+from __future__ import annotations
+
+from spine_async._model.record import RunEnd, RunFilter
+from spine_async._model.status import RunStatus
+from spine_async.ports import RunStore
+from spine_async.testing.conformance.rows import change, committed, loaded, moment, new_run
+
+
+class ListContract:
+    """Runs are listed newest first, by what a filter names, page by page."""
+
+    async def _fill(self, store: RunStore) -> None:
+        """Six runs, r0 the oldest; even ones of `orders`, odd ones of `prices`; r0 failed, r1 completed."""
+        runs = [new_run(f"r{n}", workflow="prices" if n % 2 else "orders", at=n) for n in (3, 1, 5, 0, 2, 4)]
+        claims = {claim.run_id: claim for claim in await store.create(runs) if claim}
+        await committed(store, change(claims["r0"], end=RunEnd(RunStatus.FAILED, moment(60), "s", "e", "INTERNAL")))
+        await committed(store, change(claims["r1"], end=RunEnd(RunStatus.COMPLETED, moment(61))))
+
+    async def _ids(self, store: RunStore, chosen: RunFilter) -> list[str]:
+        return [run.run_id for run in await store.runs(chosen)]
+
+    async def test_the_newest_comes_first(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter()) == ["r5", "r4", "r3", "r2", "r1", "r0"]
+
+    async def test_listed_runs_are_whole(self, store: RunStore) -> None:
+        await self._fill(store)
+        for run in await store.runs(RunFilter()):
+            assert run == await loaded(store, run.run_id)
+
+    async def test_a_workflow_chooses(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter(workflow_name="prices")) == ["r5", "r3", "r1"]
+        assert await self._ids(store, RunFilter(workflow_name="nothing")) == []
+        assert await self._ids(store, RunFilter(workflow_name="price%")) == []
+
+    async def test_a_status_chooses(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter(status=RunStatus.FAILED)) == ["r0"]
+        assert await self._ids(store, RunFilter(status=RunStatus.RUNNING)) == ["r5", "r4", "r3", "r2"]
+        assert await self._ids(store, RunFilter(status=RunStatus.WAITING)) == []
+
+    async def test_both_choose_together(self, store: RunStore) -> None:
+        await self._fill(store)
+        chosen = RunFilter(workflow_name="prices", status=RunStatus.COMPLETED)
+        assert await self._ids(store, chosen) == ["r1"]
+
+    async def test_a_limit_cuts_the_list(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter(limit=2)) == ["r5", "r4"]
+        assert await self._ids(store, RunFilter(workflow_name="orders", limit=1)) == ["r4"]
+
+    async def test_a_listing_goes_on_before_a_run(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter(before="r4", limit=2)) == ["r3", "r2"]
+        assert await self._ids(store, RunFilter(before="r4", workflow_name="orders")) == ["r2", "r0"]
+        assert await self._ids(store, RunFilter(before="r0")) == []
+
+    async def test_before_an_unknown_run_comes_nothing(self, store: RunStore) -> None:
+        await self._fill(store)
+        assert await self._ids(store, RunFilter(before="nobody")) == []
+
+    async def test_pages_miss_no_run_of_the_same_moment(self, store: RunStore) -> None:
+        await store.create([new_run(f"r{n}") for n in range(7)])
+        seen: list[str] = []
+        while page := await self._ids(store, RunFilter(before=seen[-1] if seen else None, limit=2)):
+            seen += page
+        assert sorted(seen) == [f"r{n}" for n in range(7)]
+
+    async def test_an_empty_store_lists_nothing(self, store: RunStore) -> None:
+        assert await store.runs(RunFilter()) == []

@@ -1,0 +1,137 @@
+"""Rows for the contract's tests: whole records from the few values a test cares about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TypedDict, Unpack
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunEnd, StoredRun, VisitRow
+from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async.ports import CommitOutcome, RunStore
+
+EPOCH_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+class VisitValues(TypedDict, total=False):
+    """What a test may set of a visit besides its place and numbers."""
+
+    status: StepStatus
+    step_type: StepType
+    attempts: int
+    duration_ms: float
+    output: str | None
+    output_size: int
+    updates: str | None
+    quality: str | None
+    error: str | None
+    error_category: str | None
+    emits: bool
+    started_seq: int | None
+    item_seq: int | None
+    item_index: int | None
+    ends_item: bool
+
+
+def moment(seconds: float) -> datetime:
+    """The moment so many seconds after the start of the tests' time."""
+    return EPOCH_START + timedelta(seconds=seconds)
+
+
+def new_run(run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, emits: bool = True) -> NewRun:
+    """A run about to be created."""
+    return NewRun(
+        run_id=run_id,
+        workflow_name=workflow,
+        workflow_version=3,
+        fingerprint="f" * 32,
+        params='{"day":"2026-01-02","limit":5}',
+        params_hash="h" * 32,
+        partition='{"symbol":"IBM"}',
+        initial_outputs='{"load":{"rows":1}}',
+        initial_quality="{}",
+        start_from=None,
+        total_steps=4,
+        owner="worker-1",
+        created_at=moment(at),
+        emits=emits,
+    )
+
+
+def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
+    """A finished visit whose end has the number `seq`; scope and step name follow from the path."""
+    scope, _, segment = path.rpartition("/")
+    row = VisitRow(
+        path=path,
+        scope=scope,
+        step_name=segment.partition("#")[0],
+        step_type=StepType.LAMBDA,
+        status=StepStatus.COMPLETED,
+        attempts=1,
+        started_at=moment(seq),
+        completed_at=moment(seq + 0.25),
+        duration_ms=250.5,
+        output='{"ok":true}',
+        output_size=11,
+        seq=seq,
+    )
+    return replace(row, **values)
+
+
+def event(event_type: str, seq: int, *, step: str | None = None, metadata: str = "{}") -> EventRow:
+    """An event that is stored as such, with the number `seq`."""
+    return EventRow(event_type, step, moment(seq), metadata, path=step, seq=seq)
+
+
+def change(
+    claim: Claim,
+    visits: Sequence[VisitRow] = (),
+    events: Sequence[EventRow] = (),
+    *,
+    next_seq: int | None = None,
+    status: RunStatus = RunStatus.RUNNING,
+    end: RunEnd | None = None,
+) -> RunChange:
+    """A change made under `claim`; the next number follows from what it holds, unless it is given."""
+    commit_id = f"{claim.epoch:04x}{claim.next_seq:08x}"
+    numbers = [number for row in visits for number in (row.seq, row.item_seq) if number is not None]
+    numbers += [each.seq for each in events]
+    return RunChange(
+        run_id=claim.run_id,
+        key=claim.key,
+        epoch=claim.epoch,
+        expected_seq=claim.next_seq,
+        next_seq=next_seq if next_seq is not None else max(numbers, default=claim.next_seq - 1) + 1,
+        commit_id=commit_id,
+        visits=tuple(replace(row, epoch=claim.epoch, attempt_id=commit_id) for row in visits),
+        events=tuple(events),
+        at=moment(claim.next_seq),
+        status=status,
+        end=end,
+    )
+
+
+async def created(store: RunStore, run: NewRun | None = None) -> Claim:
+    """The claim of a run created just now."""
+    (claim,) = await store.create([run or new_run()])
+    assert claim is not None, "a run with a new id was refused"
+    return claim
+
+
+async def committed(store: RunStore, made: RunChange) -> RunChange:
+    """Commit one change that must not be refused."""
+    assert await store.commit([made]) == [CommitOutcome.COMMITTED]
+    return made
+
+
+async def loaded(store: RunStore, run_id: str = "run-1") -> StoredRun:
+    """The stored run, which must be there."""
+    run = await store.load(run_id)
+    assert run is not None, f"run {run_id!r} is not stored"
+    return run
+
+
+def moved(claim: Claim, made: RunChange) -> Claim:
+    """The claim as it stands once the change is committed."""
+    return replace(claim, next_seq=made.next_seq)

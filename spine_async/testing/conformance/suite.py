@@ -1,0 +1,42 @@
+"""All parts of the contract in one class."""
+
+from __future__ import annotations
+
+from spine_async.testing.conformance.claiming import ClaimContract
+from spine_async.testing.conformance.committing import CommitContract
+from spine_async.testing.conformance.creating import CreateContract
+from spine_async.testing.conformance.deleting import DeleteContract
+from spine_async.testing.conformance.fencing import FenceContract
+from spine_async.testing.conformance.keeping import ValueContract
+from spine_async.testing.conformance.listing import ListContract
+from spine_async.testing.conformance.telling import EventContract
+from spine_async.testing.conformance.visiting import VisitContract
+
+
+class RunStoreConformance(
+    CreateContract,
+    ClaimContract,
+    CommitContract,
+    FenceContract,
+    VisitContract,
+    EventContract,
+    ListContract,
+    DeleteContract,
+    ValueContract,
+):
+    """Every sentence of the `RunStore` contract as a test.
+
+    Subclass it, give it a fixture `store` with an empty store, and let pytest run the subclass with anyio's plugin. For
+    readable failures, `pytest.register_assert_rewrite("spine_async.testing")` in `conftest.py`.
+
+    Example:
+        >>> import pytest
+        >>> from spine_async.storage import MemoryRunStore
+        >>> @pytest.mark.anyio
+        ... class TestMyStore(RunStoreConformance):
+        ...     @pytest.fixture
+        ...     async def store(self):
+        ...         store = MemoryRunStore()
+        ...         yield store
+        ...         await store.close()
+    """

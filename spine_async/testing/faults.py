@@ -1,0 +1,124 @@
+"""A store that fails or hangs where a test says, around any other store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypeVar
+
+import anyio
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async.errors import StoreUnavailableError
+from spine_async.ports import CommitOutcome, RunStore
+
+ResultT = TypeVar("ResultT")
+Method: TypeAlias = Literal["create", "claim", "commit", "load", "visits", "runs", "events", "delete", "close"]
+Moment: TypeAlias = Literal["before", "after"]
+
+
+@dataclass(slots=True)
+class Hang:
+    """A call that was told to hang.
+
+    Attributes:
+        reached: Set when the call has got there.
+        release: Set it to let the call go on.
+    """
+
+    reached: anyio.Event = field(default_factory=anyio.Event)
+    release: anyio.Event = field(default_factory=anyio.Event)
+
+    async def pass_through(self) -> None:
+        """Say that the call is here, and wait to be released."""
+        self.reached.set()
+        await self.release.wait()
+
+
+class FaultInjectingStore:
+    """Passes every call on to another store, except for the faults that were planned.
+
+    A fault *before* a call means that the store was never reached; one *after* it that the store did its work and the
+    answer was lost, as with a connection that breaks after COMMIT.
+
+    Args:
+        store: The store that does the work.
+
+    Attributes:
+        calls: How often each method was called.
+
+    Example:
+        >>> from spine_async.storage import MemoryRunStore
+        >>> store = FaultInjectingStore(MemoryRunStore())
+        >>> store.fail("commit", call=3, moment="after")
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._faults: dict[tuple[str, int, Moment], Callable[[], Awaitable[None]]] = {}
+        self.calls: Counter[str] = Counter()
+
+    def fail(
+        self, method: Method, *, call: int = 1, moment: Moment = "before", error: BaseException | None = None
+    ) -> None:
+        """Have a call raise.
+
+        Args:
+            method: The method of the store.
+            call: Which call of it, counted from 1 over the life of this store.
+            moment: Before or after the wrapped store does its work.
+            error: What to raise; None means `StoreUnavailableError`.
+        """
+        planned = error or StoreUnavailableError(f"injected fault {moment} call {call} of {method}")
+
+        async def fault() -> None:
+            raise planned
+
+        self._faults[method, call, moment] = fault
+
+    def hang(self, method: Method, *, call: int = 1, moment: Moment = "before") -> Hang:
+        """Have a call hang until the returned `Hang` is released; arguments as for `fail`."""
+        hang = Hang()
+        self._faults[method, call, moment] = hang.pass_through
+        return hang
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return await self._call("create", lambda: self._store.create(runs))
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        return await self._call("claim", lambda: self._store.claim(run_id, owner, event))
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        return await self._call("commit", lambda: self._store.commit(changes))
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        return await self._call("load", lambda: self._store.load(run_id))
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below))
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        return await self._call("runs", lambda: self._store.runs(chosen))
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        return await self._call("events", lambda: self._store.events(run_id, after, limit))
+
+    async def delete(self, run_id: str) -> bool:
+        return await self._call("delete", lambda: self._store.delete(run_id))
+
+    async def close(self) -> None:
+        return await self._call("close", self._store.close)
+
+    async def _call(self, method: Method, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        self.calls[method] += 1
+        number = self.calls[method]
+        await self._meet(method, number, "before")
+        result = await work()
+        await self._meet(method, number, "after")
+        return result
+
+    async def _meet(self, method: Method, number: int, moment: Moment) -> None:
+        fault = self._faults.get((method, number, moment))
+        if fault is not None:
+            await fault()
