@@ -1,0 +1,85 @@
+"""What is checked, each in an environment of its own: `nox -s lint typing tests build`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "typing", "tests", "build"]
+
+SUPPORTED = ("3.11", "3.12", "3.13")
+
+SMOKE = """
+import asyncio
+from importlib.resources import files
+
+from spine_async import Step, Workflow, WorkflowRunner
+
+
+async def main() -> None:
+    flow = Workflow("smoke", [Step.lambda_("greet", lambda context, config: {"hello": context.params["name"]})])
+    async with WorkflowRunner(workflows=[flow]) as runner:
+        result = await runner.execute(flow, params={"name": "wheel"}, run_id="smoke-1")
+        stored = await runner.get_run("smoke-1")
+    assert result.status == stored.status == "completed", result
+    assert result.context.get_output("greet", "hello") == "wheel", result
+
+
+assert files("spine_async").joinpath("py.typed").is_file(), "the wheel has no py.typed"
+asyncio.run(main())
+print("the wheel runs a workflow and keeps it")
+"""
+
+
+def found_pythons() -> list[str]:
+    """The supported Pythons of this machine: on PATH, or among pyenv's versions."""
+    candidates = {version: [shutil.which(f"python{version}"), *_pyenv(version)] for version in SUPPORTED}
+    found = {version: next(filter(_works, paths), None) for version, paths in candidates.items()}
+    return [path for path in found.values() if path] or [sys.executable]
+
+
+def _pyenv(version: str) -> list[str]:
+    return sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")), reverse=True)
+
+
+def _works(path: str | None) -> bool:
+    """Whether there is a Python behind the path; a shim of pyenv's may have none."""
+    return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install("-q", "-e", ".[test]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    session.install("-q", "-e", ".[test]")
+    session.run("mypy")
+
+
+@nox.session(python=found_pythons())
+def tests(session: nox.Session) -> None:
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, and run a workflow with nothing installed but the wheel."""
+    folder = session.create_tmp()
+    session.run("pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ".")
+    (wheel,) = Path(folder).glob("spine_async-*.whl")
+    session.install("-q", str(wheel))
+    wheel.unlink()
+    session.chdir(folder)
+    session.run("python", "-I", "-c", SMOKE)
