@@ -194,12 +194,13 @@ class WorkflowContext:
         except TypeError as exc:
             raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
 
-    def for_attempt(self, step_name: str, attempt: int, idempotency_key: str) -> Self:
+    def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context that one attempt of a step is given: with views of its own, so that attempts share no values."""
         return self._changed(
             step_name=step_name,
             attempt=attempt,
             idempotency_key=idempotency_key,
+            frame=frame,
             _params=DocumentView(self._params.documents),
             _outputs=DocumentView(self._outputs.documents, self._outputs.models),
         )
@@ -221,9 +222,14 @@ class WorkflowContext:
         """A context that revives the outputs of these steps as these models; others become plain values."""
         return self._changed(_outputs=DocumentView(self._outputs.documents, models))
 
-    def with_frame(self, frame: object, **attributes: object) -> Self:
-        """A context tied to the place in a running workflow that the engine calls a frame."""
-        return self._changed(frame=frame, **attributes)
+    def outside_steps(self) -> Self:
+        """The context without its tie to a step."""
+        return self._changed(step_name=None, attempt=0, idempotency_key=None, frame=None)
+
+    @property
+    def models(self) -> Mapping[str, type[BaseModel]]:
+        """Models that outputs are revived as, by step name."""
+        return self._outputs.models
 
     @property
     def documents(self) -> tuple[LayeredMap[Document], LayeredMap[Document]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -53,6 +53,30 @@ class Document:
         return model.model_validate_json(self.text)
 
 
+class DocumentMapping(Mapping[str, JsonValue]):
+    """A JSON object that stays encoded until somebody looks into it."""
+
+    __slots__ = ("_value", "document")
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self._value: dict[str, JsonValue] | None = None
+
+    def __getitem__(self, key: str) -> JsonValue:
+        return self._decoded()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+    def _decoded(self) -> dict[str, JsonValue]:
+        if self._value is None:
+            self._value = from_json(self.document.text)
+        return self._value
+
+
 NULL = Document("null")
 EMPTY_OBJECT = Document("{}")
 
@@ -63,6 +87,8 @@ def encode(value: object) -> Document:
     Raises:
         SerializationError: The value holds something without a strict JSON form; the error has its path.
     """
+    if isinstance(value, DocumentMapping):
+        return value.document
     plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from spine_async._model.document import Document
 from spine_async._model.failure import ErrorCategory, classify, describe, storable_text
 from spine_async._model.quality import QualityMetrics
+from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
 
 
@@ -55,7 +55,6 @@ class StepResult:
     skip_reason: str | None = None
     stop_reason: str | None = None
     exception: BaseException | None = field(default=None, compare=False, repr=False)
-    encoded: EncodedOutcome | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def ok(
@@ -99,18 +98,16 @@ class StepResult:
         return cls.fail(error, classify(error), retry_after=getattr(error, "retry_after", None))
 
     @property
+    def status(self) -> StepStatus:
+        """completed (also where the run is to stop), skipped or failed."""
+        if not self.success:
+            return StepStatus.FAILED
+        return StepStatus.SKIPPED if self.skip_reason is not None else StepStatus.COMPLETED
+
+    @property
     def as_exception(self) -> BaseException:
         """The exception behind a failure; a `StepError` where the failure was returned, not raised."""
         return self.exception or StepError(self.error or "", self.category or ErrorCategory.INTERNAL)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedOutcome:
-    """The strict JSON of a successful result, made once as the step returned."""
-
-    output: Document
-    updates: Mapping[str, Document]
-    quality: Document | None
 
 
 def as_events(given: Iterable[StepEvent | Mapping[str, object] | str] | None) -> tuple[StepEvent, ...]:

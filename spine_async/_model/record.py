@@ -24,6 +24,8 @@ class VisitRow:
         scope: The path up to the last slash: `` or `process_all[17]`.
         output: JSON text of the output, or None where the step has none.
         updates: JSON object text of what changed in the params, or None.
+        opening: On the first row of a map item, JSON object text of the params its scope began with (the item), which
+            `updates` are laid over; else None.
         quality: JSON object text of the quality metrics, or None.
         error: Error text of a failure, reason of a skip, else None.
         item_index: Index of the innermost map item the visit belongs to, or None.
@@ -52,6 +54,7 @@ class VisitRow:
     item_index: int | None = None
     ends_item: bool = False
     emits: bool = True
+    opening: str | None = None
     seq: int = 0
     started_seq: int | None = None
     item_seq: int | None = None
@@ -77,6 +80,7 @@ class NewRun:
 
     Attributes:
         initial_outputs: Outputs of a context that the run started from, by step name.
+        metadata: Metadata of such a context.
         start_from: Step the run started at, or None for the first.
         params_hash: Digest of params and start, by which a second `execute` with the same id is compared.
         owner: Who executes it.
@@ -96,6 +100,7 @@ class NewRun:
     owner: str
     created_at: datetime
     emits: bool = True
+    metadata: str = "{}"
 
 
 @dataclass(slots=True)
@@ -178,6 +183,7 @@ class StoredRun:
     started_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    metadata: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

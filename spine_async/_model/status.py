@@ -73,8 +73,3 @@ class EventType(StrEnum):
     MAP_ITEM_FAILED = "map_item_failed"
 
 
-END_EVENTS = {
-    RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
-    RunStatus.FAILED: EventType.WORKFLOW_FAILED,
-    RunStatus.STOPPED: EventType.WORKFLOW_STOPPED,
-}

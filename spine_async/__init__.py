@@ -1,0 +1,95 @@
+"""Durable workflows for async Python: each step is checkpointed, and a run that died resumes after its last step."""
+
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.context import WorkflowContext
+from spine_async._model.failure import ErrorCategory
+from spine_async._model.outcome import StepEvent, StepResult
+from spine_async._model.policy import RetryPolicy
+from spine_async._model.quality import QualityMetrics, QualityThresholds
+from spine_async._model.record import Checkpoint, Event, RunRecord
+from spine_async._model.result import StepMetric, WorkflowResult
+from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
+from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.workflow import Workflow
+from spine_async.dispatch import Dispatcher, LocalDispatcher
+from spine_async.errors import (
+    CorruptRecordError,
+    DefinitionError,
+    DuplicateStepError,
+    InvalidParamsError,
+    InvalidPolicyError,
+    InvalidRunIdError,
+    LeaseLostError,
+    MissingExtraError,
+    RunBusyError,
+    RunConflictError,
+    RunError,
+    RunFailedError,
+    RunNotFoundError,
+    RunNotResumableError,
+    SchemaVersionError,
+    SerializationError,
+    SpineError,
+    StepError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownStepError,
+    WorkflowChangedError,
+)
+from spine_async.runner import WorkflowRunner
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "ChoiceStep",
+    "CorruptRecordError",
+    "DefinitionError",
+    "Dispatcher",
+    "DuplicateStepError",
+    "ErrorCategory",
+    "ErrorPolicy",
+    "Event",
+    "EventType",
+    "InvalidParamsError",
+    "InvalidPolicyError",
+    "InvalidRunIdError",
+    "LambdaStep",
+    "LeaseLostError",
+    "LocalDispatcher",
+    "MapStep",
+    "MissingExtraError",
+    "PipelineStep",
+    "QualityMetrics",
+    "QualityThresholds",
+    "RetryPolicy",
+    "RunBusyError",
+    "RunConflictError",
+    "RunError",
+    "RunFailedError",
+    "RunNotFoundError",
+    "RunNotResumableError",
+    "RunRecord",
+    "RunStatus",
+    "SchemaVersionError",
+    "SerializationError",
+    "SpineError",
+    "Step",
+    "StepError",
+    "StepEvent",
+    "StepMetric",
+    "StepResult",
+    "StepStatus",
+    "StepType",
+    "StoreError",
+    "StoreUnavailableError",
+    "UnknownStepError",
+    "WaitStep",
+    "Workflow",
+    "WorkflowChangedError",
+    "WorkflowContext",
+    "WorkflowResult",
+    "WorkflowRunner",
+    "WorkflowRunnerConfig",
+    "__version__",
+]

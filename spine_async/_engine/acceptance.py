@@ -1,0 +1,129 @@
+"""What a step returned becomes a result whose values can be stored, or a failure that says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from spine_async._model.document import NULL, Document, encode, encode_object
+from spine_async._model.failure import ErrorCategory, validation_problems
+from spine_async._model.outcome import StepResult
+from spine_async._model.quality import QualityMetrics
+from spine_async._model.step import Step
+from spine_async.errors import SerializationError
+
+_NO_UPDATES: Mapping[str, Document] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A result and the strict JSON of its values, made once as the step returned.
+
+    Attributes:
+        output: None where the step has no output to keep.
+        events: Type and metadata of each event of the step's own.
+    """
+
+    result: StepResult
+    output: Document | None
+    updates: Mapping[str, Document]
+    quality: Document | None
+    events: tuple[tuple[str, str], ...] = ()
+
+
+def as_result(returned: object) -> StepResult:
+    """What a handler or pipeline returned, as a result.
+
+    Source: public contract, "Defining a workflow".
+    """
+    if isinstance(returned, StepResult):
+        return returned
+    if returned is None or isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
+        return StepResult.ok(returned)
+    if inspect.iscoroutine(returned):
+        returned.close()  # it will never be awaited; without this Python warns about it at some later time
+    return StepResult.fail(
+        f"the step returned a value of type {type(returned).__name__}; "
+        "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
+        ErrorCategory.CONFIGURATION,
+    )
+
+
+def accept(step: Step, result: StepResult) -> Accepted:
+    """The result with its values encoded; a failure in its place where they cannot be stored or break a limit."""
+    violations = _violations(step, result)
+    if violations:
+        told = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
+        result = StepResult.fail(told, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
+    try:
+        return _encoded(step, result)
+    except SerializationError as exc:
+        if not result.success:  # why it failed is worth more than what it wanted to add
+            return Accepted(result, None, _NO_UPDATES, None)
+        return _refused(f"step {step.name!r} returned something that cannot be stored: {exc}", ErrorCategory.INTERNAL)
+    except ValidationError as exc:
+        told = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
+        return _refused(told, ErrorCategory.DATA_QUALITY)
+
+
+def _encoded(step: Step, result: StepResult) -> Accepted:
+    return Accepted(
+        result,
+        _output(step, result),
+        _updates(result.context_updates),
+        _within("quality", result.quality) if result.quality is not None else None,
+        tuple((event.event_type, _within("events", event.metadata).text) for event in result.events),
+    )
+
+
+def _output(step: Step, result: StepResult) -> Document | None:
+    has_none = result.output is None
+    if has_none and (not result.success or result.skip_reason is not None):
+        return None
+    model = step.output_model
+    if model is None or not result.success or result.skip_reason is not None:
+        return NULL if has_none else encode(result.output)
+    document = encode(model.model_validate(_plain_dataclass(result.output)))
+    document.revive(model)  # what later steps do; better to hear of it now than in the middle of a resume
+    return document
+
+
+def _updates(updates: Mapping[str, object] | None) -> Mapping[str, Document]:
+    if not updates:
+        return _NO_UPDATES
+    if not isinstance(updates, Mapping):
+        raise SerializationError(f"context_updates is of type {type(updates).__name__}, not a mapping")
+    try:
+        return encode_object(updates)
+    except SerializationError as exc:
+        raise exc.within(".context_updates") from None
+
+
+def _within(part: str, value: object) -> Document:
+    try:
+        return encode(value)
+    except SerializationError as exc:
+        raise exc.within(f".{part}") from None
+
+
+def _violations(step: Step, result: StepResult) -> list[str]:
+    thresholds = step.quality_thresholds
+    if thresholds is None or not result.success or result.skip_reason is not None:
+        return []
+    return thresholds.violations(result.quality if isinstance(result.quality, QualityMetrics) else None)
+
+
+def _refused(error: str, category: ErrorCategory) -> Accepted:
+    return Accepted(StepResult.fail(error, category), None, _NO_UPDATES, None)
+
+
+def _plain_dataclass(output: object) -> object:
+    return dataclasses.asdict(output) if _is_dataclass_value(output) else output  # type: ignore[call-overload]
+
+
+def _is_dataclass_value(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)

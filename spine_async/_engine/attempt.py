@@ -1,0 +1,107 @@
+"""One step brought to a result: middleware around attempts, each under a deadline. Nothing here touches storage."""
+
+from __future__ import annotations
+
+import anyio
+
+from spine_async._engine.acceptance import Accepted, accept, as_result
+from spine_async._engine.backoff import next_delay
+from spine_async._engine.engine import Engine, Middleware, StepFunction
+from spine_async._engine.scope import Visit
+from spine_async._model.context import WorkflowContext
+from spine_async._model.document import encode
+from spine_async._model.failure import ErrorCategory
+from spine_async._model.outcome import StepResult
+from spine_async._model.record import EventRow
+from spine_async._model.status import EventType
+from spine_async._model.step import Step
+
+
+async def perform(engine: Engine, visit: Visit) -> Accepted:
+    """The step of `visit`, through middleware and attempts, with its values ready to be stored."""
+    series = _Series(engine, visit)
+    try:
+        result = as_result(await _through_middleware(engine, visit, series))
+    except Exception as exc:  # middleware and retry predicates are user code: what they raise is the step's failure
+        result = StepResult.from_exception(exc)
+    accepted = series.accepted
+    return accepted if accepted is not None and accepted.result is result else accept(visit.step, result)
+
+
+async def _through_middleware(engine: Engine, visit: Visit, series: _Series) -> StepResult:
+    context = visit.scope.context
+    if not engine.middleware:
+        return await series.run(visit.step, context)
+    entered = context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
+    return await _wrapped(engine.middleware, series.run)(visit.step, entered)
+
+
+class _Series:
+    """The attempts of one step visit."""
+
+    def __init__(self, engine: Engine, visit: Visit) -> None:
+        self._engine = engine
+        self._visit = visit
+        self.accepted: Accepted | None = None
+
+    async def run(self, step: Step, context: WorkflowContext) -> StepResult:
+        """Try until it succeeds, or the policy gives up; the last result."""
+        policy = self._engine.retry_policy(step)
+        tries = 0
+        while True:
+            tries += 1
+            result = await self._try(step, context)
+            if result.success or policy is None or tries >= policy.max_attempts:
+                return result
+            if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
+                return result
+            computed = next_delay(policy, tries, self._engine.draw)
+            delay = computed if result.retry_after is None else max(0.0, result.retry_after)
+            self._note_retry(result, delay)
+            await anyio.sleep(delay)
+
+    async def _try(self, step: Step, context: WorkflowContext) -> StepResult:
+        visit = self._visit
+        visit.attempts += 1
+        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
+        try:
+            async with self._engine.slot(step):
+                result = await _within_deadline(self._engine, step, given)
+        except Exception as exc:  # user code: what it raises is the step's failure
+            result = StepResult.from_exception(exc)
+        self.accepted = accept(step, result)
+        return self.accepted.result
+
+    def _note_retry(self, result: StepResult, delay: float) -> None:
+        visit = self._visit
+        told = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
+        now = self._engine.clock.now()
+        event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(told).text, visit.path)
+        visit.open.events.append(event)
+
+
+async def _within_deadline(engine: Engine, step: Step, context: WorkflowContext) -> StepResult:
+    execute = engine.executors[step.step_type]
+    timeout = engine.timeout(step)
+    if timeout is None:
+        return as_result(await execute(step, context))
+    with anyio.move_on_after(timeout) as scope:
+        return as_result(await execute(step, context))
+    # Only this scope's own deadline cancels it, so having caught the cancellation means that the deadline has passed.
+    if not scope.cancelled_caught:
+        raise RuntimeError(f"step {step.name!r} left its deadline without a result")
+    return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
+
+
+def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
+    function = innermost
+    for each in reversed(middleware):
+        function = _bound(each, function)
+    return function
+
+
+def _bound(middleware: Middleware, next_fn: StepFunction) -> StepFunction:
+    async def call(step: Step, context: WorkflowContext) -> StepResult:
+        return await middleware(step, context, next_fn)
+
+    return call

@@ -1,0 +1,31 @@
+"""How long to wait before a retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spine_async._model.policy import RetryPolicy
+
+
+def next_delay(policy: RetryPolicy, retry: int, draw: Callable[[], float]) -> float:
+    """Seconds before retry number `retry`.
+
+    Args:
+        policy: The step's policy.
+        retry: 1 for the first retry.
+        draw: Gives a number from 0 to 1; used only with jitter.
+
+    Source: public contract, "Defining a workflow".
+    """
+    delay = min(_computed(policy, retry), float(policy.max_delay))
+    return delay * draw() if policy.jitter else delay
+
+
+def _computed(policy: RetryPolicy, retry: int) -> float:
+    if policy.backoff == "constant":
+        return float(policy.initial_delay)
+    if policy.backoff == "linear":
+        return float(policy.initial_delay * retry)
+    if retry > 64:  # 2.0 ** 1024 would overflow, and any cap was passed long before
+        return float(policy.max_delay)
+    return float(policy.initial_delay * 2.0 ** (retry - 1))

@@ -1,0 +1,125 @@
+"""Where a run is in its workflow, and what comes next. Pure: nothing here waits or stores.
+
+A cursor stands on a step or behind the last one. `advance` moves it as the outcome of that step says; `replay` moves it
+over a visit that is stored, and refuses one that the definition would not have made. Starting from a history is therefore
+nothing else than moving over its visits one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+
+from spine_async._model.record import VisitRow
+from spine_async._model.status import StepStatus, StepType
+from spine_async._model.step import Step
+from spine_async._model.workflow import Workflow
+from spine_async.errors import WorkflowChangedError
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Where a choice sends the run; None is the end of the workflow."""
+
+    target: str | None
+
+
+class Cursor:
+    """A place in a workflow.
+
+    Args:
+        workflow: The definition.
+        start: Step to begin at; None for the first.
+    """
+
+    def __init__(self, workflow: Workflow, start: str | None = None) -> None:
+        self._workflow = workflow
+        self._position = workflow.positions[start] if start else 0
+        self._visits: dict[str, int] = {}
+
+    @property
+    def step(self) -> Step | None:
+        """The step that comes next, or None at the end."""
+        steps = self._workflow.steps
+        return steps[self._position] if self._position < len(steps) else None
+
+    @property
+    def visit(self) -> int:
+        """Number of the coming visit of that step, from 1."""
+        step = self.step
+        return self._visits.get(step.name, 0) + 1 if step else 0
+
+    @property
+    def segment(self) -> str:
+        """How the coming visit is called in a path: `review`, `review#2`."""
+        step = self.step
+        name = step.name if step else ""
+        return name if self.visit <= 1 else f"{name}#{self.visit}"
+
+    @property
+    def following(self) -> str | None:
+        """Name of the step after this one in the list, or None behind the last."""
+        names = self._workflow.steps[self._position + 1 : self._position + 2]
+        return names[0].name if names else None
+
+    def advance(self, jump: Jump | None = None) -> list[str]:
+        """Move behind the current step; a choice says where to.
+
+        Returns:
+            Names of the steps jumped over and never visited, in order.
+        """
+        step = self._workflow.steps[self._position]
+        self._visits[step.name] = self._visits.get(step.name, 0) + 1
+        position = self._position
+        self._position = self._target(step, jump)
+        between = self._workflow.steps[position + 1 : self._position]
+        return [each.name for each in between if each.name not in self._visits]
+
+    def replay(self, run_id: str, row: VisitRow) -> list[str]:
+        """Move over a stored visit; returns what `advance` does.
+
+        Raises:
+            WorkflowChangedError: The definition has no such visit at this place.
+        """
+        problem = self._mismatch(row)
+        if problem:
+            raise WorkflowChangedError(run_id, row.step_name, problem)
+        return self.advance(self._stored_jump(run_id, row))
+
+    def _target(self, step: Step, jump: Jump | None) -> int:
+        if jump is not None:
+            return len(self._workflow.steps) if jump.target is None else self._workflow.positions[jump.target]
+        return self._workflow.positions[step.next_step] if step.next_step else self._position + 1
+
+    def _mismatch(self, row: VisitRow) -> str | None:
+        if row.step_name not in self._workflow.positions:
+            return "is not in it"
+        defined = self._workflow.step(row.step_name)
+        if defined.step_type != row.step_type:
+            return f"was a {row.step_type} step and is a {defined.step_type} step in it"
+        if self.step is not defined or row.path.rpartition("/")[2] != self.segment:
+            there = f"step {self.step.name!r}" if self.step else "the end"
+            return f"does not come at this place in it, where {there} does"
+        return None
+
+    def _stored_jump(self, run_id: str, row: VisitRow) -> Jump | None:
+        if row.step_type is not StepType.CHOICE or row.status is not StepStatus.COMPLETED:
+            return None
+        jump = jump_of(from_json(row.output or "null"), self)
+        if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):
+            raise WorkflowChangedError(run_id, row.step_name, "went to a step that is not in it")
+        return jump
+
+    def has_step(self, name: str) -> bool:
+        return name in self._workflow.positions
+
+
+def jump_of(output: object, cursor: Cursor) -> Jump | None:
+    """The jump that a choice's output tells of, or None where it tells of none that the workflow has."""
+    if not isinstance(output, dict) or "next_step" not in output:
+        return None
+    target = output["next_step"]
+    if target is None or (isinstance(target, str) and cursor.has_step(target)):
+        return Jump(target)
+    return None

@@ -1,0 +1,106 @@
+"""What all runs of one runner share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import anyio
+
+from spine_async._engine.journal import Recorder
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.context import WorkflowContext
+from spine_async._model.outcome import StepResult
+from spine_async._model.policy import RetryPolicy
+from spine_async._model.status import ErrorPolicy, StepType
+from spine_async._model.step import Step
+from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+
+StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
+
+
+class Middleware(Protocol):
+    """Wraps the whole attempt series of each step."""
+
+    def __call__(self, step: Step, context: WorkflowContext, next_fn: StepFunction, /) -> Awaitable[StepResult]:
+        """Call `next_fn(step, context)`, before or after whatever it adds, and return a result."""
+        ...
+
+
+_ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Settings, ports and limits that runs are executed with.
+
+    Attributes:
+        executors: What brings each type of step to a result; the runner's extension points.
+        middleware: The first one is outermost.
+        draw: Gives a number from 0 to 1, for jitter.
+        threads: Bound on `def` handlers at work, made on first use because it belongs to an event loop.
+        slots: Bound on lambdas and pipelines at work; likewise.
+    """
+
+    config: WorkflowRunnerConfig
+    store: RunStore
+    journal: Recorder
+    clock: Clock
+    observer: Observer
+    executors: Mapping[StepType, StepFunction]
+    middleware: list[Middleware]
+    dispatcher: Dispatcher | None
+    draw: Callable[[], float]
+    is_dry: bool = False
+    threads: anyio.CapacityLimiter | None = field(default=None)
+    slots: anyio.CapacityLimiter | None = field(default=None)
+
+    def thread_limiter(self) -> anyio.CapacityLimiter:
+        if self.threads is None:
+            self.threads = anyio.CapacityLimiter(self.config.worker_threads)
+        return self.threads
+
+    def slot(self, step: Step) -> AbstractAsyncContextManager[object]:
+        """A place among the steps at work. Maps and waits hold none, so that nesting maps cannot deadlock."""
+        limit = self.config.max_concurrent_steps
+        if limit is None or step.step_type not in _ATTEMPT_TYPES:
+            return nullcontext()
+        if self.slots is None:
+            self.slots = anyio.CapacityLimiter(limit)
+        return _Slot(self.slots)
+
+    def forget_loop(self) -> None:
+        """Drop what belongs to the event loop, so that the runner works on another one afterwards."""
+        self.threads = self.slots = None
+
+    def timeout(self, step: Step) -> float | None:
+        """Seconds that one attempt of the step may take, or None."""
+        if step.timeout is not None or step.step_type not in _ATTEMPT_TYPES:
+            return step.timeout
+        return self.config.default_step_timeout
+
+    def retry_policy(self, step: Step) -> RetryPolicy | None:
+        """The policy by which the step is retried, or None for one attempt."""
+        if step.retry is None and step.on_error is ErrorPolicy.RETRY:
+            return self.config.default_retry_policy
+        return step.retry
+
+    def commits_after(self, step: Step) -> bool:
+        """Whether the step's end is committed at once."""
+        return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
+
+
+class _Slot(AbstractAsyncContextManager[object]):
+    """A token of its own for each attempt: one task may hold several, where a step executes another workflow."""
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> object:
+        await self._limiter.acquire_on_behalf_of(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release_on_behalf_of(self)

@@ -1,0 +1,1 @@
+"""What each of the five step types does in one attempt."""

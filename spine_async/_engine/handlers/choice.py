@@ -1,0 +1,28 @@
+"""Asks a condition where to go."""
+
+from __future__ import annotations
+
+import inspect
+
+from spine_async._engine.scope import visit_of
+from spine_async._model.context import WorkflowContext
+from spine_async._model.outcome import StepResult
+from spine_async._model.step import ChoiceStep
+
+
+async def run_choice(step: ChoiceStep, context: WorkflowContext) -> StepResult:
+    """Evaluate the condition.
+
+    Returns:
+        Output `{"condition_result": bool, "branch": "then"|"else", "next_step": name|None}`.
+    """
+    answer = step.condition(context)
+    is_met = bool(await answer if inspect.isawaitable(answer) else answer)
+    otherwise = step.else_step or visit_of(context).scope.cursor.following
+    return StepResult.ok(
+        {
+            "condition_result": is_met,
+            "branch": "then" if is_met else "else",
+            "next_step": step.then_step if is_met else otherwise,
+        }
+    )

@@ -1,0 +1,146 @@
+"""Runs a workflow for each item, in a bounded pool of workers that pull from one feed.
+
+A worker takes an item only when it is free, and another worker is started only when one has found an item, so that there
+are never more tasks than `max_concurrency` nor items read ahead of the work. Each item is a scope of its own in the run's
+ledger: what it finished is committed item by item, and a retry or a resume of the map runs only the rest.
+"""
+
+from __future__ import annotations
+
+import anyio
+from anyio.abc import TaskGroup
+
+from spine_async._engine.cursor import Cursor
+from spine_async._engine.engine import Engine
+from spine_async._engine.execution import drive
+from spine_async._engine.handlers.feed import Feed, open_feed
+from spine_async._engine.handlers.items import ItemLoss, MapReport, check_same_item, item_context
+from spine_async._engine.map_memory import MapMemory
+from spine_async._engine.scope import Scope, Visit, visit_of
+from spine_async._engine.settling import ScopeEnd, replay
+from spine_async._engine.signals import RunInterrupt, StopRequested
+from spine_async._model.context import WorkflowContext
+from spine_async._model.document import NULL, Document, encode
+from spine_async._model.outcome import StepResult
+from spine_async._model.record import EventRow
+from spine_async._model.status import EventType, RunStatus
+from spine_async._model.step import MapStep
+from spine_async.errors import SerializationError, StepError
+
+
+async def run_map(engine: Engine, step: MapStep, context: WorkflowContext) -> StepResult:
+    """Run the step's iterator once for each item that is not finished yet.
+
+    Returns:
+        Output `{"results": [...], "succeeded": n, "failed": n, "errors": [{"index", "error", "category"}]}`.
+    """
+    visit = visit_of(context)
+    visit.run.ledger.announce_visit(visit.open)
+    memory = await _memory(engine, visit, step)
+    pool = _Pool(engine, visit, step, context, memory, await open_feed(step.source, context))
+    await pool.run()
+    return pool.result()
+
+
+async def _memory(engine: Engine, visit: Visit, step: MapStep) -> MapMemory:
+    scope, path = visit.scope, visit.path
+    if path not in scope.maps:
+        rows = scope.stored_below(path) if not scope.is_run else []
+        if scope.is_run and visit.run.is_resumed:
+            rows = await engine.store.visits(visit.run.run_id, below=path)
+        scope.maps[path] = MapMemory(path, collects=step.collect, rows=rows)
+    return scope.maps[path]
+
+
+class _Pool:
+    """The workers of one attempt of a map."""
+
+    def __init__(
+        self, engine: Engine, visit: Visit, step: MapStep, context: WorkflowContext, memory: MapMemory, feed: Feed
+    ) -> None:
+        self._engine = engine
+        self._visit = visit
+        self._step = step
+        self._context = context
+        self._memory = memory
+        self._feed = feed
+        self._report = MapReport(step, memory, feed)
+        self._workers = 0
+        self._interrupt: BaseException | None = None
+
+    async def run(self) -> None:
+        """Work through the feed; returns early when more items failed than may."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._hire(tasks)
+        finally:
+            await self._feed.close()
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    def result(self) -> StepResult:
+        return self._report.result()
+
+    def _hire(self, tasks: TaskGroup) -> None:
+        self._workers += 1
+        tasks.start_soon(self._work, tasks, name=f"{self._visit.path} worker {self._workers}")
+
+    async def _work(self, tasks: TaskGroup) -> None:
+        try:
+            while (entry := await self._feed.next()) is not None:
+                if self._workers < self._step.max_concurrency:
+                    self._hire(tasks)
+                await self._run_item(*entry)
+                if self._report.has_failed:
+                    tasks.cancel_scope.cancel()
+        except (RunInterrupt, Exception) as exc:
+            # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
+            self._interrupt = self._interrupt or exc
+            tasks.cancel_scope.cancel()
+
+    async def _run_item(self, index: int, item: object) -> None:
+        try:
+            encoded = encode(item)
+        except SerializationError as exc:
+            raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
+        if index in self._memory.finished:
+            return
+        scope = self._item_scope(index, encoded)
+        if scope.cursor.step is not None:
+            self._conclude(index, scope, await drive(self._engine, scope))
+        else:
+            self._memory.finish(index, (scope.last_output or NULL).text)
+
+    def _item_scope(self, index: int, item: Document) -> Scope:
+        begun = self._memory.begun.get(index)
+        if begun is not None:
+            return begun
+        step, workflow, run = self._step, self._step.workflow, self._visit.run
+        context = item_context(self._context, workflow, {step.item_param: item})
+        path = self._memory.item_path(index)
+        scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index)
+        scope.opening = {step.item_param: item}
+        rows = self._memory.stored_rows(index)
+        if rows:
+            check_same_item(step, index, item, rows)
+            scope.outer_memory = self._memory
+            replay(scope, rows)
+        self._memory.begun[index] = scope
+        return scope
+
+    def _conclude(self, index: int, scope: Scope, end: ScopeEnd) -> None:
+        if end.status is RunStatus.COMPLETED:
+            self._memory.finish(index, (scope.last_output or NULL).text)
+        elif end.status is RunStatus.STOPPED:
+            raise StopRequested(end.reason or "")
+        else:
+            self._fail(ItemLoss(index, end.error or "", end.category or "INTERNAL"), scope.path)
+
+    def _fail(self, loss: ItemLoss, path: str) -> None:
+        self._report.lose(loss)
+        event = EventRow(
+            EventType.MAP_ITEM_FAILED, self._step.name, self._engine.clock.now(), encode(loss.told).text, path
+        )
+        self._visit.run.ledger.note(event)
+
+

@@ -1,0 +1,21 @@
+"""Has the dispatcher run a pipeline."""
+
+from __future__ import annotations
+
+from spine_async._engine.acceptance import as_result
+from spine_async._engine.engine import Engine
+from spine_async._model.context import WorkflowContext
+from spine_async._model.failure import ErrorCategory
+from spine_async._model.outcome import StepResult
+from spine_async._model.step import PipelineStep
+
+
+async def run_pipeline(engine: Engine, step: PipelineStep, context: WorkflowContext) -> StepResult:
+    """Submit the step's pipeline with the run's params and the step's own on top; in a dry run only say so."""
+    if engine.is_dry:
+        return StepResult.ok({"dry_run": True, "pipeline": step.pipeline_name})
+    if engine.dispatcher is None:
+        told = f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
+        return StepResult.fail(told, ErrorCategory.CONFIGURATION)
+    params = {**context.params, **step.config}
+    return as_result(await engine.dispatcher.submit(step.pipeline_name, params, context=context))

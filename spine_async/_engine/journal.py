@@ -1,0 +1,138 @@
+"""The only writer: what settled steps of all runs added is committed in groups, by a task that belongs to the runner.
+
+Theory of operation: a run that has something to commit puts its ledger among the waiting ones and waits. If no writer is
+at work, one is started. The writer takes everything that waits, commits it in one call of the store, wakes those who
+waited, and looks again; it is gone when nothing waits. So a lone run commits at once, and a busy runner commits in groups
+as large as whatever settled while the last one was in flight. There is no timer and no size to tune.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio.lowlevel
+
+from spine_async._engine.background import Promise, new_promise, outlast, spawn
+from spine_async._engine.ledger import Ledger
+from spine_async._engine.signals import CommitFailed
+from spine_async._model.record import Claim, NewRun
+from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
+from spine_async.ports import Clock, CommitOutcome, RunStore
+
+
+class Recorder(Protocol):
+    """Where runs are created and their ledgers committed."""
+
+    async def create(self, run: NewRun) -> Claim | None: ...
+
+    async def commit(self, ledger: Ledger) -> None: ...
+
+
+class NullJournal:
+    """Keeps nothing: for dry runs, and with checkpoints switched off."""
+
+    async def create(self, run: NewRun) -> Claim | None:
+        return Claim(run.run_id, 0, 1, 1)
+
+    async def commit(self, ledger: Ledger) -> None:
+        """Forget what the ledger holds; other tasks get their turn here as they do while a commit is under way."""
+        ledger.discard()
+        await anyio.lowlevel.checkpoint()
+
+
+class Journal:
+    """Commits runs' creations and additions to a store."""
+
+    def __init__(self, store: RunStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledgers: dict[Ledger, Promise[None]] = {}
+        self._creations: list[_Creation] = []
+        self._writer: Promise[None] | None = None
+
+    async def create(self, run: NewRun) -> Claim | None:
+        """Store a new run; None where its id is taken.
+
+        Cancellation:
+            Raised only after the store has answered; the run may have been created.
+        """
+        creation = _Creation(run)
+        self._creations.append(creation)
+        self._wake()
+        await outlast(creation.promise)
+        return creation.claim
+
+    async def commit(self, ledger: Ledger) -> None:
+        """Commit what the ledger holds, together with whatever else waits.
+
+        Raises:
+            CommitFailed: The run belongs to somebody else, or the store has a problem.
+
+        Cancellation:
+            Raised only after the commit has ended; what was in the ledger is committed.
+        """
+        if ledger not in self._ledgers:
+            self._ledgers[ledger] = new_promise()
+            self._wake()
+        await outlast(self._ledgers[ledger])
+
+    def _wake(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = spawn(self._write(), "spine_async journal")
+
+    async def _write(self) -> None:
+        while self._creations or self._ledgers:
+            creations, self._creations = self._creations, []
+            ledgers, self._ledgers = self._ledgers, {}
+            try:
+                await self._write_creations(creations)
+                await self._write_ledgers(ledgers)
+            except BaseException as exc:
+                _fail_all([*(each.promise for each in creations), *ledgers.values()], exc)
+                if not isinstance(exc, Exception):
+                    raise
+
+    async def _write_creations(self, creations: list[_Creation]) -> None:
+        if creations:
+            claims = await self._store.create([each.run for each in creations])
+            for creation, claim in zip(creations, claims, strict=True):
+                creation.claim = claim
+                creation.promise.set_result(None)
+
+    async def _write_ledgers(self, ledgers: dict[Ledger, Promise[None]]) -> None:
+        if not ledgers:
+            return
+        at = self._clock.now()
+        changes = [ledger.draft(at) for ledger in ledgers]
+        outcomes = await self._store.commit(changes)
+        for (ledger, promise), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
+            if outcome is CommitOutcome.COMMITTED:
+                ledger.confirm(change)
+                promise.set_result(None)
+            else:
+                promise.set_exception(CommitFailed(LeaseLostError(change.run_id)))
+
+
+class _Creation:
+    """A run waiting to be created."""
+
+    def __init__(self, run: NewRun) -> None:
+        self.run = run
+        self.claim: Claim | None = None
+        self.promise = new_promise()
+
+
+def _fail_all(promises: list[Promise[None]], exc: BaseException) -> None:
+    for promise in promises:
+        if not promise.done():
+            promise.set_exception(CommitFailed(_as_store_error(exc)))
+
+
+def _as_store_error(exc: BaseException) -> StoreError:
+    if isinstance(exc, StoreError):
+        return exc
+    if isinstance(exc, SpineError):
+        return StoreError(str(exc))
+    told = StoreUnavailableError(f"the commit did not end as it should: {type(exc).__name__}: {exc}")
+    told.__cause__ = exc
+    return told

@@ -1,0 +1,107 @@
+"""The places in a running workflow: the run, a scope of steps in it, and the visit of one step.
+
+The run itself is the outermost scope; each map item is a scope of its own, below the map's visit. All scopes of a run
+write into one ledger, under paths that tell them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from spine_async._engine.cursor import Cursor
+from spine_async._engine.ledger import Ledger, OpenVisit
+from spine_async._engine.map_memory import MapMemory
+from spine_async._engine.tally import Tally
+from spine_async._model.context import WorkflowContext
+from spine_async._model.document import Document
+from spine_async._model.record import VisitRow
+from spine_async._model.step import Step
+from spine_async._model.workflow import Workflow
+
+
+@dataclass(slots=True)
+class Run:
+    """One run while it is executed here."""
+
+    run_id: str
+    workflow: Workflow
+    ledger: Ledger
+    started_at: datetime
+    is_resumed: bool = False
+    is_dry: bool = False
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(slots=True)
+class Scope:
+    """Steps that run one after the other: the run's own, or those of one map item.
+
+    Attributes:
+        path: "" for the run itself, `process_all[17]` for an item.
+        item_index: Index of the item, or None.
+        opening: Params that the scope's first row has to record: the item.
+        waits: Moment at which a wait that had begun ends, by the path of its visit.
+        maps: What is known of the items of maps in this scope, by the path of the map's visit.
+        last_output: Output of the last step that ran.
+        outer_memory: For an item with rows of a former execution, the map's memory they came from.
+    """
+
+    run: Run
+    workflow: Workflow
+    path: str
+    cursor: Cursor
+    context: WorkflowContext
+    item_index: int | None = None
+    opening: dict[str, Document] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
+    maps: dict[str, MapMemory] = field(default_factory=dict)
+    last_output: Document | None = None
+    outer_memory: MapMemory | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the run's own scope, not a map item's."""
+        return self.item_index is None
+
+    def child_path(self, segment: str) -> str:
+        return f"{self.path}/{segment}" if self.path else segment
+
+    def stored_below(self, visit_path: str) -> list[VisitRow]:
+        """Rows that a former execution stored for the items of a map in this item."""
+        if self.outer_memory is None or self.item_index is None:
+            return []
+        return self.outer_memory.rows_below(self.item_index, visit_path)
+
+
+@dataclass(slots=True)
+class Visit:
+    """One visit of one step, from its start until it is settled; the `frame` of the contexts that the step is given."""
+
+    scope: Scope
+    step: Step
+    open: OpenVisit
+    attempts: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.open.path
+
+    @property
+    def run(self) -> Run:
+        return self.scope.run
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.scope.run.run_id}/{self.open.path}"
+
+
+def visit_of(context: WorkflowContext) -> Visit:
+    """The visit that a step's context belongs to.
+
+    Raises:
+        RuntimeError: The context was not given to a step by a running workflow.
+    """
+    if not isinstance(context.frame, Visit):
+        raise RuntimeError("this context does not come from a running step; pass on the one the step was given")
+    return context.frame

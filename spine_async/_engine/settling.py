@@ -1,0 +1,162 @@
+"""What a step's result adds to the run, and where the run goes next. Pure: decides, and writes into values at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from spine_async._engine.acceptance import Accepted, accept
+from spine_async._engine.cursor import Jump, jump_of
+from spine_async._engine.scope import Scope, Visit
+from spine_async._model.document import Document, encode, join_object, split_object
+from spine_async._model.failure import ErrorCategory
+from spine_async._model.outcome import StepResult
+from spine_async._model.quality import QualityMetrics
+from spine_async._model.record import EventRow, RunEnd, VisitRow
+from spine_async._model.result import StepMetric
+from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEnd:
+    """How the steps of a scope came to an end."""
+
+    status: RunStatus
+    error_step: str | None = None
+    error: str | None = None
+    category: str | None = None
+    reason: str | None = None
+
+    def at(self, moment: datetime) -> RunEnd:
+        """The end of a run, as it is stored."""
+        return RunEnd(self.status, moment, self.error_step, self.error, self.category, self.reason)
+
+
+COMPLETED = ScopeEnd(RunStatus.COMPLETED)
+
+
+def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd | None:
+    """Put what the visit came to into its scope and ledger; the scope's end, where this was its last step."""
+    accepted = _with_target(visit, accepted)
+    if not accepted.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
+        return _settle_failure(visit, accepted, now, elapsed_ms)
+    row = _row(visit, accepted, now, elapsed_ms)
+    jumped_over = visit.scope.cursor.advance(_jump(visit, accepted))
+    end = _end_after(visit, accepted)
+    row.ends_item = end is COMPLETED and not visit.scope.is_run
+    absorb(visit.scope, row, accepted.updates, jumped_over)
+    visit.run.ledger.settle(visit.open, row, _own_events(visit, accepted, now))
+    visit.run.ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
+    return end
+
+
+def absorb(scope: Scope, row: VisitRow, updates: Mapping[str, Document], jumped_over: list[str]) -> None:
+    """Put a visit, just settled or stored by a former execution, into the scope's context and counts."""
+    output = Document(row.output) if row.output is not None else None
+    outputs = {row.step_name: output} if output is not None else None
+    scope.context = scope.context.with_documents(updates, outputs)
+    if row.quality is not None:
+        scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
+    scope.last_output = output
+    if scope.is_run:
+        scope.run.tally.add(row, jumped_over)
+
+
+def replay(scope: Scope, rows: list[VisitRow]) -> None:
+    """Move a fresh scope over the rows that a former execution stored for it.
+
+    Raises:
+        WorkflowChangedError: The definition no longer fits them.
+    """
+    for row in rows:
+        updates = split_object(row.updates) if row.updates else {}
+        if row.opening is not None:
+            scope.opening = {}
+        if row.status is StepStatus.WAITING:
+            scope.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
+        elif row.status is StepStatus.OVERRIDE:
+            scope.context = scope.context.with_documents(updates)
+        else:
+            absorb(scope, row, updates, scope.cursor.replay(scope.run.run_id, row))
+
+
+WAIT_MARK = "@until"
+"""Ends the path of the journal entry that keeps a wait's moment."""
+
+
+def read_quality(text: str) -> QualityMetrics:
+    """Stored quality metrics."""
+    return QualityMetrics(**Document(text).value())  # type: ignore[arg-type]
+
+
+def _with_target(visit: Visit, accepted: Accepted) -> Accepted:
+    """A choice that succeeded must name where to go; one that does not has failed."""
+    is_choice = visit.step.step_type is StepType.CHOICE and accepted.result.success
+    if not is_choice or accepted.result.skip_reason is not None or _jump(visit, accepted) is not None:
+        return accepted
+    told = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
+    return accept(visit.step, StepResult.fail(told, ErrorCategory.CONFIGURATION))
+
+
+def _jump(visit: Visit, accepted: Accepted) -> Jump | None:
+    if visit.step.step_type is not StepType.CHOICE or accepted.result.status is not StepStatus.COMPLETED:
+        return None
+    return jump_of(accepted.output.value() if accepted.output else None, visit.scope.cursor)
+
+
+def _end_after(visit: Visit, accepted: Accepted) -> ScopeEnd | None:
+    if accepted.result.stop_reason is not None:
+        return ScopeEnd(RunStatus.STOPPED, reason=accepted.result.stop_reason)
+    return COMPLETED if visit.scope.cursor.step is None else None
+
+
+def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> VisitRow:
+    result, scope = accepted.result, visit.scope
+    opening, scope.opening = scope.opening, {}
+    return VisitRow(
+        path=visit.path,
+        scope=scope.path,
+        step_name=visit.step.name,
+        step_type=visit.step.step_type,
+        status=result.status,
+        attempts=visit.attempts,
+        started_at=visit.open.started_at,
+        completed_at=now,
+        duration_ms=elapsed_ms,
+        output=accepted.output.text if accepted.output is not None else None,
+        output_size=accepted.output.size if accepted.output is not None else 0,
+        updates=join_object(accepted.updates).text if accepted.updates else None,
+        quality=accepted.quality.text if accepted.quality is not None else None,
+        error=result.error or result.skip_reason,
+        error_category=result.category,
+        item_index=scope.item_index,
+        opening=join_object(opening).text if opening else None,
+    )
+
+
+def _settle_failure(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd:
+    result, step = accepted.result, visit.step
+    told = {
+        "duration_ms": elapsed_ms,
+        "attempts": visit.attempts,
+        "error_category": result.category,
+        "error": result.error,
+    }
+    event = EventRow(EventType.STEP_FAILED, step.name, now, encode(told).text, visit.path)
+    visit.run.ledger.settle_failed(visit.open, [*_own_events(visit, accepted, now), event])
+    if visit.scope.is_run:
+        metric = StepMetric(
+            step.name, step.step_type, StepStatus.FAILED, visit.attempts, visit.open.started_at, elapsed_ms, 0
+        )
+        visit.run.tally.add_failure(metric)
+    return ScopeEnd(RunStatus.FAILED, step.name, result.error, result.category)
+
+
+def _own_events(visit: Visit, accepted: Accepted, now: datetime) -> list[EventRow]:
+    return [EventRow(kind, visit.step.name, now, metadata, visit.path) for kind, metadata in accepted.events]
+
+
+def _skipped_event(visit: Visit, name: str, now: datetime) -> EventRow:
+    told = encode({"reason": f"{visit.step.name} went past it"})
+    return EventRow(EventType.STEP_SKIPPED, name, now, told.text, visit.scope.child_path(name))

@@ -1,0 +1,28 @@
+"""What ends a run from inside without being a step's failure.
+
+They derive from `BaseException` so that a step's or middleware's `except Exception` cannot take them for one.
+"""
+
+from __future__ import annotations
+
+from spine_async.errors import StoreError
+
+
+class RunInterrupt(BaseException):
+    """The run cannot or must not go on."""
+
+
+class StopRequested(RunInterrupt):
+    """A step inside a map's item asked for the whole run to stop."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class CommitFailed(RunInterrupt):
+    """The journal could not commit; `error` is what the caller of `execute` gets."""
+
+    def __init__(self, error: StoreError) -> None:
+        self.error = error
+        super().__init__(str(error))

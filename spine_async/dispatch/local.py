@@ -1,0 +1,89 @@
+"""Pipelines that run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from spine_async._model.colour import is_async_callable
+from spine_async._model.context import WorkflowContext
+from spine_async._model.failure import ErrorCategory
+from spine_async._model.outcome import StepResult
+from spine_async.errors import DefinitionError
+
+PipelineFunction = TypeVar("PipelineFunction", bound=Callable[..., Any])
+
+
+class LocalDispatcher:
+    """Keeps pipelines by name and calls them: an `async def` on the loop, a `def` in a worker thread of its own limiter.
+
+    Args:
+        worker_threads: Threads for `def` pipelines.
+
+    Example:
+        >>> dispatcher = LocalDispatcher()
+        >>> @dispatcher.pipeline("prices.load")
+        ... async def load(params):
+        ...     return {"rows": len(params["symbols"])}
+        >>> dispatcher.names
+        ('prices.load',)
+    """
+
+    def __init__(self, worker_threads: int = 40) -> None:
+        self._pipelines: dict[str, tuple[Callable[..., Any], bool]] = {}
+        self._worker_threads = worker_threads
+        self._threads: anyio.CapacityLimiter | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the registered pipelines, sorted."""
+        return tuple(sorted(self._pipelines))
+
+    def pipeline(self, name: str) -> Callable[[PipelineFunction], PipelineFunction]:
+        """Register the decorated function, which takes `params`, under `name`.
+
+        Raises:
+            DefinitionError: The name is empty or taken, or what is decorated cannot be called.
+        """
+        if not isinstance(name, str) or not name:
+            raise DefinitionError(f"{name!r} cannot be the name of a pipeline; it must be a string")
+
+        def register(function: PipelineFunction) -> PipelineFunction:
+            self.register(name, function)
+            return function
+
+        return register
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Register `function` under `name`; what the decorator does."""
+        if name in self._pipelines:
+            raise DefinitionError(f"a pipeline named {name!r} is registered already")
+        if not callable(function):
+            raise DefinitionError(f"pipeline {name!r} is {function!r}; it must be callable")
+        self._pipelines[name] = (function, is_async_callable(function))
+
+    async def submit(
+        self, pipeline: str, params: Mapping[str, object], *, context: WorkflowContext
+    ) -> Mapping[str, object] | StepResult:
+        """Call the pipeline with `params`; an unknown name is a failure of category CONFIGURATION."""
+        if pipeline not in self._pipelines:
+            known = ", ".join(repr(name) for name in self.names) or "none"
+            told = f"there is no pipeline {pipeline!r}; the registered ones are: {known}"
+            return StepResult.fail(told, ErrorCategory.CONFIGURATION)
+        function, is_async = self._pipelines[pipeline]
+        returned: Mapping[str, object] | StepResult
+        if is_async:
+            returned = await function(dict(params))
+        else:
+            returned = await to_thread.run_sync(
+                function, dict(params), abandon_on_cancel=True, limiter=self._thread_limiter()
+            )
+        return returned
+
+    def _thread_limiter(self) -> anyio.CapacityLimiter:
+        if self._threads is None:
+            self._threads = anyio.CapacityLimiter(self._worker_threads)
+        return self._threads

@@ -1,0 +1,335 @@
+"""The runner: everything a user does with workflows, put together from engine, store, dispatcher and telemetry."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.trace import TracerProvider, get_tracer
+
+from spine_async._engine import archive
+from spine_async._engine.activity import Activity
+from spine_async._engine.engine import Engine, Middleware
+from spine_async._engine.execution import execute_run
+from spine_async._engine.handlers.choice import run_choice
+from spine_async._engine.handlers.lambda_ import run_lambda
+from spine_async._engine.handlers.map_ import run_map
+from spine_async._engine.handlers.pipeline import run_pipeline
+from spine_async._engine.handlers.wait import run_wait
+from spine_async._engine.journal import Journal, NullJournal
+from spine_async._engine.opening import Request, load, open_new, take_up
+from spine_async._engine.scope import Scope
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.context import WorkflowContext
+from spine_async._model.naming import check_run_id
+from spine_async._model.outcome import StepResult
+from spine_async._model.record import Checkpoint, Event, RunFilter, RunRecord, StoredRun
+from spine_async._model.result import WorkflowResult
+from spine_async._model.status import RunStatus, StepType
+from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
+from spine_async._model.workflow import Workflow
+from spine_async.errors import DefinitionError, RunNotResumableError
+from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+from spine_async.storage.open_store import open_store
+from spine_async.storage.null import NullRunStore
+from spine_async.telemetry.metrics import RunnerMetrics
+from spine_async.telemetry.silent import SilentObserver
+from spine_async.telemetry.system_clock import SystemClock
+from spine_async.telemetry.tracing import TracingObserver
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
+
+
+class WorkflowRunner:
+    """Executes workflows durably inside your own event loop.
+
+    With nothing given, runs are kept in the database of `SPINE_DATABASE_URL`, else in SQLite under `.spine/runs.db` in
+    the working directory, made on first write. An argument wins over the config.
+
+    Args:
+        db_engine: SQLAlchemy `AsyncEngine` on aiosqlite or asyncpg to keep runs in; it stays yours.
+        dispatcher: Runs the pipelines of pipeline steps.
+        checkpoint_enabled: False stores nothing at all.
+        dry_run: True runs lambdas, pretends pipelines, skips waits and writes nothing.
+        config: Everything else that can be set.
+        store: A store to keep runs in, instead of a database.
+        workflows: Workflows that `resume` finds by their names.
+        tracer_provider: OpenTelemetry provider; None means the global one.
+        meter_provider: Likewise for metrics.
+        clock: Source of time; None means the machine's.
+
+    Attributes:
+        config: The settings in force.
+        tracer: An OpenTelemetry tracer, for extensions.
+        metrics: The runner's instruments, for extensions.
+
+    Raises:
+        StoreError: The config asks for a store that there is not.
+
+    Example:
+        >>> import asyncio
+        >>> from spine_async import Step, Workflow, WorkflowRunner
+        >>> flow = Workflow("greet", [Step.lambda_("hello", lambda context, config: {"to": context.params["name"]})])
+        >>> result = asyncio.run(WorkflowRunner(checkpoint_enabled=False).execute(flow, params={"name": "Ada"}))
+        >>> result.status.value, result.context.get_output("hello", "to")
+        ('completed', 'Ada')
+    """
+
+    def __init__(
+        self,
+        db_engine: AsyncEngine | None = None,
+        dispatcher: Dispatcher | None = None,
+        checkpoint_enabled: bool | None = None,
+        dry_run: bool | None = None,
+        *,
+        config: WorkflowRunnerConfig | None = None,
+        store: RunStore | None = None,
+        workflows: Iterable[Workflow] = (),
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = _with_arguments(config or WorkflowRunnerConfig(), checkpoint_enabled, dry_run)
+        self.tracer = get_tracer("spine_async", tracer_provider=tracer_provider)
+        self.metrics = RunnerMetrics(get_meter("spine_async", meter_provider=meter_provider))
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._workflows: dict[str, Workflow] = {}
+        self._engine = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
+        self._activity = Activity(self._engine)
+        for workflow in workflows:
+            self.register(workflow)
+
+    async def execute(
+        self,
+        workflow: Workflow,
+        *,
+        params: Mapping[str, object] | None = None,
+        partition: Mapping[str, object] | None = None,
+        context: WorkflowContext | None = None,
+        start_from: str | None = None,
+        run_id: str | None = None,
+    ) -> WorkflowResult:
+        """Run a workflow to its end.
+
+        The run is stored before its first step begins, and each step before the next one. A step that fails does not
+        raise; the result says so.
+
+        Args:
+            workflow: What to do.
+            params: Params of the run, over the workflow's defaults.
+            partition: What to track the run under.
+            context: Start with this context's params, outputs and partition.
+            start_from: Start at this step.
+            run_id: Id of the run; None makes one. If it is stored already: with the same workflow and params, a run that
+                has ended gives its stored result, and an unfinished one goes on.
+
+        Raises:
+            DefinitionError: The workflow cannot be executed as it is, or the params do not fit (`InvalidParamsError`).
+            SerializationError: A param has no strict JSON form.
+            InvalidRunIdError: The run id cannot be one.
+            RunConflictError: The run id is taken by a run with other params or of another workflow.
+            RunBusyError: This runner executes that run already.
+            WorkflowChangedError: The stored run has finished steps that the definition no longer has.
+            StoreError: The store cannot be reached or written.
+
+        Cancellation:
+            Reaches the running step at once; the run is recorded as stopped, then the cancellation goes on.
+        """
+        request = Request(workflow, params, partition, context, start_from, run_id, self._owner)
+        async with self._activity.session():
+            if run_id is None:
+                return await self._execute(request)
+            async with self._activity.reserved(check_run_id(run_id)):
+                return await self._execute(request)
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        params_override: Mapping[str, object] | None = None,
+        workflow: Workflow | None = None,
+    ) -> WorkflowResult:
+        """Go on with a run that failed, was stopped, or whose process died.
+
+        Every committed step is kept; the run continues with the one after it.
+
+        Args:
+            run_id: The run.
+            params_override: Params that change from here on.
+            workflow: Its definition; None finds it by name among those executed or registered on this runner.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+            RunNotResumableError: It has completed, or its workflow is not known here.
+            WorkflowChangedError: The definition no longer fits its finished steps.
+            RunConflictError: The given workflow has another name than the run's.
+            RunBusyError: This runner executes it already.
+            StoreError: The store cannot be reached or written.
+
+        Cancellation:
+            As for `execute`.
+        """
+        check_run_id(run_id)
+        async with self._activity.session(), self._activity.reserved(run_id):
+            stored = await load(self._engine, run_id)
+            definition = workflow or self._known(stored)
+            scope = await take_up(self._engine, definition, stored, self._owner, params_override)
+            self._workflows[definition.name] = definition
+            return await self._run(scope)
+
+    def register(self, workflow: Workflow) -> None:
+        """Make a workflow known, so that `resume` finds it by its name; the last one of a name counts."""
+        if not isinstance(workflow, Workflow) or not workflow.name:
+            raise DefinitionError(f"{workflow!r} cannot be registered; it must be a workflow with a name")
+        self._workflows[workflow.name] = workflow
+
+    def middleware(self, function: MiddlewareT) -> MiddlewareT:
+        """Wrap the attempts of every step in `async def function(step, context, next_fn)`; the first one is outermost."""
+        if not callable(function):
+            raise DefinitionError(f"{function!r} cannot be middleware; it must be an async function")
+        self._engine.middleware.append(function)
+        return function
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        """The stored run; `RunNotFoundError` where there is none."""
+        async with self._activity.session():
+            return await archive.run_record(self._engine, run_id)
+
+    async def list_runs(
+        self,
+        *,
+        workflow_name: str | None = None,
+        status: RunStatus | str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRecord]:
+        """Stored runs, the newest first.
+
+        Args:
+            workflow_name: Only runs of this workflow.
+            status: Only runs in this state.
+            limit: At most so many, from 1 to 1,000.
+            before: Only runs older than the one of this id, which continues a listing.
+        """
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
+        async with self._activity.session():
+            return await archive.run_records(self._engine, chosen)
+
+    async def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
+        """The run's finished step visits in order, each with the context after it; `RunNotFoundError` if unknown."""
+        async with self._activity.session():
+            return await archive.checkpoints(self._engine, run_id)
+
+    async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
+        """The checkpoint of the last finished visit of `step`, or None where it has not finished."""
+        kept = [each for each in await self.list_checkpoints(run_id) if each.step_name == step]
+        return kept[-1] if kept else None
+
+    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """The run's stored events with a number above `after`, in order; `RunNotFoundError` if unknown."""
+        async with self._activity.session():
+            async for event in archive.events(self._engine, run_id, after):
+                yield event
+
+    async def delete_run(self, run_id: str, *, force: bool = False) -> None:
+        """Remove a run with all it has.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+            RunConflictError: It has not ended; `force=True` removes it all the same.
+        """
+        async with self._activity.session():
+            await archive.delete(self._engine, run_id, force=force)
+
+    async def __aenter__(self) -> Self:
+        """Hold the store open between executions."""
+        await self._activity.hold()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._activity.let_go()
+
+    async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
+        """One attempt of a lambda step; override to change how handlers are called."""
+        return await run_lambda(self._engine, step, context)
+
+    async def _execute_pipeline(self, step: PipelineStep, context: WorkflowContext) -> StepResult:
+        """One attempt of a pipeline step."""
+        return await run_pipeline(self._engine, step, context)
+
+    async def _execute_choice(self, step: ChoiceStep, context: WorkflowContext) -> StepResult:
+        """A choice; its output's `next_step` is where the run goes."""
+        return await run_choice(step, context)
+
+    async def _execute_map(self, step: MapStep, context: WorkflowContext) -> StepResult:
+        """One attempt of a map step."""
+        return await run_map(self._engine, step, context)
+
+    async def _execute_wait(self, step: WaitStep, context: WorkflowContext) -> StepResult:
+        """A wait."""
+        return await run_wait(self._engine, step, context)
+
+    async def _execute(self, request: Request) -> WorkflowResult:
+        opened = await open_new(self._engine, request)
+        self._workflows[request.workflow.name] = request.workflow
+        return await self._run(opened) if isinstance(opened, Scope) else opened
+
+    async def _run(self, scope: Scope) -> WorkflowResult:
+        async with self._activity.watched(scope.run.ledger):
+            return await execute_run(self._engine, scope)
+
+    def _known(self, stored: StoredRun) -> Workflow:
+        if stored.workflow_name not in self._workflows:
+            told = (
+                f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, which this runner does not know; "
+                "register() it, or pass it as workflow="
+            )
+            raise RunNotResumableError(stored.run_id, told)
+        return self._workflows[stored.workflow_name]
+
+    def _assembled(
+        self, db_engine: AsyncEngine | None, store: RunStore | None, dispatcher: Dispatcher | None, clock: Clock
+    ) -> Engine:
+        is_durable = self.config.checkpoint_enabled and not self.config.dry_run
+        chosen = (store or open_store(self.config, db_engine)) if is_durable else NullRunStore()
+        observer: Observer = SilentObserver()
+        if self.config.trace_enabled:
+            observer = TracingObserver(self.tracer, self.metrics)
+        return Engine(
+            config=self.config,
+            store=chosen,
+            journal=Journal(chosen, clock) if is_durable else NullJournal(),
+            clock=clock,
+            observer=observer,
+            executors={
+                StepType.LAMBDA: self._execute_lambda,
+                StepType.PIPELINE: self._execute_pipeline,
+                StepType.CHOICE: self._execute_choice,
+                StepType.MAP: self._execute_map,
+                StepType.WAIT: self._execute_wait,
+            },
+            middleware=[],
+            dispatcher=dispatcher,
+            draw=random.random,
+            is_dry=self.config.dry_run,
+        )
+
+
+def _with_arguments(
+    config: WorkflowRunnerConfig, checkpoint_enabled: bool | None, dry_run: bool | None
+) -> WorkflowRunnerConfig:
+    given = {"checkpoint_enabled": checkpoint_enabled, "dry_run": dry_run}
+    return config.model_copy(update={name: value for name, value in given.items() if value is not None})

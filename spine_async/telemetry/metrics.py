@@ -1,0 +1,38 @@
+"""Metrics by the OpenTelemetry API."""
+
+from __future__ import annotations
+
+from opentelemetry.metrics import Meter
+
+from spine_async._model.outcome import StepResult
+from spine_async._model.step import Step
+
+
+class RunnerMetrics:
+    """The runner's instruments.
+
+    `spine.step.duration` (histogram, milliseconds) is recorded by the runner for every step visit.
+    `spine.step.results` (counter) counts what an extension passes to `record_step`.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._durations = meter.create_histogram("spine.step.duration", unit="ms", description="Time of a step visit")
+        self._results = meter.create_counter("spine.step.results", description="Results passed to record_step")
+
+    def record_step(self, name: str, result: StepResult) -> None:
+        """Count a result of the step `name`, by status and error category."""
+        attributes = {"spine.step": name, "spine.status": result.status.value}
+        self._results.add(1, {**attributes, **_category(result)})
+
+    def record_duration(self, step: Step, result: StepResult, duration_ms: float) -> None:
+        """Record how long a visit of `step` took, its retries included."""
+        attributes = {
+            "spine.step": step.name,
+            "spine.step_type": step.step_type.value,
+            "spine.status": result.status.value,
+        }
+        self._durations.record(duration_ms, {**attributes, **_category(result)})
+
+
+def _category(result: StepResult) -> dict[str, str]:
+    return {"spine.error_category": result.category} if result.category is not None else {}

@@ -1,0 +1,17 @@
+"""The machine's own time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import anyio
+
+
+class SystemClock:
+    """The host's wall clock, and the event loop's own stopwatch."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return anyio.current_time()
