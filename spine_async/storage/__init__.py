@@ -1,0 +1,34 @@
+"""Where runs are kept. Names only; what needs SQLAlchemy is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spine_async.storage.memory import MemoryRunStore
+    from spine_async.storage.null import NullRunStore
+    from spine_async.storage.open_store import open_store
+    from spine_async.storage.sql.store import SqlRunStore
+    from spine_async.storage.sql.upgrade import upgrade_schema
+
+__all__ = ["MemoryRunStore", "NullRunStore", "SqlRunStore", "open_store", "upgrade_schema"]
+
+_HOMES = {
+    "MemoryRunStore": "spine_async.storage.memory",
+    "NullRunStore": "spine_async.storage.null",
+    "SqlRunStore": "spine_async.storage.sql.store",
+    "open_store": "spine_async.storage.open_store",
+    "upgrade_schema": "spine_async.storage.sql.upgrade",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,179 @@
+"""Runs kept in this process's memory, with the whole contract of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.status import RunStatus
+from spine_async.ports import CommitOutcome
+from spine_async.storage.expansion import merge_events, started_event
+
+_UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One run with all it has."""
+
+    key: int
+    run: StoredRun
+    visits: list[VisitRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+
+
+class MemoryRunStore:
+    """Keeps runs as long as the object lives; `close` lets nothing go.
+
+    Every method finishes without awaiting, so calls never interleave and each is atomic.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+        self._keys = count(1)
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return [self._create(run) for run in runs]
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        kept = self._kept.get(run_id)
+        if kept is None or kept.run.status is RunStatus.COMPLETED:
+            return None
+        number = kept.run.next_seq
+        if event is not None:
+            kept.events.append(replace(event, seq=number))
+        kept.run = _claimed(kept.run, owner, event)
+        return Claim(run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        return [self._commit(change) for change in changes]
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        kept = self._kept.get(run_id)
+        return kept.run if kept is not None else None
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        kept = self._kept.get(run_id)
+        rows = kept.visits if kept is not None else []
+        chosen = (row for row in rows if _is_chosen(row, below))
+        return [replace(row) for row in sorted(chosen, key=lambda row: row.seq)]
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        ordered = sorted(self._kept.values(), key=_age, reverse=True)
+        if chosen.before is not None:
+            mark = self._kept.get(chosen.before)
+            ordered = [each for each in ordered if mark is not None and _age(each) < _age(mark)]
+        return [each.run for each in ordered if _fits(each.run, chosen)][: chosen.limit]
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        kept = self._kept.get(run_id)
+        if kept is None:
+            return []
+        return [replace(each) for each in merge_events(kept.events, kept.visits, after, kept.run.next_seq)[:limit]]
+
+    async def delete(self, run_id: str) -> bool:
+        return self._kept.pop(run_id, None) is not None
+
+    async def close(self) -> None:
+        return None
+
+    def _create(self, new: NewRun) -> Claim | None:
+        if new.run_id in self._kept:
+            return None
+        kept = _Kept(next(self._keys), _stored(new))
+        if new.emits:
+            kept.events.append(started_event(new))
+        self._kept[new.run_id] = kept
+        return Claim(new.run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        kept = self._kept.get(change.run_id)
+        if kept is None or not _is_in_force(kept, change):
+            return CommitOutcome.FENCED
+        kept.visits.extend(replace(row) for row in change.visits)
+        kept.events.extend(replace(event) for event in change.events)
+        kept.run = _changed(kept.run, change)
+        return CommitOutcome.COMMITTED
+
+
+def _is_in_force(kept: _Kept, change: RunChange) -> bool:
+    run = kept.run
+    held = (kept.key, run.epoch, run.next_seq) == (change.key, change.epoch, change.expected_seq)
+    return held and run.status in _UNDER_WAY
+
+
+def _is_chosen(row: VisitRow, below: str | None) -> bool:
+    return row.scope == "" if below is None else row.scope.startswith(f"{below}[")
+
+
+def _age(kept: _Kept) -> tuple[datetime, int]:
+    return kept.run.created_at, kept.key
+
+
+def _fits(run: StoredRun, chosen: RunFilter) -> bool:
+    return chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
+
+
+def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
+    return replace(
+        run,
+        status=RunStatus.RUNNING,
+        epoch=run.epoch + 1,
+        owner=owner,
+        next_seq=run.next_seq + (event is not None),
+        error_step=None,
+        error=None,
+        error_category=None,
+        stop_reason=None,
+        updated_at=event.timestamp if event is not None else datetime.now(UTC),
+        completed_at=None,
+    )
+
+
+def _changed(run: StoredRun, change: RunChange) -> StoredRun:
+    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at)
+    end = change.end
+    if end is None:
+        return moved
+    return replace(
+        moved,
+        status=end.status,
+        owner=None,
+        error_step=end.error_step,
+        error=end.error,
+        error_category=end.error_category,
+        stop_reason=end.stop_reason,
+        completed_at=end.at,
+    )
+
+
+def _stored(new: NewRun) -> StoredRun:
+    return StoredRun(
+        run_id=new.run_id,
+        workflow_name=new.workflow_name,
+        workflow_version=new.workflow_version,
+        fingerprint=new.fingerprint,
+        params=new.params,
+        params_hash=new.params_hash,
+        partition=new.partition,
+        initial_outputs=new.initial_outputs,
+        initial_quality=new.initial_quality,
+        start_from=new.start_from,
+        total_steps=new.total_steps,
+        status=RunStatus.RUNNING,
+        epoch=1,
+        owner=new.owner,
+        next_seq=2 if new.emits else 1,
+        error_step=None,
+        error=None,
+        error_category=None,
+        stop_reason=None,
+        created_at=new.created_at,
+        started_at=new.created_at,
+        updated_at=new.created_at,
+        completed_at=None,
+        metadata=new.metadata,
+    )

@@ -1,0 +1,39 @@
+"""A store that keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async.ports import CommitOutcome
+
+
+class NullRunStore:
+    """Accepts everything and holds nothing: for dry runs and for runs without checkpoints."""
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        return None
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        return [CommitOutcome.COMMITTED] * len(changes)
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        return None
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return []
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        return []
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        return []
+
+    async def delete(self, run_id: str) -> bool:
+        return False
+
+    async def close(self) -> None:
+        return None

@@ -1,0 +1,43 @@
+"""The store that a runner's settings ask for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async.errors import StoreError
+from spine_async.ports import RunStore
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+URL_VARIABLE = "SPINE_DATABASE_URL"
+DEFAULT_URL = "sqlite+aiosqlite:///.spine/runs.db"
+
+
+def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = None) -> RunStore:
+    """The store for these settings; nothing is opened or made before its first use.
+
+    An engine wins over `database_url`, that over the environment's `SPINE_DATABASE_URL`, that over `.spine/runs.db`.
+
+    Args:
+        config: The runner's settings.
+        db_engine: The user's own engine, or None.
+
+    Raises:
+        StoreError: The settings ask for a store or database that is not supported.
+        DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
+        MissingExtraError: The database's driver is not installed.
+    """
+    if db_engine is None and config.checkpoint_storage != "database":
+        raise StoreError(
+            f"checkpoint_storage={config.checkpoint_storage!r} is not available yet; use checkpoint_storage='database'"
+        )
+    # Imported here, so that runs without checkpoints do without SQLAlchemy.
+    from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
+
+    if db_engine is not None:
+        return SqlRunStore(db_engine, auto_migrate=config.auto_migrate)
+    url = config.database_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    return SqlRunStore(url, auto_migrate=config.auto_migrate)

@@ -1,0 +1,142 @@
+"""Opening a database when it is first used, with the schema that it must have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import anyio
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange
+from spine_async.errors import DefinitionError
+from spine_async.ports import CommitOutcome
+from spine_async.storage.sql.address import parse_url, sqlite_file
+from spine_async.storage.sql.migrations import is_current
+from spine_async.storage.sql.queries import Query
+from spine_async.storage.sql.rows import Row
+
+
+class SqlDatabase(Protocol):
+    """What the store needs of one kind of database."""
+
+    is_bound_to_loop: bool
+
+    async def exists(self) -> bool: ...
+    async def make_place(self) -> None: ...
+    async def version(self) -> int: ...
+    async def upgrade(self) -> None: ...
+    async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]: ...
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]: ...
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None: ...
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]: ...
+    async def delete(self, run_id: str) -> bool: ...
+    async def close(self) -> None: ...
+
+
+class DatabaseAccess:
+    """Gives the database to those who read and those who write, open and with a schema that fits."""
+
+    def __init__(self, database: AsyncEngine | URL | str, *, auto_migrate: bool, owns_engine: bool) -> None:
+        is_engine = not isinstance(database, (str, URL))
+        self._given: AsyncEngine | None = check_engine(database) if is_engine else None
+        self._url = parse_url(database) if isinstance(database, (str, URL)) else None
+        self._auto_migrate = auto_migrate
+        self._owns_engine = owns_engine or not is_engine
+        self._engine: AsyncEngine | None = None
+        self._database: SqlDatabase | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_current = False
+        self._lock = anyio.Lock(fast_acquire=True)
+
+    async def for_writing(self) -> SqlDatabase:
+        """The database, made where there is none."""
+        database = self._opened()
+        if not self._is_current:
+            await database.make_place()
+            await self._bring_up_to_date(database)
+        return database
+
+    async def for_reading(self) -> SqlDatabase | None:
+        """The database, or None where there is none: reading makes none."""
+        database = self._opened()
+        if not self._is_current:
+            if not await database.exists():
+                return None
+            await self._bring_up_to_date(database)
+        return database
+
+    async def upgrade(self) -> None:
+        """Bring the schema up to date, whatever `auto_migrate` says."""
+        database = self._opened()
+        await database.make_place()
+        await database.upgrade()
+
+    async def close(self) -> None:
+        """Give all connections back, and the engine up where it is ours."""
+        database, self._database = self._database, None
+        engine, self._engine = self._engine, None
+        self._is_current = False
+        if database is None or engine is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await database.close()
+            finally:
+                if self._owns_engine:
+                    await engine.dispose()
+
+    def _opened(self) -> SqlDatabase:
+        loop = asyncio.get_running_loop()
+        database = self._database
+        if database is not None and (loop is self._loop or not database.is_bound_to_loop):
+            return database
+        self._engine = self._given if self._given is not None else self._made_engine()
+        self._loop, self._is_current = loop, False
+        self._database = _database(self._engine, makes_folder=self._url is not None)
+        return self._database
+
+    def _made_engine(self) -> AsyncEngine:
+        url = self._url
+        assert url is not None  # noqa: S101 (there is an engine or a URL)
+        is_file = sqlite_file(url) is not None
+        # No values in error texts; and SQLite readers wait as long as writers do.
+        return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
+
+    async def _bring_up_to_date(self, database: SqlDatabase) -> None:
+        async with self._lock:
+            if not self._is_current:
+                if not is_current(await database.version(), auto_migrate=self._auto_migrate):
+                    await database.upgrade()
+                self._is_current = True
+
+
+def check_engine(engine: object) -> AsyncEngine:
+    """The engine, if it is one that can be used.
+
+    Raises:
+        DefinitionError: It is not.
+    """
+    wanted = (
+        "an AsyncEngine: create_async_engine('sqlite+aiosqlite:///…') or create_async_engine('postgresql+asyncpg://…')"
+    )
+    if not isinstance(engine, AsyncEngine):
+        kind = type(engine)
+        hint = "a synchronous Engine" if kind.__module__.startswith("sqlalchemy.") else f"of type {kind.__name__}"
+        raise DefinitionError(f"db_engine is {hint}; it must be {wanted}")
+    if engine.dialect.driver not in {"aiosqlite", "asyncpg"}:
+        raise DefinitionError(f"db_engine uses {engine.dialect.name}+{engine.dialect.driver}; it must be {wanted}")
+    return engine
+
+
+def _database(engine: AsyncEngine, *, makes_folder: bool) -> SqlDatabase:
+    # Imported here, since each needs its driver and only one of them is there to be used.
+    if engine.dialect.driver == "aiosqlite":
+        from spine_async.storage.sql.sqlite import SqliteDatabase  # noqa: PLC0415
+
+        return SqliteDatabase(engine, makes_folder=makes_folder)
+    from spine_async.storage.sql.postgres import PostgresDatabase  # noqa: PLC0415
+
+    return PostgresDatabase(engine)

@@ -1,0 +1,123 @@
+"""Connections of an engine's pool, lent to jobs that speak to the driver itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import anyio
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import StaticPool
+
+DriverT = TypeVar("DriverT")
+ResultT = TypeVar("ResultT")
+Job = Callable[[DriverT], Awaitable[ResultT]]
+
+_STALE_LIMIT = 100  # more dead connections than any pool keeps
+
+
+@dataclass(frozen=True, slots=True)
+class DriverHabits(Generic[DriverT]):
+    """What is peculiar to a driver.
+
+    Attributes:
+        is_usable: Whether the connection is still open.
+        prepare: Makes a connection ready for writing.
+        restore: Undoes that, before the pool has the connection back.
+    """
+
+    is_usable: Callable[[DriverT], bool]
+    prepare: Job[DriverT, None]
+    restore: Job[DriverT, None]
+
+
+class Lender(Generic[DriverT]):
+    """Lends connections: one that is kept for writing, and others for reading.
+
+    The writing connection stays checked out between commits, since taking it from the pool and resetting it would cost
+    more than the commit. Whoever writes next waits for a lock. A connection that something went wrong on is dropped.
+    """
+
+    def __init__(self, engine: AsyncEngine, habits: DriverHabits[DriverT]) -> None:
+        self._engine = engine
+        self._habits = habits
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._kept: tuple[AsyncConnection, DriverT] | None = None
+        # The one connection of a database in memory is the database: it is never thrown away.
+        self._is_irreplaceable = isinstance(engine.pool, StaticPool)
+
+    async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
+        """Run the job on the connection that is kept for writing."""
+        async with self._lock:
+            connection, driver = await self._writer()
+            try:
+                return await job(driver)
+            except BaseException:
+                await self._give_up(connection)
+                raise
+
+    async def read(self, job: Job[DriverT, ResultT]) -> ResultT:
+        """Run the job on a connection of the pool."""
+        connection, driver = await self._checked_out()
+        try:
+            result = await job(driver)
+        except BaseException:
+            await self._discard(connection)
+            with anyio.CancelScope(shield=True):
+                await connection.close()
+            raise
+        await connection.close()
+        return result
+
+    async def close(self) -> None:
+        """Give the writing connection back to the pool."""
+        async with self._lock:
+            kept, self._kept = self._kept, None
+            if kept is None:
+                return
+            connection, driver = kept
+            with anyio.CancelScope(shield=True):
+                try:
+                    if self._habits.is_usable(driver):
+                        await self._habits.restore(driver)
+                    else:
+                        await connection.invalidate()
+                finally:
+                    await connection.close()
+
+    async def _writer(self) -> tuple[AsyncConnection, DriverT]:
+        if self._kept is not None and self._habits.is_usable(self._kept[1]):
+            return self._kept
+        if self._kept is not None:
+            await self._give_up(self._kept[0])
+        connection, driver = await self._checked_out()
+        try:
+            await self._habits.prepare(driver)
+        except BaseException:
+            await self._discard(connection)
+            raise
+        self._kept = connection, driver
+        return self._kept
+
+    async def _give_up(self, connection: AsyncConnection) -> None:
+        if not self._is_irreplaceable:
+            self._kept = None
+        await self._discard(connection)
+
+    async def _checked_out(self) -> tuple[AsyncConnection, DriverT]:
+        """A connection that is not known to be dead: those of a server that was restarted are passed over."""
+        for _ in range(_STALE_LIMIT):
+            connection = await self._engine.connect()
+            driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+            if self._habits.is_usable(driver):
+                break
+            await self._discard(connection)
+        return connection, driver
+
+    async def _discard(self, connection: AsyncConnection) -> None:
+        if self._is_irreplaceable:
+            return
+        with anyio.CancelScope(shield=True):
+            await connection.invalidate()
+            await connection.close()

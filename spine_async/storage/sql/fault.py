@@ -1,0 +1,70 @@
+"""What goes wrong in drivers, in the library's own words.
+
+Mapped once, here at the border. The texts of drivers are quoted only where they hold no values of rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
+
+_SQLITE_HINTS = {
+    sqlite3.SQLITE_CANTOPEN: "check that the folder exists, and that this process may read and write it",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable for this process",
+    sqlite3.SQLITE_PERM: "make the file and its folder writable for this process",
+    sqlite3.SQLITE_BUSY: "another process has been writing for too long; find it, or use PostgreSQL for many writers",
+    sqlite3.SQLITE_LOCKED: "another user of the same connection has a transaction open; give the store its own engine",
+    sqlite3.SQLITE_FULL: "free some space on the disk",
+    sqlite3.SQLITE_IOERR: "check the disk",
+}
+_SQLITE_BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+
+@contextmanager
+def sqlite_faults(name: str) -> Iterator[None]:
+    """Raise what SQLite and its folder complain about as errors of ours; `name` is how messages call the database."""
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyError, OSError, ValueError) as exc:
+        cause = origin(exc)
+        if isinstance(cause, ValueError) and not _is_closed_connection(cause):
+            raise
+        raise _sqlite_error(cause, name) from cause
+
+
+def origin(exc: Exception) -> Exception:
+    """The driver's own error: SQLAlchemy's wrapper repeats the statement with all values."""
+    cause: BaseException | None = exc.orig if isinstance(exc, DBAPIError) else exc
+    # SQLAlchemy's own asyncpg adapter wraps once more.
+    if isinstance(exc, DBAPIError) and cause is not None and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    return cause if isinstance(cause, Exception) else exc
+
+
+def unavailable(name: str, why: str, way_out: str) -> StoreUnavailableError:
+    """The error with what a reader needs: which database, why, and what to do."""
+    return StoreUnavailableError(f"{name}: {why}; {way_out}")
+
+
+def _sqlite_error(exc: Exception, name: str) -> StoreError:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the upper bits only say more of the same
+    if code in _SQLITE_BROKEN:
+        return CorruptRecordError(
+            f"{name}: the file cannot be read as a SQLite database ({exc}); restore it from a backup, or move it away"
+        )
+    if isinstance(exc, sqlite3.IntegrityError):
+        return StoreError(f"{name}: a record was refused ({exc})")
+    if isinstance(exc, OSError):
+        return unavailable(name, f"{exc.strerror or exc}", _SQLITE_HINTS[sqlite3.SQLITE_CANTOPEN])
+    hint = _SQLITE_HINTS.get(code, "check that the file is a database of this library and that its disk is well")
+    return unavailable(name, str(exc), hint)
+
+
+def _is_closed_connection(exc: ValueError) -> bool:
+    # aiosqlite says so with a plain ValueError.
+    return bool(exc.args) and str(exc.args[0]).lower() in {"connection closed", "no active connection"}

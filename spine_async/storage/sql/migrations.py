@@ -1,0 +1,68 @@
+"""Bringing a database to the schema of this library.
+
+A database without our tables gets them as `schema.py` has them. A later version adds an entry to `MIGRATIONS`, the
+statements that lead to it from the version before. Views hold no data, so they are made anew every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, literal_column, update
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from spine_async.errors import SchemaVersionError
+from spine_async.storage.sql import snapshot, views
+from spine_async.storage.sql.schema import VERSION, metadata, schema_version
+
+MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {}
+"""By the version they lead to, the statements by the name of the dialect. Version 1 is the creation."""
+
+WAY_OUT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` once, or allow auto_migrate"
+
+
+def is_current(found: int, *, auto_migrate: bool) -> bool:
+    """Whether a database of this version (0: none of our tables) can be used as it is.
+
+    Raises:
+        SchemaVersionError: It is newer than this library, or older and may not be changed.
+    """
+    if found > VERSION:
+        raise SchemaVersionError(found, VERSION, "upgrade spine-async to a version that knows this schema")
+    if found < VERSION and not auto_migrate:
+        raise SchemaVersionError(found, VERSION, WAY_OUT)
+    return found == VERSION
+
+
+def statements_from(found: int, dialect: Dialect) -> list[str]:
+    """What leads from this version (0: none of our tables) to the present one, in order."""
+    stamp: Insert | Update
+    if found == 0:
+        changes, stamp = _creation(dialect), insert(schema_version).values(version=_VERSION)
+    else:
+        changes, stamp = _migration(found, dialect), update(schema_version).values(version=_VERSION)
+    return [*changes, *_views(dialect), str(stamp.compile(dialect=dialect))]
+
+
+def _creation(dialect: Dialect) -> list[str]:
+    tables = metadata.sorted_tables
+    creations = [CreateTable(table) for table in tables]
+    indexes = [CreateIndex(index) for table in tables for index in table.indexes]
+    return [str(each.compile(dialect=dialect)) for each in (*creations, *indexes)]
+
+
+def _migration(found: int, dialect: Dialect) -> list[str]:
+    return [each for version in range(found + 1, VERSION + 1) for each in MIGRATIONS[version][dialect.name]]
+
+
+def _views(dialect: Dialect) -> list[str]:
+    is_sqlite = dialect.name == "sqlite"
+    return [
+        f"DROP VIEW IF EXISTS {views.EVENTS_VIEW}",
+        f"DROP VIEW IF EXISTS {snapshot.CHECKPOINTS_VIEW}",
+        views.events_view(views.SQLITE if is_sqlite else views.POSTGRES),
+        snapshot.checkpoints_view(snapshot.SQLITE if is_sqlite else snapshot.POSTGRES),
+    ]
+
+
+_VERSION: ColumnElement[int] = literal_column(str(VERSION), Integer())

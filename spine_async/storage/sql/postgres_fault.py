@@ -1,0 +1,57 @@
+"""What goes wrong with PostgreSQL, in the library's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from spine_async.errors import StoreError, StoreUnavailableError
+from spine_async.storage.sql.fault import origin, unavailable
+
+_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (asyncpg.InvalidAuthorizationSpecificationError, "check user and password in the database URL"),
+    (asyncpg.InvalidCatalogNameError, "create the database, or correct its name in the database URL"),
+    (asyncpg.InsufficientPrivilegeError, "grant the user what is missing"),
+    (asyncpg.UndefinedTableError, "the schema was removed while in use; restart, and it is made anew"),
+    (asyncpg.SyntaxOrAccessError, "the tables are not those of this library; were they changed by hand?"),
+    (asyncpg.ReadOnlySQLTransactionError, "connect to the primary server, which can be written"),
+    (asyncpg.TooManyConnectionsError, "allow more connections, or make the engine's pool smaller"),
+    (asyncpg.DiskFullError, "free some space on the server's disk"),
+)
+_REACHABLE = "check that the server runs and that host and port are right"
+
+
+@contextmanager
+def postgres_faults(name: str) -> Iterator[None]:
+    """Raise what the driver complains about as errors of ours; `name` is how messages call the database."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError) as exc:
+        cause = origin(exc)
+        raise _error(cause, name) from cause
+
+
+def _error(exc: Exception, name: str) -> StoreError:
+    if isinstance(exc, asyncpg.PostgresError):
+        exc.detail = None  # "Failing row contains (…)" would show values of params and outputs in the traceback
+    if isinstance(exc, asyncpg.IntegrityConstraintViolationError):
+        return StoreError(f"{name}: a record was refused ({_told(exc)})")
+    if isinstance(exc, asyncpg.DataError):
+        return StoreError(f"{name}: a value was refused ({_told(exc)})")
+    return _unavailable(exc, name)
+
+
+def _unavailable(exc: Exception, name: str) -> StoreUnavailableError:
+    for kind, way_out in _HINTS:
+        if isinstance(exc, kind):
+            return unavailable(name, _told(exc), way_out)
+    return unavailable(name, _told(exc) or type(exc).__name__, _REACHABLE)
+
+
+def _told(exc: Exception) -> str:
+    """The first line: further ones may quote the statement or a row."""
+    text = str(exc.args[0]) if isinstance(exc, asyncpg.PostgresError) and exc.args else str(exc)
+    return text.partition("\n")[0]

@@ -1,0 +1,116 @@
+"""The hot path on PostgreSQL: one statement, one round trip, one transaction.
+
+Rows travel as one array for each column. The first part of a commit is the fence: it moves on the runs that are still
+ours, and only what joins with them is inserted.
+"""
+
+# ruff: noqa: S608 (texts are put together from names in this package only)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from spine_async.storage.sql.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
+from spine_async.storage.sql.schema import event_log, runs, steps
+
+_TYPES = (  # the first that fits: a BigInteger is an Integer too
+    (BigInteger, "bigint"),
+    (Integer, "integer"),
+    (Boolean, "boolean"),
+    (Float, "double precision"),
+    (TIMESTAMP, "timestamptz"),
+)
+
+_CHANGE = (
+    *(("id", "bigint"), ("epoch", "integer"), ("expected_seq", "integer"), ("next_seq", "integer")),
+    *(("commit_id", "text"), ("status", "text"), ("at", "timestamptz"), ("completed_at", "timestamptz")),
+    *(("error_step", "text"), ("error", "text"), ("error_category", "text"), ("stop_reason", "text")),
+)
+
+
+def commit_statement(*, has_visits: bool, has_events: bool) -> str:
+    """Arguments: the arrays of `_CHANGE`, then those of the visits and of the events where there are any.
+
+    Returns the ids of the runs whose change was written.
+    """
+    parts = [f"change AS (SELECT * FROM {_unnest(_CHANGE, 1, 'c')})", f"fence AS ({_FENCE})"]
+    taken = 1 + len(_CHANGE)
+    if has_visits:
+        parts.append(f"step AS ({_fenced_insert(steps, VISIT_COLUMNS, taken)})")
+        taken += len(VISIT_COLUMNS)
+    if has_events:
+        parts.append(f"event AS ({_fenced_insert(event_log, EVENT_COLUMNS, taken)})")
+    return f"WITH {', '.join(parts)} SELECT id FROM fence"
+
+
+def _type(column: Column[object]) -> str:
+    return next((name for kind, name in _TYPES if isinstance(column.type, kind)), "text")
+
+
+def _typed(table: Table, names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(column.name, _type(column)) for column in columns_of(table, names)]
+
+
+def _unnest(columns: Sequence[tuple[str, str]], first: int, alias: str) -> str:
+    arrays = ", ".join(f"${number}::{kind}[]" for number, (_, kind) in enumerate(columns, first))
+    return f"unnest({arrays}) AS {alias}({_names(columns)})"
+
+
+def _names(columns: Sequence[tuple[str, str]], prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name, _ in columns)
+
+
+def _fenced_insert(table: Table, names: Sequence[str], first: int) -> str:
+    columns = _typed(table, names)
+    return (
+        f"INSERT INTO {table.name} ({_names(columns)}) SELECT {_names(columns, 'n.')} "
+        f"FROM {_unnest(columns, first, 'n')} JOIN fence ON fence.id = n.run"
+    )
+
+
+_FENCE = (
+    "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
+    "commit_id = c.commit_id, claims_since_progress = 0, completed_at = c.completed_at, error_step = c.error_step, "
+    "error = c.error, error_category = c.error_category, stop_reason = c.stop_reason, "
+    "owner = CASE WHEN c.completed_at IS NULL THEN r.owner END, "
+    "lease_until = CASE WHEN c.completed_at IS NULL THEN r.lease_until END "
+    "FROM change c WHERE r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.expected_seq "
+    "AND r.status IN ('running', 'waiting') RETURNING r.id"
+)
+
+_NEW = _typed(runs, NEW_RUN_COLUMNS)
+
+CREATE = (
+    f"WITH new AS (SELECT * FROM {_unnest([*_NEW, ('started', 'text')], 1, 'n')}), "
+    f"made AS (INSERT INTO core_workflow_runs ({_names(_NEW)}) SELECT {_names(_NEW)} FROM new "
+    "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
+    'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
+    "SELECT made.id, 1, new.created_at, 'workflow_started', new.started "
+    "FROM made JOIN new ON new.run_id = made.run_id WHERE new.started IS NOT NULL) "
+    "SELECT id, run_id FROM made"
+)
+"""Arguments: the arrays of `NEW_RUN_COLUMNS`, then that of the first events' metadata. Returns what was new."""
+
+CLAIM = (
+    "WITH claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
+    "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, "
+    "claims_since_progress = claims_since_progress + 1, stop_requested = false, completed_at = NULL, "
+    "error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
+    "WHERE run_id = $1 AND status <> 'completed' RETURNING id, epoch, next_seq), "
+    'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, step_name, path, metadata) '
+    "SELECT id, next_seq - 1, $3, $4::text, $5::text, $6::text, $7::text FROM claimed WHERE $4::text IS NOT NULL) "
+    "SELECT id, epoch, next_seq FROM claimed"
+)
+
+DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
+EXISTS = "SELECT to_regclass('core_workflow_schema') IS NOT NULL"
+VERSION = "SELECT max(version) FROM core_workflow_schema"
+LOCK = "SELECT pg_advisory_xact_lock(7305811922174633)"
+COMMITS = {
+    (has_visits, has_events): commit_statement(has_visits=has_visits, has_events=has_events)
+    for has_visits in (False, True)
+    for has_events in (False, True)
+}

@@ -1,0 +1,205 @@
+"""Records as tuples of column values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Table
+
+from spine_async._model.record import EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async.errors import CorruptRecordError
+from spine_async.storage.sql.schema import event_log, runs, steps
+
+Row = Sequence[object]
+ToMoment = Callable[[datetime], object]
+"""How the database takes a moment: text on SQLite, a datetime on PostgreSQL."""
+
+VISIT_COLUMNS = tuple(column.name for column in steps.columns)
+EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
+RUN_COLUMNS = (
+    *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
+    *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
+    *("error_step", "error", "error_category", "stop_reason", "created_at", "started_at", "updated_at", "completed_at"),
+    "metadata",
+)
+"""Columns of a `StoredRun`, in the order of its fields."""
+
+NEW_RUN_COLUMNS = (
+    *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
+    *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
+    *("claims_since_progress", "stop_requested", "created_at", "started_at", "updated_at", "metadata"),
+)
+
+
+def iso_moment(at: datetime) -> str:
+    """`at` as fixed-width ISO 8601 text in UTC, so that text order is time order."""
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def same_moment(at: datetime) -> datetime:
+    """`at` itself, which is what PostgreSQL's driver takes."""
+    return at
+
+
+def visit_values(key: int, visit: VisitRow, moment: ToMoment) -> tuple[object, ...]:
+    """Values of one journal entry, in the order of `VISIT_COLUMNS`."""
+    return (
+        key,
+        moment(visit.started_at),
+        moment(visit.completed_at),
+        float(visit.duration_ms),
+        visit.seq,
+        visit.started_seq,
+        visit.item_seq,
+        visit.epoch,
+        visit.attempts,
+        visit.output_size,
+        visit.item_index,
+        visit.ends_item,
+        visit.emits,
+        visit.path,
+        visit.scope,
+        visit.step_name,
+        visit.step_type.value,
+        visit.status.value,
+        visit.attempt_id,
+        storable(visit.error),
+        visit.error_category,
+        visit.opening,
+        visit.updates,
+        visit.quality,
+        visit.output,
+    )
+
+
+def event_values(key: int, event: EventRow, moment: ToMoment) -> tuple[object, ...]:
+    """Values of one event, in the order of `EVENT_COLUMNS`."""
+    return (
+        key,
+        event.seq,
+        moment(event.timestamp),
+        str(event.event_type),
+        event.step_name,
+        event.path,
+        event.metadata,
+    )
+
+
+def new_run_values(run: NewRun, moment: ToMoment) -> tuple[object, ...]:
+    """Values of a run about to be created, in the order of `NEW_RUN_COLUMNS`."""
+    at = moment(run.created_at)
+    return (
+        run.run_id,
+        run.workflow_name,
+        run.workflow_version,
+        run.fingerprint,
+        run.params,
+        run.params_hash,
+        run.partition,
+        run.initial_outputs,
+        run.initial_quality,
+        run.start_from,
+        run.total_steps,
+        RunStatus.RUNNING.value,
+        1,
+        run.owner,
+        2 if run.emits else 1,
+        1,
+        False,
+        at,
+        at,
+        at,
+        run.metadata,
+    )
+
+
+def storable(text: str | None) -> str | None:
+    """An error text as a database can hold it.
+
+    A foreign exception's text may have characters that UTF-8 or PostgreSQL cannot hold, and must still be told.
+    """
+    if text is None or text.isprintable():
+        return text
+    return text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode()
+
+
+def read_run(row: Row) -> StoredRun:
+    """The run in a row of `RUN_COLUMNS`.
+
+    Raises:
+        CorruptRecordError: A value is not what its column should hold.
+    """
+    cells = _Cells(runs, str(row[0]), row, RUN_COLUMNS)
+    for column in ("created_at", "started_at", "updated_at"):
+        cells.parse(column, _moment)
+    if cells.values["completed_at"] is not None:
+        cells.parse("completed_at", _moment)
+    cells.parse("status", RunStatus)
+    return StoredRun(**cells.values)  # type: ignore[arg-type]
+
+
+def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_COLUMNS) -> VisitRow:
+    """The journal entry in a row of `columns`; what they leave out stays at its default.
+
+    Raises:
+        CorruptRecordError: A value is not what its column should hold.
+    """
+    cells = _Cells(steps, run_id, row, columns)
+    cells.values.pop("run", None)
+    cells.parse("started_at", _moment)
+    cells.parse("completed_at", _moment)
+    cells.parse("step_type", StepType)
+    cells.parse("status", StepStatus)
+    cells.parse("ends_item", bool)
+    cells.parse("emits", bool)
+    return VisitRow(**cells.values)  # type: ignore[arg-type]
+
+
+def read_event(run_id: str, row: Row) -> EventRow:
+    """The event in a row of `EVENT_COLUMNS`.
+
+    Raises:
+        CorruptRecordError: A value is not what its column should hold.
+    """
+    cells = _Cells(event_log, run_id, row, EVENT_COLUMNS)
+    cells.values.pop("run", None)
+    cells.parse("timestamp", _moment)
+    return EventRow(**cells.values)  # type: ignore[arg-type]
+
+
+class _Cells:
+    """A row by column name, with its values turned into what the record wants."""
+
+    __slots__ = ("_run_id", "_table", "values")
+
+    def __init__(self, table: Table, run_id: str, row: Row, columns: Sequence[str]) -> None:
+        self._table = table
+        self._run_id = run_id
+        self.values = dict(zip(columns, row, strict=True))
+
+    def parse(self, column: str, read: Callable[[Any], object]) -> None:
+        try:
+            self.values[column] = read(self.values[column])
+        except (ValueError, TypeError) as exc:
+            raise CorruptRecordError(
+                f"run {self._run_id!r}: column {column!r} of {self._table.name} holds a value that cannot be read; "
+                "restore the row from a backup, or delete the run"
+            ) from exc
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    at = datetime.fromisoformat(value)  # type: ignore[arg-type]
+    if at.tzinfo is None:
+        raise ValueError("a moment without its time zone")
+    return at
+
+
+def columns_of(table: Table, names: Sequence[str]) -> list[Column[object]]:
+    """The columns with these names, in this order."""
+    return [table.c[name] for name in names]

@@ -1,0 +1,119 @@
+"""The tables, as SQLAlchemy Core knows them.
+
+A journal entry and the events it tells of are one row (`storage/expansion.py`); JSON documents are plain text exactly
+as the codec made it, because `jsonb` refuses and rewrites values that are valid JSON.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+VERSION = 1
+"""The schema this library works with."""
+
+metadata = MetaData()
+
+_Moment = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: ISO 8601, UTC, microseconds, Z
+_Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is SQLite's own row id
+_Float = Float(53)
+# Paths are compared by their bytes, so that a prefix is a range of the index under every collation of the database.
+_Path = Text(collation="C").with_variant(Text(), "sqlite")
+
+schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
+
+runs = Table(
+    "core_workflow_runs",
+    metadata,
+    Column("id", _Key, Identity(always=False), primary_key=True),
+    Column("created_at", _Moment, nullable=False),
+    Column("started_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Column("completed_at", _Moment),
+    Column("lease_until", _Moment),
+    Column("epoch", Integer, nullable=False),
+    Column("next_seq", Integer, nullable=False),
+    Column("claims_since_progress", Integer, nullable=False),
+    Column("total_steps", Integer, nullable=False),
+    Column("workflow_version", Integer, nullable=False),
+    Column("stop_requested", Boolean, nullable=False),
+    Column("run_id", _Path, nullable=False, unique=True),
+    Column("workflow_name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("owner", Text),
+    Column("commit_id", Text),
+    Column("fingerprint", Text, nullable=False),
+    Column("params_hash", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("partition", Text),
+    Column("initial_outputs", Text, nullable=False),
+    Column("initial_quality", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("start_from", Text),
+    Column("error_step", Text),
+    Column("error", Text),
+    Column("error_category", Text),
+    Column("stop_reason", Text),
+    Index("core_workflow_runs_age", "created_at", "id"),
+    postgresql_with={"fillfactor": 70},  # room on the page: every commit updates its run's row in place
+)
+
+steps = Table(
+    "core_workflow_steps",
+    metadata,
+    Column("run", _Key, ForeignKey("core_workflow_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("started_at", _Moment, nullable=False),
+    Column("completed_at", _Moment, nullable=False),
+    Column("duration_ms", _Float, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("started_seq", Integer),
+    Column("item_seq", Integer),
+    Column("epoch", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("output_size", Integer, nullable=False),
+    Column("item_index", Integer),
+    Column("ends_item", Boolean, nullable=False),
+    Column("emits", Boolean, nullable=False),
+    Column("path", _Path, nullable=False),
+    Column("scope", _Path, nullable=False),
+    Column("step_name", Text, nullable=False),
+    Column("step_type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt_id", Text, nullable=False),
+    Column("error", Text),
+    Column("error_category", Text),
+    Column("opening", Text),
+    Column("updates", Text),
+    Column("quality", Text),
+    Column("output", Text),
+    PrimaryKeyConstraint("run", "seq"),
+    UniqueConstraint("run", "path"),
+)
+
+event_log = Table(
+    "core_workflow_event_log",
+    metadata,
+    Column("run", _Key, ForeignKey("core_workflow_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("timestamp", _Moment, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("step_name", Text),
+    Column("path", Text),
+    Column("metadata", Text, nullable=False),
+    PrimaryKeyConstraint("run", "seq"),
+    sqlite_with_rowid=False,
+)

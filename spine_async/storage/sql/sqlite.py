@@ -1,0 +1,120 @@
+"""A SQLite database through aiosqlite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar, cast
+
+import aiosqlite
+import anyio
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import StaticPool
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange
+from spine_async.ports import CommitOutcome
+from spine_async.storage.sql import sqlite_jobs as jobs
+from spine_async.storage.sql.address import shown, sqlite_file
+from spine_async.storage.sql.compiled import CompiledQueries
+from spine_async.storage.sql.connection import DriverHabits, Lender
+from spine_async.storage.sql.fault import sqlite_faults
+from spine_async.storage.sql.migrations import is_current, statements_from
+from spine_async.storage.sql.queries import Query
+from spine_async.storage.sql.rows import Row, iso_moment
+
+ResultT = TypeVar("ResultT")
+
+
+class SqliteDatabase:
+    """Does everything in single jobs on a connection's own thread."""
+
+    is_bound_to_loop = False
+
+    def __init__(self, engine: AsyncEngine, *, makes_folder: bool) -> None:
+        self._engine = engine
+        self._makes_folder = makes_folder
+        self._file = sqlite_file(engine.url)
+        self._compiled = CompiledQueries(engine.dialect)
+        self._before: jobs.Pragmas = {}
+        self._lender = Lender(engine, DriverHabits(_is_usable, self._prepare, self._restore))
+
+    async def exists(self) -> bool:
+        """Whether there is a file to read; looking must not make one."""
+        with self._faults():
+            return self._file is None or await anyio.Path(self._file).exists()
+
+    async def make_place(self) -> None:
+        """Make the folder that the file lies in."""
+        if self._file is not None and self._makes_folder:
+            with self._faults():
+                await anyio.Path(self._file.parent).mkdir(parents=True, exist_ok=True)
+
+    async def version(self) -> int:
+        return await self._read(jobs.version)
+
+    async def upgrade(self) -> None:
+        await self._write(partial(_upgrade, engine=self._engine))
+
+    async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
+        text, bound = self._compiled.bind(query, values)
+        return await self._read(partial(jobs.fetch, sql=text, values=bound))
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return await self._write(partial(jobs.create, runs=runs))
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        at = iso_moment(event.timestamp if event is not None else datetime.now(UTC))
+        return await self._write(partial(jobs.claim, run_id=run_id, owner=owner, event=event, at=at))
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        return await self._write(partial(jobs.commit, changes=changes))
+
+    async def delete(self, run_id: str) -> bool:
+        return await self._write(partial(jobs.delete, run_id=run_id))
+
+    async def close(self) -> None:
+        with self._faults():
+            await self._lender.close()
+
+    async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        with self._faults():
+            return await self._lender.write(lambda driver: _hop(driver, partial(jobs.in_transaction, work=work)))
+
+    async def _read(self, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        with self._faults():
+            return await self._lender.read(lambda driver: _hop(driver, job))
+
+    async def _prepare(self, driver: aiosqlite.Connection) -> None:
+        # A database in memory has no file to be careful with, and its one connection may be somebody else's too.
+        if not isinstance(self._engine.pool, StaticPool):
+            self._before = await _hop(driver, jobs.prepare)
+
+    async def _restore(self, driver: aiosqlite.Connection) -> None:
+        before, self._before = self._before, {}
+        await _hop(driver, partial(jobs.restore, before=before))
+
+    def _faults(self) -> AbstractContextManager[None]:
+        return sqlite_faults(shown(self._engine.url))
+
+
+async def _hop(driver: aiosqlite.Connection, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+    """Run the job on the connection's thread.
+
+    aiosqlite has public calls for single statements only. A transaction of several of them can be cut in two by a
+    cancellation and then stays open; one function on the thread cannot.
+    """
+    return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+def _is_usable(driver: aiosqlite.Connection) -> bool:
+    return driver._connection is not None  # noqa: SLF001 (there is no public way to ask)
+
+
+def _upgrade(connection: sqlite3.Connection, engine: AsyncEngine) -> None:
+    found = jobs.version(connection)
+    if not is_current(found, auto_migrate=True):
+        for statement in statements_from(found, engine.dialect):
+            connection.execute(statement)

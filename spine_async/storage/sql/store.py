@@ -1,0 +1,93 @@
+"""Runs kept in a SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async.ports import CommitOutcome
+from spine_async.storage.sql import queries
+from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
+from spine_async.storage.sql.history import read_events
+from spine_async.storage.sql.rows import read_run, read_visit
+
+
+class SqlRunStore:
+    """Keeps runs in SQLite (through aiosqlite) or PostgreSQL (through asyncpg).
+
+    Nothing is opened before the first call. One connection is kept for writing until `close`; the store opens again
+    when it is next used, in another event loop too.
+
+    Args:
+        database: An engine, or the URL of the database. An engine is left as it is found: no hooks, no settings that
+            stay, and disposed of only where `owns_engine` says so.
+        auto_migrate: Whether a missing or older schema is brought up to date at the first use.
+        owns_engine: Whether `close` disposes of the engine.
+
+    Raises:
+        StoreError: The URL is of a database that is not supported.
+        DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
+    """
+
+    def __init__(
+        self, database: AsyncEngine | URL | str, *, auto_migrate: bool = True, owns_engine: bool = False
+    ) -> None:
+        self._access = DatabaseAccess(database, auto_migrate=auto_migrate, owns_engine=owns_engine)
+
+    @classmethod
+    def from_url(cls, url: URL | str, *, auto_migrate: bool = True) -> Self:
+        """A store at this URL: `sqlite:///path/to/file.db`, `postgresql://user@host/database`.
+
+        The engine is made at the first use and disposed of by `close`. A relative path is taken from the working
+        directory of the moment this is called in; the folder is made by the first write.
+        """
+        return cls(url, auto_migrate=auto_migrate)
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        database = await self._access.for_writing()
+        return await database.create(runs)
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+        database = await self._access.for_writing()
+        return await database.claim(run_id, owner, event)
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        database = await self._access.for_writing()
+        return await database.commit(changes)
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        rows = await self._read(queries.LOAD, {"run_id": run_id})
+        return read_run(rows[0]) if rows else None
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        if below is None:
+            rows = await self._read(queries.VISITS, {"run_id": run_id})
+        else:
+            # `\\` follows `[`: the range holds exactly the paths that begin with `below[`.
+            between = {"run_id": run_id, "from_path": f"{below}[", "to_path": f"{below}\\"}
+            rows = await self._read(queries.VISITS_BELOW, between)
+        return [read_visit(run_id, row) for row in rows]
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        database = await self._access.for_reading()
+        return await read_events(database, run_id, after, limit) if database is not None else []
+
+    async def delete(self, run_id: str) -> bool:
+        if await self._access.for_reading() is None:
+            return False
+        database = await self._access.for_writing()
+        return await database.delete(run_id)
+
+    async def close(self) -> None:
+        await self._access.close()
+
+    async def _read(self, query: queries.Query, values: Mapping[str, object]) -> Sequence[Sequence[object]]:
+        database: SqlDatabase | None = await self._access.for_reading()
+        return await database.read(query, values) if database is not None else []
