@@ -46,12 +46,14 @@ class ValueContract:
     async def test_documents_come_back_byte_for_byte(self, store: RunStore) -> None:
         claim = await created(store)
         rows = [
-            visit(f"s{number}", number, output=text, updates=text, quality=text)
+            visit(f"s{number}", number, output=text, updates=text, quality=text, opening=text)
             for number, text in enumerate(_DOCUMENTS, 2)
         ]
         await committed(store, change(claim, rows))
         kept = await store.visits("run-1")
-        assert [(row.output, row.updates, row.quality) for row in kept] == [(text,) * 3 for text in _DOCUMENTS]
+        assert [(row.output, row.updates, row.quality, row.opening) for row in kept] == [
+            (text,) * 4 for text in _DOCUMENTS
+        ]
 
     async def test_event_metadata_comes_back_byte_for_byte(self, store: RunStore) -> None:
         claim = await created(store)
@@ -62,9 +64,10 @@ class ValueContract:
     async def test_the_documents_of_a_run_come_back_byte_for_byte(self, store: RunStore) -> None:
         for number, text in enumerate(_DOCUMENTS):
             new = replace(new_run(f"r{number}"), params=text, partition=text)
-            await created(store, replace(new, initial_outputs=text, initial_quality=text))
+            await created(store, replace(new, initial_outputs=text, initial_quality=text, metadata=text))
             run = await loaded(store, f"r{number}")
-            assert (run.params, run.initial_outputs, run.initial_quality, run.partition) == (text,) * 4
+            documents = (run.params, run.initial_outputs, run.initial_quality, run.partition, run.metadata)
+            assert documents == (text,) * 5
 
     async def test_a_document_of_a_megabyte_comes_back(self, store: RunStore) -> None:
         claim = await created(store)

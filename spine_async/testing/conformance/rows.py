@@ -24,6 +24,7 @@ class VisitValues(TypedDict, total=False):
     output: str | None
     output_size: int
     updates: str | None
+    opening: str | None
     quality: str | None
     error: str | None
     error_category: str | None
@@ -56,6 +57,7 @@ def new_run(run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0,
         owner="worker-1",
         created_at=moment(at),
         emits=emits,
+        metadata='{"asked_by":"tests"}',
     )
 
 

@@ -96,7 +96,16 @@ class VisitContract:
             visit("failed", 5, status=StepStatus.FAILED, output=None, error="E: no", error_category="INTERNAL"),
             visit("pause", 6, status=StepStatus.WAITING, step_type=StepType.WAIT, output='"2026-01-02T00:00:00Z"'),
             visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', emits=False),
-            visit("m[3]/x", 9, started_seq=8, item_seq=10, item_index=3, ends_item=True, step_type=StepType.PIPELINE),
+            visit(
+                "m[3]/x",
+                9,
+                started_seq=8,
+                item_seq=10,
+                item_index=3,
+                opening='{"item":7}',
+                ends_item=True,
+                step_type=StepType.PIPELINE,
+            ),
             visit("m", 11, step_type=StepType.MAP),
         ]
         made = await committed(store, change(claim, rows))
