@@ -36,8 +36,8 @@ from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineSte
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
-from spine_async.storage.open_store import open_store
 from spine_async.storage.null import NullRunStore
+from spine_async.storage.open_store import open_store
 from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SilentObserver
 from spine_async.telemetry.system_clock import SystemClock
@@ -129,8 +129,9 @@ class WorkflowRunner:
             partition: What to track the run under.
             context: Start with this context's params, outputs and partition.
             start_from: Start at this step.
-            run_id: Id of the run; None makes one. If it is stored already: with the same workflow and params, a run that
-                has ended gives its stored result, and an unfinished one goes on.
+            run_id: Id of the run; None makes one. If it is stored already, with the same workflow and params, then a
+            run
+                that has ended gives its stored result, and an unfinished one goes on.
 
         Raises:
             DefinitionError: The workflow cannot be executed as it is, or the params do not fit (`InvalidParamsError`).
@@ -193,7 +194,7 @@ class WorkflowRunner:
         self._workflows[workflow.name] = workflow
 
     def middleware(self, function: MiddlewareT) -> MiddlewareT:
-        """Wrap the attempts of every step in `async def function(step, context, next_fn)`; the first one is outermost."""
+        """Wrap each step's attempts in `async def function(step, context, next_fn)`; the first one is outermost."""
         if not callable(function):
             raise DefinitionError(f"{function!r} cannot be middleware; it must be an async function")
         self._engine.middleware.append(function)

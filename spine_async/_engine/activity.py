@@ -24,7 +24,8 @@ _ANNOUNCE_AFTER = 0.5  # seconds a step has been under way before it is told of 
 class Activity:
     """The runs at work in one runner.
 
-    While any are, the store is open; when the last is over it is closed, unless the runner is held open by `async with`.
+    While any are, the store is open; when the last is over it is closed, unless the runner is held open by `async
+    with`.
     """
 
     def __init__(self, engine: Engine) -> None:

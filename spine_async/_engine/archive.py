@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from spine_async._engine.opening import load, split_values
 from spine_async._engine.engine import Engine
-from spine_async._model.document import Document, JsonValue, split_object
+from spine_async._engine.opening import load
+from spine_async._model.document import Document, JsonValue, split_object, split_values
 from spine_async._model.record import Checkpoint, Event, RunFilter, RunRecord, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async.errors import RunConflictError, RunNotFoundError
@@ -129,5 +129,3 @@ class _Snapshot:
 
 def _values(documents: dict[str, Document]) -> dict[str, JsonValue]:
     return {key: each.value() for key, each in documents.items()}
-
-

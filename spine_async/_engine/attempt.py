@@ -22,7 +22,7 @@ async def perform(engine: Engine, visit: Visit) -> Accepted:
     series = _Series(engine, visit)
     try:
         result = as_result(await _through_middleware(engine, visit, series))
-    except Exception as exc:  # middleware and retry predicates are user code: what they raise is the step's failure
+    except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
         result = StepResult.from_exception(exc)
     accepted = series.accepted
     return accepted if accepted is not None and accepted.result is result else accept(visit.step, result)
@@ -67,7 +67,7 @@ class _Series:
         try:
             async with self._engine.slot(step):
                 result = await _within_deadline(self._engine, step, given)
-        except Exception as exc:  # user code: what it raises is the step's failure
+        except Exception as exc:  # noqa: BLE001 - user code: whatever it raises is the step's failure
             result = StepResult.from_exception(exc)
         self.accepted = accept(step, result)
         return self.accepted.result

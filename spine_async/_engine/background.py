@@ -1,8 +1,8 @@
 """Work that belongs to the runner: it goes on when its caller is cancelled.
 
 This is the one place that speaks to asyncio itself. A native `Task.cancel()` pierces an anyio shield, and a cancelled
-driver call is not a call that did nothing; so whatever writes runs in a task of its own, and the caller waits for it in a
-way that remembers a cancellation and passes it on afterwards.
+driver call is not a call that did nothing; so whatever writes runs in a task of its own, and the caller waits for it
+in a way that remembers a cancellation and passes it on afterwards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a run is in its workflow, and what comes next. Pure: nothing here waits or stores.
 
 A cursor stands on a step or behind the last one. `advance` moves it as the outcome of that step says; `replay` moves it
-over a visit that is stored, and refuses one that the definition would not have made. Starting from a history is therefore
-nothing else than moving over its visits one by one.
+over a visit that is stored, and refuses one that the definition would not have made. Starting from a history is
+therefore nothing else than moving over its visits one by one.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 
@@ -19,6 +19,9 @@ from spine_async._model.step import Step
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
+
+# Each executor takes steps of its own type only, and is looked up by that type.
+Executor: TypeAlias = "Callable[[Any, WorkflowContext], Awaitable[StepResult]]"
 
 
 class Middleware(Protocol):
@@ -49,7 +52,7 @@ class Engine:
     journal: Recorder
     clock: Clock
     observer: Observer
-    executors: Mapping[StepType, StepFunction]
+    executors: Mapping[StepType, Executor]
     middleware: list[Middleware]
     dispatcher: Dispatcher | None
     draw: Callable[[], float]

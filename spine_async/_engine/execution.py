@@ -12,7 +12,7 @@ from spine_async._engine.ledger import OpenVisit
 from spine_async._engine.report import live_result
 from spine_async._engine.scope import Scope, Visit
 from spine_async._engine.settling import COMPLETED, ScopeEnd, settle
-from spine_async._engine.signals import CommitFailed, StopRequested
+from spine_async._engine.signals import CommitFailed, StopRequested, raising_store_errors
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.result import WorkflowResult
@@ -39,10 +39,8 @@ async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
     """
     run = scope.run
     with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
-        try:
+        with raising_store_errors():
             end = await _brought_to_end(engine, scope)
-        except CommitFailed as exc:
-            raise exc.error from exc.error.__cause__
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
 

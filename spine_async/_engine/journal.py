@@ -1,9 +1,9 @@
 """The only writer: what settled steps of all runs added is committed in groups, by a task that belongs to the runner.
 
-Theory of operation: a run that has something to commit puts its ledger among the waiting ones and waits. If no writer is
-at work, one is started. The writer takes everything that waits, commits it in one call of the store, wakes those who
-waited, and looks again; it is gone when nothing waits. So a lone run commits at once, and a busy runner commits in groups
-as large as whatever settled while the last one was in flight. There is no timer and no size to tune.
+Theory of operation: a run that has something to commit puts its ledger among the waiting ones and waits. If no writer
+is at work, one is started. The writer takes everything that waits, commits it in one call of the store, wakes those
+who waited, and looks again; it is gone when nothing waits. So a lone run commits at once, and a busy runner commits
+in groups as large as whatever settled while the last one was in flight. There is no timer and no size to tune.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Ledger:
     def draft(self, at: datetime) -> RunChange:
         """Everything in here, numbered, as one change; the ledger is empty afterwards."""
         entries, self._entries = self._entries, []
-        numbering = _Numbering(self.claim.next_seq, self._emits, self.claim.epoch, os.urandom(6).hex())
+        numbering = _Numbering(self.claim, os.urandom(6).hex(), emits=self._emits)
         for entry in entries:
             numbering.take(entry)
         return RunChange(
@@ -152,13 +152,13 @@ class Ledger:
 class _Numbering:
     """Hands out the numbers of one change."""
 
-    def __init__(self, next_seq: int, emits: bool, epoch: int, commit_id: str) -> None:
-        self.next_seq = next_seq
+    def __init__(self, claim: Claim, commit_id: str, *, emits: bool) -> None:
+        self.next_seq = claim.next_seq
         self.commit_id = commit_id
         self.visits: list[VisitRow] = []
         self.events: list[EventRow] = []
         self._emits = emits
-        self._epoch = epoch
+        self._epoch = claim.epoch
 
     def take(self, entry: _Settled | EventRow) -> None:
         if isinstance(entry, EventRow):

@@ -73,5 +73,3 @@ def _next_path(scope: Scope) -> str:
 
 def _elapsed_ms(started_at: datetime, ended_at: datetime) -> float:
     return round((ended_at - started_at).total_seconds() * 1000, 3)
-
-

@@ -5,6 +5,9 @@ They derive from `BaseException` so that a step's or middleware's `except Except
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from spine_async.errors import StoreError
 
 
@@ -26,3 +29,12 @@ class CommitFailed(RunInterrupt):
     def __init__(self, error: StoreError) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+@contextmanager
+def raising_store_errors() -> Iterator[None]:
+    """On the way out of the engine a failed commit becomes the error that the caller is told of."""
+    try:
+        yield
+    except CommitFailed as exc:
+        raise exc.error from exc.error.__cause__

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -125,8 +125,13 @@ def join_array(texts: list[str]) -> str:
 
 def split_object(text: str) -> dict[str, Document]:
     """The members of a JSON object, each as a document of its own."""
+    return {key: Document(to_json(value).decode()) for key, value in split_values(text).items()}
+
+
+def split_values(text: str) -> dict[str, JsonValue]:
+    """A JSON object's members as values."""
     members: dict[str, JsonValue] = from_json(text)
-    return {key: Document(to_json(value).decode()) for key, value in members.items()}
+    return members
 
 
 def quote(text: str) -> str:
@@ -155,7 +160,7 @@ def to_plain(value: object, depth: int = 0) -> JsonValue:
     return _plain_other(value, depth)
 
 
-def _plain_mapping(value: Mapping[object, object], depth: int) -> JsonValue:
+def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
     plain: dict[str, JsonValue] = {}
     for key, item in value.items():
         name = key if type(key) is str else _plain_key(key)

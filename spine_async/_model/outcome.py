@@ -99,7 +99,7 @@ class StepResult:
 
     @property
     def status(self) -> StepStatus:
-        """completed (also where the run is to stop), skipped or failed."""
+        """Completed (also where the run is to stop), skipped or failed."""
         if not self.success:
             return StepStatus.FAILED
         return StepStatus.SKIPPED if self.skip_reason is not None else StepStatus.COMPLETED

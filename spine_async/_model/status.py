@@ -71,5 +71,3 @@ class EventType(StrEnum):
     STEP_SKIPPED = "step_skipped"
     MAP_ITEM_COMPLETED = "map_item_completed"
     MAP_ITEM_FAILED = "map_item_failed"
-
-

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypedDict, Unpack
 
 from pydantic import BaseModel
+
 from spine_async._model.colour import is_async_callable
 from spine_async._model.items import ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
@@ -111,7 +112,7 @@ class Step:
         items_path: str | None = None,
         item_param: str = "item",
         max_concurrency: int = 10,
-        tolerated_failures: int | float = 0,
+        tolerated_failures: float = 0,
         collect: bool = True,
         **options: Unpack[StepOptions],
     ) -> MapStep:
@@ -290,7 +291,8 @@ def as_moment(value: object) -> datetime:
     """
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime):
-        raise ValueError(f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function")
+        told = f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function"
+        raise ValueError(told)  # noqa: TRY004 - as for every unusable value of a step
     if moment.tzinfo is None:
         raise ValueError("until has no time zone; give an aware datetime, for instance in datetime.UTC")
     return moment

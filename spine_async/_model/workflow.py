@@ -113,7 +113,9 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
     if isinstance(tags, str):
         raise DefinitionError("tags is a string; give a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
-        raise DefinitionError(f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name))
+        raise DefinitionError(
+            f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name)
+        )
 
 
 def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
@@ -122,7 +124,9 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
     seen: set[str] = set()
     for step in steps:
         if not isinstance(step, Step):
-            raise DefinitionError(f"{step!r} is not a step; build steps with Step.lambda_ and its siblings", workflow=workflow)
+            raise DefinitionError(
+                f"{step!r} is not a step; build steps with Step.lambda_ and its siblings", workflow=workflow
+            )
         if step.name in seen:
             raise DuplicateStepError("the name is used by two steps", workflow=workflow, step=step.name)
         seen.add(step.name)

@@ -3,8 +3,8 @@
 The contract in words; `spine_async.testing` holds it as a test suite that every store passes.
 
 A store keeps runs, their finished step visits and their events. `commit` is the fence: a change is written whole or not
-at all, and only if the stored run has the change's epoch and expected number and is still under way. Changes of one call
-are fenced each by itself, so that a superseded run spoils nothing for the others.
+at all, and only if the stored run has the change's epoch and expected number and is still under way. Changes of one
+call are fenced each by itself, so that a superseded run spoils nothing for the others.
 """
 
 from __future__ import annotations

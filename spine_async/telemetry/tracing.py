@@ -1,12 +1,12 @@
 """Spans by the OpenTelemetry API: one for the run, one below it for each step visit.
 
-Without an SDK the API makes spans that record nothing. Attributes hold names, counts and states, never a value of a param
-or an output, and an error's category but not its text.
+Without an SDK the API makes spans that record nothing. Attributes hold names, counts and states, never a value of a
+param or an output, and an error's category but not its text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -32,7 +32,11 @@ class TracingObserver:
 
     @contextmanager
     def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> Iterator[_RunSpan]:
-        attributes = {"spine.run_id": run_id, "spine.workflow": workflow, "spine.resumed": is_resumed}
+        attributes: dict[str, str | bool] = {
+            "spine.run_id": run_id,
+            "spine.workflow": workflow,
+            "spine.resumed": is_resumed,
+        }
         with self._span(f"workflow {workflow}", attributes) as span:
             yield _RunSpan(span)
 
@@ -48,7 +52,7 @@ class TracingObserver:
             yield _StepSpan(span, step, self._metrics)
 
     @contextmanager
-    def _span(self, name: str, attributes: dict[str, str | bool]) -> Iterator[Span]:
+    def _span(self, name: str, attributes: Mapping[str, str | bool]) -> Iterator[Span]:
         # An exception's text may quote a value, so it is not recorded; only its type is.
         with self._tracer.start_as_current_span(
             name, attributes=attributes, record_exception=False, set_status_on_exception=False

@@ -85,7 +85,9 @@ def _found(path: str, context: WorkflowContext) -> object:
         if context.has_output(step):
             return _inside(context.get_output(step), path[len(step) + 1 :], path)
     known = sorted([*context.params, *(f"{step}.…" for step in context.outputs)])
-    told = f"items_path {path!r} is neither a param nor inside an earlier output; there are {', '.join(known) or 'none'}"
+    told = (
+        f"items_path {path!r} is neither a param nor inside an earlier output; there are {', '.join(known) or 'none'}"
+    )
     raise StepError(told, category="CONFIGURATION")
 
 

@@ -99,5 +99,3 @@ def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitR
             "the items of a map must be the same in every execution of a run"
         )
         raise StepError(told, category="CONFIGURATION")
-
-

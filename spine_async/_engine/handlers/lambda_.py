@@ -15,13 +15,11 @@ async def run_lambda(engine: Engine, step: LambdaStep, context: WorkflowContext)
     """Call the step's handler once.
 
     Cancellation:
-        Reaches an `async def` handler at once. A thread cannot be interrupted: it is left to itself, and what it returns
-        is thrown away.
+        Reaches an `async def` handler at once. A thread cannot be interrupted: it is left to itself, and what it
+        returns is thrown away.
     """
     config = dict(step.config)
     if step.is_async:
         return as_result(await step.handler(context, config))  # type: ignore[misc]
     limiter = engine.thread_limiter()
-    return as_result(
-        await to_thread.run_sync(step.handler, context, config, abandon_on_cancel=True, limiter=limiter)
-    )
+    return as_result(await to_thread.run_sync(step.handler, context, config, abandon_on_cancel=True, limiter=limiter))

@@ -1,7 +1,8 @@
 """Runs a workflow for each item, in a bounded pool of workers that pull from one feed.
 
-A worker takes an item only when it is free, and another worker is started only when one has found an item, so that there
-are never more tasks than `max_concurrency` nor items read ahead of the work. Each item is a scope of its own in the run's
+A worker takes an item only when it is free, and another worker is started only when one has found an item, so that
+there are never more tasks than `max_concurrency` nor items read ahead of the work. Each item is a scope of its own in
+the run's
 ledger: what it finished is committed item by item, and a retry or a resume of the map runs only the rest.
 """
 
@@ -37,7 +38,7 @@ async def run_map(engine: Engine, step: MapStep, context: WorkflowContext) -> St
     visit = visit_of(context)
     visit.run.ledger.announce_visit(visit.open)
     memory = await _memory(engine, visit, step)
-    pool = _Pool(engine, visit, step, context, memory, await open_feed(step.source, context))
+    pool = _Pool(engine, step, context, memory=memory, feed=await open_feed(step.source, context))
     await pool.run()
     return pool.result()
 
@@ -56,10 +57,10 @@ class _Pool:
     """The workers of one attempt of a map."""
 
     def __init__(
-        self, engine: Engine, visit: Visit, step: MapStep, context: WorkflowContext, memory: MapMemory, feed: Feed
+        self, engine: Engine, step: MapStep, context: WorkflowContext, *, memory: MapMemory, feed: Feed
     ) -> None:
         self._engine = engine
-        self._visit = visit
+        self._visit = visit_of(context)
         self._step = step
         self._context = context
         self._memory = memory
@@ -93,7 +94,7 @@ class _Pool:
                 await self._run_item(*entry)
                 if self._report.has_failed:
                     tasks.cancel_scope.cancel()
-        except (RunInterrupt, Exception) as exc:
+        except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
             # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
             self._interrupt = self._interrupt or exc
             tasks.cancel_scope.cancel()
@@ -142,5 +143,3 @@ class _Pool:
             EventType.MAP_ITEM_FAILED, self._step.name, self._engine.clock.now(), encode(loss.told).text, path
         )
         self._visit.run.ledger.note(event)
-
-

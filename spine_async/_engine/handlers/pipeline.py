@@ -15,7 +15,9 @@ async def run_pipeline(engine: Engine, step: PipelineStep, context: WorkflowCont
     if engine.is_dry:
         return StepResult.ok({"dry_run": True, "pipeline": step.pipeline_name})
     if engine.dispatcher is None:
-        told = f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
+        told = (
+            f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
+        )
         return StepResult.fail(told, ErrorCategory.CONFIGURATION)
     params = {**context.params, **step.config}
     return as_result(await engine.dispatcher.submit(step.pipeline_name, params, context=context))

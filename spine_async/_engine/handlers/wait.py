@@ -38,7 +38,7 @@ async def run_wait(engine: Engine, step: WaitStep, context: WorkflowContext) -> 
 
 def _moment(engine: Engine, step: WaitStep, context: WorkflowContext) -> datetime:
     if step.seconds is not None:
-        return engine.clock.now() + timedelta(seconds=cast(float, step.seconds))
+        return engine.clock.now() + timedelta(seconds=cast("float", step.seconds))
     return as_moment(step.until(context) if callable(step.until) else step.until).astimezone(UTC)
 
 

@@ -1,0 +1,73 @@
+"""Where a run's execution begins: its own scope, from a run just created or from one that is stored."""
+
+from __future__ import annotations
+
+from spine_async._engine.cursor import Cursor
+from spine_async._engine.engine import Engine
+from spine_async._engine.ledger import Ledger
+from spine_async._engine.scope import Run, Scope
+from spine_async._model.context import WorkflowContext
+from spine_async._model.document import Document, split_object, split_values
+from spine_async._model.record import Claim, NewRun, StoredRun
+from spine_async._model.status import RunStatus
+from spine_async._model.workflow import Workflow
+
+
+def first_scope(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim, *, is_resumed: bool) -> Scope:
+    """The run's scope as it is before its first step."""
+    ledger = Ledger(claim, emits=engine.config.emit_events)
+    run = Run(stored.run_id, workflow, ledger, stored.started_at, is_resumed=is_resumed)
+    return Scope(
+        run, workflow, "", Cursor(workflow, stored.start_from), _first_context(workflow, stored, is_resumed=is_resumed)
+    )
+
+
+def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
+    quality = Document(stored.initial_quality).value()
+    context = WorkflowContext.from_dict(
+        {
+            "run_id": stored.run_id,
+            "workflow_name": stored.workflow_name,
+            "quality": quality,
+            "partition": Document(stored.partition).value() if stored.partition is not None else None,
+            "metadata": {**split_values(stored.metadata), "resumed": is_resumed},
+            "started_at": stored.started_at.isoformat(),
+        }
+    )
+    outputs = split_object(stored.initial_outputs)
+    return context.with_models(workflow.models).with_documents(split_object(stored.params), outputs)
+
+
+def as_stored(new: NewRun) -> StoredRun:
+    """The run as the store has it right after its creation."""
+    return StoredRun(
+        run_id=new.run_id,
+        workflow_name=new.workflow_name,
+        workflow_version=new.workflow_version,
+        fingerprint=new.fingerprint,
+        params=new.params,
+        params_hash=new.params_hash,
+        partition=new.partition,
+        initial_outputs=new.initial_outputs,
+        initial_quality=new.initial_quality,
+        start_from=new.start_from,
+        total_steps=new.total_steps,
+        status=RunStatus.RUNNING,
+        epoch=1,
+        owner=new.owner,
+        next_seq=1,
+        error_step=None,
+        error=None,
+        error_category=None,
+        stop_reason=None,
+        created_at=new.created_at,
+        started_at=new.created_at,
+        updated_at=new.created_at,
+        completed_at=None,
+        metadata=new.metadata,
+    )
+
+
+def unclaimed(stored: StoredRun) -> Claim:
+    """A claim to look at a stored run with; nothing can be committed by it."""
+    return Claim(stored.run_id, 0, stored.epoch, stored.next_seq)
