@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import anyio
+import anyio.to_thread
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from spine_async._model.record import Claim, EventRow, NewRun, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.address import parse_url, sqlite_file
+from spine_async.storage.sql.address import absolute_url, parse_url, sqlite_file
 from spine_async.storage.sql.migrations import is_current
 from spine_async.storage.sql.queries import Query
 from spine_async.storage.sql.rows import Row
@@ -36,6 +37,10 @@ class SqlDatabase(Protocol):
     async def close(self) -> None: ...
 
 
+class _DatabaseKind(Protocol):
+    def __call__(self, engine: AsyncEngine, *, makes_folder: bool) -> SqlDatabase: ...
+
+
 class DatabaseAccess:
     """Gives the database to those who read and those who write, open and with a schema that fits."""
 
@@ -53,26 +58,33 @@ class DatabaseAccess:
 
     async def for_writing(self) -> SqlDatabase:
         """The database, made where there is none."""
-        database = self._opened()
-        if not self._is_current:
-            await database.make_place()
-            await self._bring_up_to_date(database)
+        if self._database is not None and self._is_ready():
+            return self._database
+        async with self._lock:
+            database = await self._opened()
+            if not self._is_current:
+                await database.make_place()
+                await self._bring_up_to_date(database)
         return database
 
     async def for_reading(self) -> SqlDatabase | None:
         """The database, or None where there is none: reading makes none."""
-        database = self._opened()
-        if not self._is_current:
-            if not await database.exists():
-                return None
-            await self._bring_up_to_date(database)
+        if self._database is not None and self._is_ready():
+            return self._database
+        async with self._lock:
+            database = await self._opened()
+            if not self._is_current:
+                if not await database.exists():
+                    return None
+                await self._bring_up_to_date(database)
         return database
 
     async def upgrade(self) -> None:
         """Bring the schema up to date, whatever `auto_migrate` says."""
-        database = self._opened()
-        await database.make_place()
-        await database.upgrade()
+        async with self._lock:
+            database = await self._opened()
+            await database.make_place()
+            await database.upgrade()
 
     async def close(self) -> None:
         """Give all connections back, and the engine up where it is ours."""
@@ -88,29 +100,34 @@ class DatabaseAccess:
                 if self._owns_engine:
                     await engine.dispose()
 
-    def _opened(self) -> SqlDatabase:
-        loop = asyncio.get_running_loop()
+    def _is_ready(self) -> bool:
+        return self._is_current and self._is_here()
+
+    def _is_here(self) -> bool:
+        """Whether what is open can be used in the running event loop."""
         database = self._database
-        if database is not None and (loop is self._loop or not database.is_bound_to_loop):
-            return database
-        self._engine = self._given if self._given is not None else self._made_engine()
-        self._loop, self._is_current = loop, False
-        self._database = _database(self._engine, makes_folder=self._url is not None)
+        if database is None:
+            return False
+        return not database.is_bound_to_loop or asyncio.get_running_loop() is self._loop
+
+    async def _opened(self) -> SqlDatabase:
+        if self._database is None or not self._is_here():
+            engine = self._given if self._given is not None else await self._made_engine()
+            # In a thread, since the driver is imported now.
+            kind = await anyio.to_thread.run_sync(_database_kind, engine)
+            self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
+            self._database = kind(engine, makes_folder=self._url is not None)
         return self._database
 
-    def _made_engine(self) -> AsyncEngine:
-        url = self._url
-        assert url is not None  # noqa: S101 (there is an engine or a URL)
-        is_file = sqlite_file(url) is not None
-        # No values in error texts; and SQLite readers wait as long as writers do.
-        return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
+    async def _made_engine(self) -> AsyncEngine:
+        assert self._url is not None  # noqa: S101 (there is an engine or a URL)
+        self._url = url = await absolute_url(self._url)
+        return await anyio.to_thread.run_sync(_made_engine, url)
 
     async def _bring_up_to_date(self, database: SqlDatabase) -> None:
-        async with self._lock:
-            if not self._is_current:
-                if not is_current(await database.version(), auto_migrate=self._auto_migrate):
-                    await database.upgrade()
-                self._is_current = True
+        if not is_current(await database.version(), auto_migrate=self._auto_migrate):
+            await database.upgrade()
+        self._is_current = True
 
 
 def check_engine(engine: object) -> AsyncEngine:
@@ -131,12 +148,18 @@ def check_engine(engine: object) -> AsyncEngine:
     return engine
 
 
-def _database(engine: AsyncEngine, *, makes_folder: bool) -> SqlDatabase:
+def _made_engine(url: URL) -> AsyncEngine:
+    is_file = sqlite_file(url) is not None
+    # No values in error texts; and SQLite readers wait as long as writers do.
+    return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
+
+
+def _database_kind(engine: AsyncEngine) -> _DatabaseKind:
     # Imported here, since each needs its driver and only one of them is there to be used.
     if engine.dialect.driver == "aiosqlite":
         from spine_async.storage.sql.sqlite import SqliteDatabase  # noqa: PLC0415
 
-        return SqliteDatabase(engine, makes_folder=makes_folder)
+        return SqliteDatabase
     from spine_async.storage.sql.postgres import PostgresDatabase  # noqa: PLC0415
 
-    return PostgresDatabase(engine)
+    return PostgresDatabase

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import anyio
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -22,7 +23,7 @@ _DRIVERS = {
 
 
 def parse_url(text: str | URL) -> URL:
-    """The URL with the driver that is used here, a SQLite path made absolute.
+    """The URL with the driver that is used here, as SQLAlchemy takes it.
 
     Raises:
         StoreError: It is no URL, or one of a database or driver that is not supported.
@@ -34,7 +35,18 @@ def parse_url(text: str | URL) -> URL:
         raise StoreError(f"a database URL of kind {url.drivername!r} is not supported; accepted are {ACCEPTED}")
     _need_driver(drivername.partition("+")[2])
     url = url.set(drivername=drivername)
-    return _with_absolute_path(url) if drivername.startswith("sqlite") else _with_ssl(url)
+    return url if drivername.startswith("sqlite") else _with_ssl(url)
+
+
+async def absolute_url(url: URL) -> URL:
+    """The URL with a relative SQLite path taken from the present working directory.
+
+    A later change of the directory must not lead to another file.
+    """
+    path = sqlite_file(url)
+    if path is None or path.is_absolute():
+        return url
+    return url.set(database=str(await anyio.Path.cwd() / path))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -64,12 +76,6 @@ def _made(text: str | URL) -> URL:
 def _need_driver(driver: str) -> None:
     if find_spec(driver) is None:
         raise MissingExtraError(f"a database through {driver}", "postgres" if driver == "asyncpg" else "sqlite")
-
-
-def _with_absolute_path(url: URL) -> URL:
-    # The working directory of the first use counts: a later chdir must not lead to another file.
-    path = sqlite_file(url)
-    return url if path is None else url.set(database=str(Path.cwd() / path))
 
 
 def _with_ssl(url: URL) -> URL:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, literal_column, update
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from spine_async.errors import SchemaVersionError
 from spine_async.storage.sql import snapshot, views
@@ -46,9 +46,9 @@ def statements_from(found: int, dialect: Dialect) -> list[str]:
 
 def _creation(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
-    creations = [CreateTable(table) for table in tables]
-    indexes = [CreateIndex(index) for table in tables for index in table.indexes]
-    return [str(each.compile(dialect=dialect)) for each in (*creations, *indexes)]
+    creations: list[DDLElement] = [CreateTable(table) for table in tables]
+    creations += [CreateIndex(index) for table in tables for index in table.indexes]
+    return [str(each.compile(dialect=dialect)) for each in creations]
 
 
 def _migration(found: int, dialect: Dialect) -> list[str]:

@@ -33,7 +33,7 @@ class PostgresDatabase:
 
     is_bound_to_loop = True
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False) -> None:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
         self._lender: Lender[Driver] = Lender(engine, DriverHabits(_is_usable, _nothing, _nothing))

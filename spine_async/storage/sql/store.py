@@ -43,7 +43,7 @@ class SqlRunStore:
         """A store at this URL: `sqlite:///path/to/file.db`, `postgresql://user@host/database`.
 
         The engine is made at the first use and disposed of by `close`. A relative path is taken from the working
-        directory of the moment this is called in; the folder is made by the first write.
+        directory of the first use; the folder is made by the first write.
         """
         return cls(url, auto_migrate=auto_migrate)
 
