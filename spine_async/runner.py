@@ -23,7 +23,8 @@ from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.journal import Journal, NullJournal
-from spine_async._engine.opening import Request, load, open_new, take_up
+from spine_async._engine.opening import load, open_new, take_up
+from spine_async._engine.request import Request
 from spine_async._engine.scope import Scope
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -88,8 +89,8 @@ class WorkflowRunner:
         self,
         db_engine: AsyncEngine | None = None,
         dispatcher: Dispatcher | None = None,
-        checkpoint_enabled: bool | None = None,
-        dry_run: bool | None = None,
+        checkpoint_enabled: bool | None = None,  # noqa: FBT001 - the order of the contract
+        dry_run: bool | None = None,  # noqa: FBT001 - the same
         *,
         config: WorkflowRunnerConfig | None = None,
         store: RunStore | None = None,
@@ -98,7 +99,9 @@ class WorkflowRunner:
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.config = _with_arguments(config or WorkflowRunnerConfig(), checkpoint_enabled, dry_run)
+        self.config = _with_arguments(
+            config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
+        )
         self.tracer = get_tracer("spine_async", tracer_provider=tracer_provider)
         self.metrics = RunnerMetrics(get_meter("spine_async", meter_provider=meter_provider))
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -329,8 +332,5 @@ class WorkflowRunner:
         )
 
 
-def _with_arguments(
-    config: WorkflowRunnerConfig, checkpoint_enabled: bool | None, dry_run: bool | None
-) -> WorkflowRunnerConfig:
-    given = {"checkpoint_enabled": checkpoint_enabled, "dry_run": dry_run}
+def _with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:
     return config.model_copy(update={name: value for name, value in given.items() if value is not None})

@@ -100,8 +100,8 @@ def visit_of(context: WorkflowContext) -> Visit:
     """The visit that a step's context belongs to.
 
     Raises:
-        RuntimeError: The context was not given to a step by a running workflow.
+        TypeError: The context was not given to a step by a running workflow.
     """
     if not isinstance(context.frame, Visit):
-        raise RuntimeError("this context does not come from a running step; pass on the one the step was given")
+        raise TypeError("this context does not come from a running step; pass on the one the step was given")
     return context.frame

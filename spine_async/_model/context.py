@@ -74,7 +74,7 @@ class WorkflowContext:
         "workflow_name",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the order of the contract
         self,
         run_id: str = "",
         workflow_name: str = "",

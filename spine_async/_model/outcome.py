@@ -68,7 +68,7 @@ class StepResult:
         return cls(True, output, context_updates, quality, as_events(events))
 
     @classmethod
-    def fail(
+    def fail(  # noqa: PLR0917 - the order of the contract
         cls,
         error: str | BaseException,
         category: str = ErrorCategory.INTERNAL,

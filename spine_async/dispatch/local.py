@@ -18,8 +18,9 @@ PipelineFunction = TypeVar("PipelineFunction", bound=Callable[..., Any])
 
 
 class LocalDispatcher:
-    """Keeps pipelines by name and calls them: an `async def` on the loop, a `def` in a worker thread of its own
-    limiter.
+    """Keeps pipelines by name and calls them.
+
+    An `async def` is called on the loop, a `def` in a worker thread of its own limiter.
 
     Args:
         worker_threads: Threads for `def` pipelines.

@@ -69,7 +69,7 @@ async def _store(engine: Engine, visit: Visit, until: datetime) -> None:
 
 async def _sleep(engine: Engine, visit: Visit, until: datetime) -> None:
     try:
-        while (left := (until - engine.clock.now()).total_seconds()) > 0:
+        while (left := (until - engine.clock.now()).total_seconds()) > 0:  # noqa: ASYNC110 - it waits for time itself
             await anyio.sleep(min(left, _LONGEST_SLEEP))
     finally:
         visit.run.ledger.status = RunStatus.RUNNING
