@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.policy import RetryPolicy
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    shown = dict(WorkflowRunnerConfig())
+    assert shown.pop("auto_migrate") is True
+    assert shown.pop("worker_threads") == 40
+    assert shown == {
+        "checkpoint_enabled": True,
+        "checkpoint_every_step": True,
+        "checkpoint_storage": "database",
+        "database_url": None,
+        "checkpoint_dir": ".spine/runs",
+        "redis_url": None,
+        "default_step_timeout": 300,
+        "workflow_timeout": None,
+        "default_retry_policy": RetryPolicy(max_attempts=3),
+        "emit_events": True,
+        "trace_enabled": True,
+        "max_concurrent_steps": None,
+        "max_step_visits": 10_000,
+        "dry_run": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"checkpoint_everystep": True}, "checkpoint_everystep"),
+        ({"checkpoint_storage": "mongodb"}, "checkpoint_storage"),
+        ({"default_step_timeout": 0}, "default_step_timeout"),
+        ({"workflow_timeout": -1}, "workflow_timeout"),
+        ({"workflow_timeout": math.inf}, "workflow_timeout"),
+        ({"max_concurrent_steps": 0}, "max_concurrent_steps"),
+        ({"max_step_visits": 0}, "max_step_visits"),
+        ({"default_retry_policy": 3}, "default_retry_policy"),
+        ({"worker_threads": 0}, "worker_threads"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        WorkflowRunnerConfig(**fields)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        WorkflowRunnerConfig().dry_run = True  # type: ignore[misc]
+
+
+def test_urls_with_passwords_are_not_shown() -> None:
+    config = WorkflowRunnerConfig(database_url="postgresql+asyncpg://me:secret@db/x", redis_url="redis://:secret@r")
+    assert "secret" not in repr(config)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from spine_async import errors
+from spine_async.errors import (
+    DefinitionError,
+    LeaseLostError,
+    MissingExtraError,
+    RunBusyError,
+    RunFailedError,
+    RunNotFoundError,
+    SchemaVersionError,
+    SerializationError,
+    SpineError,
+    StepError,
+    StoreError,
+    WorkflowChangedError,
+)
+
+
+def test_everything_has_one_root() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, BaseException)]
+    assert len(kinds) > 20
+    assert all(issubclass(kind, SpineError) for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DefinitionError("no", workflow="load", step="a"), "workflow 'load', step 'a': no"),
+        (DefinitionError("no", step="a"), "step 'a': no"),
+        (DefinitionError("no"), "no"),
+        (RunNotFoundError("r"), "run 'r' is not stored here; list_runs() shows the runs there are"),
+        (
+            RunBusyError("r", "host-1"),
+            "run 'r' is being executed by host-1; wait for it to end, or use another run id",
+        ),
+        (RunBusyError("r"), "run 'r' is being executed; wait for it to end, or use another run id"),
+        (
+            WorkflowChangedError("r", "a", "is not there"),
+            "run 'r' cannot go on with this definition: finished step 'a' is not there; "
+            "resume it with the definition it was started with, or start a new run",
+        ),
+        (RunFailedError("r", "failed", step="a", error="E: no"), "run 'r' failed at step 'a': E: no"),
+        (RunFailedError("r", "stopped", step=None, error=None), "run 'r' stopped"),
+        (LeaseLostError("r"), "run 'r' was taken over by another owner; this one may no longer change it"),
+        (
+            SchemaVersionError(9, 1, "upgrade spine-async"),
+            "the database has schema version 9, this library works with 1; upgrade spine-async",
+        ),
+        (SerializationError("bad").within("[3]").within(".rows"), "$.rows[3]: bad"),
+        (
+            MissingExtraError("the Redis store", "redis"),
+            "the Redis store needs an optional dependency: pip install 'spine-async[redis]'",
+        ),
+        (StepError("quota", "DEPENDENCY", retry_after=3.0), "quota"),
+    ],
+)
+def test_messages_say_what_is_wrong_and_what_to_do(error: SpineError, message: str) -> None:
+    assert str(error) == message
+
+
+def test_families_are_also_what_python_calls_them() -> None:
+    assert issubclass(DefinitionError, ValueError)
+    assert issubclass(SerializationError, ValueError)
+    assert issubclass(MissingExtraError, ImportError)
+    assert issubclass(LeaseLostError, StoreError)
+
+
+def test_attributes_are_typed() -> None:
+    failed = RunFailedError("r", "failed", step="a", error="E", category="INTERNAL")
+    assert (failed.run_id, failed.status, failed.step, failed.category) == ("r", "failed", "a", "INTERNAL")
+    step = StepError("x", "TIMEOUT", retry_after=2.0)
+    assert (step.category, step.retry_after) == ("TIMEOUT", 2.0)
+
+
+def test_a_step_error_survives_a_process_border() -> None:
+    back = pickle.loads(pickle.dumps(StepError("x", "TIMEOUT", retry_after=2.0)))
+    assert (str(back), back.category, back.retry_after) == ("x", "TIMEOUT", 2.0)
