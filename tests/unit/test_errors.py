@@ -41,8 +41,10 @@ def test_everything_has_one_root() -> None:
         (RunBusyError("r"), "run 'r' is being executed; wait for it to end, or use another run id"),
         (
             WorkflowChangedError("r", "a", "is not there"),
-            "run 'r' cannot go on with this definition: finished step 'a' is not there; "
-            "resume it with the definition it was started with, or start a new run",
+            (
+                "run 'r' cannot go on with this definition: finished step 'a' is not there; "
+                "resume it with the definition it was started with, or start a new run"
+            ),
         ),
         (RunFailedError("r", "failed", step="a", error="E: no"), "run 'r' failed at step 'a': E: no"),
         (RunFailedError("r", "stopped", step=None, error=None), "run 'r' stopped"),

@@ -65,6 +65,8 @@ class Point:
 class Text(str):
     """A string of somebody's own type."""
 
+    __slots__ = ()
+
 
 @given(VALUES)
 def test_what_goes_in_comes_out(value: Any) -> None:
