@@ -1,0 +1,77 @@
+"""Processes that die, and plain SQL on what they leave behind."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).with_name("programs.py")
+
+Rows = list[tuple[Any, ...]]
+
+
+class Processes:
+    """Runs the programs of `programs.py` on one database, one run, one count of executions."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self._url = database_url
+        self._count = folder / "count"
+        self.report = folder / "report.md"
+
+    def dies(self, *arguments: str) -> None:
+        """The process is killed in the middle."""
+        ended = self._run(arguments)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+    def completes(self, *arguments: str) -> None:
+        """The process brings the run to its end."""
+        ended = self._run(arguments)
+        assert ended.returncode == 0, ended.stderr
+
+    def executed(self) -> list[str]:
+        """What was executed, in all processes, in order."""
+        return self._count.read_text().split() if self._count.exists() else []
+
+    def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        what, *others = arguments
+        fixed = ["--database", self._url, "--run-id", "r1", "--count", str(self._count), "--output", str(self.report)]
+        return subprocess.run(
+            [sys.executable, str(PROGRAM), what, *fixed, *others],
+            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def processes(database_url: str, tmp_path: Path) -> Processes:
+    return Processes(database_url, tmp_path)
+
+
+@pytest.fixture
+def query(database_url: str) -> Callable[..., Rows]:
+    """Plain SQL by `sqlite3` or psycopg, without a line of the library's."""
+    return lambda statement, *values: plain_query(database_url, statement, *values)
+
+
+def plain_query(database_url: str, statement: str, *values: object) -> Rows:
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(url.database))) as connection:
+            return list(connection.execute(statement, values))
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(dsn) as connection:
+        return list(connection.execute(statement.replace("?", "%s"), values))
