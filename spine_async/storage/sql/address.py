@@ -50,7 +50,7 @@ async def absolute_url(url: URL) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of a SQLite URL; None for databases in memory, for SQLite's own `file:` URIs, and for other databases."""
+    """The file of a SQLite URL; None in memory, for `file:` URIs and for other databases."""
     database = url.database if url.get_backend_name() == "sqlite" else None
     if not database or database.startswith((":memory:", "file:")):
         return None

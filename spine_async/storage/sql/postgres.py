@@ -102,14 +102,18 @@ class PostgresDatabase:
         return postgres_faults(shown(self._engine.url))
 
 
-def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[Sequence[object]]]:
+def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
     """The statement and its arguments."""
     # In the order of their keys, so that two writers lock the rows of runs in the same order.
     ordered = sorted(changes, key=lambda change: change.key)
     visits = [visit_values(change.key, visit, same_moment) for change in ordered for visit in change.visits]
     events = [event_values(change.key, event, same_moment) for change in ordered for event in change.events]
-    text = statements.COMMITS[bool(visits), bool(events)]
-    return text, [*_columns(map(_change_values, ordered)), *_columns(visits), *_columns(events)]
+    moved = list(map(_change_values, ordered))
+    is_single = len(moved) == 1 and len(visits) <= 1 and len(events) <= 1
+    text = statements.commit_statement(statements.CommitShape(is_single, bool(visits), bool(events)))
+    if is_single:
+        return text, [value for row in (*moved, *visits, *events) for value in row]
+    return text, [*_columns(moved), *_columns(visits), *_columns(events)]
 
 
 def _change_values(change: RunChange) -> tuple[object, ...]:
@@ -121,7 +125,7 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
     return (*fence, end.status.value, change.at, end.at, *told)
 
 
-def _columns(rows: Iterable[tuple[object, ...]]) -> list[Sequence[object]]:
+def _columns(rows: Iterable[tuple[object, ...]]) -> list[object]:
     return list(zip(*rows, strict=True))
 
 

@@ -9,6 +9,8 @@ ours, and only what joins with them is inserted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -31,18 +33,36 @@ _CHANGE = (
 )
 
 
-def commit_statement(*, has_visits: bool, has_events: bool) -> str:
-    """Arguments: the arrays of `_CHANGE`, then those of the visits and of the events where there are any.
+@dataclass(frozen=True, slots=True)
+class CommitShape:
+    """What a commit has, by which its statement is chosen.
+
+    Attributes:
+        is_single: One change with at most one visit and one event: its values are arguments themselves, not arrays of
+            one, which takes a third off the time of a lone run's step.
+    """
+
+    is_single: bool
+    has_visits: bool
+    has_events: bool
+
+
+@cache
+def commit_statement(shape: CommitShape) -> str:
+    """Arguments: the values of `_CHANGE`, then those of the visits and of the events where there are any.
 
     Returns the ids of the runs whose change was written.
     """
-    parts = [f"change AS (SELECT * FROM {_unnest(_CHANGE, 1, 'c')})", f"fence AS ({_FENCE})"]
+    rows = _values if shape.is_single else _unnest
+    parts = [f"change AS (SELECT * FROM {rows(_CHANGE, 1, 'c')})", f"fence AS ({_FENCE})"]
     taken = 1 + len(_CHANGE)
-    if has_visits:
-        parts.append(f"step AS ({_fenced_insert(steps, VISIT_COLUMNS, taken)})")
+    if shape.has_visits:
+        visits = rows(_typed(steps, VISIT_COLUMNS), taken, "n")
+        parts.append(f"step AS ({_fenced_insert(steps, VISIT_COLUMNS, visits)})")
         taken += len(VISIT_COLUMNS)
-    if has_events:
-        parts.append(f"event AS ({_fenced_insert(event_log, EVENT_COLUMNS, taken)})")
+    if shape.has_events:
+        events = rows(_typed(event_log, EVENT_COLUMNS), taken, "n")
+        parts.append(f"event AS ({_fenced_insert(event_log, EVENT_COLUMNS, events)})")
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
 
 
@@ -59,15 +79,20 @@ def _unnest(columns: Sequence[tuple[str, str]], first: int, alias: str) -> str:
     return f"unnest({arrays}) AS {alias}({_names(columns)})"
 
 
+def _values(columns: Sequence[tuple[str, str]], first: int, alias: str) -> str:
+    row = ", ".join(f"${number}::{kind}" for number, (_, kind) in enumerate(columns, first))
+    return f"(VALUES ({row})) AS {alias}({_names(columns)})"
+
+
 def _names(columns: Sequence[tuple[str, str]], prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{name}"' for name, _ in columns)
 
 
-def _fenced_insert(table: Table, names: Sequence[str], first: int) -> str:
+def _fenced_insert(table: Table, names: Sequence[str], rows: str) -> str:
     columns = _typed(table, names)
     return (
         f"INSERT INTO {table.name} ({_names(columns)}) SELECT {_names(columns, 'n.')} "
-        f"FROM {_unnest(columns, first, 'n')} JOIN fence ON fence.id = n.run"
+        f"FROM {rows} JOIN fence ON fence.id = n.run"
     )
 
 
@@ -109,8 +134,3 @@ DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
 EXISTS = "SELECT to_regclass('core_workflow_schema') IS NOT NULL"
 VERSION = "SELECT max(version) FROM core_workflow_schema"
 LOCK = "SELECT pg_advisory_xact_lock(7305811922174633)"
-COMMITS = {
-    (has_visits, has_events): commit_statement(has_visits=has_visits, has_events=has_events)
-    for has_visits in (False, True)
-    for has_events in (False, True)
-}

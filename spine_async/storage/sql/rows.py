@@ -64,8 +64,8 @@ def visit_values(key: int, visit: VisitRow, moment: ToMoment) -> tuple[object, .
         visit.path,
         visit.scope,
         visit.step_name,
-        visit.step_type.value,
-        visit.status.value,
+        visit.step_type._value_,  # `value` is a descriptor written in Python, and this is the hot path
+        visit.status._value_,
         visit.attempt_id,
         storable(visit.error),
         visit.error_category,
