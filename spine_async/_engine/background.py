@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 
@@ -45,7 +46,9 @@ async def outlast(promise: asyncio.Future[ValueT]) -> ValueT:
     if cancelled is not None:
         promise.exception()  # counts as seen; the cancellation outranks it
         raise cancelled
-    return promise.result()
+    value = promise.result()
+    await anyio.lowlevel.checkpoint_if_cancelled()  # the shield kept an anyio scope's cancellation waiting
+    return value
 
 
 async def run_through(work: Coroutine[object, object, ValueT], name: str) -> ValueT:

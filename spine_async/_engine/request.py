@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         workflow_version=workflow.version,
         fingerprint=workflow.fingerprint,
         params=params.text,
-        params_hash=_digest(params.text, request.start_from),
+        params_hash=_digest(params, request.start_from),
         partition=join_object(mapping_documents("partition", partition)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
         initial_quality=encode(dict(context.quality) if context else {}).text,
@@ -79,13 +80,13 @@ def _params(engine: Engine, request: Request) -> dict[str, Document]:
     if engine.is_dry:
         given[DRY_RUN_PARAM] = encode(True)
     if workflow.params_model is None:
-        return dict(sorted(given.items()))
+        return given
     try:
         model = workflow.params_model.model_validate_json(join_object(given).text)
     except ValidationError as exc:
         told = f"the params do not fit {validation_problems(exc)}"
         raise InvalidParamsError(told, workflow=workflow.name) from None
-    return dict(sorted({**given, **split_object(encode(model).text)}.items()))
+    return {**given, **split_object(encode(model).text)}
 
 
 def mapping_documents(what: str, given: object) -> dict[str, Document]:
@@ -103,5 +104,7 @@ def mapping_documents(what: str, given: object) -> dict[str, Document]:
         raise exc.within(f".{what}") from None
 
 
-def _digest(params: str, start_from: str | None) -> str:
-    return hashlib.sha256(f"{start_from or ''}\n{params}".encode()).hexdigest()[:32]
+def _digest(params: Document, start_from: str | None) -> str:
+    """The same for the same values, whatever the order of keys they came in."""
+    canonical = json.dumps([start_from, params.value()], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

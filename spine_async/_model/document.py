@@ -25,7 +25,7 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-MAX_DEPTH = 100
+MAX_DEPTH = 150
 """Levels of nesting; decoders on every side of us stop somewhere above this."""
 
 _MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,300 digits

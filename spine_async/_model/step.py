@@ -299,7 +299,10 @@ def as_moment(value: object) -> datetime:
 
 
 def _positive(value: object, option: str) -> float:
-    seconds = to_seconds(value)  # type: ignore[arg-type]
+    try:
+        seconds = to_seconds(value)  # type: ignore[arg-type]
+    except ValueError as exc:
+        raise ValueError(f"{option}: {exc}") from None
     if seconds == 0:
         raise ValueError(f"{option} is 0; it must be a number of seconds above 0, or None for no limit")
     return seconds

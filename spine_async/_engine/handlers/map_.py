@@ -1,7 +1,7 @@
 """Runs a workflow for each item, in a bounded pool of workers that pull from one feed.
 
-A worker takes an item only when it is free, and another worker is started only when one has found an item, so that
-there are never more tasks than `max_concurrency` nor items read ahead of the work. Each item is a scope of its own in
+A worker takes an item only when it is free, so that there are never more tasks than `max_concurrency` nor items read
+ahead of the work. Each item is a scope of its own in
 the run's
 ledger: what it finished is committed item by item, and a retry or a resume of the map runs only the rest.
 """
@@ -9,7 +9,6 @@ ledger: what it finished is committed item by item, and a retry or a resume of t
 from __future__ import annotations
 
 import anyio
-from anyio.abc import TaskGroup
 
 from spine_async._engine.cursor import Cursor
 from spine_async._engine.engine import Engine
@@ -66,14 +65,14 @@ class _Pool:
         self._memory = memory
         self._feed = feed
         self._report = MapReport(step, memory, feed)
-        self._workers = 0
         self._interrupt: BaseException | None = None
 
     async def run(self) -> None:
         """Work through the feed; returns early when more items failed than may."""
         try:
             async with anyio.create_task_group() as tasks:
-                self._hire(tasks)
+                for number in range(self._workers_needed()):
+                    tasks.start_soon(self._work, tasks.cancel_scope, name=f"{self._visit.path} worker {number}")
         finally:
             await self._feed.close()
         if self._interrupt is not None:
@@ -82,22 +81,21 @@ class _Pool:
     def result(self) -> StepResult:
         return self._report.result()
 
-    def _hire(self, tasks: TaskGroup) -> None:
-        self._workers += 1
-        tasks.start_soon(self._work, tasks, name=f"{self._visit.path} worker {self._workers}")
+    def _workers_needed(self) -> int:
+        limit, total = self._step.max_concurrency, self._feed.total
+        return limit if total is None else min(limit, total)
 
-    async def _work(self, tasks: TaskGroup) -> None:
+    async def _work(self, pool: anyio.CancelScope) -> None:
         try:
             while (entry := await self._feed.next()) is not None:
-                if self._workers < self._step.max_concurrency:
-                    self._hire(tasks)
                 await self._run_item(*entry)
                 if self._report.has_failed:
-                    tasks.cancel_scope.cancel()
+                    pool.cancel()
+                    return
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
             # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
             self._interrupt = self._interrupt or exc
-            tasks.cancel_scope.cancel()
+            pool.cancel()
 
     async def _run_item(self, index: int, item: object) -> None:
         try:

@@ -97,8 +97,8 @@ def test_targets_are_where_a_step_may_go() -> None:
         (lambda: Step.lambda_(None, work), "a name must be a string, not NoneType"),  # type: ignore[arg-type]
         (lambda: Step.lambda_("a", 7), "step 'a': handler is 7; it must be callable"),  # type: ignore[arg-type]
         (lambda: Step.lambda_("a", work, timeout=0), "step 'a': timeout is 0; it must be a number of seconds above 0"),
-        (lambda: Step.lambda_("a", work, timeout=-1), "step 'a': -1 is not a number of seconds of at least 0"),
-        (lambda: Step.lambda_("a", work, timeout=float("nan")), "step 'a': nan is not a number of seconds"),
+        (lambda: Step.lambda_("a", work, timeout=-1), "step 'a': timeout: -1 is not a number of seconds of at least 0"),
+        (lambda: Step.lambda_("a", work, timeout=float("nan")), "step 'a': timeout: nan is not a number of seconds"),
         (lambda: Step.lambda_("a", work, on_error="explode"), "step 'a': 'explode' is not a valid ErrorPolicy"),
         (lambda: Step.lambda_("a", work, retry=3), "step 'a': retry is 3; it must be a RetryPolicy"),  # type: ignore[arg-type]
         (
@@ -157,7 +157,7 @@ def test_targets_are_where_a_step_may_go() -> None:
             lambda: Step.wait("a", 1, until=datetime(2026, 1, 1, tzinfo=UTC)),
             "step 'a': a wait takes either seconds or until, exactly one of them",
         ),
-        (lambda: Step.wait("a", -1), "step 'a': -1 is not a number of seconds of at least 0"),
+        (lambda: Step.wait("a", -1), "step 'a': timeout: -1 is not a number of seconds of at least 0"),
         (
             lambda: Step.wait("a", until=datetime(2026, 1, 1)),  # noqa: DTZ001
             "step 'a': until has no time zone; give an aware datetime",
