@@ -38,7 +38,7 @@ from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 from spine_async.storage.null import NullRunStore
-from spine_async.storage.open_store import open_store
+from spine_async.storage.selection import open_store
 from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SilentObserver
 from spine_async.telemetry.system_clock import SystemClock
