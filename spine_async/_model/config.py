@@ -31,6 +31,13 @@ class WorkflowRunnerConfig(BaseModel):
         max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
         dry_run: Run without writing anything.
         auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
+        lease_ttl: For how long a run stays its owner's without being renewed; renewed every third of it.
+        drain_timeout: How long running steps may go on when the runner is left.
+        cancel_grace: How long a step may take to end once it is cancelled, before it is reported and left behind.
+        max_claims: Take-overs of a run without progress, beyond which it is failed as a poison run.
+        recover_interval: How often a runner with `recover=True` looks for runs whose owner is gone.
+        recover_concurrency: Recovered runs at work at once.
+        max_abandoned_threads: Threads left behind by timeouts, beyond which `def` handlers are refused.
         worker_threads: Threads for `def` handlers.
     """
 
@@ -51,4 +58,11 @@ class WorkflowRunnerConfig(BaseModel):
     max_step_visits: Annotated[int, Field(ge=1)] = 10_000
     dry_run: bool = False
     auto_migrate: bool = True
+    lease_ttl: Seconds = 15
+    drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
+    cancel_grace: Seconds = 5
+    max_claims: Annotated[int, Field(ge=1)] = 5
+    recover_interval: Seconds = 10
+    recover_concurrency: Annotated[int, Field(ge=1)] = 10
+    max_abandoned_threads: Annotated[int, Field(ge=1)] = 20
     worker_threads: Annotated[int, Field(ge=1)] = 40

@@ -84,6 +84,7 @@ class NewRun:
         start_from: Step the run started at, or None for the first.
         params_hash: Digest of params and start, by which a second `execute` with the same id is compared.
         owner: Who executes it.
+        lease_ttl: Seconds for which it is the owner's without being renewed.
     """
 
     run_id: str
@@ -101,6 +102,7 @@ class NewRun:
     created_at: datetime
     emits: bool = True
     metadata: str = "{}"
+    lease_ttl: float = 15.0
 
 
 @dataclass(slots=True)
@@ -117,6 +119,28 @@ class Claim:
     key: int
     epoch: int
     next_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A claim was refused: the run is somebody else's.
+
+    Attributes:
+        epoch: The owner's epoch; a claim may be made over exactly this one where the owner is known to be gone.
+        lease_until: When the owner's lease ends unless it is renewed, or None where that is not known.
+    """
+
+    owner: str
+    epoch: int
+    lease_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of one lease: whether it is still held, and the reason of a stop that was asked for, if one was."""
+
+    is_held: bool
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +208,8 @@ class StoredRun:
     updated_at: datetime
     completed_at: datetime | None
     metadata: str = "{}"
+    is_leased: bool = False
+    claims_since_progress: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +218,16 @@ class RunFilter:
 
     Attributes:
         before: Only runs created before the run of this id, which continues a listing; newest come first.
+        is_under_way: True for runs that are running or waiting only.
+        is_leased: True for runs whose owner's lease holds, False for those without an owner or whose lease has ended.
     """
 
     workflow_name: str | None = None
     status: RunStatus | None = None
     before: str | None = None
     limit: int = 100
+    is_under_way: bool = False
+    is_leased: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
 
 
 class CommitOutcome(StrEnum):
@@ -27,21 +37,40 @@ class RunStore(Protocol):
     """Keeps runs. Methods raise `StoreUnavailableError` when the store cannot be reached."""
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        """Store new runs, each with its `workflow_started` event (number 1, where it emits), claimed for its owner.
+        """Store new runs, each with its `workflow_started` event (number 1, where it emits), leased to its owner.
 
         Returns:
             For each run its claim with epoch 1, or None where the id is taken already.
         """
         ...
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
         """Take the run over: epoch + 1, state running, its error and end cleared, `event` stored with the next number.
 
-        The event's `timestamp` is the moment of the claim as the engine sees it.
+        Only where it has no owner, its lease has ended by the store's own clock, it is `owner`'s already, or its epoch
+        is `over_epoch`. `claims_since_progress` becomes one more, or 1 where the run had ended; a stop asked for is
+        forgotten.
+
+        Args:
+            run_id: The run.
+            owner: Who takes it.
+            event: What is told of it; its `timestamp` is the moment of the claim as the engine sees it.
+            ttl: Seconds for which it is the owner's without being renewed.
+            over_epoch: Epoch of an owner that is known to be gone, to claim over a lease that has not ended.
 
         Returns:
-            The claim, or None where the run is not stored or has completed.
+            The claim; `Busy` where somebody else holds it; None where the run is not stored or has completed.
         """
+        ...
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        """Extend the leases of runs that are under way at the claim's epoch by `ttl` seconds from now."""
+        ...
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Leave word for the run's owner, found by `renew`, that it is to stop; whether the run is under way."""
         ...
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.expansion import merge_events, started_event
@@ -21,6 +32,8 @@ class _Kept:
 
     key: int
     run: StoredRun
+    lease_end: float = 0.0
+    stop_requested: str | None = None
     visits: list[VisitRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
 
@@ -38,22 +51,39 @@ class MemoryRunStore:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return [self._create(run) for run in runs]
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
         kept = self._kept.get(run_id)
         if kept is None or kept.run.status is RunStatus.COMPLETED:
             return None
+        holder = _holder(kept)
+        if holder not in {None, owner} and over_epoch != kept.run.epoch:
+            left = timedelta(seconds=kept.lease_end - time.monotonic())
+            return Busy(str(holder), kept.run.epoch, datetime.now(UTC) + left)
         number = kept.run.next_seq
         if event is not None:
             kept.events.append(replace(event, seq=number))
         kept.run = _claimed(kept.run, owner, event)
+        kept.lease_end, kept.stop_requested = time.monotonic() + ttl, None
         return Claim(run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        return [self._renew(claim, ttl) for claim in claims]
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        kept = self._kept.get(run_id)
+        if kept is None or kept.run.status not in _UNDER_WAY:
+            return False
+        kept.stop_requested = reason
+        return True
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return [self._commit(change) for change in changes]
 
     async def load(self, run_id: str) -> StoredRun | None:
         kept = self._kept.get(run_id)
-        return kept.run if kept is not None else None
+        return _as_seen(kept) if kept is not None else None
 
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         kept = self._kept.get(run_id)
@@ -66,7 +96,8 @@ class MemoryRunStore:
         if chosen.before is not None:
             mark = self._kept.get(chosen.before)
             ordered = [each for each in ordered if mark is not None and _age(each) < _age(mark)]
-        return [each.run for each in ordered if _fits(each.run, chosen)][: chosen.limit]
+        seen = (_as_seen(each) for each in ordered)
+        return [run for run in seen if _fits(run, chosen)][: chosen.limit]
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         kept = self._kept.get(run_id)
@@ -83,11 +114,18 @@ class MemoryRunStore:
     def _create(self, new: NewRun) -> Claim | None:
         if new.run_id in self._kept:
             return None
-        kept = _Kept(next(self._keys), _stored(new))
+        kept = _Kept(next(self._keys), _stored(new), time.monotonic() + new.lease_ttl)
         if new.emits:
             kept.events.append(started_event(new))
         self._kept[new.run_id] = kept
         return Claim(new.run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+
+    def _renew(self, claim: Claim, ttl: float) -> Renewal:
+        kept = self._kept.get(claim.run_id)
+        if kept is None or kept.run.epoch != claim.epoch or kept.run.status not in _UNDER_WAY:
+            return Renewal(is_held=False)
+        kept.lease_end = time.monotonic() + ttl
+        return Renewal(is_held=True, stop_reason=kept.stop_requested)
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._kept.get(change.run_id)
@@ -114,7 +152,18 @@ def _age(kept: _Kept) -> tuple[datetime, int]:
 
 
 def _fits(run: StoredRun, chosen: RunFilter) -> bool:
-    return chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
+    is_named = chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
+    is_wanted = run.status in _UNDER_WAY or not chosen.is_under_way
+    return is_named and is_wanted and chosen.is_leased in {None, run.is_leased}
+
+
+def _holder(kept: _Kept) -> str | None:
+    """Whose the run is by a lease that holds, or None."""
+    return kept.run.owner if kept.lease_end > time.monotonic() else None
+
+
+def _as_seen(kept: _Kept) -> StoredRun:
+    return replace(kept.run, is_leased=_holder(kept) is not None)
 
 
 def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
@@ -130,11 +179,12 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
         stop_reason=None,
         updated_at=event.timestamp if event is not None else datetime.now(UTC),
         completed_at=None,
+        claims_since_progress=run.claims_since_progress + 1 if run.status in _UNDER_WAY else 1,
     )
 
 
 def _changed(run: StoredRun, change: RunChange) -> StoredRun:
-    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at)
+    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at, claims_since_progress=0)
     end = change.end
     if end is None:
         return moved
