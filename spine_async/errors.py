@@ -7,6 +7,7 @@ read the text. A step that fails is a value (`StepResult`), not one of these; th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 
 class SpineError(Exception):
@@ -69,12 +70,20 @@ class RunNotFoundError(RunError):
 
 
 class RunBusyError(RunError):
-    """The run is being executed by somebody else right now."""
+    """The run is being executed by somebody else right now.
 
-    def __init__(self, run_id: str, owner: str | None = None) -> None:
+    Attributes:
+        owner: Who executes it: host, process id, and what tells runners in it apart.
+        lease_until: When that owner's lease ends unless it is renewed, or None where it is this very runner.
+    """
+
+    def __init__(self, run_id: str, owner: str | None = None, lease_until: datetime | None = None) -> None:
         self.owner = owner
+        self.lease_until = lease_until
         by = f" by {owner}" if owner else ""
-        super().__init__(run_id, f"run {run_id!r} is being executed{by}; wait for it to end, or use another run id")
+        until = f", whose lease ends at {lease_until.isoformat()} unless it is renewed" if lease_until else ""
+        told = f"run {run_id!r} is being executed{by}{until}; wait for it to end, stop() it, or use another run id"
+        super().__init__(run_id, told)
 
 
 class RunConflictError(RunError):

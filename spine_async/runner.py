@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import secrets
-import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -16,7 +13,6 @@ from opentelemetry.trace import TracerProvider, get_tracer
 from spine_async._engine import archive
 from spine_async._engine.activity import Activity
 from spine_async._engine.engine import Engine, Middleware
-from spine_async._engine.execution import execute_run
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
@@ -24,8 +20,12 @@ from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.journal import Journal, NullJournal
 from spine_async._engine.opening import load, open_new, take_up
+from spine_async._engine.ownership import new_owner
+from spine_async._engine.recovery import Recovery
 from spine_async._engine.request import Request
 from spine_async._engine.scope import Scope
+from spine_async._engine.stopping import stop_run
+from spine_async._engine.supervision import execute_run
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
@@ -63,7 +63,9 @@ class WorkflowRunner:
         dry_run: True runs lambdas, pretends pipelines, skips waits and writes nothing.
         config: Everything else that can be set.
         store: A store to keep runs in, instead of a database.
-        workflows: Workflows that `resume` finds by their names.
+        workflows: Workflows that `resume` and `recover` find by their names.
+        recover: Whether, inside `async with`, unfinished runs of known workflows whose owner is gone are taken over, at
+            the start and then every `recover_interval`.
         tracer_provider: OpenTelemetry provider; None means the global one.
         meter_provider: Likewise for metrics.
         clock: Source of time; None means the machine's.
@@ -95,6 +97,7 @@ class WorkflowRunner:
         config: WorkflowRunnerConfig | None = None,
         store: RunStore | None = None,
         workflows: Iterable[Workflow] = (),
+        recover: bool = False,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
@@ -104,10 +107,11 @@ class WorkflowRunner:
         )
         self.tracer = get_tracer("spine_async", tracer_provider=tracer_provider)
         self.metrics = RunnerMetrics(get_meter("spine_async", meter_provider=meter_provider))
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._workflows: dict[str, Workflow] = {}
         self._engine = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
         self._activity = Activity(self._engine)
+        self._recovery = Recovery(self._engine, self._activity, self._workflows, self._take_over)
+        self._recovers = recover
         for workflow in workflows:
             self.register(workflow)
 
@@ -148,11 +152,11 @@ class WorkflowRunner:
         Cancellation:
             Reaches the running step at once; the run is recorded as stopped, then the cancellation goes on.
         """
-        request = Request(workflow, params, partition, context, start_from, run_id, self._owner)
+        request = Request(workflow, params, partition, context, start_from, run_id)
         async with self._activity.session():
             if run_id is None:
                 return await self._execute(request)
-            async with self._activity.reserved(check_run_id(run_id)):
+            with self._activity.reserved(check_run_id(run_id)):
                 return await self._execute(request)
 
     async def resume(
@@ -183,12 +187,42 @@ class WorkflowRunner:
             As for `execute`.
         """
         check_run_id(run_id)
-        async with self._activity.session(), self._activity.reserved(run_id):
-            stored = await load(self._engine, run_id)
-            definition = workflow or self._known(stored)
-            scope = await take_up(self._engine, definition, stored, self._owner, params_override)
-            self._workflows[definition.name] = definition
-            return await self._run(scope)
+        async with self._activity.session():
+            with self._activity.reserved(run_id):
+                stored = await load(self._engine, run_id)
+                definition = workflow or self._known(stored)
+                opened = await take_up(self._engine, definition, stored, params_override)
+                self._workflows[definition.name] = definition
+                return await self._run(opened)
+
+    async def stop(self, run_id: str, reason: str | None = None) -> None:
+        """Ask a run to stop: at once where it is executed here, else as soon as its owner renews its lease.
+
+        The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` goes on with
+        it. A run that has ended already is left as it is. A run whose owner is gone is recorded as stopped here.
+
+        Args:
+            run_id: The run.
+            reason: What is recorded as its `stop_reason`; None records `user`.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+            StoreError: The store cannot be reached or written.
+        """
+        async with self._activity.session():
+            await stop_run(self._engine, self._activity, check_run_id(run_id), reason)
+
+    async def recover(self) -> list[WorkflowResult]:
+        """Take over unfinished runs of known workflows whose owner is gone, and bring them to their ends; one round.
+
+        At most `recover_concurrency` of them are at work at once. A run that was taken over again and again without
+        finishing a step ends failed as a poison run (`max_claims`).
+
+        Returns:
+            The results of the runs that were taken over.
+        """
+        async with self._activity.session():
+            return await self._recovery.once()
 
     def register(self, workflow: Workflow) -> None:
         """Make a workflow known, so that `resume` finds it by its name; the last one of a name counts."""
@@ -257,14 +291,22 @@ class WorkflowRunner:
             await archive.delete(self._engine, run_id, force=force)
 
     async def __aenter__(self) -> Self:
-        """Hold the store open between executions."""
-        await self._activity.hold()
+        """Hold the store open between executions; with `recover=True`, look for abandoned runs meanwhile."""
+        self._activity.hold()
+        if self._recovers:
+            self._recovery.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._activity.let_go()
+        """Drain: no new step starts, running ones get `drain_timeout`, what is left is stopped with reason `shutdown`."""
+        try:
+            self._recovery.halt()
+            await self._activity.drain()
+            await self._recovery.end()
+        finally:
+            await self._activity.let_go()
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """One attempt of a lambda step; override to change how handlers are called."""
@@ -289,11 +331,17 @@ class WorkflowRunner:
     async def _execute(self, request: Request) -> WorkflowResult:
         opened = await open_new(self._engine, request)
         self._workflows[request.workflow.name] = request.workflow
-        return await self._run(opened) if isinstance(opened, Scope) else opened
+        return await self._run(opened)
 
-    async def _run(self, scope: Scope) -> WorkflowResult:
-        async with self._activity.watched(scope.run.ledger):
-            return await execute_run(self._engine, scope)
+    async def _run(self, opened: Scope | WorkflowResult) -> WorkflowResult:
+        if isinstance(opened, WorkflowResult):
+            return opened
+        with self._activity.watched(opened.run):
+            return await execute_run(self._engine, opened)
+
+    async def _take_over(self, stored: StoredRun) -> WorkflowResult:
+        with self._activity.reserved(stored.run_id):
+            return await self._run(await take_up(self._engine, self._known(stored), stored))
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:
@@ -328,6 +376,7 @@ class WorkflowRunner:
             middleware=[],
             dispatcher=dispatcher,
             draw=random.random,
+            owner=new_owner(),
             is_dry=self.config.dry_run,
         )
 

@@ -1,24 +1,20 @@
-"""When a runner is at work: which runs it executes, and the background work that goes on as long as there are any.
-
-While anything is executed, a watcher looks now and then for steps that have been under way for a while and have them
-announced, so that whoever looks at the events sees what runs now.
-"""
+"""When a runner is at work: which runs it executes, and when it may let go of its store."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
-from spine_async._engine.background import Task, end, run_through, spawn
+from spine_async._engine.background import Promise, Task, attend_either, end, new_promise, run_through, spawn
 from spine_async._engine.engine import Engine
-from spine_async._engine.ledger import Ledger
-from spine_async._engine.signals import CommitFailed
+from spine_async._engine.interruption import CancelReason
+from spine_async._engine.scope import Run
+from spine_async._engine.watcher import LOOK_EVERY, Watcher
 from spine_async.errors import RunBusyError
 
-_LOOK_EVERY = 0.25  # seconds
-_ANNOUNCE_AFTER = 0.5  # seconds a step has been under way before it is told of on its own
+_MARGIN = 8 * LOOK_EVERY  # seconds for the watcher to find what is stuck, and for the end to be committed
 
 
 class Activity:
@@ -31,62 +27,89 @@ class Activity:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._holders = 0
-        self._ledgers: dict[str, Ledger] = {}
+        self._runs: dict[str, Run] = {}
         self._reserved: set[str] = set()
         self._watcher: Task[None] | None = None
+        self._idle: Promise[None] | None = None
+
+    def running(self, run_id: str) -> Run | None:
+        """The run, if it is at work here."""
+        return self._runs.get(run_id)
+
+    @property
+    def reserved_ids(self) -> frozenset[str]:
+        """Runs that somebody in this runner executes or is about to."""
+        return frozenset(self._reserved)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         """Keep the store open meanwhile."""
-        await self.hold()
+        self.hold()
         try:
             yield
         finally:
             await self.let_go()
 
-    async def hold(self) -> None:
+    def hold(self) -> None:
+        """Keep the store open until `let_go`."""
         self._holders += 1
 
     async def let_go(self) -> None:
+        """Close the store where nobody else holds it open."""
         self._holders -= 1
         if self._holders == 0:
             await run_through(self._close(), "spine_async close")
 
-    @asynccontextmanager
-    async def reserved(self, run_id: str) -> AsyncIterator[None]:
+    @contextmanager
+    def reserved(self, run_id: str) -> Iterator[None]:
         """Nobody else in this runner executes the run meanwhile.
 
         Raises:
             RunBusyError: Somebody does already.
         """
         if run_id in self._reserved:
-            raise RunBusyError(run_id, "this runner")
+            raise RunBusyError(run_id, self._engine.owner)
         self._reserved.add(run_id)
         try:
             yield
         finally:
             self._reserved.discard(run_id)
 
-    @asynccontextmanager
-    async def watched(self, ledger: Ledger) -> AsyncIterator[None]:
-        """Long steps of this ledger are announced meanwhile."""
-        run_id = ledger.claim.run_id
-        self._ledgers[run_id] = ledger
+    @contextmanager
+    def watched(self, run: Run) -> Iterator[None]:
+        """Look after the run meanwhile."""
+        self._runs[run.run_id] = run
         if self._watcher is None or self._watcher.done():
-            self._watcher = spawn(self._watch(), "spine_async watcher")
+            self._watcher = spawn(Watcher(self._engine, self._runs).watch(), "spine_async watcher")
         try:
             yield
         finally:
-            self._ledgers.pop(run_id, None)
+            self._runs.pop(run.run_id, None)
+            if not self._runs and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
 
-    async def _watch(self) -> None:
-        while self._ledgers:
-            await anyio.sleep(_LOOK_EVERY)
-            limit = self._engine.clock.monotonic() - _ANNOUNCE_AFTER
-            for ledger in list(self._ledgers.values()):
-                if ledger.end is None and ledger.announce(limit):
-                    with suppress(CommitFailed):  # the run itself will meet the same trouble, and tell of it
-                        await self._engine.journal.commit(ledger)
+    async def drain(self) -> None:
+        """Let running steps finish for a while, then interrupt what is left, and wait until all runs are recorded."""
+        if self._runs:
+            await run_through(self._drain(), "spine_async drain")
+
+    async def _drain(self) -> None:
+        engine = self._engine
+        engine.is_draining = True
+        try:
+            with anyio.move_on_after(engine.config.drain_timeout):
+                await self._until_idle()
+            for run in self._runs.values():
+                run.interruption.request(CancelReason.SHUTDOWN, engine.clock.monotonic())
+            with anyio.move_on_after(engine.config.cancel_grace + _MARGIN):
+                await self._until_idle()
+        finally:
+            engine.is_draining = False
+
+    async def _until_idle(self) -> None:
+        while self._runs:
+            self._idle = new_promise()
+            await attend_either(self._idle)
 
     async def _close(self) -> None:
         if self._watcher is not None:

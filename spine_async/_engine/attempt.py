@@ -66,7 +66,7 @@ class _Series:
         given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
         try:
             async with self._engine.slot(step):
-                result = await _within_deadline(self._engine, step, given)
+                result = await _within_deadline(self._engine, visit, step, given)
         except Exception as exc:  # noqa: BLE001 - user code: whatever it raises is the step's failure
             result = StepResult.from_exception(exc)
         self.accepted = accept(step, result)
@@ -80,13 +80,17 @@ class _Series:
         visit.open.events.append(event)
 
 
-async def _within_deadline(engine: Engine, step: Step, context: WorkflowContext) -> StepResult:
+async def _within_deadline(engine: Engine, visit: Visit, step: Step, context: WorkflowContext) -> StepResult:
     execute = engine.executors[step.step_type]
     timeout = engine.timeout(step)
     if timeout is None:
         return as_result(await execute(step, context))
     with anyio.move_on_after(timeout) as scope:
-        return as_result(await execute(step, context))
+        visit.open.deadline_mono = scope.deadline
+        try:
+            return as_result(await execute(step, context))
+        finally:
+            visit.open.deadline_mono = None
     # Only this scope's own deadline cancels it, so having caught the cancellation means that the deadline has passed.
     if not scope.cancelled_caught:
         raise RuntimeError(f"step {step.name!r} left its deadline without a result")

@@ -8,7 +8,7 @@ in a way that remembers a cancellation and passes it on afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -18,6 +18,7 @@ ValueT = TypeVar("ValueT")
 
 Promise: TypeAlias = asyncio.Future
 Task: TypeAlias = asyncio.Task
+CANCELLATION = asyncio.CancelledError
 
 
 def new_promise() -> asyncio.Future[None]:
@@ -30,19 +31,34 @@ def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[Va
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
+async def attend_either(*promises: asyncio.Future[object]) -> None:
+    """Wait until one of the promises is done.
+
+    Cancellation:
+        Ends the waiting and leaves the promises alone.
+    """
+    await asyncio.wait(promises, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def attend(*promises: asyncio.Future[object]) -> asyncio.CancelledError | None:
+    """Wait until one of the promises is done, whatever happens to the caller; a native cancellation that came meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not any(promise.done() for promise in promises):
+            try:
+                await asyncio.wait(promises, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+    return cancelled
+
+
 async def outlast(promise: asyncio.Future[ValueT]) -> ValueT:
     """Wait for `promise` until it is done, whatever happens to the caller.
 
     Cancellation:
         Is remembered and raised once the promise is done; the promise itself is never cancelled by it.
     """
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not promise.done():
-            try:
-                await asyncio.wait((promise,))
-            except asyncio.CancelledError as exc:
-                cancelled = exc
+    cancelled = await attend(promise)
     if cancelled is not None:
         promise.exception()  # counts as seen; the cancellation outranks it
         raise cancelled
@@ -56,7 +72,18 @@ async def run_through(work: Coroutine[object, object, ValueT], name: str) -> Val
     return await outlast(spawn(work, name))
 
 
+async def insist(call: Callable[[], Awaitable[ValueT]]) -> ValueT:
+    """The call's result; one that a loop being torn down cancels in the middle is made once more.
+
+    Only for calls that may be repeated: whoever takes them recognises what it has done before.
+    """
+    try:
+        return await call()
+    except asyncio.CancelledError:
+        return await call()
+
+
 async def end(task: asyncio.Task[None]) -> None:
     """Cancel a task of our own and wait until it is over, however that comes out."""
     task.cancel()
-    await asyncio.wait((task,))
+    await attend(task)

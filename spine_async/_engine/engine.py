@@ -44,6 +44,8 @@ class Engine:
         middleware: The first one is outermost.
         draw: Gives a number from 0 to 1, for jitter.
         threads: Bound on `def` handlers at work, made on first use because it belongs to an event loop.
+        owner: Name of this runner as the owner of runs.
+        is_draining: Whether the runner is being left; no further step begins then.
         slots: Bound on lambdas and pipelines at work; likewise.
     """
 
@@ -56,7 +58,9 @@ class Engine:
     middleware: list[Middleware]
     dispatcher: Dispatcher | None
     draw: Callable[[], float]
+    owner: str
     is_dry: bool = False
+    is_draining: bool = False
     threads: anyio.CapacityLimiter | None = field(default=None)
     slots: anyio.CapacityLimiter | None = field(default=None)
 

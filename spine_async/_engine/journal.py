@@ -12,7 +12,7 @@ from typing import Protocol
 
 import anyio.lowlevel
 
-from spine_async._engine.background import Promise, new_promise, outlast, spawn
+from spine_async._engine.background import Promise, insist, new_promise, outlast, spawn
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
 from spine_async._model.record import Claim, NewRun
@@ -94,7 +94,8 @@ class Journal:
 
     async def _write_creations(self, creations: list[_Creation]) -> None:
         if creations:
-            claims = await self._store.create([each.run for each in creations])
+            runs = [each.run for each in creations]
+            claims = await insist(lambda: self._store.create(runs))
             for creation, claim in zip(creations, claims, strict=True):
                 creation.claim = claim
                 creation.promise.set_result(None)
@@ -104,7 +105,7 @@ class Journal:
             return
         at = self._clock.now()
         changes = [ledger.draft(at) for ledger in ledgers]
-        outcomes = await self._store.commit(changes)
+        outcomes = await insist(lambda: self._store.commit(changes))
         for (ledger, promise), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
             if outcome is CommitOutcome.COMMITTED:
                 ledger.confirm(change)

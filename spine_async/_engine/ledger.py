@@ -24,6 +24,8 @@ class OpenVisit:
     Attributes:
         events: What it has to tell before its end, such as retries.
         is_announced: Whether its `step_started` has been put into the ledger already.
+        deadline_mono: When the attempt under way times out, or None.
+        cancelled_mono: When a map cancelled its items because one failed, or None.
     """
 
     path: str
@@ -32,6 +34,8 @@ class OpenVisit:
     started_mono: float
     events: list[EventRow] = field(default_factory=list)
     is_announced: bool = False
+    deadline_mono: float | None = None
+    cancelled_mono: float | None = None
 
 
 @dataclass(slots=True)

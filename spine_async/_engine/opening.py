@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spine_async._engine.background import run_through
+from spine_async._engine.claiming import claim_run
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.origin import as_stored, first_scope, unclaimed
@@ -14,8 +15,9 @@ from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
 from spine_async._engine.signals import raising_store_errors
 from spine_async._model.document import Document, join_object
+from spine_async._model.failure import ErrorCategory
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.record import Claim, EventRow, NewRun, RunEnd, StoredRun, VisitRow
 from spine_async._model.result import WorkflowResult
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
 from spine_async._model.workflow import Workflow
@@ -44,7 +46,7 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
     _check_same(new, stored)
     if stored.status.is_final:
         return await stored_result(engine, request.workflow, stored)
-    return await take_up(engine, request.workflow, stored, request.owner)
+    return await take_up(engine, request.workflow, stored)
 
 
 async def load(engine: Engine, run_id: str) -> StoredRun:
@@ -63,12 +65,15 @@ async def take_up(
     engine: Engine,
     workflow: Workflow,
     stored: StoredRun,
-    owner: str,
     override: Mapping[str, object] | None = None,
-) -> Scope:
+) -> Scope | WorkflowResult:
     """Claim a stored run and put its scope behind the last committed step.
 
+    Returns:
+        The scope; the result of a poison run, which was taken over again and again without getting any further.
+
     Raises:
+        RunBusyError: Somebody else owns the run.
         RunConflictError: The run is one of another workflow.
         RunNotResumableError: It has completed.
         WorkflowChangedError: The definition no longer fits its finished steps; nothing is claimed then.
@@ -82,12 +87,13 @@ async def take_up(
         )
     updates = _override_documents(override)
     scope = await _replayed(engine, workflow, stored, unclaimed(stored))
-    claim = await run_through(engine.store.claim(stored.run_id, owner, None), "spine_async claim")
-    if claim is None:
-        raise RunNotResumableError(stored.run_id, f"run {stored.run_id!r} has completed meanwhile")
+    claim = await claim_run(engine, stored.run_id)
     if claim.next_seq != stored.next_seq:  # somebody committed between the load and the claim
         scope = await _replayed(engine, workflow, stored, claim)
     scope.run.ledger = Ledger(claim, emits=engine.config.emit_events)
+    is_poison = not stored.status.is_final and stored.claims_since_progress >= engine.config.max_claims
+    if is_poison:
+        return await _end_poison(engine, scope, stored.claims_since_progress)
     await _record_resume(engine, scope, updates)
     return scope
 
@@ -137,6 +143,19 @@ async def _record_resume(engine: Engine, scope: Scope, updates: Mapping[str, Doc
         ledger.note(resumed)
     with raising_store_errors():
         await engine.journal.commit(ledger)
+
+
+async def _end_poison(engine: Engine, scope: Scope, claims: int) -> WorkflowResult:
+    step = scope.cursor.step
+    told = (
+        f"poison run: it was taken over {claims} times without finishing another step, each time at step "
+        f"{step.name if step else None!r}; resume() it once the cause is mended"
+    )
+    end = RunEnd(RunStatus.FAILED, engine.clock.now(), step.name if step else None, told, ErrorCategory.INTERNAL)
+    scope.run.ledger.close(end)
+    with raising_store_errors():
+        await engine.journal.commit(scope.run.ledger)
+    return live_result(scope, end)
 
 
 def _override_row(epoch: int, updates: Mapping[str, Document], scope: Scope) -> VisitRow:

@@ -16,7 +16,7 @@ from spine_async._model.workflow import Workflow
 def first_scope(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim, *, is_resumed: bool) -> Scope:
     """The run's scope as it is before its first step."""
     ledger = Ledger(claim, emits=engine.config.emit_events)
-    run = Run(stored.run_id, workflow, ledger, stored.started_at, is_resumed=is_resumed)
+    run = Run(stored.run_id, workflow, ledger, stored.started_at, engine.clock, is_resumed=is_resumed)
     return Scope(
         run, workflow, "", Cursor(workflow, stored.start_from), _first_context(workflow, stored, is_resumed=is_resumed)
     )

@@ -30,7 +30,6 @@ class Request:
     context: WorkflowContext | None = None
     start_from: str | None = None
     run_id: str | None = None
-    owner: str = ""
 
 
 def new_run(engine: Engine, request: Request) -> NewRun:
@@ -65,10 +64,11 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         initial_quality=encode(dict(context.quality) if context else {}).text,
         start_from=request.start_from,
         total_steps=len(workflow.steps),
-        owner=request.owner,
+        owner=engine.owner,
         created_at=engine.clock.now(),
         emits=engine.config.emit_events,
         metadata=encode(dict(context.metadata) if context else {}).text,
+        lease_ttl=engine.config.lease_ttl,
     )
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from spine_async._engine.background import Promise, new_promise
 from spine_async._engine.cursor import Cursor
+from spine_async._engine.ending import ScopeEnd
+from spine_async._engine.interruption import CancelReason, Interruption
 from spine_async._engine.ledger import Ledger, OpenVisit
 from spine_async._engine.map_memory import MapMemory
 from spine_async._engine.tally import Tally
@@ -18,19 +21,27 @@ from spine_async._model.document import Document
 from spine_async._model.record import VisitRow
 from spine_async._model.step import Step
 from spine_async._model.workflow import Workflow
+from spine_async.ports import Clock
 
 
 @dataclass(slots=True)
 class Run:
-    """One run while it is executed here."""
+    """One run while it is executed here.
+
+    Attributes:
+        hung: Done, with the end to record, when one of its steps does not end although it was cancelled.
+    """
 
     run_id: str
     workflow: Workflow
     ledger: Ledger
     started_at: datetime
+    clock: Clock
     is_resumed: bool = False
     is_dry: bool = False
     tally: Tally = field(default_factory=Tally)
+    interruption: Interruption = field(default_factory=Interruption)
+    hung: Promise[ScopeEnd] = field(default_factory=new_promise)
 
 
 @dataclass(slots=True)
@@ -44,6 +55,7 @@ class Scope:
         waits: Moment at which a wait that had begun ends, by the path of its visit.
         maps: What is known of the items of maps in this scope, by the path of the map's visit.
         last_output: Output of the last step that ran.
+        parent: Visit of the map that an item belongs to, or None.
         outer_memory: For an item with rows of a former execution, the map's memory they came from.
     """
 
@@ -57,6 +69,7 @@ class Scope:
     waits: dict[str, str] = field(default_factory=dict)
     maps: dict[str, MapMemory] = field(default_factory=dict)
     last_output: Document | None = None
+    parent: Visit | None = None
     outer_memory: MapMemory | None = None
 
     @property
@@ -90,6 +103,23 @@ class Visit:
     @property
     def run(self) -> Run:
         return self.scope.run
+
+    def cancel_reason(self, now_mono: float) -> CancelReason | None:
+        """Why the step is being cancelled at that moment, or None."""
+        deadline = self.open.deadline_mono
+        if deadline is not None and deadline <= now_mono:
+            return CancelReason.STEP_TIMEOUT
+        parent = self.scope.parent
+        if parent is None:
+            return self.run.interruption.reason_at(now_mono)
+        if parent.open.cancelled_mono is not None:
+            return CancelReason.SIBLING_FAILED
+        return parent.cancel_reason(now_mono)
+
+    @property
+    def current_cancel_reason(self) -> CancelReason | None:
+        """Why the step is being cancelled right now; may be read from a worker thread."""
+        return self.cancel_reason(self.run.clock.monotonic())
 
     @property
     def idempotency_key(self) -> str:

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from spine_async._engine.acceptance import Accepted, accept
 from spine_async._engine.cursor import Jump, jump_of
+from spine_async._engine.ending import COMPLETED, ScopeEnd
 from spine_async._engine.scope import Scope, Visit
 from spine_async._model.document import Document, encode, join_object, split_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.outcome import StepResult
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.record import EventRow, RunEnd, VisitRow
+from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.result import StepMetric
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeEnd:
-    """How the steps of a scope came to an end."""
-
-    status: RunStatus
-    error_step: str | None = None
-    error: str | None = None
-    category: str | None = None
-    reason: str | None = None
-
-    def at(self, moment: datetime) -> RunEnd:
-        """The end of a run, as it is stored."""
-        return RunEnd(self.status, moment, self.error_step, self.error, self.category, self.reason)
-
-
-COMPLETED = ScopeEnd(RunStatus.COMPLETED)
 
 
 def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd | None:

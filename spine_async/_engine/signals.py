@@ -23,6 +23,14 @@ class StopRequested(RunInterrupt):
         super().__init__(reason)
 
 
+class Draining(RunInterrupt):
+    """The runner is being left: what is at work may finish, and nothing further begins."""
+
+
+class LeftBehind(RunInterrupt):
+    """The run was recorded without this step, which has only now come to an end."""
+
+
 class CommitFailed(RunInterrupt):
     """The journal could not commit; `error` is what the caller of `execute` gets."""
 

@@ -116,6 +116,16 @@ class WorkflowContext:
         return self._quality
 
     @property
+    def cancel_reason(self) -> str | None:
+        """Why this step is being cancelled, or None while it is not.
+
+        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` where
+        whoever awaits the run was cancelled. A `def` handler may look at it from its thread, to end early.
+        """
+        reason = getattr(self.frame, "current_cancel_reason", None)
+        return str(reason) if reason is not None else None
+
+    @property
     def is_dry_run(self) -> bool:
         return self.params.get(DRY_RUN_PARAM) is True
 

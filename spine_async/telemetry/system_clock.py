@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
-
-import anyio
 
 
 class SystemClock:
@@ -14,4 +13,4 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return anyio.current_time()
+        return time.monotonic()

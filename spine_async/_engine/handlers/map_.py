@@ -11,14 +11,15 @@ from __future__ import annotations
 import anyio
 
 from spine_async._engine.cursor import Cursor
+from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.execution import drive
 from spine_async._engine.handlers.feed import Feed, open_feed
 from spine_async._engine.handlers.items import ItemLoss, MapReport, check_same_item, item_context
 from spine_async._engine.map_memory import MapMemory
 from spine_async._engine.scope import Scope, Visit, visit_of
-from spine_async._engine.settling import ScopeEnd, replay
-from spine_async._engine.signals import RunInterrupt, StopRequested
+from spine_async._engine.settling import replay
+from spine_async._engine.signals import Draining, RunInterrupt, StopRequested
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import NULL, Document, encode
 from spine_async._model.outcome import StepResult
@@ -87,15 +88,23 @@ class _Pool:
 
     async def _work(self, pool: anyio.CancelScope) -> None:
         try:
-            while (entry := await self._feed.next()) is not None:
+            while (entry := await self._next()) is not None:
                 await self._run_item(*entry)
                 if self._report.has_failed:
+                    self._visit.open.cancelled_mono = self._engine.clock.monotonic()
                     pool.cancel()
                     return
+        except Draining as exc:  # the other workers come to the same by themselves, each when its step has ended
+            self._interrupt = self._interrupt or exc
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
             # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
             self._interrupt = self._interrupt or exc
             pool.cancel()
+
+    async def _next(self) -> tuple[int, object] | None:
+        if self._engine.is_draining:
+            raise Draining
+        return await self._feed.next()
 
     async def _run_item(self, index: int, item: object) -> None:
         try:
@@ -117,7 +126,7 @@ class _Pool:
         step, workflow, run = self._step, self._step.workflow, self._visit.run
         context = item_context(self._context, workflow, {step.item_param: item})
         path = self._memory.item_path(index)
-        scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index)
+        scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index, parent=self._visit)
         scope.opening = {step.item_param: item}
         rows = self._memory.stored_rows(index)
         if rows:

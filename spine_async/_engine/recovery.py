@@ -1,0 +1,116 @@
+"""Taking over runs whose owner is gone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+import anyio
+from anyio import to_thread
+
+from spine_async._engine.activity import Activity
+from spine_async._engine.background import Task, end, run_through, spawn
+from spine_async._engine.engine import Engine
+from spine_async._engine.ownership import is_gone
+from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.result import WorkflowResult
+from spine_async._model.workflow import Workflow
+from spine_async.errors import RunError, StoreError
+
+_PAGE = 500
+
+_log = logging.getLogger("spine_async")
+
+
+class Recovery:
+    """Looks for runs whose owner is gone and takes them over, by hand or regularly.
+
+    Args:
+        engine: What all runs share.
+        activity: The runs at work here.
+        workflows: The known workflows by name; may grow.
+        take_over: Brings one of the found runs to its end.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        activity: Activity,
+        workflows: Mapping[str, Workflow],
+        take_over: Callable[[StoredRun], Awaitable[WorkflowResult]],
+    ) -> None:
+        self._engine = engine
+        self._activity = activity
+        self._workflows = workflows
+        self._take_over = take_over
+        self._task: Task[None] | None = None
+        self._is_halted = False
+
+    async def once(self) -> list[WorkflowResult]:
+        """One round: the results of the runs that were taken over."""
+        limiter = anyio.CapacityLimiter(self._engine.config.recover_concurrency)
+        results: list[WorkflowResult] = []
+        async with anyio.create_task_group() as tasks:
+            for run in await self._found():
+                tasks.start_soon(self._recover, run, limiter, results)
+        return results
+
+    def start(self) -> None:
+        """Look now and then, until `end`."""
+        self._is_halted = False
+        self._task = spawn(self._regularly(), "spine_async recovery")
+
+    def halt(self) -> None:
+        """Take nothing further over."""
+        self._is_halted = True
+
+    async def end(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            await end(self._task)
+            self._task = None
+
+    async def _regularly(self) -> None:
+        limiter = anyio.CapacityLimiter(self._engine.config.recover_concurrency)
+        results: list[WorkflowResult] = []
+        async with anyio.create_task_group() as tasks:
+            while not self._is_halted:
+                for run in await self._found_if_reachable():
+                    tasks.start_soon(self._recover, run, limiter, results)
+                await anyio.sleep(self._engine.config.recover_interval)
+                results.clear()
+
+    async def _found_if_reachable(self) -> list[StoredRun]:
+        try:
+            return await self._found()
+        except StoreError as exc:
+            _log.warning("abandoned runs could not be looked for, will be tried again: %s", exc)
+            return []
+
+    async def _found(self) -> list[StoredRun]:
+        found = await abandoned_runs(self._engine, frozenset(self._workflows))
+        return [run for run in found if run.run_id not in self._activity.reserved_ids]
+
+    async def _recover(self, run: StoredRun, limiter: anyio.CapacityLimiter, results: list[WorkflowResult]) -> None:
+        async with limiter:
+            if self._is_halted or run.run_id in self._activity.reserved_ids:
+                return
+            try:
+                results.append(await self._take_over(run))
+            except (RunError, StoreError) as exc:
+                _log.warning("run %s was not recovered: %s", run.run_id, exc)
+
+
+async def abandoned_runs(engine: Engine, workflows: Collection[str]) -> list[StoredRun]:
+    """Unfinished runs of these workflows that nobody owns any more, the oldest first."""
+    free = await _under_way(engine, is_leased=False)
+    leased = await _under_way(engine, is_leased=True)
+    owners = {run.owner for run in leased if run.owner is not None}
+    gone = await to_thread.run_sync(lambda: {owner for owner in owners if is_gone(owner)})
+    found = [*free, *(run for run in leased if run.owner in gone)]
+    return sorted((run for run in found if run.workflow_name in workflows), key=lambda run: run.created_at)
+
+
+async def _under_way(engine: Engine, *, is_leased: bool) -> list[StoredRun]:
+    chosen = RunFilter(is_under_way=True, is_leased=is_leased, limit=_PAGE)
+    return await run_through(engine.store.runs(chosen), "spine_async look for abandoned runs")

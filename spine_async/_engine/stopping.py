@@ -1,0 +1,39 @@
+"""Asking a run to stop, wherever it is executed."""
+
+from __future__ import annotations
+
+from spine_async._engine.activity import Activity
+from spine_async._engine.background import run_through
+from spine_async._engine.claiming import claim_run
+from spine_async._engine.engine import Engine
+from spine_async._engine.interruption import CancelReason
+from spine_async._engine.ledger import Ledger
+from spine_async._engine.opening import load
+from spine_async._engine.signals import raising_store_errors
+from spine_async._model.record import RunEnd
+from spine_async._model.status import RunStatus
+from spine_async.errors import RunBusyError, RunNotResumableError
+
+
+async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str | None) -> None:
+    """Interrupt the run where it is at work here; else leave word for its owner, or end it where there is none.
+
+    Raises:
+        RunNotFoundError: No such run is stored.
+    """
+    text = reason or CancelReason.USER.value
+    local = activity.running(run_id)
+    if local is not None:
+        local.interruption.request(CancelReason.USER, engine.clock.monotonic(), text)
+        return
+    stored = await load(engine, run_id)
+    if stored.status.is_final or not await run_through(engine.store.request_stop(run_id, text), "spine_async stop"):
+        return
+    try:
+        claim = await claim_run(engine, run_id)
+    except (RunBusyError, RunNotResumableError):
+        return  # its owner is there and will find the word left for it
+    ledger = Ledger(claim, emits=engine.config.emit_events)
+    ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=text))
+    with raising_store_errors():
+        await engine.journal.commit(ledger)
