@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.engine import Engine
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
@@ -77,16 +77,20 @@ def _params(engine: Engine, request: Request) -> dict[str, Document]:
     workflow = request.workflow
     from_context = dict(request.context.documents[0]) if request.context else {}
     given = {**encode_object(workflow.defaults), **from_context, **mapping_documents("params", request.params or {})}
-    if engine.is_dry:
+    if workflow.params_model is not None:
+        given |= _as_modelled(workflow, workflow.params_model, given)
+    if engine.is_dry:  # after the model has looked: one that forbids further fields must not meet the mark
         given[DRY_RUN_PARAM] = encode(True)
-    if workflow.params_model is None:
-        return given
+    return given
+
+
+def _as_modelled(workflow: Workflow, params_model: type[BaseModel], given: dict[str, Document]) -> dict[str, Document]:
     try:
-        model = workflow.params_model.model_validate_json(join_object(given).text)
+        model = params_model.model_validate_json(join_object(given).text)
     except ValidationError as exc:
         told = f"the params do not fit {validation_problems(exc)}"
         raise InvalidParamsError(told, workflow=workflow.name) from None
-    return {**given, **split_object(encode(model).text)}
+    return split_object(encode(model).text)
 
 
 def mapping_documents(what: str, given: object) -> dict[str, Document]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spine_async.storage.memory import MemoryRunStore
     from spine_async.storage.null import NullRunStore
-    from spine_async.storage.open_store import open_store
+    from spine_async.storage.selection import open_store
     from spine_async.storage.sql.store import SqlRunStore
     from spine_async.storage.sql.upgrade import upgrade_schema
 
@@ -18,7 +18,7 @@ _HOMES = {
     "MemoryRunStore": "spine_async.storage.memory",
     "NullRunStore": "spine_async.storage.null",
     "SqlRunStore": "spine_async.storage.sql.store",
-    "open_store": "spine_async.storage.open_store",
+    "open_store": "spine_async.storage.selection",
     "upgrade_schema": "spine_async.storage.sql.upgrade",
 }
 

@@ -59,6 +59,7 @@ def test_redis_answers(redis_url: str) -> None:
 
 
 @pytest.mark.kills_servers
+@pytest.mark.usefixtures("_services")
 def test_nothing_is_left_when_the_process_that_asked_is_killed() -> None:
     script = (
         "import sys, time; from tests.servers import postgres; server = postgres._launch_own(is_durable=False); "

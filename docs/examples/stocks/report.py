@@ -66,11 +66,11 @@ async def run(asked: argparse.Namespace) -> int:
             result = await runner.resume(asked.resume, params_override=override)
         else:
             run_id = asked.run_id if asked.run_id is not None else str(uuid.uuid4())
-            print(f"Run {run_id}\nIf it is interrupted: {_resume_line(asked, run_id)}\n", flush=True)
+            _say(f"Run {run_id}\nIf it is interrupted: {_resume_line(asked, run_id)}\n")
             params = {"csv": _absolute(asked.csv or PRICES), "output": _absolute(asked.output or Path("report.md"))}
             result = await runner.execute(workflow, params=params, run_id=run_id)
             if result.status == "completed" and not progress.count:
-                print("  it had completed already; nothing was run again")
+                _say("  it had completed already; nothing was run again")
     return _tell_result(asked, result)
 
 
@@ -98,7 +98,7 @@ class Progress:
         self.count += 1
         symbol = context.params.get("symbol")
         name = f"  {symbol} {step.name}" if symbol else step.name
-        print(f"  {result.status:<9}  {name:<18} {(perf_counter() - started) * 1000:8.1f} ms", flush=True)
+        _say(f"  {result.status:<9}  {name:<18} {(perf_counter() - started) * 1000:8.1f} ms")
         return result
 
 
@@ -106,8 +106,8 @@ async def _tell_what_is_done(runner: WorkflowRunner, run_id: str) -> None:
     if (await runner.get_run(run_id)).status == "completed":
         return  # resume will say so
     done = [event.path or "" async for event in runner.events(run_id) if event.event_type == "step_completed"]
-    print(f"Run {run_id} goes on. Finished before, and not run again:", flush=True)
-    print(textwrap.fill(", ".join(done) or "nothing", 100, initial_indent="  ", subsequent_indent="  ") + "\n")
+    told = textwrap.fill(", ".join(done) or "nothing", 100, initial_indent="  ", subsequent_indent="  ")
+    _say(f"Run {run_id} goes on. Finished before, and not run again:\n{told}\n")
 
 
 def _tell_result(asked: argparse.Namespace, result: WorkflowResult) -> int:
@@ -117,7 +117,7 @@ def _tell_result(asked: argparse.Namespace, result: WorkflowResult) -> int:
         print(f"Once that is mended: {_resume_line(asked, result.run_id)}", file=sys.stderr)
         return 1
     found: Any = result.context.get_output("aggregate")
-    print(f"\n{layout.as_text(found)}\n\nWritten to {result.context.get_output('write_report', 'path')}")
+    _say(f"\n{layout.as_text(found)}\n\nWritten to {result.context.get_output('write_report', 'path')}")
     return 0
 
 
@@ -149,8 +149,14 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 (a symlink may be meant)
 
 
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever was reading has gone, for instance `head`; that is no reason to fail a step
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(text: str) -> None:
-    sys.stdout.flush()
     print(f"report.py: {' '.join(text.split())}", file=sys.stderr)
 
 
@@ -161,9 +167,6 @@ def main() -> int:
         return anyio.run(run, asked)
     except SpineError as exc:
         _complain(str(exc))
-        return 1
-    except BrokenPipeError:  # whoever read the output has gone, for instance `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         _complain("interrupted; the line above goes on with the run")

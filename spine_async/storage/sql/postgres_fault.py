@@ -21,6 +21,8 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.TooManyConnectionsError, "allow more connections, or make the engine's pool smaller"),
     (asyncpg.DiskFullError, "free some space on the server's disk"),
 )
+# The last is what the driver may say, in place of a lost connection, to who uses it in the moment it breaks.
+_CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 _REACHABLE = "check that the server runs and that host and port are right"
 
 
@@ -29,7 +31,7 @@ def postgres_faults(name: str) -> Iterator[None]:
     """Raise what the driver complains about as errors of ours; `name` is how messages call the database."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError) as exc:
+    except (asyncpg.PostgresError, *_CLIENT_ERRORS, SQLAlchemyError, OSError) as exc:
         cause = origin(exc)
         raise _error(cause, name) from cause
 

@@ -131,6 +131,10 @@ CLAIM = (
 )
 
 DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
-EXISTS = "SELECT to_regclass('core_workflow_schema') IS NOT NULL"
+# Not to_regclass(): within a transaction that waited for a lock it does not see what was made meanwhile.
+EXISTS = (
+    "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class "
+    "WHERE relname = 'core_workflow_schema' AND pg_catalog.pg_table_is_visible(oid))"
+)
 VERSION = "SELECT max(version) FROM core_workflow_schema"
 LOCK = "SELECT pg_advisory_xact_lock(7305811922174633)"

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TypeVar, cast
 
 import aiosqlite
-import anyio
+import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
@@ -44,13 +45,13 @@ class SqliteDatabase:
     async def exists(self) -> bool:
         """Whether there is a file to read; looking must not make one."""
         with self._faults():
-            return self._file is None or await anyio.Path(self._file).exists()
+            return self._file is None or await anyio.to_thread.run_sync(_is_there, self._file)
 
     async def make_place(self) -> None:
-        """Make the folder that the file lies in."""
-        if self._file is not None and self._makes_folder:
+        """Make the folder that the file lies in, where the URL is ours, and the file."""
+        if self._file is not None:
             with self._faults():
-                await anyio.Path(self._file.parent).mkdir(parents=True, exist_ok=True)
+                await anyio.to_thread.run_sync(_make_file, self._file, self._makes_folder)
 
     async def version(self) -> int:
         return await self._read(jobs.version)
@@ -107,6 +108,28 @@ async def _hop(driver: aiosqlite.Connection, job: Callable[[sqlite3.Connection],
     cancellation and then stays open; one function on the thread cannot.
     """
     return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+def _is_there(file: Path) -> bool:
+    if not file.exists():
+        return False
+    _probe(file)
+    return True
+
+
+def _make_file(file: Path, makes_folder: bool) -> None:  # noqa: FBT001 (a thread is given positions only)
+    if makes_folder:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    _probe(file)
+
+
+def _probe(file: Path) -> None:
+    """Raise what opening the file raises.
+
+    aiosqlite does not wait for the thread of a connection that could not be opened, which may then find the loop closed
+    and print a traceback of its own; so such a file does not get that far.
+    """
+    sqlite3.connect(file).close()
 
 
 def _is_usable(driver: aiosqlite.Connection) -> bool:

@@ -1,0 +1,306 @@
+"""Opening, closing, sharing and upgrading databases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy import event as sa_event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.record import RunFilter
+from spine_async.errors import DefinitionError, MissingExtraError, SchemaVersionError, StoreError
+from spine_async.storage import SqlRunStore, upgrade_schema
+from spine_async.storage.selection import open_store
+from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
+
+HERE = Path(__file__).parents[2]
+
+
+def file_of(url: str) -> Path:
+    return Path(url.partition("///")[2])
+
+
+def execute(url: str, sql: str) -> list[Any]:
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(file_of(url), isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+    with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True) as connection:
+        found = connection.execute(sql)
+        return found.fetchall() if found.description else []
+
+
+def test_two_event_loops_one_after_the_other(database_url: str) -> None:
+    store = SqlRunStore(database_url)
+
+    async def once(run_id: str) -> list[str]:
+        await created(store, new_run(run_id, at=float(run_id)))
+        found = [run.run_id for run in await store.runs(RunFilter())]
+        await store.close()
+        return found
+
+    assert asyncio.run(once("1")) == ["1"]
+    assert asyncio.run(once("2")) == ["2", "1"]
+
+
+@pytest.mark.anyio
+async def test_reading_makes_no_file(tmp_path: Path) -> None:
+    store = SqlRunStore(f"sqlite:///{tmp_path / 'a' / 'b.db'}")
+    assert await store.load("x") is None
+    assert await store.runs(RunFilter()) == []
+    assert await store.visits("x") == []
+    assert await store.events("x", 0, 10) == []
+    assert not await store.delete("x")
+    await store.close()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 (the async rules know pathlib only)
+
+
+@pytest.mark.anyio
+async def test_the_first_write_makes_the_folder_and_keeps_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPINE_DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    store = open_store(WorkflowRunnerConfig(), None)
+    await created(store)
+    await store.close()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert await store.load("run-1") is not None
+    await store.close()
+    assert (tmp_path / ".spine" / "runs.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_database_in_memory_lives_until_close() -> None:
+    store = SqlRunStore("sqlite://")
+    claim = await created(store)
+    await committed(store, change(claim, [visit("a", 2)]))
+    found = await asyncio.gather(*(store.visits("run-1") for _ in range(20)))
+    assert [len(each) for each in found] == [1] * 20
+    await store.close()
+    assert await store.load("run-1") is None
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_writes_and_reads_at_once(database_url: str) -> None:
+    store = SqlRunStore(database_url)
+    await created(store)
+
+    async def one(number: int) -> None:
+        claim = await created(store, new_run(f"r{number}"))
+        for seq in range(2, 6):
+            made = await committed(store, change(claim, [visit(f"s{seq}", seq)]))
+            claim = moved(claim, made)
+            assert (await loaded(store, f"r{number}")).next_seq == seq + 1
+
+    await asyncio.gather(*(one(number) for number in range(20)))
+    await store.close()
+
+
+@pytest.mark.anyio
+async def test_the_users_engine_is_left_as_it_was(database_url: str) -> None:
+    engine = create_async_engine(database_url, pool_size=2)
+    listeners = _listeners(engine)
+    before = await _settings(engine)
+    store = SqlRunStore(engine)
+    claim = await created(store)
+    await _as_the_user(engine)
+    await committed(store, change(claim, [visit("a", 2)]))
+    await _as_the_user(engine)
+    await store.close()
+    assert await _settings(engine) == before
+    assert _listeners(engine) == listeners
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await _as_the_user(engine)
+    await engine.dispose()
+
+
+def _listeners(engine: AsyncEngine) -> list[object]:
+    sync = engine.sync_engine
+    return [
+        list(getattr(each.dispatch, name))
+        for each in (sync, sync.pool)
+        for name in ("connect", "checkout")
+        if hasattr(each.dispatch, name)
+    ]
+
+
+async def _settings(engine: AsyncEngine) -> list[object]:
+    if engine.dialect.name != "sqlite":
+        return []
+    found: list[object] = []
+    for _ in range(2):
+        async with engine.connect() as first, engine.connect() as second:
+            for connection in (first, second):
+                raw = await connection.get_raw_connection()
+                found.append(raw.driver_connection._conn.isolation_level)  # type: ignore[union-attr]
+                pragmas = ("synchronous", "busy_timeout", "foreign_keys")
+                found += [(await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in pragmas]
+    return found
+
+
+async def _as_the_user(engine: AsyncEngine) -> None:
+    """The user's own transactions still begin, roll back and commit."""
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE IF NOT EXISTS mine (n integer)"))
+        await connection.execute(text("DELETE FROM mine"))
+        await connection.execute(text("INSERT INTO mine VALUES (1)"))
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO mine VALUES (2)"))
+        await connection.rollback()
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT n FROM mine"))).scalars().all() == [1]
+
+
+@pytest.mark.anyio
+async def test_a_users_database_in_memory_can_be_shared() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    store = SqlRunStore(engine)
+    claim = await created(store)
+    await _as_the_user(engine)
+    await committed(store, change(claim, [visit("a", 2)]))
+    await _as_the_user(engine)
+    await store.close()
+    assert len(await store.visits("run-1")) == 1
+    await store.close()
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+async def test_an_owned_engine_is_disposed_of(sqlite_url: str) -> None:
+    engine = create_async_engine(sqlite_url)
+    closed: list[object] = []
+    sa_event.listen(engine.sync_engine.pool, "close", lambda *given: closed.append(given))
+    store = SqlRunStore(engine, owns_engine=True)
+    await created(store)
+    assert not closed
+    await store.close()
+    assert closed
+
+
+@pytest.mark.anyio
+async def test_without_auto_migrate_the_schema_is_asked_for(database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        execute(database_url, "CREATE TABLE other (n integer)")
+    store = SqlRunStore(database_url, auto_migrate=False)
+    with pytest.raises(SchemaVersionError, match=r"upgrade_schema\(engine_or_url\)") as caught:
+        await created(store)
+    assert (caught.value.found, caught.value.known) == (0, 1)
+    await upgrade_schema(database_url)
+    await upgrade_schema(database_url)
+    await created(store)
+    await store.close()
+    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(1,)]
+
+
+@pytest.mark.anyio
+async def test_a_newer_schema_is_refused(database_url: str) -> None:
+    await upgrade_schema(database_url)
+    execute(database_url, "UPDATE core_workflow_schema SET version = 99")
+    store = SqlRunStore(database_url)
+    with pytest.raises(SchemaVersionError, match="upgrade spine-async"):
+        await store.load("x")
+    await store.close()
+    with pytest.raises(SchemaVersionError):
+        await upgrade_schema(database_url)
+
+
+_START = """
+import asyncio, sys
+from spine_async.storage import SqlRunStore
+from spine_async.testing.conformance.rows import created, new_run
+
+async def main():
+    stores = [SqlRunStore(sys.argv[1]) for _ in range(4)]
+    await asyncio.gather(*(created(store, new_run(f"{sys.argv[2]}-{n}")) for n, store in enumerate(stores)))
+    for store in stores:
+        await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_many_processes_may_make_the_schema_at_once(database_url: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-W", "error", "-c", _START, database_url]
+    started = [
+        subprocess.Popen([*command, str(n)], env=environment, stderr=subprocess.PIPE, text=True) for n in range(4)
+    ]
+    said = [each.communicate(timeout=60)[1] for each in started]
+    assert [each.returncode for each in started] == [0] * 4, "\n".join(said)
+    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(1,)]
+    assert execute(database_url, "SELECT count(*) FROM core_workflow_runs") == [(16,)]
+
+
+@pytest.mark.anyio
+async def test_a_step_costs_the_same_bytes_however_long_the_run(database_url: str) -> None:
+    store = SqlRunStore(database_url)
+    claim = await created(store)
+    sizes = []
+    seq = 2
+    for _ in range(2):
+        for _ in range(10):
+            visits = [visit(f"step_{n:05}", n, started_seq=n, output=f'"{"x" * 1022}"') for n in range(seq, seq + 100)]
+            claim = moved(claim, await committed(store, change(claim, visits)))
+            seq += 100
+        sizes.append(_bytes(database_url))
+    await store.close()
+    first, both = sizes
+    assert both / 2000 <= 1500
+    assert both - first <= first * 1.1
+
+
+def _bytes(url: str) -> int:
+    if url.startswith("sqlite"):
+        execute(url, "PRAGMA wal_checkpoint(TRUNCATE)")
+        return file_of(url).stat().st_size
+    return int(execute(url, "SELECT pg_total_relation_size('core_workflow_steps')")[0][0])
+
+
+def test_the_environment_names_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINE_DATABASE_URL", "mysql://somewhere/db")
+    with pytest.raises(StoreError, match="'mysql' is not supported; accepted are sqlite:///"):
+        open_store(WorkflowRunnerConfig(), None)
+    open_store(WorkflowRunnerConfig(database_url=f"sqlite:///{tmp_path}/x.db"), None)
+    open_store(WorkflowRunnerConfig(), create_async_engine("sqlite+aiosqlite://"))
+
+
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_stores_to_come_are_named(kind: Any) -> None:
+    with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use checkpoint_storage='database'"):
+        open_store(WorkflowRunnerConfig(checkpoint_storage=kind), None)
+
+
+def test_a_synchronous_engine_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="synchronous Engine; it must be an AsyncEngine"):
+        SqlRunStore(create_engine("sqlite://"))  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="of type int"):
+        SqlRunStore(3)  # type: ignore[arg-type]
+
+
+def test_a_missing_driver_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spine_async.storage.sql.address.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"spine-async\[postgres\]"):
+        SqlRunStore("postgresql://localhost/x")
+
+
+def test_importing_storage_imports_no_database_library() -> None:
+    use = "import spine_async.storage as s; s.MemoryRunStore; s.open_store"
+    code = f"import sys; {use}; print('sqlalchemy' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
