@@ -35,6 +35,7 @@ from spine_async._model.result import WorkflowResult
 from spine_async._model.status import RunStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
 from spine_async._model.workflow import Workflow
+from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 from spine_async.storage.null import NullRunStore
@@ -300,7 +301,7 @@ class WorkflowRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain: no new step starts, running ones get `drain_timeout`, what is left is stopped with reason `shutdown`."""
+        """Drain: no new step starts, running ones get `drain_timeout`, the rest is stopped with reason `shutdown`."""
         try:
             self._recovery.halt()
             await self._activity.drain()
@@ -377,6 +378,9 @@ class WorkflowRunner:
             dispatcher=dispatcher,
             draw=random.random,
             owner=new_owner(),
+            threads=WorkerThreads(
+                self.config.worker_threads, self.config.max_abandoned_threads, self.metrics.record_abandoned_thread
+            ),
             is_dry=self.config.dry_run,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -21,9 +21,27 @@ Task: TypeAlias = asyncio.Task
 CANCELLATION = asyncio.CancelledError
 
 
-def new_promise() -> asyncio.Future[None]:
+def new_promise() -> asyncio.Future[Any]:
     """A future of the running loop."""
     return asyncio.get_running_loop().create_future()
+
+
+def current_task() -> asyncio.Task[Any]:
+    """The task that asks."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("there is no running task")
+    return task
+
+
+def blocking_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    """The task that `loop` is executing right now; may be asked from another thread."""
+    return asyncio.current_task(loop)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The loop of the task that asks."""
+    return asyncio.get_running_loop()
 
 
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
@@ -31,7 +49,7 @@ def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[Va
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-async def attend_either(*promises: asyncio.Future[object]) -> None:
+async def attend_either(*promises: asyncio.Future[Any]) -> None:
     """Wait until one of the promises is done.
 
     Cancellation:
@@ -40,8 +58,12 @@ async def attend_either(*promises: asyncio.Future[object]) -> None:
     await asyncio.wait(promises, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def attend(*promises: asyncio.Future[object]) -> asyncio.CancelledError | None:
-    """Wait until one of the promises is done, whatever happens to the caller; a native cancellation that came meanwhile."""
+async def attend(*promises: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until one of the promises is done, whatever happens to the caller.
+
+    Returns:
+        A native cancellation that came meanwhile, to be passed on.
+    """
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not any(promise.done() for promise in promises):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 
+from spine_async._engine.background import Task, current_task
 from spine_async._engine.journal import Recorder
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -16,7 +17,11 @@ from spine_async._model.outcome import StepResult
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Step
+from spine_async._threads import WorkerThreads
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+
+if TYPE_CHECKING:
+    from spine_async._engine.scope import Visit
 
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
 
@@ -43,10 +48,11 @@ class Engine:
         executors: What brings each type of step to a result; the runner's extension points.
         middleware: The first one is outermost.
         draw: Gives a number from 0 to 1, for jitter.
-        threads: Bound on `def` handlers at work, made on first use because it belongs to an event loop.
+        threads: Where `def` handlers run.
         owner: Name of this runner as the owner of runs.
         is_draining: Whether the runner is being left; no further step begins then.
-        slots: Bound on lambdas and pipelines at work; likewise.
+        at_work: The visit that each task is at work on.
+        slots: Bound on lambdas and pipelines at work, made on first use because it belongs to an event loop.
     """
 
     config: WorkflowRunnerConfig
@@ -59,15 +65,11 @@ class Engine:
     dispatcher: Dispatcher | None
     draw: Callable[[], float]
     owner: str
+    threads: WorkerThreads
     is_dry: bool = False
     is_draining: bool = False
-    threads: anyio.CapacityLimiter | None = field(default=None)
+    at_work: dict[Task[Any], Visit] = field(default_factory=dict)
     slots: anyio.CapacityLimiter | None = field(default=None)
-
-    def thread_limiter(self) -> anyio.CapacityLimiter:
-        if self.threads is None:
-            self.threads = anyio.CapacityLimiter(self.config.worker_threads)
-        return self.threads
 
     def slot(self, step: Step) -> AbstractAsyncContextManager[object]:
         """A place among the steps at work. Maps and waits hold none, so that nesting maps cannot deadlock."""
@@ -80,7 +82,18 @@ class Engine:
 
     def forget_loop(self) -> None:
         """Drop what belongs to the event loop, so that the runner works on another one afterwards."""
-        self.threads = self.slots = None
+        self.threads.forget_loop()
+        self.slots = None
+
+    @contextmanager
+    def working_on(self, visit: Visit) -> Iterator[None]:
+        """The current task is at work on this visit."""
+        task = current_task()
+        self.at_work[task] = visit
+        try:
+            yield
+        finally:
+            del self.at_work[task]
 
     def timeout(self, step: Step) -> float | None:
         """Seconds that one attempt of the step may take, or None."""

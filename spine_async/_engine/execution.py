@@ -47,7 +47,7 @@ def _enter(engine: Engine, scope: Scope, step: Step) -> Visit:
 
 
 async def _run_visit(engine: Engine, visit: Visit) -> ScopeEnd | None:
-    with engine.observer.step(visit.run.run_id, visit.path, visit.step) as span:
+    with engine.working_on(visit), engine.observer.step(visit.run.run_id, visit.path, visit.step) as span:
         accepted = await perform(engine, visit)
         if visit.run.ledger.end is not None:
             raise LeftBehind

@@ -100,6 +100,8 @@ async def _brought_to_end(engine: Engine, scope: Scope) -> RunEnd:
         end = ScopeEnd(RunStatus.STOPPED, reason=stop.reason)
     except Draining:
         end = ScopeEnd(RunStatus.STOPPED, reason=CancelReason.SHUTDOWN.value)
+    if run.ledger.end is not None:
+        return run.ledger.end
     return await _recorded(engine, scope, end or _interrupted(engine, scope))
 
 

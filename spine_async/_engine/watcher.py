@@ -13,6 +13,7 @@ import anyio
 
 from spine_async._engine.engine import Engine
 from spine_async._engine.interruption import CancelReason
+from spine_async._engine.loop_watchdog import LoopWatchdog
 from spine_async._engine.scope import Run
 from spine_async._engine.signals import CommitFailed
 from spine_async._engine.stuck import find_stuck
@@ -38,18 +39,25 @@ class Watcher:
     def __init__(self, engine: Engine, runs: Mapping[str, Run]) -> None:
         self._engine = engine
         self._runs = runs
+        self._watchdog = LoopWatchdog(engine)
         self._renewed_mono = engine.clock.monotonic()
 
     async def watch(self) -> None:
         """Look, as long as there are runs."""
-        while self._runs:
-            await anyio.sleep(LOOK_EVERY)
-            now = self._engine.clock.monotonic()
-            self._find_stuck(now)
-            await self._announce(now)
-            if now - self._renewed_mono >= self._engine.config.lease_ttl / _RENEWALS_PER_LEASE:
-                self._renewed_mono = now
-                await self._renew()
+        try:
+            while self._runs:
+                await anyio.sleep(LOOK_EVERY)
+                self._watchdog.beat()
+                await self._look(self._engine.clock.monotonic())
+        finally:
+            self._watchdog.stop()
+
+    async def _look(self, now: float) -> None:
+        self._find_stuck(now)
+        await self._announce(now)
+        if now - self._renewed_mono >= self._engine.config.lease_ttl / _RENEWALS_PER_LEASE:
+            self._renewed_mono = now
+            await self._renew()
 
     def _find_stuck(self, now: float) -> None:
         for run in self._at_work():

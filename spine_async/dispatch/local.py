@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import anyio
-from anyio import to_thread
-
 from spine_async._model.colour import is_async_callable
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.outcome import StepResult
+from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError
 
 PipelineFunction = TypeVar("PipelineFunction", bound=Callable[..., Any])
@@ -24,6 +22,7 @@ class LocalDispatcher:
 
     Args:
         worker_threads: Threads for `def` pipelines.
+        max_abandoned_threads: Threads left behind by timeouts, beyond which `def` pipelines are refused.
 
     Example:
         >>> dispatcher = LocalDispatcher()
@@ -34,10 +33,9 @@ class LocalDispatcher:
         ('prices.load',)
     """
 
-    def __init__(self, worker_threads: int = 40) -> None:
+    def __init__(self, worker_threads: int = 40, max_abandoned_threads: int = 20) -> None:
         self._pipelines: dict[str, tuple[Callable[..., Any], bool]] = {}
-        self._worker_threads = worker_threads
-        self._threads: anyio.CapacityLimiter | None = None
+        self._threads = WorkerThreads(worker_threads, max_abandoned_threads)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,12 +78,5 @@ class LocalDispatcher:
         if is_async:
             returned = await function(dict(params))
         else:
-            returned = await to_thread.run_sync(
-                function, dict(params), abandon_on_cancel=True, limiter=self._thread_limiter()
-            )
+            returned = await self._threads.call(pipeline, function, dict(params))
         return returned
-
-    def _thread_limiter(self) -> anyio.CapacityLimiter:
-        if self._threads is None:
-            self._threads = anyio.CapacityLimiter(self._worker_threads)
-        return self._threads

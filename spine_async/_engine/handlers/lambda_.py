@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
-
 from spine_async._engine.acceptance import as_result
 from spine_async._engine.engine import Engine
 from spine_async._model.context import WorkflowContext
@@ -21,5 +19,4 @@ async def run_lambda(engine: Engine, step: LambdaStep, context: WorkflowContext)
     config = dict(step.config)
     if step.is_async:
         return as_result(await step.handler(context, config))  # type: ignore[misc]
-    limiter = engine.thread_limiter()
-    return as_result(await to_thread.run_sync(step.handler, context, config, abandon_on_cancel=True, limiter=limiter))
+    return as_result(await engine.threads.call(step.name, step.handler, context, config))
