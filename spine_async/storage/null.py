@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
 from spine_async.ports import CommitOutcome
 
 
@@ -14,8 +24,16 @@ class NullRunStore:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
         return None
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        return [Renewal(is_held=True) for _ in claims]
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        return False
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return [CommitOutcome.COMMITTED] * len(changes)

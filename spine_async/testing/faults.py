@@ -9,12 +9,24 @@ from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
 
 ResultT = TypeVar("ResultT")
-Method: TypeAlias = Literal["create", "claim", "commit", "load", "visits", "runs", "events", "delete", "close"]
+Method: TypeAlias = Literal[
+    "create", "claim", "renew", "request_stop", "commit", "load", "visits", "runs", "events", "delete", "close"
+]
 Moment: TypeAlias = Literal["before", "after"]
 
 
@@ -86,8 +98,18 @@ class FaultInjectingStore:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._call("create", lambda: self._store.create(runs))
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
-        return await self._call("claim", lambda: self._store.claim(run_id, owner, event))
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        return await self._call(
+            "claim", lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        )
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        return await self._call("renew", lambda: self._store.renew(claims, ttl))
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        return await self._call("request_stop", lambda: self._store.request_stop(run_id, reason))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return await self._call("commit", lambda: self._store.commit(changes))

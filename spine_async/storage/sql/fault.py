@@ -23,6 +23,7 @@ _SQLITE_HINTS = {
     sqlite3.SQLITE_IOERR: "check the disk",
 }
 _SQLITE_BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
 @contextmanager
@@ -35,6 +36,13 @@ def sqlite_faults(name: str) -> Iterator[None]:
         if isinstance(cause, ValueError) and not _is_closed_connection(cause):
             raise
         raise _sqlite_error(cause, name) from cause
+
+
+def is_passing_on_sqlite(exc: Exception) -> bool:
+    """Whether another try may go better: the file was locked, or somebody had closed the connection."""
+    if isinstance(exc, ValueError):
+        return _is_closed_connection(exc)
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in _SQLITE_PASSING
 
 
 def origin(exc: Exception) -> Exception:

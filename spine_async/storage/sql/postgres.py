@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,17 +11,19 @@ import asyncpg
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange
+from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
-from spine_async.storage.expansion import started_event
+from spine_async.storage.sql import postgres_leases as leases
 from spine_async.storage.sql import postgres_statements as statements
 from spine_async.storage.sql.address import shown
+from spine_async.storage.sql.claiming import ClaimRequest, new_mark
 from spine_async.storage.sql.compiled import CompiledQueries
 from spine_async.storage.sql.connection import DriverHabits, Job, Lender, ResultT
+from spine_async.storage.sql.insistence import insist
 from spine_async.storage.sql.migrations import is_current, statements_from
-from spine_async.storage.sql.postgres_fault import postgres_faults
+from spine_async.storage.sql.postgres_fault import is_passing_on_postgres, postgres_faults
 from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row, event_values, new_run_values, same_moment, storable, visit_values
+from spine_async.storage.sql.rows import Row, event_values, makes_progress, same_moment, storable, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -61,27 +62,22 @@ class PostgresDatabase:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        first = {run.run_id: run for run in reversed(runs)}  # an id given twice is taken the second time
-        values = [(*new_run_values(run, same_moment), _started(run)) for run in first.values()]
-        made = await self._write(lambda driver: driver.fetch(statements.CREATE, *_columns(values)))
-        keys: dict[str, int] = {record["run_id"]: record["id"] for record in made}
-        return [_claim(run, keys.pop(run.run_id, None)) for run in runs]
+        mark = new_mark()
+        return await self._insist(lambda driver, is_unsure: leases.create(driver, runs, mark, is_unsure=is_unsure))
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
-        at = event.timestamp if event is not None else datetime.now(UTC)
-        told = (None,) * 4
-        if event is not None:
-            told = (str(event.event_type), event.step_name, event.path, event.metadata)  # type: ignore[assignment]
-        taken = await self._write(lambda driver: driver.fetchrow(statements.CLAIM, run_id, owner, at, *told))
-        return Claim(run_id, taken["id"], taken["epoch"], taken["next_seq"]) if taken is not None else None
+    async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
+        return await self._insist(lambda driver, _: leases.claim(driver, asked))
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        return await self._insist(lambda driver, _: leases.renew(driver, claims, ttl))
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        return await self._insist(lambda driver, _: leases.request_stop(driver, run_id, reason))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        text, arguments = _commit_call(changes)
-        written = await self._write(lambda driver: driver.fetch(text, *arguments))
-        keys = {record["id"] for record in written}
-        return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
+        return await self._insist(lambda driver, is_unsure: _commit(driver, changes, is_unsure=is_unsure))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
@@ -89,6 +85,13 @@ class PostgresDatabase:
     async def close(self) -> None:
         with self._faults():
             await self._lender.close()
+
+    async def _insist(self, job: Callable[[Driver, bool], Awaitable[ResultT]]) -> ResultT:
+        """Write, and once more while what goes wrong passes; the job is told whether it may have been done already."""
+        with self._faults():
+            return await insist(
+                lambda is_unsure: self._lender.write(lambda driver: job(driver, is_unsure)), is_passing_on_postgres
+            )
 
     async def _write(self, job: Job[Driver, ResultT]) -> ResultT:
         with self._faults():
@@ -100,6 +103,16 @@ class PostgresDatabase:
 
     def _faults(self) -> AbstractContextManager[None]:
         return postgres_faults(shown(self._engine.url))
+
+
+async def _commit(driver: Driver, changes: Sequence[RunChange], *, is_unsure: bool) -> list[CommitOutcome]:
+    text, arguments = _commit_call(changes)
+    keys = {record["id"] for record in await driver.fetch(text, *arguments)}
+    refused = [each for each in changes if each.key not in keys]
+    if refused and is_unsure:
+        marks = _columns((each.key, each.epoch, each.commit_id) for each in refused)
+        keys.update(record["id"] for record in await driver.fetch(statements.WRITTEN_BEFORE, *marks))
+    return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
 
 
 def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
@@ -117,24 +130,17 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
 
 
 def _change_values(change: RunChange) -> tuple[object, ...]:
-    fence = (change.key, change.epoch, change.expected_seq, change.next_seq, change.commit_id)
+    fence = (change.key, change.epoch, change.expected_seq, change.next_seq)
+    mark = (change.commit_id, makes_progress(change))
     end = change.end
     if end is None:
-        return (*fence, change.status.value, change.at, None, None, None, None, None)
+        return (*fence, *mark, change.status.value, change.at, None, None, None, None, None)
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
-    return (*fence, end.status.value, change.at, end.at, *told)
+    return (*fence, *mark, end.status.value, change.at, end.at, *told)
 
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[object]:
     return list(zip(*rows, strict=True))
-
-
-def _started(run: NewRun) -> str | None:
-    return started_event(run).metadata if run.emits else None
-
-
-def _claim(run: NewRun, key: int | None) -> Claim | None:
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None
 
 
 async def _version(driver: Driver) -> int:

@@ -23,6 +23,21 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
 )
 # The last is what the driver may say, in place of a lost connection, to who uses it in the moment it breaks.
 _CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+_PASSING = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.TransactionRollbackError,  # serialization failures and deadlocks
+    asyncpg.OperatorInterventionError,  # the server shuts down, starts up or ends the connection
+    asyncpg.ReadOnlySQLTransactionError,  # the primary has become a standby; where it went is found by connecting anew
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+_LASTING = (
+    ValueError,  # the driver refuses what it was called with
+    asyncpg.QueryCanceledError,  # a limit that somebody set, and it would be hit again
+    asyncpg.DatabaseDroppedError,
+)
 _REACHABLE = "check that the server runs and that host and port are right"
 
 
@@ -34,6 +49,11 @@ def postgres_faults(name: str) -> Iterator[None]:
     except (asyncpg.PostgresError, *_CLIENT_ERRORS, SQLAlchemyError, OSError) as exc:
         cause = origin(exc)
         raise _error(cause, name) from cause
+
+
+def is_passing_on_postgres(exc: Exception) -> bool:
+    """Whether another try on a new connection may go better."""
+    return isinstance(exc, _PASSING) and not isinstance(exc, _LASTING)
 
 
 def _error(exc: Exception, name: str) -> StoreError:

@@ -15,6 +15,7 @@ from functools import cache
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
+from spine_async.storage.sql.claiming import HOLDING_COLUMNS
 from spine_async.storage.sql.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
 from spine_async.storage.sql.schema import event_log, runs, steps
 
@@ -28,7 +29,8 @@ _TYPES = (  # the first that fits: a BigInteger is an Integer too
 
 _CHANGE = (
     *(("id", "bigint"), ("epoch", "integer"), ("expected_seq", "integer"), ("next_seq", "integer")),
-    *(("commit_id", "text"), ("status", "text"), ("at", "timestamptz"), ("completed_at", "timestamptz")),
+    *(("commit_id", "text"), ("makes_progress", "boolean"), ("status", "text"), ("at", "timestamptz")),
+    ("completed_at", "timestamptz"),
     *(("error_step", "text"), ("error", "text"), ("error_category", "text"), ("stop_reason", "text")),
 )
 
@@ -98,36 +100,71 @@ def _fenced_insert(table: Table, names: Sequence[str], rows: str) -> str:
 
 _FENCE = (
     "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
-    "commit_id = c.commit_id, claims_since_progress = 0, completed_at = c.completed_at, error_step = c.error_step, "
-    "error = c.error, error_category = c.error_category, stop_reason = c.stop_reason, "
+    "commit_id = c.commit_id, "
+    "claims_since_progress = CASE WHEN c.makes_progress THEN 0 ELSE r.claims_since_progress END, "
+    "completed_at = c.completed_at, error_step = c.error_step, error = c.error, "
+    "error_category = c.error_category, stop_reason = c.stop_reason, "
     "owner = CASE WHEN c.completed_at IS NULL THEN r.owner END, "
     "lease_until = CASE WHEN c.completed_at IS NULL THEN r.lease_until END "
     "FROM change c WHERE r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.expected_seq "
     "AND r.status IN ('running', 'waiting') RETURNING r.id"
 )
 
+WRITTEN_BEFORE = (
+    "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::text[]) AS c(id, epoch, mark) "
+    "ON r.id = c.id AND r.epoch = c.epoch AND r.commit_id = c.mark"
+)
+"""Arguments: keys, epochs and commit ids of changes. Returns the keys of those that were the last of their runs."""
+
 _NEW = _typed(runs, NEW_RUN_COLUMNS)
 
 CREATE = (
-    f"WITH new AS (SELECT * FROM {_unnest([*_NEW, ('started', 'text')], 1, 'n')}), "
-    f"made AS (INSERT INTO core_workflow_runs ({_names(_NEW)}) SELECT {_names(_NEW)} FROM new "
+    f"WITH new AS (SELECT * FROM {_unnest([*_NEW, ('ttl', 'double precision'), ('started', 'text')], 1, 'n')}), "
+    f"made AS (INSERT INTO core_workflow_runs ({_names(_NEW)}, lease_until) "
+    f"SELECT {_names(_NEW)}, clock_timestamp() + make_interval(secs => ttl) FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
     "SELECT made.id, 1, new.created_at, 'workflow_started', new.started "
     "FROM made JOIN new ON new.run_id = made.run_id WHERE new.started IS NOT NULL) "
     "SELECT id, run_id FROM made"
 )
-"""Arguments: the arrays of `NEW_RUN_COLUMNS`, then that of the first events' metadata. Returns what was new."""
+"""Arguments: arrays of `NEW_RUN_COLUMNS`, lease times and the first events' metadata. Returns what was new."""
+
+MADE_BEFORE = "SELECT id, run_id FROM core_workflow_runs WHERE run_id = ANY($1::text[]) AND commit_id = $2"
+
+_IS_LEASED = "COALESCE(lease_until > clock_timestamp(), false)"
+
+HOLDING = f"SELECT {', '.join(HOLDING_COLUMNS)}, {_IS_LEASED}, lease_until FROM core_workflow_runs WHERE run_id = $1"
 
 CLAIM = (
     "WITH claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
-    "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, "
-    "claims_since_progress = claims_since_progress + 1, stop_requested = false, completed_at = NULL, "
-    "error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
-    "WHERE run_id = $1 AND status <> 'completed' RETURNING id, epoch, next_seq), "
+    "lease_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
+    "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
+    "CASE WHEN status IN ('running', 'waiting') THEN claims_since_progress + 1 ELSE 1 END, stop_requested = NULL, "
+    "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
+    f"WHERE run_id = $1 AND epoch = $10 AND status <> 'completed' AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
+    "OR epoch = $11) RETURNING id, epoch, next_seq), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, step_name, path, metadata) '
     "SELECT id, next_seq - 1, $3, $4::text, $5::text, $6::text, $7::text FROM claimed WHERE $4::text IS NOT NULL) "
     "SELECT id, epoch, next_seq FROM claimed"
+)
+"""Arguments: run, owner, moment, the event's four or NULLs, ttl, mark, the epoch that was seen, and `over_epoch`.
+
+With the seen epoch a try that was given up can no longer claim once a later one has.
+"""
+
+RENEW = (
+    # In the order of their keys, as commits lock them too.
+    "WITH held AS (SELECT r.id, r.epoch FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[]) "
+    "AS c(id, epoch) ON r.id = c.id AND r.epoch = c.epoch WHERE r.status IN ('running', 'waiting') "
+    "ORDER BY r.id FOR NO KEY UPDATE OF r) "
+    "UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3) "
+    "FROM held WHERE r.id = held.id RETURNING r.id, r.epoch, r.stop_requested"
+)
+
+REQUEST_STOP = (
+    "UPDATE core_workflow_runs SET stop_requested = $2 WHERE run_id = $1 AND status IN ('running', 'waiting') "
+    "RETURNING id"
 )
 
 DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"

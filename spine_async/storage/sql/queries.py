@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from sqlalchemy import ClauseElement, Integer, Text, bindparam, select, tuple_
+from sqlalchemy import ClauseElement, Integer, Text, bindparam, not_, select, tuple_
 
 from spine_async._model.record import RunFilter
+from spine_async.storage.sql.lease import IS_LEASED
 from spine_async.storage.sql.rows import EVENT_COLUMNS, RUN_COLUMNS, VISIT_COLUMNS, columns_of
-from spine_async.storage.sql.schema import event_log, runs, steps
+from spine_async.storage.sql.schema import UNDER_WAY, event_log, runs, steps
 
 Query: TypeAlias = ClauseElement
 
@@ -21,7 +22,9 @@ _run_id = bindparam("run_id", type_=Text())
 _run_key = bindparam("key", type_=Integer())
 _key_of_run = select(runs.c.id).where(runs.c.run_id == _run_id).scalar_subquery()
 
-LOAD: Query = select(*columns_of(runs, RUN_COLUMNS)).where(runs.c.run_id == _run_id)
+_RUN = (*columns_of(runs, RUN_COLUMNS), IS_LEASED)
+
+LOAD: Query = select(*_RUN).where(runs.c.run_id == _run_id)
 
 VISITS: Query = (
     select(*columns_of(steps, VISIT_COLUMNS))
@@ -59,11 +62,15 @@ EVENT_VISITS: Query = (
 
 def list_runs(chosen: RunFilter) -> Query:
     """The runs that fit the filter, the newest first."""
-    query = select(*columns_of(runs, RUN_COLUMNS)).order_by(runs.c.created_at.desc(), runs.c.id.desc())
+    query = select(*_RUN).order_by(runs.c.created_at.desc(), runs.c.id.desc())
     if chosen.workflow_name is not None:
         query = query.where(runs.c.workflow_name == chosen.workflow_name)
     if chosen.status is not None:
         query = query.where(runs.c.status == chosen.status.value)
+    if chosen.is_under_way:
+        query = query.where(UNDER_WAY)
+    if chosen.is_leased is not None:
+        query = query.where(IS_LEASED if chosen.is_leased else not_(IS_LEASED))
     if chosen.before is not None:
         mark = runs.alias("mark")
         age = select(mark.c.created_at, mark.c.id).where(mark.c.run_id == chosen.before)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 
-from spine_async._model.record import EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.record import EventRow, NewRun, RunChange, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.schema import event_log, runs, steps
@@ -23,14 +23,14 @@ RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("error_step", "error", "error_category", "stop_reason", "created_at", "started_at", "updated_at", "completed_at"),
-    "metadata",
+    *("metadata", "claims_since_progress"),
 )
-"""Columns of a `StoredRun`, in the order of its fields."""
+"""Columns of a stored run; `is_leased`, which the database works out, follows them."""
 
 NEW_RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
-    *("claims_since_progress", "stop_requested", "created_at", "started_at", "updated_at", "metadata"),
+    *("claims_since_progress", "created_at", "started_at", "updated_at", "metadata", "commit_id"),
 )
 
 
@@ -89,8 +89,8 @@ def event_values(key: int, event: EventRow, moment: ToMoment) -> tuple[object, .
     )
 
 
-def new_run_values(run: NewRun, moment: ToMoment) -> tuple[object, ...]:
-    """Values of a run about to be created, in the order of `NEW_RUN_COLUMNS`."""
+def new_run_values(run: NewRun, moment: ToMoment, mark: str) -> tuple[object, ...]:
+    """Values of a run about to be created, in the order of `NEW_RUN_COLUMNS`; `mark` is its first `commit_id`."""
     at = moment(run.created_at)
     return (
         run.run_id,
@@ -108,13 +108,18 @@ def new_run_values(run: NewRun, moment: ToMoment) -> tuple[object, ...]:
         1,
         run.owner,
         2 if run.emits else 1,
-        1,
-        False,
+        0,
         at,
         at,
         at,
         run.metadata,
+        mark,
     )
+
+
+def makes_progress(change: RunChange) -> bool:
+    """Whether the run is further than before; events and what a resume overrides are written before any step ends."""
+    return any(visit.status is not StepStatus.OVERRIDE for visit in change.visits)
 
 
 def storable(text: str | None) -> str | None:
@@ -128,17 +133,18 @@ def storable(text: str | None) -> str | None:
 
 
 def read_run(row: Row) -> StoredRun:
-    """The run in a row of `RUN_COLUMNS`.
+    """The run in a row of `RUN_COLUMNS` and `is_leased`.
 
     Raises:
         CorruptRecordError: A value is not what its column should hold.
     """
-    cells = _Cells(runs, str(row[0]), row, RUN_COLUMNS)
+    cells = _Cells(runs, str(row[0]), row, (*RUN_COLUMNS, "is_leased"))
     for column in ("created_at", "started_at", "updated_at"):
         cells.parse(column, _moment)
     if cells.values["completed_at"] is not None:
         cells.parse("completed_at", _moment)
     cells.parse("status", RunStatus)
+    cells.parse("is_leased", bool)
     return StoredRun(**cells.values)  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
@@ -31,8 +32,12 @@ metadata = MetaData()
 _Moment = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: ISO 8601, UTC, microseconds, Z
 _Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is SQLite's own row id
 _Float = Float(53)
+_Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: seconds since the boot in `lease_boot`
 # Paths are compared by their bytes, so that a prefix is a range of the index under every collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
+
+UNDER_WAY = text("status IN ('running', 'waiting')")
+"""The runs that somebody executes or should; in the very words of the index, by which SQLite knows it."""
 
 schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
 
@@ -44,17 +49,17 @@ runs = Table(
     Column("started_at", _Moment, nullable=False),
     Column("updated_at", _Moment, nullable=False),
     Column("completed_at", _Moment),
-    Column("lease_until", _Moment),
+    Column("lease_until", _Lease),
     Column("epoch", Integer, nullable=False),
     Column("next_seq", Integer, nullable=False),
     Column("claims_since_progress", Integer, nullable=False),
     Column("total_steps", Integer, nullable=False),
     Column("workflow_version", Integer, nullable=False),
-    Column("stop_requested", Boolean, nullable=False),
     Column("run_id", _Path, nullable=False, unique=True),
     Column("workflow_name", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("owner", Text),
+    Column("lease_boot", Text),
     Column("commit_id", Text),
     Column("fingerprint", Text, nullable=False),
     Column("params_hash", Text, nullable=False),
@@ -68,7 +73,11 @@ runs = Table(
     Column("error", Text),
     Column("error_category", Text),
     Column("stop_reason", Text),
+    Column("stop_requested", Text),
     Index("core_workflow_runs_age", "created_at", "id"),
+    # Small however many runs have ended: looking for runs without an owner must not read them all.
+    Index("core_workflow_runs_under_way", "created_at", "id", postgresql_where=UNDER_WAY, sqlite_where=UNDER_WAY),
+    sqlite_autoincrement=True,  # the key of a deleted run is never another's, whose commits the fence would let pass
     postgresql_with={"fillfactor": 70},  # room on the page: every commit updates its run's row in place
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -15,16 +14,20 @@ import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange
+from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import sqlite_jobs as jobs
+from spine_async.storage.sql import sqlite_leases as leases
 from spine_async.storage.sql.address import shown, sqlite_file
+from spine_async.storage.sql.boot_clock import boot_time
+from spine_async.storage.sql.claiming import ClaimRequest, new_mark
 from spine_async.storage.sql.compiled import CompiledQueries
 from spine_async.storage.sql.connection import DriverHabits, Lender
-from spine_async.storage.sql.fault import sqlite_faults
+from spine_async.storage.sql.fault import is_passing_on_sqlite, sqlite_faults
+from spine_async.storage.sql.insistence import insist
 from spine_async.storage.sql.migrations import is_current, statements_from
 from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row, iso_moment
+from spine_async.storage.sql.rows import Row
 
 ResultT = TypeVar("ResultT")
 
@@ -60,18 +63,31 @@ class SqliteDatabase:
         await self._write(partial(_upgrade, engine=self._engine))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
-        text, bound = self._compiled.bind(query, values)
-        return await self._read(partial(jobs.fetch, sql=text, values=bound))
+        def job(connection: sqlite3.Connection) -> list[Row]:
+            now = boot_time()
+            text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
+            return jobs.fetch(connection, text, bound)
+
+        return await self._read(job)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return await self._write(partial(jobs.create, runs=runs))
+        job = partial(leases.create, runs=runs, mark=new_mark())
+        return await self._insist(lambda is_unsure: job)
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
-        at = iso_moment(event.timestamp if event is not None else datetime.now(UTC))
-        return await self._write(partial(jobs.claim, run_id=run_id, owner=owner, event=event, at=at))
+    async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
+        job = partial(leases.claim, asked=asked)
+        return await self._insist(lambda is_unsure: job)
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        job = partial(leases.renew, claims=claims, ttl=ttl)
+        return await self._insist(lambda is_unsure: job)
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        job = partial(leases.request_stop, run_id=run_id, reason=reason)
+        return await self._insist(lambda is_unsure: job)
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write(partial(jobs.commit, changes=changes))
+        return await self._insist(lambda is_unsure: partial(jobs.commit, changes=changes, is_unsure=is_unsure))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(partial(jobs.delete, run_id=run_id))
@@ -80,9 +96,17 @@ class SqliteDatabase:
         with self._faults():
             await self._lender.close()
 
+    async def _insist(self, work: Callable[[bool], Callable[[sqlite3.Connection], ResultT]]) -> ResultT:
+        """Write, and once more while what goes wrong passes; `work` is told whether it may have been done already."""
+        with self._faults():
+            return await insist(lambda is_unsure: self._written(work(is_unsure)), is_passing_on_sqlite)
+
     async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         with self._faults():
-            return await self._lender.write(lambda driver: _hop(driver, partial(jobs.in_transaction, work=work)))
+            return await self._written(work)
+
+    async def _written(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        return await self._lender.write(lambda driver: _hop(driver, partial(jobs.in_transaction, work=work)))
 
     async def _read(self, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         with self._faults():

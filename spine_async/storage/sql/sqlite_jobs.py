@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange
+from spine_async._model.record import RunChange
 from spine_async.ports import CommitOutcome
-from spine_async.storage.expansion import started_event
 from spine_async.storage.sql.rows import (
     EVENT_COLUMNS,
-    NEW_RUN_COLUMNS,
     VISIT_COLUMNS,
     Row,
     event_values,
     iso_moment,
-    new_run_values,
+    makes_progress,
     storable,
     visit_values,
 )
@@ -34,31 +32,26 @@ Pragmas = dict[str, object]
 BUSY_SECONDS = 30.0
 
 
-def _insert(table: str, columns: Sequence[str]) -> str:
+def insertion(table: str, columns: Sequence[str]) -> str:
+    """The statement that inserts one row."""
     names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
     return f"INSERT INTO {table} ({names}) VALUES ({marks})"
 
 
-_INSERT_RUN = f"{_insert('core_workflow_runs', NEW_RUN_COLUMNS)} ON CONFLICT (run_id) DO NOTHING RETURNING id"
-_INSERT_VISIT = _insert("core_workflow_steps", VISIT_COLUMNS)
-_INSERT_EVENT = _insert("core_workflow_event_log", EVENT_COLUMNS)
+INSERT_EVENT = insertion("core_workflow_event_log", EVENT_COLUMNS)
+_INSERT_VISIT = insertion("core_workflow_steps", VISIT_COLUMNS)
 
-_CLAIM = (
-    "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, status = 'running', next_seq = next_seq + ?, "
-    "updated_at = ?, claims_since_progress = claims_since_progress + 1, stop_requested = 0, completed_at = NULL, "
-    "error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
-    "WHERE run_id = ? AND status <> 'completed' RETURNING id, epoch, next_seq"
-)
 _IN_FORCE = "WHERE id = ? AND epoch = ? AND next_seq = ? AND status IN ('running', 'waiting')"
-_ADVANCE = (
-    "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, claims_since_progress = 0, status = ? "
-    f"{_IN_FORCE}"
+_MOVED = (
+    "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
+    "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END, status = ?"
 )
+_ADVANCE = f"{_MOVED} {_IN_FORCE}"
 _END = (
-    "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, claims_since_progress = 0, status = ?, "
-    "completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, owner = NULL, "
-    f"lease_until = NULL {_IN_FORCE}"
+    f"{_MOVED}, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, owner = NULL, "
+    f"lease_until = NULL, lease_boot = NULL {_IN_FORCE}"
 )
+_WRITTEN_BEFORE = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
 # Children are removed by name: cascading needs a setting that belongs to whoever owns the connection.
 _DELETIONS = tuple(
     f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
@@ -114,25 +107,14 @@ def restore(connection: sqlite3.Connection, before: Pragmas) -> None:
         connection.execute(f"PRAGMA {name} = {value}")
 
 
-def create(connection: sqlite3.Connection, runs: Iterable[NewRun]) -> list[Claim | None]:
-    """Store new runs; None for each whose id is taken."""
-    return [_create(connection, run) for run in runs]
+def commit(connection: sqlite3.Connection, changes: Sequence[RunChange], *, is_unsure: bool) -> list[CommitOutcome]:
+    """Write each change whose run is still at the change's epoch and number.
 
-
-def claim(connection: sqlite3.Connection, run_id: str, owner: str, event: EventRow | None, at: str) -> Claim | None:
-    """Take the run over, unless it has completed."""
-    taken = fetch(connection, _CLAIM, (owner, event is not None, at, run_id))
-    if not taken:
-        return None
-    key, epoch, next_seq = (int(str(value)) for value in taken[0])
-    if event is not None:
-        values = event_values(key, event, iso_moment)
-        connection.execute(_INSERT_EVENT, (values[0], next_seq - 1, *values[2:]))
-    return Claim(run_id, key, epoch, next_seq)
-
-
-def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-    """Write each change whose run is still at the change's epoch and number."""
+    Args:
+        connection: Within a write transaction.
+        changes: The changes.
+        is_unsure: Whether an earlier try of the same changes may have been written; a refused one is looked for then.
+    """
     held = [_advance(connection, change) for change in changes]
     kept = [change for change, is_held in zip(changes, held, strict=True) if is_held]
     visits = [visit_values(change.key, visit, iso_moment) for change in kept for visit in change.visits]
@@ -140,8 +122,12 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
     if visits:
         connection.executemany(_INSERT_VISIT, visits)
     if events:
-        connection.executemany(_INSERT_EVENT, events)
-    return [CommitOutcome.COMMITTED if is_held else CommitOutcome.FENCED for is_held in held]
+        connection.executemany(INSERT_EVENT, events)
+    written = [
+        is_held or (is_unsure and _is_written(connection, change))
+        for change, is_held in zip(changes, held, strict=True)
+    ]
+    return [CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED for is_written in written]
 
 
 def delete(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -151,26 +137,20 @@ def delete(connection: sqlite3.Connection, run_id: str) -> bool:
     return connection.execute("DELETE FROM core_workflow_runs WHERE run_id = ?", (run_id,)).rowcount == 1
 
 
-def _create(connection: sqlite3.Connection, run: NewRun) -> Claim | None:
-    made = fetch(connection, _INSERT_RUN, new_run_values(run, iso_moment))
-    if not made:
-        return None
-    key = int(str(made[0][0]))
-    if run.emits:
-        connection.execute(_INSERT_EVENT, event_values(key, started_event(run), iso_moment))
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
-
-
 def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     """The fence: whether the run was still ours, and is now one change further."""
     at, end = iso_moment(change.at), change.end
     fence = (change.key, change.epoch, change.expected_seq)
-    moved = (change.next_seq, at, change.commit_id)
+    moved = (change.next_seq, at, change.commit_id, makes_progress(change))
     if end is None:
         return connection.execute(_ADVANCE, (*moved, change.status.value, *fence)).rowcount == 1
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
     values = (*moved, end.status.value, iso_moment(end.at), *told, *fence)
     return connection.execute(_END, values).rowcount == 1
+
+
+def _is_written(connection: sqlite3.Connection, change: RunChange) -> bool:
+    return bool(fetch(connection, _WRITTEN_BEFORE, (change.key, change.epoch, change.commit_id)))
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

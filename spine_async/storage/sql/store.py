@@ -8,10 +8,21 @@ from typing import Self
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunFilter, StoredRun, VisitRow
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import queries
 from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
+from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.history import read_events
 from spine_async.storage.sql.rows import read_run, read_visit
 
@@ -51,9 +62,23 @@ class SqlRunStore:
         database = await self._access.for_writing()
         return await database.create(runs)
 
-    async def claim(self, run_id: str, owner: str, event: EventRow | None) -> Claim | None:
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        if await self._access.for_reading() is None:
+            return None
         database = await self._access.for_writing()
-        return await database.claim(run_id, owner, event)
+        return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch))
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        database = await self._access.for_writing()
+        return await database.renew(claims, ttl) if claims else []
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        if await self._access.for_reading() is None:
+            return False
+        database = await self._access.for_writing()
+        return await database.request_stop(run_id, reason)
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         database = await self._access.for_writing()

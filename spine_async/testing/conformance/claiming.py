@@ -5,7 +5,7 @@ from __future__ import annotations
 from spine_async._model.record import EventRow, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
-from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, visit
+from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, taken_over, visit
 
 _RESUMED = EventRow("workflow_resumed", None, moment(90), '{"epoch":2}')
 _FAILED = RunEnd(RunStatus.FAILED, moment(50), "fetch", "ValueError: no", "INTERNAL", None)
@@ -18,72 +18,68 @@ class ClaimContract:
 
     async def test_a_claim_has_the_next_epoch_and_number(self, store: RunStore) -> None:
         first = await created(store)
-        second = await store.claim("run-1", "worker-2", _RESUMED)
-        assert second is not None
+        second = await taken_over(store, event=_RESUMED)
         assert (second.run_id, second.key, second.epoch, second.next_seq) == ("run-1", first.key, 2, 3)
         run = await loaded(store)
         assert (run.epoch, run.owner, run.next_seq, run.updated_at) == (2, "worker-2", 3, moment(90))
 
     async def test_the_event_of_a_claim_takes_the_next_number(self, store: RunStore) -> None:
         made = await committed(store, change(await created(store), [visit("fetch", 3, started_seq=2)]))
-        await store.claim("run-1", "worker-2", _RESUMED)
+        await taken_over(store, event=_RESUMED)
         last = (await store.events("run-1", 0, 10))[-1]
         assert (last.seq, last.event_type, last.step_name) == (made.next_seq, "workflow_resumed", None)
         assert (last.timestamp, last.metadata) == (moment(90), '{"epoch":2}')
 
     async def test_a_claim_without_an_event_takes_no_number(self, store: RunStore) -> None:
         await created(store)
-        claim = await store.claim("run-1", "worker-2", None)
-        assert claim is not None
+        claim = await taken_over(store)
         assert (claim.epoch, claim.next_seq) == (2, 2)
         assert len(await store.events("run-1", 0, 10)) == 1
 
     async def test_epochs_go_up_with_every_claim(self, store: RunStore) -> None:
         await created(store)
-        claims = [await store.claim("run-1", "worker-2", None) for _ in range(3)]
-        assert [claim and claim.epoch for claim in claims] == [2, 3, 4]
+        claims = [await taken_over(store) for _ in range(3)]
+        assert [claim.epoch for claim in claims] == [2, 3, 4]
 
     async def test_a_claim_clears_how_the_run_had_failed(self, store: RunStore) -> None:
         await committed(store, change(await created(store), events=[event("workflow_failed", 2)], end=_FAILED))
-        assert await store.claim("run-1", "worker-2", _RESUMED) is not None
+        await taken_over(store, event=_RESUMED)
         run = await loaded(store)
         assert run.status is RunStatus.RUNNING
         assert (run.error_step, run.error, run.error_category, run.stop_reason, run.completed_at) == (None,) * 5
 
     async def test_a_claim_clears_why_the_run_had_stopped(self, store: RunStore) -> None:
         await committed(store, change(await created(store), end=_STOPPED))
-        assert await store.claim("run-1", "worker-2", None) is not None
+        await taken_over(store)
         run = await loaded(store)
         assert (run.status, run.stop_reason, run.completed_at) == (RunStatus.RUNNING, None, None)
 
     async def test_a_claim_leaves_when_the_run_was_started(self, store: RunStore) -> None:
         await created(store)
-        await store.claim("run-1", "worker-2", _RESUMED)
+        await taken_over(store, event=_RESUMED)
         run = await loaded(store)
         assert run.created_at == run.started_at == moment(0)
 
     async def test_a_completed_run_cannot_be_claimed(self, store: RunStore) -> None:
         await committed(store, change(await created(store), end=_COMPLETED))
         before = await loaded(store)
-        assert await store.claim("run-1", "worker-2", _RESUMED) is None
+        assert await store.claim("run-1", "worker-2", _RESUMED, ttl=60, over_epoch=1) is None
         assert await loaded(store) == before
 
     async def test_an_unknown_run_cannot_be_claimed(self, store: RunStore) -> None:
-        assert await store.claim("nobody", "worker-2", _RESUMED) is None
+        assert await store.claim("nobody", "worker-2", _RESUMED, ttl=60) is None
         assert await store.load("nobody") is None
         assert await store.events("nobody", 0, 10) == []
 
     async def test_who_held_the_run_before_can_commit_no_more(self, store: RunStore) -> None:
         old = await created(store)
-        new = await store.claim("run-1", "worker-2", None)
-        assert new is not None
+        new = await taken_over(store)
         assert await store.commit([change(old, [visit("late", 2)])]) == [CommitOutcome.FENCED]
         assert await store.commit([change(new, [visit("fetch", 2)])]) == [CommitOutcome.COMMITTED]
         assert [row.path for row in await store.visits("run-1")] == ["fetch"]
 
     async def test_a_run_goes_on_under_a_new_claim_with_what_it_had(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)], end=_STOPPED))
-        claim = await store.claim("run-1", "worker-2", None)
-        assert claim is not None
+        claim = await taken_over(store)
         await committed(store, change(claim, [visit("save", 3)]))
         assert [(row.path, row.epoch) for row in await store.visits("run-1")] == [("fetch", 1), ("save", 2)]

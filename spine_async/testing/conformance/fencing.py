@@ -16,6 +16,7 @@ from spine_async.testing.conformance.rows import (
     moment,
     moved,
     new_run,
+    taken_over,
     visit,
 )
 
@@ -37,7 +38,7 @@ class FenceContract:
 
     async def test_an_older_epoch_is_refused(self, store: RunStore) -> None:
         claim = await created(store)
-        await store.claim("run-1", "worker-2", None)
+        await taken_over(store)
         await self._is_refused(store, self._full(claim))
 
     async def test_an_epoch_that_was_never_given_is_refused(self, store: RunStore) -> None:
@@ -82,13 +83,13 @@ class FenceContract:
 
     async def test_an_end_that_is_refused_does_not_end_the_run(self, store: RunStore) -> None:
         old = await created(store)
-        await store.claim("run-1", "worker-2", None)
+        await taken_over(store)
         end = RunEnd(RunStatus.FAILED, moment(60), "fetch", "late", "INTERNAL")
         await self._is_refused(store, change(old, events=[event("workflow_failed", 2)], end=end))
 
     async def test_a_refused_change_spoils_nothing_for_the_others(self, store: RunStore) -> None:
         claims = [claim for claim in await store.create([new_run(run_id) for run_id in "abcd"]) if claim]
-        await store.claim("b", "worker-2", None)
+        await taken_over(store, "b")
         changes = [change(claim, [visit("fetch", 2)], [event("noted", 3)]) for claim in claims]
         outcomes = await store.commit(changes)
         assert [str(outcome) for outcome in outcomes] == ["committed", "fenced", "committed", "committed"]

@@ -8,7 +8,17 @@ from datetime import timedelta, timezone
 from spine_async._model.record import RunEnd, RunFilter
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async.ports import RunStore
-from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, new_run, visit
+from spine_async.testing.conformance.rows import (
+    change,
+    committed,
+    created,
+    event,
+    loaded,
+    moment,
+    new_run,
+    taken_over,
+    visit,
+)
 
 _DOCUMENTS = (
     "null",
@@ -94,8 +104,7 @@ class ValueContract:
     async def test_every_method_takes_any_id_as_text(self, store: RunStore) -> None:
         await store.create([new_run(run_id, at=number) for number, run_id in enumerate(_IDS)])
         for run_id in _IDS:
-            claim = await store.claim(run_id, f"owner of {run_id}", None)
-            assert claim is not None
+            claim = await taken_over(store, run_id, f"owner of {run_id}")
             await committed(store, change(claim, [visit("fetch", 2, output=f'"{len(run_id)}"')]))
             assert (await loaded(store, run_id)).owner == f"owner of {run_id}"
             assert [row.output for row in await store.visits(run_id)] == [f'"{len(run_id)}"']

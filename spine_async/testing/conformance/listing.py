@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from spine_async._model.record import RunEnd, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore
-from spine_async.testing.conformance.rows import change, committed, loaded, moment, new_run
+from spine_async.testing.conformance.rows import change, committed, created, loaded, moment, new_run
 
 
 class ListContract:
@@ -41,6 +43,28 @@ class ListContract:
         assert await self._ids(store, RunFilter(status=RunStatus.FAILED)) == ["r0"]
         assert await self._ids(store, RunFilter(status=RunStatus.RUNNING)) == ["r5", "r4", "r3", "r2"]
         assert await self._ids(store, RunFilter(status=RunStatus.WAITING)) == []
+
+    async def test_runs_under_way_are_those_running_or_waiting(self, store: RunStore) -> None:
+        await self._fill(store)
+        waiting = await created(store, new_run("waits", at=9))
+        await committed(store, change(waiting, status=RunStatus.WAITING))
+        assert await self._ids(store, RunFilter(is_under_way=True)) == ["waits", "r5", "r4", "r3", "r2"]
+        assert await self._ids(store, RunFilter(is_under_way=True, workflow_name="prices")) == ["r5", "r3"]
+        assert await self._ids(store, RunFilter(is_under_way=True, status=RunStatus.FAILED)) == []
+        assert len(await self._ids(store, RunFilter(is_under_way=False))) == 7
+
+    async def test_a_lease_chooses(self, store: RunStore) -> None:
+        await self._fill(store)
+        await created(store, new_run("short", at=9, ttl=0.0))
+        assert await self._ids(store, RunFilter(is_leased=True)) == ["r5", "r4", "r3", "r2"]
+        assert await self._ids(store, RunFilter(is_leased=False)) == ["short", "r1", "r0"]
+        assert await self._ids(store, RunFilter(is_leased=False, is_under_way=True)) == ["short"]
+
+    async def test_runs_without_an_owner_are_found_page_by_page(self, store: RunStore) -> None:
+        await store.create([new_run(f"r{n}", at=n, ttl=60.0 if n % 2 else 0.0) for n in range(8)])
+        lost = RunFilter(is_under_way=True, is_leased=False, limit=3)
+        assert await self._ids(store, lost) == ["r6", "r4", "r2"]
+        assert await self._ids(store, replace(lost, before="r2")) == ["r0"]
 
     async def test_both_choose_together(self, store: RunStore) -> None:
         await self._fill(store)

@@ -40,8 +40,10 @@ def moment(seconds: float) -> datetime:
     return EPOCH_START + timedelta(seconds=seconds)
 
 
-def new_run(run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, emits: bool = True) -> NewRun:
-    """A run about to be created."""
+def new_run(
+    run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, emits: bool = True, ttl: float = 60.0
+) -> NewRun:
+    """A run about to be created by `worker-1`."""
     return NewRun(
         run_id=run_id,
         workflow_name=workflow,
@@ -58,6 +60,7 @@ def new_run(run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0,
         created_at=moment(at),
         emits=emits,
         metadata='{"asked_by":"tests"}',
+        lease_ttl=ttl,
     )
 
 
@@ -132,6 +135,16 @@ async def loaded(store: RunStore, run_id: str = "run-1") -> StoredRun:
     run = await store.load(run_id)
     assert run is not None, f"run {run_id!r} is not stored"
     return run
+
+
+async def taken_over(
+    store: RunStore, run_id: str = "run-1", owner: str = "worker-2", event: EventRow | None = None
+) -> Claim:
+    """A claim of `owner`, whoever holds the run, as if that one were known to be gone."""
+    epoch = (await loaded(store, run_id)).epoch
+    claim = await store.claim(run_id, owner, event, ttl=60, over_epoch=epoch)
+    assert isinstance(claim, Claim), f"run {run_id!r} could not be claimed over epoch {epoch}: {claim}"
+    return claim
 
 
 def moved(claim: Claim, made: RunChange) -> Claim:

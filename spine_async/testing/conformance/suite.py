@@ -8,7 +8,9 @@ from spine_async.testing.conformance.creating import CreateContract
 from spine_async.testing.conformance.deleting import DeleteContract
 from spine_async.testing.conformance.fencing import FenceContract
 from spine_async.testing.conformance.keeping import ValueContract
+from spine_async.testing.conformance.leasing import LeaseContract
 from spine_async.testing.conformance.listing import ListContract
+from spine_async.testing.conformance.renewing import RenewContract
 from spine_async.testing.conformance.telling import EventContract
 from spine_async.testing.conformance.visiting import VisitContract
 
@@ -16,6 +18,8 @@ from spine_async.testing.conformance.visiting import VisitContract
 class RunStoreConformance(
     CreateContract,
     ClaimContract,
+    LeaseContract,
+    RenewContract,
     CommitContract,
     FenceContract,
     VisitContract,
