@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 
-from spine_async._engine.background import Task, current_task
+from spine_async._engine.background import Task
 from spine_async._engine.journal import Recorder
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -75,7 +75,7 @@ class Engine:
         """A place among the steps at work. Maps and waits hold none, so that nesting maps cannot deadlock."""
         limit = self.config.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
-            return nullcontext()
+            return _NO_SLOT
         if self.slots is None:
             self.slots = anyio.CapacityLimiter(limit)
         return _Slot(self.slots)
@@ -84,16 +84,6 @@ class Engine:
         """Drop what belongs to the event loop, so that the runner works on another one afterwards."""
         self.threads.forget_loop()
         self.slots = None
-
-    @contextmanager
-    def working_on(self, visit: Visit) -> Iterator[None]:
-        """The current task is at work on this visit."""
-        task = current_task()
-        self.at_work[task] = visit
-        try:
-            yield
-        finally:
-            del self.at_work[task]
 
     def timeout(self, step: Step) -> float | None:
         """Seconds that one attempt of the step may take, or None."""
@@ -110,6 +100,9 @@ class Engine:
     def commits_after(self, step: Step) -> bool:
         """Whether the step's end is committed at once."""
         return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
+
+
+_NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()
 
 
 class _Slot(AbstractAsyncContextManager[object]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spine_async._engine.attempt import perform
+from spine_async._engine.background import current_task
 from spine_async._engine.ending import COMPLETED, ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import OpenVisit
@@ -47,11 +48,16 @@ def _enter(engine: Engine, scope: Scope, step: Step) -> Visit:
 
 
 async def _run_visit(engine: Engine, visit: Visit) -> ScopeEnd | None:
-    with engine.working_on(visit), engine.observer.step(visit.run.run_id, visit.path, visit.step) as span:
-        accepted = await perform(engine, visit)
-        if visit.run.ledger.end is not None:
-            raise LeftBehind
-        span.settled(accepted.result, visit.attempts)
+    task = current_task()
+    engine.at_work[task] = visit
+    try:
+        with engine.observer.step(visit.run.run_id, visit.open.path, visit.step) as span:
+            accepted = await perform(engine, visit)
+            if visit.run.ledger.end is not None:
+                raise LeftBehind
+            span.settled(accepted.result, visit.attempts)
+    finally:
+        del engine.at_work[task]
     elapsed_ms = round((engine.clock.monotonic() - visit.open.started_mono) * 1000, 3)
     now = engine.clock.now()
     end = settle(visit, accepted, now, elapsed_ms)

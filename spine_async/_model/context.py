@@ -206,13 +206,10 @@ class WorkflowContext:
 
     def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context that one attempt of a step is given: with views of its own, so that attempts share no values."""
-        return self._changed(
-            step_name=step_name,
-            attempt=attempt,
-            idempotency_key=idempotency_key,
-            frame=frame,
-            _params=DocumentView(self._params.documents),
-            _outputs=DocumentView(self._outputs.documents, self._outputs.models),
+        return self._copied(
+            DocumentView(self._params.documents),
+            DocumentView(self._outputs.documents, self._outputs.models),
+            (step_name, attempt, idempotency_key, frame),
         )
 
     def with_documents(
@@ -221,12 +218,14 @@ class WorkflowContext:
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
         """`with_params` and `with_output` for values that are encoded already."""
-        changes: dict[str, object] = {}
-        if params:
-            changes["_params"] = DocumentView(self._params.documents.adding(params))
-        if outputs:
-            changes["_outputs"] = DocumentView(self._outputs.documents.adding(outputs), self._outputs.models)
-        return self._changed(**changes) if changes else self
+        if not params and not outputs:
+            return self
+        now, models = self._outputs.documents, self._outputs.models
+        return self._copied(
+            DocumentView(self._params.documents.adding(params)) if params else self._params,
+            DocumentView(now.adding(outputs), models) if outputs else self._outputs,
+            (self.step_name, self.attempt, self.idempotency_key, self.frame),
+        )
 
     def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
         """A context that revives the outputs of these steps as these models; others become plain values."""
@@ -256,6 +255,26 @@ class WorkflowContext:
     def _fill(self, **attributes: object) -> None:
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
+
+    def _copied(
+        self, params: DocumentView, outputs: DocumentView, place: tuple[str | None, int, str | None, object]
+    ) -> Self:
+        """A copy with these views at this place; spelt out, because a run makes two for each step."""
+        copied = object.__new__(type(self))
+        fill = object.__setattr__
+        fill(copied, "run_id", self.run_id)
+        fill(copied, "workflow_name", self.workflow_name)
+        fill(copied, "partition", self.partition)
+        fill(copied, "metadata", self.metadata)
+        fill(copied, "started_at", self.started_at)
+        fill(copied, "_quality", self._quality)
+        fill(copied, "_params", params)
+        fill(copied, "_outputs", outputs)
+        fill(copied, "step_name", place[0])
+        fill(copied, "attempt", place[1])
+        fill(copied, "idempotency_key", place[2])
+        fill(copied, "frame", place[3])
+        return copied
 
     def _changed(self, **attributes: object) -> Self:
         changed = object.__new__(type(self))

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from spine_async._model.document import Document
 from spine_async._model.layered import LayeredMap
 
+_NO_MODELS: Mapping[str, type[BaseModel]] = {}
+
 
 class DocumentView(Mapping[str, object]):
     """A read-only mapping over documents, each decoded when it is first read here.
@@ -20,8 +22,8 @@ class DocumentView(Mapping[str, object]):
 
     def __init__(self, documents: LayeredMap[Document], models: Mapping[str, type[BaseModel]] | None = None) -> None:
         self._documents = documents
-        self._models = models or {}
-        self._decoded: dict[str, object] = {}
+        self._models = models if models is not None else _NO_MODELS
+        self._decoded: dict[str, object] | None = None
 
     @property
     def documents(self) -> LayeredMap[Document]:
@@ -32,6 +34,8 @@ class DocumentView(Mapping[str, object]):
         return self._models
 
     def __getitem__(self, key: str) -> object:
+        if self._decoded is None:
+            self._decoded = {}
         if key not in self._decoded:
             self._decoded[key] = self._decode(key)
         return self._decoded[key]

@@ -17,6 +17,7 @@ class RunnerMetrics:
     """
 
     def __init__(self, meter: Meter) -> None:
+        self._attributes: dict[tuple[str | None, ...], dict[str, str]] = {}
         self._durations = meter.create_histogram("spine.step.duration", unit="ms", description="Time of a step visit")
         self._abandoned = meter.create_up_down_counter(
             "spine.threads.abandoned", description="Threads left behind by timeouts and still at work"
@@ -34,12 +35,13 @@ class RunnerMetrics:
 
     def record_duration(self, step: Step, result: StepResult, duration_ms: float) -> None:
         """Record how long a visit of `step` took, its retries included."""
-        attributes = {
-            "spine.step": step.name,
-            "spine.step_type": step.step_type.value,
-            "spine.status": result.status.value,
-        }
-        self._durations.record(duration_ms, {**attributes, **_category(result)})
+        key = (step.name, step.step_type, result.status, result.category)
+        attributes = self._attributes.get(key)
+        if attributes is None:
+            names = ("spine.step", "spine.step_type", "spine.status", "spine.error_category")
+            attributes = {name: str(value) for name, value in zip(names, key, strict=True) if value is not None}
+            self._attributes[key] = attributes
+        self._durations.record(duration_ms, attributes)
 
 
 def _category(result: StepResult) -> dict[str, str]:

@@ -6,15 +6,18 @@ param or an output, and an error's category but not its text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from contextvars import Token
 from time import perf_counter
+from typing import Self
 
-from opentelemetry.trace import Span, Status, StatusCode, Tracer
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 
 from spine_async._model.outcome import StepResult
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
+from spine_async.ports import StepSpan
 from spine_async.telemetry.metrics import RunnerMetrics
 
 
@@ -29,46 +32,50 @@ class TracingObserver:
     def __init__(self, tracer: Tracer, metrics: RunnerMetrics) -> None:
         self._tracer = tracer
         self._metrics = metrics
+        self._is_silent = False
 
-    @contextmanager
-    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> Iterator[_RunSpan]:
-        attributes: dict[str, str | bool] = {
-            "spine.run_id": run_id,
-            "spine.workflow": workflow,
-            "spine.resumed": is_resumed,
-        }
-        with self._span(f"workflow {workflow}", attributes) as span:
-            yield _RunSpan(span)
+    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[_RunSpan]:
+        attributes: dict[str, str | bool] = {"spine.run_id": run_id, "spine.workflow": workflow}
+        attributes["spine.resumed"] = is_resumed
+        span = self._tracer.start_span(f"workflow {workflow}", attributes=attributes)
+        # Without an SDK a span has no identity, and neither would those of the steps: making them is left out.
+        self._is_silent = not span.get_span_context().is_valid
+        return _RunSpan(span)
 
-    @contextmanager
-    def step(self, run_id: str, path: str, step: Step) -> Iterator[_StepSpan]:
+    def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[StepSpan]:
+        if self._is_silent:
+            return _MeasuredStep(step, self._metrics)
         attributes = {
             "spine.run_id": run_id,
             "spine.step": step.name,
             "spine.step_type": step.step_type.value,
             "spine.path": path,
         }
-        with self._span(f"step {step.name}", attributes) as span:
-            yield _StepSpan(span, step, self._metrics)
-
-    @contextmanager
-    def _span(self, name: str, attributes: Mapping[str, str | bool]) -> Iterator[Span]:
-        # An exception's text may quote a value, so it is not recorded; only its type is.
-        with self._tracer.start_as_current_span(
-            name, attributes=attributes, record_exception=False, set_status_on_exception=False
-        ) as span:
-            try:
-                yield span
-            except BaseException as exc:
-                span.set_attribute("error.type", type(exc).__qualname__)
-                span.set_status(Status(StatusCode.ERROR, type(exc).__qualname__))
-                raise
+        span = self._tracer.start_span(f"step {step.name}", attributes=attributes)
+        return _StepSpan(span, step, self._metrics)
 
 
-class _RunSpan:
+class _CurrentSpan:
+    """A span that is current inside of its `with`."""
+
     def __init__(self, span: Span) -> None:
         self._span = span
+        self._token: Token[Context] | None = None
 
+    def __enter__(self) -> Self:
+        self._token = attach(set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._token is not None:
+            detach(self._token)
+        if kind is not None:  # an exception's text may quote a value, so only its type is told
+            self._span.set_attribute("error.type", kind.__qualname__)
+            self._span.set_status(Status(StatusCode.ERROR, kind.__qualname__))
+        self._span.end()
+
+
+class _RunSpan(_CurrentSpan):
     def ended(self, status: str, category: str | None) -> None:
         self._span.set_attribute("spine.status", str(status))
         if category is not None:
@@ -77,15 +84,31 @@ class _RunSpan:
             self._span.set_status(Status(StatusCode.ERROR, category))
 
 
-class _StepSpan:
-    def __init__(self, span: Span, step: Step, metrics: RunnerMetrics) -> None:
-        self._span = span
+class _MeasuredStep:
+    """A step without a span, whose duration is recorded."""
+
+    def __init__(self, step: Step, metrics: RunnerMetrics) -> None:
         self._step = step
         self._metrics = metrics
         self._started = perf_counter()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
     def settled(self, result: StepResult, attempts: int) -> None:
         self._metrics.record_duration(self._step, result, (perf_counter() - self._started) * 1000)
+
+
+class _StepSpan(_CurrentSpan):
+    def __init__(self, span: Span, step: Step, metrics: RunnerMetrics) -> None:
+        super().__init__(span)
+        self._measured = _MeasuredStep(step, metrics)
+
+    def settled(self, result: StepResult, attempts: int) -> None:
+        self._measured.settled(result, attempts)
         if not self._span.is_recording():
             return
         self._span.set_attribute("spine.attempts", attempts)
