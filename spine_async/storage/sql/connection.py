@@ -63,11 +63,10 @@ class Lender(Generic[DriverT]):
         try:
             result = await job(driver)
         except BaseException:
-            await self._discard(connection)
-            with anyio.CancelScope(shield=True):
-                await connection.close()
+            await self._discard(connection, is_final=True)
             raise
-        await connection.close()
+        with anyio.CancelScope(shield=True):
+            await connection.close()
         return result
 
     async def close(self) -> None:
@@ -109,15 +108,23 @@ class Lender(Generic[DriverT]):
         """A connection that is not known to be dead: those of a server that was restarted are passed over."""
         for _ in range(_STALE_LIMIT):
             connection = await self._engine.connect()
-            driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+            try:
+                driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+            except BaseException:
+                await self._discard(connection)
+                raise
             if self._habits.is_usable(driver):
                 break
             await self._discard(connection)
         return connection, driver
 
-    async def _discard(self, connection: AsyncConnection) -> None:
-        if self._is_irreplaceable:
-            return
+    async def _discard(self, connection: AsyncConnection, *, is_final: bool = False) -> None:
+        """Close the connection, so that nothing begun on it goes on; `is_final` where a kept one is given back too."""
         with anyio.CancelScope(shield=True):
-            await connection.invalidate()
-            await connection.close()
+            # A native cancellation pierces the shield, and the pool must have its place back even so.
+            try:
+                if not self._is_irreplaceable:
+                    await connection.invalidate()
+            finally:
+                if is_final or not self._is_irreplaceable:
+                    await connection.close()

@@ -46,7 +46,8 @@ class PostgresDatabase:
         """Nothing: the server has a place for the database."""
 
     async def version(self) -> int:
-        return await self._read(_version)
+        with self._faults():  # once: whoever opens the database with a wrong address is told at once
+            return await self._lender.read(_version)
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, dialect=self._engine.dialect))
@@ -57,7 +58,8 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return [tuple(record) for record in await driver.fetch(text, *bound)]
 
-        return await self._read(job)
+        with self._faults():
+            return await insist(lambda _: self._lender.read(job), is_passing_on_postgres)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
@@ -96,10 +98,6 @@ class PostgresDatabase:
     async def _write(self, job: Job[Driver, ResultT]) -> ResultT:
         with self._faults():
             return await self._lender.write(job)
-
-    async def _read(self, job: Job[Driver, ResultT]) -> ResultT:
-        with self._faults():
-            return await self._lender.read(job)
 
     def _faults(self) -> AbstractContextManager[None]:
         return postgres_faults(shown(self._engine.url))

@@ -25,12 +25,11 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
 _CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 _PASSING = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
+    *_CLIENT_ERRORS,
     asyncpg.TransactionRollbackError,  # serialization failures and deadlocks
     asyncpg.OperatorInterventionError,  # the server shuts down, starts up or ends the connection
     asyncpg.ReadOnlySQLTransactionError,  # the primary has become a standby; where it went is found by connecting anew
     asyncpg.TooManyConnectionsError,
-    asyncpg.InternalClientError,
     OSError,
 )
 _LASTING = (

@@ -57,7 +57,8 @@ class SqliteDatabase:
                 await anyio.to_thread.run_sync(_make_file, self._file, self._makes_folder)
 
     async def version(self) -> int:
-        return await self._read(jobs.version)
+        with self._faults():
+            return await self._lender.read(lambda driver: _hop(driver, jobs.version))
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine))
@@ -68,7 +69,8 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        return await self._read(job)
+        with self._faults():
+            return await insist(lambda _: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         job = partial(leases.create, runs=runs, mark=new_mark())
@@ -107,10 +109,6 @@ class SqliteDatabase:
 
     async def _written(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         return await self._lender.write(lambda driver: _hop(driver, partial(jobs.in_transaction, work=work)))
-
-    async def _read(self, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        with self._faults():
-            return await self._lender.read(lambda driver: _hop(driver, job))
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         # A database in memory has no file to be careful with, and its one connection may be somebody else's too.
