@@ -20,7 +20,6 @@ from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.journal import Journal, NullJournal
 from spine_async._engine.opening import load, open_new, take_up
-from spine_async._engine.ownership import new_owner
 from spine_async._engine.recovery import Recovery
 from spine_async._engine.request import Request
 from spine_async._engine.scope import Scope
@@ -293,7 +292,7 @@ class WorkflowRunner:
 
     async def __aenter__(self) -> Self:
         """Hold the store open between executions; with `recover=True`, look for abandoned runs meanwhile."""
-        self._activity.hold()
+        await self._activity.hold()
         if self._recovers:
             self._recovery.start()
         return self
@@ -377,7 +376,6 @@ class WorkflowRunner:
             middleware=[],
             dispatcher=dispatcher,
             draw=random.random,
-            owner=new_owner(),
             threads=WorkerThreads(
                 self.config.worker_threads, self.config.max_abandoned_threads, self.metrics.record_abandoned_thread
             ),

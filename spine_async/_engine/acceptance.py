@@ -11,12 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from spine_async._model.document import NULL, Document, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.outcome import StepResult
 from spine_async._model.quality import QualityMetrics
+from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
+_RUNNERS_TYPES = frozenset(EventType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def _encoded(step: Step, result: StepResult) -> Accepted:
         _output(step, result),
         _updates(result.context_updates),
         _within("quality", result.quality) if result.quality is not None else None,
-        tuple((event.event_type, _within("events", event.metadata).text) for event in result.events),
+        tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in result.events),
     )
 
 
@@ -101,6 +104,15 @@ def _updates(updates: Mapping[str, object] | None) -> Mapping[str, Document]:
         return encode_object(updates)
     except SerializationError as exc:
         raise exc.within(".context_updates") from None
+
+
+def _own_type(event_type: str) -> str:
+    problem = text_problem(event_type, MAX_NAME_LENGTH)
+    if problem is None and event_type in _RUNNERS_TYPES:
+        problem = f"{event_type!r} is one of the runner's own event types"
+    if problem is not None:
+        raise SerializationError(problem, (".events",))
+    return event_type
 
 
 def _within(part: str, value: object) -> Document:

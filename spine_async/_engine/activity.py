@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+from anyio import to_thread
 
 from spine_async._engine.background import Promise, Task, attend_either, end, new_promise, run_through, spawn
 from spine_async._engine.engine import Engine
 from spine_async._engine.interruption import CancelReason
+from spine_async._engine.ownership import new_owner
 from spine_async._engine.scope import Run
 from spine_async._engine.watcher import LOOK_EVERY, Watcher
 from spine_async.errors import RunBusyError
@@ -29,6 +32,7 @@ class Activity:
         self._holders = 0
         self._runs: dict[str, Run] = {}
         self._reserved: set[str] = set()
+        self._pid: int | None = None
         self._watcher: Task[None] | None = None
         self._idle: Promise[None] | None = None
 
@@ -44,15 +48,18 @@ class Activity:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         """Keep the store open meanwhile."""
-        self.hold()
+        await self.hold()
         try:
             yield
         finally:
             await self.let_go()
 
-    def hold(self) -> None:
+    async def hold(self) -> None:
         """Keep the store open until `let_go`."""
         self._holders += 1
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._engine.owner = await run_through(to_thread.run_sync(new_owner), "spine_async identify")
 
     async def let_go(self) -> None:
         """Close the store where nobody else holds it open."""

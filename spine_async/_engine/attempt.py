@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 
 from spine_async._engine.acceptance import Accepted, accept, as_result
@@ -56,7 +58,7 @@ class _Series:
             if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                 return result
             computed = next_delay(policy, tries, self._engine.draw)
-            delay = computed if result.retry_after is None else max(0.0, result.retry_after)
+            delay = computed if not _is_usable(result.retry_after) else float(result.retry_after or 0.0)
             self._note_retry(result, delay)
             await anyio.sleep(delay)
 
@@ -78,6 +80,11 @@ class _Series:
         now = self._engine.clock.now()
         event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(told).text, visit.path)
         visit.open.events.append(event)
+
+
+def _is_usable(seconds: object) -> bool:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return is_number and math.isfinite(seconds) and seconds >= 0  # type: ignore[arg-type, operator]
 
 
 async def _within_deadline(engine: Engine, visit: Visit, step: Step, context: WorkflowContext) -> StepResult:

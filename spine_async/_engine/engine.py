@@ -49,7 +49,7 @@ class Engine:
         middleware: The first one is outermost.
         draw: Gives a number from 0 to 1, for jitter.
         threads: Where `def` handlers run.
-        owner: Name of this runner as the owner of runs.
+        owner: Name of this runner as the owner of runs; made on first use, and anew in a forked process.
         is_draining: Whether the runner is being left; no further step begins then.
         at_work: The visit that each task is at work on.
         slots: Bound on lambdas and pipelines at work, made on first use because it belongs to an event loop.
@@ -64,8 +64,8 @@ class Engine:
     middleware: list[Middleware]
     dispatcher: Dispatcher | None
     draw: Callable[[], float]
-    owner: str
     threads: WorkerThreads
+    owner: str = ""
     is_dry: bool = False
     is_draining: bool = False
     at_work: dict[Task[Any], Visit] = field(default_factory=dict)

@@ -44,9 +44,16 @@ def classify(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """Type and message of an exception; a validation error is told without the values it refused."""
-    message = validation_problems(error) if isinstance(error, ValidationError) else str(error)
+    message = validation_problems(error) if isinstance(error, ValidationError) else _message(error)
     name = type(error).__name__
     return storable_text(f"{name}: {message}" if message else name)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception without a text is still told by its type
+        return ""
 
 
 def storable_text(text: str) -> str:

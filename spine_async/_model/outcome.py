@@ -80,7 +80,17 @@ class StepResult:
         """The step failed; whether it is tried again is the policy's decision."""
         told = describe(error) if isinstance(error, BaseException) else storable_text(str(error))
         caught = error if isinstance(error, BaseException) else None
-        return cls(False, output, None, quality, as_events(events), told, str(category), retry_after, exception=caught)
+        return cls(
+            False,
+            output,
+            None,
+            quality,
+            as_events(events),
+            told,
+            storable_text(str(category)),
+            retry_after,
+            exception=caught,
+        )
 
     @classmethod
     def skip(cls, reason: str, output: object = None) -> StepResult:

@@ -278,7 +278,7 @@ class WaitStep(Step):
         if (self.seconds is None) == (self.until is None):
             raise self._error("a wait takes either seconds or until, exactly one of them")
         if self.seconds is not None:
-            self._set("seconds", self._checked(lambda: to_seconds(self.seconds)))  # type: ignore[arg-type]
+            self._set("seconds", self._checked(lambda: _seconds(self.seconds, "seconds")))
         elif not callable(self.until):
             self._set("until", self._checked(lambda: as_moment(self.until)))
 
@@ -289,7 +289,10 @@ def as_moment(value: object) -> datetime:
     Raises:
         ValueError: It is neither, or has no time zone.
     """
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"until is {value!r}; text must be ISO 8601, like 2026-01-10T12:00:00+00:00") from None
     if not isinstance(moment, datetime):
         told = f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function"
         raise ValueError(told)  # noqa: TRY004 - as for every unusable value of a step
@@ -298,11 +301,15 @@ def as_moment(value: object) -> datetime:
     return moment
 
 
-def _positive(value: object, option: str) -> float:
+def _seconds(value: object, option: str) -> float:
     try:
-        seconds = to_seconds(value)  # type: ignore[arg-type]
+        return to_seconds(value)  # type: ignore[arg-type]
     except ValueError as exc:
         raise ValueError(f"{option}: {exc}") from None
+
+
+def _positive(value: object, option: str) -> float:
+    seconds = _seconds(value, option)
     if seconds == 0:
         raise ValueError(f"{option} is 0; it must be a number of seconds above 0, or None for no limit")
     return seconds

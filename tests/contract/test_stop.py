@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from spine_async import Step, Workflow, WorkflowContext
+from spine_async import Step, Workflow, WorkflowContext, WorkflowRunnerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -136,3 +136,31 @@ async def test_a_run_is_cancelled_while_a_plain_handler_blocks(make_runner: Any)
         release.set()
         assert await anyio.to_thread.run_sync(ended.wait, 10)
     assert (await runner.get_run("r1")).status == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["loop", "map"])
+async def test_a_run_whose_steps_never_wait_can_be_cancelled(make_runner: Any, kind: str) -> None:
+    calls = []
+
+    async def never_waits(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        calls.append(1)
+        assert len(calls) < 50_000, "nobody could cancel this run"
+
+    steps = {
+        "loop": [Step.lambda_("a", never_waits), Step.choice("b", lambda context: True, "a")],
+        "map": [Step.map("a", items=lambda context: iter(range(100_000)), iterator=never_waits)],
+    }
+    runner = make_runner(config=WorkflowRunnerConfig(max_step_visits=1_000_000))
+    with anyio.move_on_after(0.03) as scope:
+        await runner.execute(Workflow("w", steps[kind]), run_id="r1")
+    assert scope.cancelled_caught
+    assert (await runner.get_run("r1")).status == "stopped"
+
+
+async def test_a_cancelled_run_has_a_reason(make_runner: Any) -> None:
+    runner = make_runner()
+    with anyio.move_on_after(0.02):
+        await runner.execute(Workflow("w", [Step.wait("pause", 3600)]), run_id="r1")
+    stored = await runner.get_run("r1")
+    assert stored.status == "stopped"
+    assert stored.stop_reason

@@ -189,3 +189,26 @@ async def test_data_that_looks_like_code_is_data(make_runner: Any) -> None:
     resumed = await make_runner().resume(failed.run_id, workflow=story.workflow())
     assert resumed.status == "completed"
     assert story.seen == [[hostile] * 3] * 2
+
+
+async def test_items_are_params_and_take_their_form(make_runner: Any) -> None:
+    seen = []
+
+    async def reads(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        seen.append(context.params["item"])
+
+    items = [Decimal("1.5"), (1, 2), date(2026, 1, 2), Line(sku="s", price=Decimal(1))]
+    step = Step.map("each", items=items, iterator=reads, max_concurrency=1)
+    result = await make_runner().execute(Workflow("w", [step]))
+    assert result.error is None
+    assert typed(seen) == typed(["1.5", [1, 2], "2026-01-02", {"sku": "s", "price": "1"}])
+
+
+@pytest.mark.parametrize("item", [float("nan"), object(), "\ud800", {1: "a"}])
+async def test_an_item_without_a_form_fails_the_map_or_its_item(make_runner: Any, item: Any) -> None:
+    async def never(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        raise AssertionError("it ran")
+
+    result = await make_runner().execute(Workflow("w", [Step.map("each", items=[item], iterator=never)]))
+    assert (result.status, result.error_step) == ("failed", "each")
+    assert "it ran" not in str(result.error)

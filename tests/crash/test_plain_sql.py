@@ -15,7 +15,7 @@ import pytest
 from spine_async import WorkflowRunner, WorkflowRunnerConfig
 from tests.crash.conftest import Processes
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MAIN = ["check_calendar", "choose_period", "common_period", "load", "validate", "analyse", "aggregate", "write_report"]
 

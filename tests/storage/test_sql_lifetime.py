@@ -111,6 +111,31 @@ async def test_writes_and_reads_at_once(database_url: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_cancelled_calls_leave_nothing_behind(database_url: str) -> None:
+    """Each call is cancelled a little later than the one before; whole transactions are there, or nothing of them."""
+    # A cancelled connect of asyncpg leaves an error that nobody fetches, if it was about to ask for TLS.
+    engine = create_async_engine(database_url + ("" if database_url.startswith("sqlite") else "?ssl=disable"))
+    store = SqlRunStore(engine)
+    await created(store)
+    for number in range(60):
+        run = new_run(f"r{number}")
+        tasks = [asyncio.ensure_future(store.create([run])), asyncio.ensure_future(store.load(run.run_id))]
+        for _ in range(number % 30):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for number in range(60):
+        run = new_run(f"r{number}")
+        (claim,) = await store.create([run])
+        is_new, events = claim is not None, await store.events(run.run_id, 0, 10)
+        assert [each.seq for each in events] == [1], is_new
+    await store.close()
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await engine.dispose()
+
+
+@pytest.mark.anyio
 async def test_the_users_engine_is_left_as_it_was(database_url: str) -> None:
     engine = create_async_engine(database_url, pool_size=2)
     listeners = _listeners(engine)

@@ -36,9 +36,9 @@ def test_everything_has_one_root() -> None:
         (RunNotFoundError("r"), "run 'r' is not stored here; list_runs() shows the runs there are"),
         (
             RunBusyError("r", "host-1"),
-            "run 'r' is being executed by host-1; wait for it to end, or use another run id",
+            "run 'r' is being executed by host-1; wait for it to end, stop() it, or use another run id",
         ),
-        (RunBusyError("r"), "run 'r' is being executed; wait for it to end, or use another run id"),
+        (RunBusyError("r"), "run 'r' is being executed; wait for it to end, stop() it, or use another run id"),
         (
             WorkflowChangedError("r", "a", "is not there"),
             (

@@ -14,6 +14,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     shown = dict(WorkflowRunnerConfig())
     assert shown.pop("auto_migrate") is True
     assert shown.pop("worker_threads") == 40
+    for name in ("lease_ttl", "drain_timeout", "cancel_grace", "recover_interval"):
+        assert shown.pop(name) > 0
+    for name in ("max_claims", "recover_concurrency", "max_abandoned_threads"):
+        assert shown.pop(name) >= 1
     assert shown == {
         "checkpoint_enabled": True,
         "checkpoint_every_step": True,

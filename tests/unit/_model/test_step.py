@@ -157,12 +157,12 @@ def test_targets_are_where_a_step_may_go() -> None:
             lambda: Step.wait("a", 1, until=datetime(2026, 1, 1, tzinfo=UTC)),
             "step 'a': a wait takes either seconds or until, exactly one of them",
         ),
-        (lambda: Step.wait("a", -1), "step 'a': timeout: -1 is not a number of seconds of at least 0"),
+        (lambda: Step.wait("a", -1), "step 'a': seconds: -1 is not a number of seconds of at least 0"),
         (
             lambda: Step.wait("a", until=datetime(2026, 1, 1)),  # noqa: DTZ001
             "step 'a': until has no time zone; give an aware datetime",
         ),
-        (lambda: Step.wait("a", until="tomorrow"), "step 'a': Invalid isoformat string: 'tomorrow'"),
+        (lambda: Step.wait("a", until="tomorrow"), "step 'a': until is 'tomorrow'; text must be ISO 8601"),
         (lambda: Step.wait("a", until=7), "step 'a': until is of type int; it must be a datetime"),  # type: ignore[arg-type]
     ],
 )
