@@ -1,0 +1,88 @@
+"""Trying again has bounds, and stops at what does not pass."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from spine_async.storage.sql.insistence import DELAYS, PATIENCE, insist
+from spine_async.storage.sql.postgres_fault import is_passing_on_postgres
+from spine_async.testing import run_virtual
+
+
+class _Work:
+    """Fails as told, then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+        self.told: list[bool] = []
+
+    async def __call__(self, is_unsure: bool) -> str:
+        self.told.append(is_unsure)
+        if self._errors:
+            raise self._errors.pop(0)
+        return "done"
+
+
+def _is_os_error(exc: Exception) -> bool:
+    return isinstance(exc, OSError)
+
+
+def test_a_passing_error_is_tried_again_and_later_tries_know() -> None:
+    work = _Work(OSError(), OSError())
+    assert run_virtual(lambda: insist(work, _is_os_error)) == "done"
+    assert work.told == [False, True, True]
+
+
+def test_another_error_is_raised_at_once() -> None:
+    work = _Work(OSError(), KeyError("no"))
+    with pytest.raises(KeyError):
+        run_virtual(lambda: insist(work, _is_os_error))
+    assert work.told == [False, True]
+
+
+def test_tries_are_bounded() -> None:
+    work = _Work(*(OSError() for _ in range(100)))
+    with pytest.raises(OSError):  # noqa: PT011 (a plain one)
+        run_virtual(lambda: insist(work, _is_os_error))
+    assert len(work.told) == len(DELAYS) + 1
+    assert sum(DELAYS) < PATIENCE == 10
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(),
+        TimeoutError(),
+        asyncpg.ConnectionDoesNotExistError(),
+        asyncpg.CannotConnectNowError(),
+        asyncpg.AdminShutdownError(),
+        asyncpg.CrashShutdownError(),
+        asyncpg.ReadOnlySQLTransactionError(),
+        asyncpg.SerializationError(),
+        asyncpg.DeadlockDetectedError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("lost"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_passes_on_postgres(error: Exception) -> None:
+    assert is_passing_on_postgres(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UniqueViolationError(),
+        asyncpg.UndefinedTableError(),
+        asyncpg.QueryCanceledError(),
+        asyncpg.InvalidPasswordError(),
+        asyncpg.InvalidCatalogNameError(),
+        asyncpg.exceptions._base.DataError("invalid input for query argument"),
+        ValueError(),
+        RuntimeError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_stays_on_postgres(error: Exception) -> None:
+    assert not is_passing_on_postgres(error)
