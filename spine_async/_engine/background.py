@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
-import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 
@@ -80,13 +79,13 @@ async def outlast(promise: asyncio.Future[ValueT]) -> ValueT:
     Cancellation:
         Is remembered and raised once the promise is done; the promise itself is never cancelled by it.
     """
-    cancelled = await attend(promise)
-    if cancelled is not None:
-        promise.exception()  # counts as seen; the cancellation outranks it
-        raise cancelled
-    value = promise.result()
-    await anyio.lowlevel.checkpoint_if_cancelled()  # the shield kept an anyio scope's cancellation waiting
-    return value
+    try:
+        return await asyncio.shield(promise)
+    except asyncio.CancelledError:
+        if not promise.cancelled():
+            await attend(promise)
+            promise.exception()  # counts as seen; the cancellation outranks it
+        raise
 
 
 async def run_through(work: Coroutine[object, object, ValueT], name: str) -> ValueT:

@@ -212,6 +212,14 @@ class WorkflowContext:
             (step_name, attempt, idempotency_key, frame),
         )
 
+    def for_item(self, params: Mapping[str, Document], models: Mapping[str, type[BaseModel]]) -> Self:
+        """The context that a map's item begins with: with these params, and tied to no step yet."""
+        return self._copied(
+            DocumentView(self._params.documents.adding(params)),
+            DocumentView(self._outputs.documents, models),
+            (None, 0, None, None),
+        )
+
     def with_documents(
         self,
         params: Mapping[str, Document] | None = None,

@@ -52,6 +52,7 @@ class Workflow:
     tags: tuple[str, ...]
     params_model: type[BaseModel] | None
     positions: Mapping[str, int] = field(repr=False, compare=False)
+    models: Mapping[str, type[BaseModel]] = field(repr=False, compare=False)
     fingerprint: str = field(repr=False, compare=False)
 
     def __init__(
@@ -78,6 +79,7 @@ class Workflow:
             "defaults": MappingProxyType(_checked_defaults(name, defaults or {})),
             "tags": tuple(tags),
             "params_model": params_model,
+            "models": MappingProxyType({step.name: step.output_model for step in given if step.output_model}),
             "positions": MappingProxyType({step.name: index for index, step in enumerate(given)}),
         }
         for attribute, value in values.items():
@@ -87,11 +89,6 @@ class Workflow:
     @property
     def step_names(self) -> tuple[str, ...]:
         return tuple(self.positions)
-
-    @property
-    def models(self) -> dict[str, type[BaseModel]]:
-        """The output model of each step that has one."""
-        return {step.name: step.output_model for step in self.steps if step.output_model is not None}
 
     def step(self, name: str) -> Step:
         """The step of that name.

@@ -79,10 +79,12 @@ class MapReport:
 
 def item_context(context: WorkflowContext, workflow: Workflow, item: Mapping[str, Document]) -> WorkflowContext:
     """The context that an item's first step begins with: the parent's, with the item among its params."""
-    own = set(workflow.step_names)
-    models = {name: model for name, model in context.models.items() if name not in own}
-    defaults = encode_object({key: each for key, each in workflow.defaults.items() if key not in context.params})
-    return context.with_models({**models, **workflow.models}).with_documents({**defaults, **item}).outside_steps()
+    models = workflow.models
+    if context.models:
+        own = workflow.positions
+        models = {**{name: model for name, model in context.models.items() if name not in own}, **models}
+    defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
+    return context.for_item({**encode_object(defaults), **item} if defaults else item, models)
 
 
 def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitRow]) -> None:
