@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import TracerProvider, get_tracer
 
+from spine_async._clock import SystemClock
 from spine_async._engine import archive
 from spine_async._engine.activity import Activity
 from spine_async._engine.engine import Engine, Middleware
@@ -41,7 +42,6 @@ from spine_async.storage.null import NullRunStore
 from spine_async.storage.selection import open_store
 from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SilentObserver
-from spine_async.telemetry.system_clock import SystemClock
 from spine_async.telemetry.tracing import TracingObserver
 
 if TYPE_CHECKING:

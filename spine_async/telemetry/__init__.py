@@ -1,1 +1,1 @@
-"""How a run is seen from outside: spans, metrics, and the clock they are read from."""
+"""How a run is seen from outside: spans and metrics."""
