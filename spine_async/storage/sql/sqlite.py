@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
+from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import sqlite_jobs as jobs
 from spine_async.storage.sql import sqlite_leases as leases
@@ -30,6 +31,8 @@ from spine_async.storage.sql.queries import Query
 from spine_async.storage.sql.rows import Row
 
 ResultT = TypeVar("ResultT")
+
+_LEAST_LIBRARY = (3, 38)  # the view of checkpoints takes the exact text of a JSON value with `->`
 
 
 class SqliteDatabase:
@@ -52,6 +55,7 @@ class SqliteDatabase:
 
     async def make_place(self) -> None:
         """Make the folder that the file lies in, where the URL is ours, and the file."""
+        _check_library(sqlite3.sqlite_version_info)
         if self._file is not None:
             with self._faults():
                 await anyio.to_thread.run_sync(_make_file, self._file, self._makes_folder)
@@ -121,6 +125,12 @@ class SqliteDatabase:
 
     def _faults(self) -> AbstractContextManager[None]:
         return sqlite_faults(shown(self._engine.url))
+
+
+def _check_library(found: tuple[int, ...]) -> None:
+    if found < _LEAST_LIBRARY:
+        least, has = (".".join(str(part) for part in version) for version in (_LEAST_LIBRARY, found))
+        raise StoreError(f"SQLite {least} or later is needed, this Python has {has}; use a newer Python, or PostgreSQL")
 
 
 async def _hop(driver: aiosqlite.Connection, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
