@@ -16,7 +16,7 @@ import anyio.lowlevel
 from spine_async._engine.background import Promise, insist, new_promise, outlast, spawn
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
-from spine_async._model.record import Claim, NewRun
+from spine_async._model.record import Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
@@ -114,13 +114,25 @@ class Journal:
             return
         at = self._clock.now()
         changes = [ledger.draft(at) for ledger in ledgers]
-        outcomes = await insist(lambda: self._store.commit(changes))
+        outcomes = await self._committed(changes)
         for (ledger, promise), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
             if outcome is CommitOutcome.COMMITTED:
                 ledger.confirm(change)
                 promise.set_result(None)
             else:
-                promise.set_exception(CommitFailed(LeaseLostError(change.run_id)))
+                error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
+                promise.set_exception(CommitFailed(error))
+
+    async def _committed(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
+        """What became of each change; one that the store refuses as a record spoils nothing for the others."""
+        try:
+            return [*await insist(lambda: self._store.commit(changes))]
+        except StoreUnavailableError:
+            raise
+        except StoreError as exc:
+            if len(changes) == 1:
+                return [exc]
+            return [outcome for change in changes for outcome in await self._committed([change])]
 
 
 class _Creation:
