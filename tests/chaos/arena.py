@@ -1,0 +1,96 @@
+"""A database, a diary, and children that are killed over them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.checks import Ledger, Reader, check_completed, require
+from tests.chaos.diary import FileDiary
+from tests.chaos.nursery import Nursery
+
+KILLED = -int(signal.SIGKILL)
+
+
+class Arena:
+    """Lets children execute runs on one database and checks after each that nothing was lost and nothing done twice."""
+
+    def __init__(self, url: str, diary: Path, nursery: Nursery) -> None:
+        self.url = url
+        self.database = url.partition("+")[0]
+        self.is_sqlite = url.startswith("sqlite")
+        self.nursery = nursery
+        self.ledger = Ledger()
+        self.children = 0
+        self.kills = 0
+        self._path = diary
+        self._wanted: dict[str, object] = {}
+        self._diary = FileDiary(diary)
+        self._reader = Reader(url)
+
+    def job(self, runs: list[str], **settings: Any) -> dict[str, Any]:
+        return {"url": self.url, "diary": str(self._path), "runs": runs, "story": "journey", **settings}
+
+    def live(self, job: dict[str, Any], kill_after: float | None = None) -> int:
+        """One child from its birth to its end; checked afterwards."""
+        self.children += 1
+        code = self.nursery.wait(self.nursery.fork(job), kill_after=kill_after)
+        self.kills += code == KILLED
+        assert code in {0, KILLED}, self.errors()
+        self.check()
+        return code
+
+    def until_told(self, what: str, patience: float = 30.0) -> None:
+        """Wait until the diary has an entry of this kind; further entries are checked on the way."""
+        give_up_at = time.monotonic() + patience
+        while time.monotonic() < give_up_at:
+            entries = list(self._diary.entries())
+            self.ledger.take(entries)
+            if any(entry["what"] == what for entry in entries):
+                return
+            time.sleep(0.001)
+        raise AssertionError(f"nothing {what!r} was told within {patience} s")
+
+    def check(self) -> None:
+        self.ledger.take(self._diary.entries())
+        self.ledger.look(self._reader.read())
+
+    def count_points(self, story: str, **settings: Any) -> list[str]:
+        """Names of the failpoints that an undisturbed run passes."""
+        code = self.nursery.wait(self.nursery.fork(self.job(["undisturbed"], story=story, count=True, **settings)))
+        assert code == 0, self.errors()
+        entries = list(self._diary.entries())
+        self.ledger.take(entry for entry in entries if entry["what"] != "counted")
+        (counted,) = [entry for entry in entries if entry["what"] == "counted"]
+        points: list[str] = counted["points"]
+        return points
+
+    def check_same_memory(self, runs: list[str], story: str) -> None:
+        """All runs have come to what an undisturbed one comes to; those that have not are brought to their end now."""
+        if story not in self._wanted:
+            self._wanted[story] = self._ends([f"undisturbed-{story}"], story)[0]
+        for run, memory in zip(runs, self._ends(runs, story), strict=True):
+            wanted = self._wanted[story]
+            require(memory == wanted, f"{run} came to {memory}, undisturbed to {wanted}")
+        check_completed(self._reader.read(), runs)
+
+    def _ends(self, runs: list[str], story: str) -> list[object]:
+        if not {entry["run"] for entry in self.ledger.finished}.issuperset(runs):
+            assert self.live(self.job(runs, story=story)) == 0
+        ends = {entry["run"]: entry["memory"] for entry in self.ledger.finished}
+        return [ends[run] for run in runs]
+
+    def forget(self, runs: list[str]) -> None:
+        """Drop runs that were checked to their end, so that looking stays quick however many there were."""
+        self._reader.forget(runs)
+        self.ledger.forget(runs)
+
+    def errors(self) -> str:
+        errors = Path(f"{self._path}.errors")
+        return errors.read_text() if errors.exists() else "no traceback"
+
+    def close(self) -> None:
+        self._reader.close()
+        self._diary.close()

@@ -1,0 +1,154 @@
+"""The warm process: imports everything, opens nothing, and forks a child for each line it is given.
+
+A line is a JSON job, answered by the child's process id; `{"wait": pid, "seconds": s, "kill_after": s}` is answered by
+how the child ended. Started by `nursery.py`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from spine_async import RunBusyError, SpineError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from spine_async.storage import SqlRunStore
+from spine_async.storage.sql import sqlite_jobs
+from tests.chaos.diary import FileDiary
+from tests.chaos.failpoints import Points, WatchedStore, die
+from tests.chaos.stories import Story, memory_of
+
+PATIENCE = 60.0
+
+
+class Child:
+    """Executes the runs of a job, and dies where the job says."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.diary = FileDiary(job["diary"])
+        self.points = Points(job.get("die_at", 0), self._act)
+        self.store = WatchedStore(SqlRunStore.from_url(job["url"]), self.diary, self.points)
+
+    def _act(self, name: str) -> None:
+        if self.job.get("act", "die") == "die":
+            die(self.diary)(name)
+        else:
+            self.diary.write("died", "", at=f"stopped at {name}")
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    async def live(self) -> None:
+        """Execute the runs; what comes out goes to the diary."""
+        workflow, dispatcher = Story(self.diary, self.points.reach).workflow(self.job["story"])
+        config = WorkflowRunnerConfig(
+            lease_ttl=self.job.get("ttl", 30.0), max_claims=1_000_000, trace_enabled=False, drain_timeout=1
+        )
+        runner = WorkflowRunner(store=self.store, dispatcher=dispatcher, config=config)
+        async with runner, anyio.create_task_group() as tasks:
+            limiter = anyio.CapacityLimiter(20)
+            for run in self.job["runs"]:
+                tasks.start_soon(self._execute, runner, workflow, run, limiter)
+        if self.job.get("count"):
+            self.diary.write("counted", "", points=self.points.names)
+
+    async def _execute(self, runner: WorkflowRunner, workflow: Any, run: str, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            try:
+                result = await self._insist(runner, workflow, run)
+            except SpineError as exc:
+                self.diary.write("raised", run, error=type(exc).__name__, text=str(exc))
+            else:
+                self.diary.write("finished", run, status=result.status.value, memory=memory_of(result.context))
+
+    async def _insist(self, runner: WorkflowRunner, workflow: Any, run: str) -> WorkflowResult:
+        """Execute the run, as soon as nobody else does where the job says that it is to wait for that."""
+        give_up_at = time.monotonic() + self.job.get("patience", 0.0)
+        while True:
+            try:
+                return await runner.execute(workflow, params={"day": 1}, run_id=run)
+            except RunBusyError:
+                if time.monotonic() >= give_up_at:
+                    raise
+            await anyio.sleep(0.01)
+
+
+def trace_statements(points: Points) -> None:
+    """A failpoint ahead of each statement that SQLite executes in a transaction."""
+    in_transaction = sqlite_jobs.in_transaction
+
+    def traced(connection: Any, work: Any) -> Any:
+        connection.set_trace_callback(lambda statement: points.hit(f"sqlite {' '.join(statement.split()[:2])}"))
+        try:
+            return in_transaction(connection, work)
+        finally:
+            connection.set_trace_callback(None)
+
+    sqlite_jobs.in_transaction = traced
+
+
+def be_born(job: dict[str, Any]) -> None:
+    """The whole life of a child."""
+    code = 1
+    try:
+        if "log" in job:
+            logging.basicConfig(filename=job["log"], level=logging.DEBUG)
+        child = Child(job)
+        if job.get("traces"):
+            trace_statements(child.points)
+        anyio.run(child.live, backend_options={"use_uvloop": False})
+        code = 0
+    except BaseException:
+        import traceback  # noqa: PLC0415 (only a child that goes wrong needs it)
+
+        with Path(job["diary"] + ".errors").open("a") as errors:
+            traceback.print_exc(file=errors)
+    finally:
+        os._exit(code)
+
+
+def fork(job: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os.close(0)
+        be_born(job)
+    return pid
+
+
+def wait_for(pid: int, seconds: float, kill_after: float | None) -> int | None:
+    """How the child ended (negative: by which signal), or None where it did not in time and was killed for that."""
+    began = time.monotonic()
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        lived = time.monotonic() - began
+        if kill_after is not None and lived >= kill_after:
+            os.kill(pid, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if lived > seconds:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
+        time.sleep(0.0005)
+
+
+def main() -> None:
+    gc.freeze()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "wait" in asked:
+            answer: object = wait_for(asked["wait"], asked.get("seconds", PATIENCE), asked.get("kill_after"))
+        else:
+            answer = fork(asked)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

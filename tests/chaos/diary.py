@@ -1,0 +1,53 @@
+"""What happened, in the order in which it happened, written down by processes that may be killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+Entry = dict[str, Any]
+
+
+class Diary(Protocol):
+    """Takes entries: `what` and further facts."""
+
+    def write(self, what: str, run: str, **facts: object) -> None: ...
+
+
+class FileDiary:
+    """Entries of many processes in one file: each is one write to the end of it, so none is torn or lost."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._read = 0
+
+    def write(self, what: str, run: str, **facts: object) -> None:
+        os.write(self._file, (json.dumps({"what": what, "run": run, **facts}) + "\n").encode())
+
+    def entries(self) -> Iterator[Entry]:
+        """Entries since the last call."""
+        text = b""
+        while chunk := os.pread(self._file, 1 << 20, self._read):
+            self._read += len(chunk)
+            text += chunk
+        return iter([json.loads(line) for line in text.splitlines()])
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class ListDiary:
+    """Entries of this process."""
+
+    def __init__(self) -> None:
+        self.kept: list[Entry] = []
+
+    def write(self, what: str, run: str, **facts: object) -> None:
+        self.kept.append({"what": what, "run": run, **facts})
+
+    def entries(self) -> Iterator[Entry]:
+        taken, self.kept = self.kept, []
+        return iter(taken)

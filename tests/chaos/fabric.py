@@ -1,0 +1,71 @@
+"""A process's death within this process: from some moment on its store does nothing and answers nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from spine_async import SpineError, StoreUnavailableError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from spine_async.ports import RunStore
+from tests.chaos.checks import Ledger, Stored
+from tests.chaos.diary import ListDiary
+from tests.chaos.failpoints import Points, WatchedStore
+from tests.chaos.stories import Story
+
+
+class Died(StoreUnavailableError):
+    """What somebody hears whose store is out of reach for good; for the store the same as a death."""
+
+
+class Stage:
+    """One store, and runners on it that die one after the other.
+
+    Args:
+        store: What the runners are given.
+        look: What is stored, whatever the runners are told.
+    """
+
+    def __init__(self, store: RunStore, look: Callable[[], Stored]) -> None:
+        self.store = store
+        self.diary = ListDiary()
+        self.ledger = Ledger()
+        self._look = look
+
+    async def live(self, run: str, story: str, die_at: int = 0, ttl: float = 30.0) -> WorkflowResult | None:
+        """Execute the run; None where the runner died at that failpoint."""
+        points = _Mortal(die_at)
+        watched = WatchedStore(self.store, self.diary, points)
+        workflow, dispatcher = Story(self.diary, points.reach).workflow(story)
+        config = WorkflowRunnerConfig(lease_ttl=ttl, max_claims=1_000_000, trace_enabled=False)
+        runner = WorkflowRunner(store=watched, dispatcher=dispatcher, config=config)
+        self.points = points.names
+        try:
+            return await runner.execute(workflow, params={"day": 1}, run_id=run)
+        except SpineError:
+            if not points.is_dead:
+                raise
+            return None
+
+    def look(self) -> Stored:
+        """Check the diary and what is stored."""
+        self.ledger.take(self.diary.entries())
+        stored = self._look()
+        self.ledger.look(stored)
+        return stored
+
+
+class _Mortal(Points):
+    """Points after one of which there is no life any more."""
+
+    def __init__(self, chosen: int) -> None:
+        super().__init__(chosen, self._die)
+        self.is_dead = False
+
+    def hit(self, name: str) -> None:
+        if self.is_dead:
+            raise Died(name)
+        super().hit(name)
+
+    def _die(self, name: str) -> NoReturn:
+        self.is_dead = True
+        raise Died(name)

@@ -1,0 +1,135 @@
+"""Places at which a run may be interrupted, and a store that has one before and after each of its calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
+from spine_async.ports import CommitOutcome, RunStore
+from tests.chaos.diary import Diary
+
+ResultT = TypeVar("ResultT")
+
+
+class Points:
+    """Counts the failpoints reached; at the chosen one, acts.
+
+    Args:
+        chosen: Number of the point, from 1; 0 for none.
+        act: What happens there; takes the point's name.
+    """
+
+    def __init__(self, chosen: int, act: Callable[[str], None]) -> None:
+        self.chosen = chosen
+        self.names: list[str] = []
+        self._act = act
+
+    def hit(self, name: str) -> None:
+        self.names.append(name)
+        if len(self.names) == self.chosen:
+            self._act(name)
+
+    async def reach(self, name: str) -> None:
+        self.hit(name)
+
+
+def die(diary: Diary) -> Callable[[str], None]:
+    """End this process without any warning."""
+
+    def act(name: str) -> None:
+        diary.write("died", "", at=name)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return act
+
+
+class WatchedStore:
+    """Passes failpoints before and after each call of another store, and tells the diary what was acknowledged.
+
+    Diary: `claimed` (epoch and the number that comes next), `acknowledged` (a visit with its epoch and commit id),
+    `ended`.
+    """
+
+    def __init__(self, store: RunStore, diary: Diary, points: Points) -> None:
+        self._store = store
+        self._diary = diary
+        self._points = points
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        claims = await self._call("create", lambda: self._store.create(runs))
+        for claim in claims:
+            self._note_claim(claim)
+        return claims
+
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        answer = await self._call(
+            "claim", lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        )
+        self._note_claim(answer)
+        return answer
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        return await self._call("renew", lambda: self._store.renew(claims, ttl))
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        return await self._call("request_stop", lambda: self._store.request_stop(run_id, reason))
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        self._points.hit("commit before")
+        outcomes = await self._store.commit(changes)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if outcome is CommitOutcome.COMMITTED:
+                self._note_commit(change)
+        self._points.hit("commit after")
+        return outcomes
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        return await self._call("load", lambda: self._store.load(run_id))
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below))
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        return await self._call("runs", lambda: self._store.runs(chosen))
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        return await self._call("events", lambda: self._store.events(run_id, after, limit))
+
+    async def delete(self, run_id: str) -> bool:
+        return await self._call("delete", lambda: self._store.delete(run_id))
+
+    async def close(self) -> None:
+        return await self._call("close", self._store.close)
+
+    async def _call(self, name: str, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        self._points.hit(f"{name} before")
+        result = await work()
+        self._points.hit(f"{name} after")
+        return result
+
+    def _note_claim(self, answer: Claim | Busy | None) -> None:
+        if isinstance(answer, Claim):
+            self._diary.write("claimed", answer.run_id, epoch=answer.epoch, next_seq=answer.next_seq)
+
+    def _note_commit(self, change: RunChange) -> None:
+        for visit in change.visits:
+            self._diary.write(
+                "acknowledged", change.run_id, path=visit.path, epoch=change.epoch, commit=change.commit_id
+            )
+        if change.end is not None:
+            self._diary.write("ended", change.run_id, status=change.end.status.value, epoch=change.epoch)

@@ -1,0 +1,58 @@
+"""The test's end of the process that forks children."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Nursery:
+    """Forks children from a process that has everything imported and nothing open."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.children"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def fork(self, job: dict[str, Any]) -> int:
+        """Have a child do the job; its process id."""
+        pid = self._ask(job)
+        assert isinstance(pid, int)
+        return pid
+
+    def wait(self, pid: int, seconds: float = 60.0, kill_after: float | None = None) -> int:
+        """How a child ended: its exit code, or minus the signal; killed after that many seconds where given."""
+        code = self._ask({"wait": pid, "seconds": seconds, "kill_after": kill_after})
+        assert isinstance(code, int), f"child {pid} did not end within {seconds} s"
+        return code
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        os.kill(pid, number)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+    def _ask(self, question: dict[str, Any]) -> object:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the nursery ended with code {self._process.wait()}"
+        return json.loads(answer)

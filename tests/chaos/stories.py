@@ -1,0 +1,147 @@
+"""Workflows to be interrupted: every kind of step, and a diary entry for each time a handler begins."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+
+from spine_async import LocalDispatcher, RetryPolicy, Step, StepError, StepResult, Workflow, WorkflowContext
+from tests.chaos.diary import Diary
+
+AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0.0, jitter=False)
+Pass = Callable[[str], Awaitable[None]]
+
+
+async def go_on(point: str) -> None:
+    """A failpoint at which nothing happens."""
+
+
+class Story:
+    """Handlers that tell the diary when they begin, and pass a failpoint before and after.
+
+    Args:
+        diary: Where it is told.
+        reach: Is called at each failpoint of a handler.
+    """
+
+    def __init__(self, diary: Diary, reach: Pass = go_on) -> None:
+        self._diary = diary
+        self._reach = reach
+
+    def workflow(self, name: str) -> tuple[Workflow, LocalDispatcher]:
+        dispatcher = LocalDispatcher()
+        dispatcher.register("load", self._load)
+        return Workflow(name, _CHAPTERS[name](self)), dispatcher
+
+    def step(self, name: str, compute: Callable[[WorkflowContext], Any], **options: Any) -> Step:
+        async def handler(context: WorkflowContext, config: Mapping[str, object]) -> object:
+            await self._reach(f"{name} begins")
+            self._note(context)
+            result = compute(context)
+            await anyio.lowlevel.checkpoint()
+            await self._reach(f"{name} ends")
+            return result
+
+        return Step.lambda_(name, handler, **options)
+
+    def thread_step(self, name: str, compute: Callable[[WorkflowContext], Any]) -> Step:
+        def handler(context: WorkflowContext, config: Mapping[str, object]) -> object:
+            self._note(context)
+            return compute(context)
+
+        return Step.lambda_(name, handler)
+
+    def _note(self, context: WorkflowContext) -> None:
+        path = str(context.idempotency_key).removeprefix(f"{context.run_id}/")
+        self._diary.write("ran", context.run_id, path=path, attempt=context.attempt)
+
+    async def _load(self, params: Mapping[str, object]) -> Mapping[str, object]:
+        await self._reach("pipeline")
+        return {"loaded": params["n"]}
+
+
+def _number(context: WorkflowContext, step: str, key: str) -> int:
+    return int(str(context.get_output(step, key)))
+
+
+def _fetch(context: WorkflowContext) -> StepResult:
+    return StepResult.ok({"rows": list(range(4)), "text": "é\u2028 \"quoted\""}, {"turns": 0})
+
+
+def _flaky(context: WorkflowContext) -> dict[str, object]:
+    if context.attempt == 1:
+        raise StepError("not yet", category="TRANSIENT")
+    return {"ok": True}
+
+
+def _turn(context: WorkflowContext) -> StepResult:
+    turns = int(str(context.params["turns"])) + 1
+    return StepResult.ok({"turns": turns}, {"turns": turns})
+
+
+def _sum(context: WorkflowContext) -> dict[str, object]:
+    results: Any = context.get_output("each", "results")
+    return {"sum": sum(each["score"] for each in results), "turns": context.params["turns"]}
+
+
+def _item(story: Story) -> Workflow:
+    inner = Step.map(
+        "parts",
+        items=[1, 2],
+        iterator=Workflow("part", [story.step("part", lambda context: {"part": context.params["part"]})]),
+        item_param="part",
+        max_concurrency=2,
+    )
+    return Workflow(
+        "item",
+        [
+            story.step("clean", lambda context: StepResult.ok({"item": context.params["item"]}, {"cleaned": True})),
+            inner,
+            story.step("score", lambda context: {"score": _number(context, "clean", "item") * 10}),
+        ],
+    )
+
+
+def _journey(story: Story) -> list[Step]:
+    """Everything: retries, a nested map, a loop, a pipeline, a wait, a handler in a thread."""
+    return [
+        story.step("fetch", _fetch),
+        story.step("flaky", _flaky, retry=AT_ONCE),
+        Step.map("each", items_path="fetch.rows", iterator=_item(story), max_concurrency=3),
+        story.step("turn", _turn),
+        Step.choice("again", lambda context: int(str(context.params["turns"])) < 3, "turn", "load"),
+        Step.pipeline("load", "load", {"n": 7}),
+        Step.wait("pause", seconds=0.005),
+        story.thread_step("last", _sum),
+    ]
+
+
+def _short(story: Story) -> list[Step]:
+    """One of each kind, as short as it can be."""
+    inner = Workflow("item", [story.step("a", lambda context: {"a": 1}), story.step("b", lambda context: {"b": 2})])
+    return [
+        story.step("fetch", _fetch),
+        story.step("flaky", _flaky, retry=AT_ONCE),
+        Step.map("each", items=[1, 2], iterator=inner, max_concurrency=2),
+        story.step("turn", _turn),
+        Step.choice("again", lambda context: int(str(context.params["turns"])) < 2, "turn", "load"),
+        Step.pipeline("load", "load", {"n": 7}),
+        Step.wait("pause", seconds=0.001),
+        story.step("last", lambda context: {"turns": context.params["turns"]}),
+    ]
+
+
+def _lambda(story: Story) -> list[Step]:
+    return [story.step("one", lambda context: {"n": 1}), story.step("two", lambda context: {"n": 2})]
+
+
+_CHAPTERS: dict[str, Callable[[Story], list[Step]]] = {"journey": _journey, "short": _short, "lambda": _lambda}
+
+
+def memory_of(context: WorkflowContext) -> dict[str, Any]:
+    """What a run came to: all of the context but its id and the wait's moment, which no two runs share."""
+    kept: dict[str, Any] = context.to_dict()
+    kept["outputs"].pop("pause", None)
+    return {name: kept[name] for name in ("workflow_name", "params", "outputs", "quality", "partition")}

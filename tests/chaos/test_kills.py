@@ -1,0 +1,72 @@
+"""Processes killed by SIGKILL at random failpoints and moments, and everywhere in turn."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.chaos.arena import KILLED, Arena
+from tests.chaos.size import draws, size, tell
+
+STORY = "journey"
+TOGETHER = 3
+"""Runs that one child executes at once, so that their commits are grouped."""
+
+
+@pytest.mark.slow
+def test_children_killed_at_random_lose_nothing_and_do_nothing_twice(arena: Arena) -> None:
+    wanted = size(40, 10_000) if arena.is_sqlite else size(20, 3_000)
+    draw = draws("kills", arena.is_sqlite)
+    began = time.monotonic()
+    points = arena.count_points(STORY, traces=True)
+    finished = group = 0
+    while arena.kills < wanted:
+        runs = [f"g{group}-{number}" for number in range(draw.randint(1, TOGETHER))]
+        for _ in range(200):
+            job = arena.job(runs, story=STORY, traces=True, die_at=draw.randint(1, len(points) * len(runs)))
+            is_timed = draw.random() < 0.3
+            if is_timed:
+                job["die_at"] = 0
+            if arena.live(job, draw.uniform(0.005, 0.12) if is_timed else None) != KILLED:
+                break
+        finished += len(runs)
+        group += 1
+        arena.check_same_memory(runs, STORY)
+        arena.forget(runs)
+    took = time.monotonic() - began
+    tell(
+        f"kills[{arena.database}]",
+        n=arena.kills,
+        runs=finished,
+        children=arena.children,
+        executions=arena.ledger.executions,
+        at_points=sum(arena.ledger.deaths.values()),
+        different_points=len(arena.ledger.deaths),
+        seconds=round(took, 1),
+    )
+    arena.close()
+
+
+@pytest.mark.slow
+def test_killed_at_every_failpoint(arena: Arena) -> None:
+    """Before and after each call of the store, each statement of SQLite's and each handler, for every kind of step."""
+    points = arena.count_points("short", traces=True)
+    stride = size(9, 1) if arena.is_sqlite else size(9, 1)
+    chosen = list(range(1 + draws("every").randrange(stride), len(points) + 1, stride))
+    began = time.monotonic()
+    for number in chosen:
+        run = f"p{number}"
+        arena.live(arena.job([run], story="short", traces=True, die_at=number))
+        arena.check_same_memory([run], "short")
+        arena.forget([run])
+    assert arena.kills >= len(chosen) - 5  # where commits of two items were grouped, a run has fewer points
+    tell(
+        f"every failpoint[{arena.database}]",
+        n=len(chosen),
+        of=len(points),
+        kills=arena.kills,
+        kinds=len(set(points)),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    arena.close()

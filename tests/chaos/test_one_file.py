@@ -1,0 +1,44 @@
+"""Many processes on one SQLite file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.arena import Arena
+from tests.chaos.checks import integrity
+from tests.chaos.nursery import Nursery
+from tests.chaos.size import size, tell
+
+PROCESSES = 8
+
+
+@pytest.mark.slow
+def test_many_processes_share_one_file(sqlite_url: str, tmp_path: Path, nursery: Nursery) -> None:
+    arena = Arena(sqlite_url, tmp_path / "diary", nursery)
+    count = size(10, 200)
+    began = time.monotonic()
+    runs = {number: [f"r{number}-{each}" for each in range(count)] for number in range(PROCESSES)}
+    children = [nursery.fork(arena.job(runs[number], story="lambda")) for number in runs]
+    assert [nursery.wait(child, 300.0) for child in children] == [0] * PROCESSES, arena.errors()
+    arena.check()
+    assert not arena.ledger.raised, "database is locked, or something else, reached the user"
+    assert {entry["status"] for entry in arena.ledger.finished} == {"completed"}
+    assert len(arena.ledger.finished) == PROCESSES * count
+    assert integrity(sqlite_url) == "ok"
+    tell("one file", n=f"{PROCESSES}x{count}", seconds=round(time.monotonic() - began, 1))
+    arena.close()
+
+
+def test_many_processes_race_for_one_run(arena: Arena) -> None:
+    """Who does not get it is told whose it is; nobody runs anything that was committed."""
+    for number in range(size(2, 50)):
+        run = f"race{number}"
+        children = [arena.nursery.fork(arena.job([run], story="lambda", patience=30.0)) for _ in range(4)]
+        assert [arena.nursery.wait(child) for child in children] == [0] * len(children), arena.errors()
+        arena.check()
+        assert not arena.ledger.raised
+        assert len(arena.ledger.claims[run]) == 1
+    arena.close()

@@ -1,0 +1,46 @@
+"""Owners that are stopped like a machine that sleeps, taken over meanwhile, and woken."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.chaos.arena import Arena
+from tests.chaos.checks import require
+from tests.chaos.size import draws, size, tell
+
+SHORT_LEASE = 0.05
+AFTER_TAKE_OVER = {"LeaseLostError", "RunNotResumableError", "RunBusyError"}
+
+
+@pytest.mark.slow
+def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
+    count = size(12, 1_000)
+    draw = draws("pauses", arena.is_sqlite)
+    points = arena.count_points("short")
+    arena.ledger.overlaps_allowed = True  # what an owner without a lease executes is not promised anything
+    began = time.monotonic()
+    for number in range(count):
+        run = f"s{number}"
+        sleeps_at = draw.randint(1, len(points) - 1)
+        first = arena.nursery.fork(arena.job([run], story="short", act="sleep", die_at=sleeps_at, ttl=SHORT_LEASE))
+        arena.until_told("died")
+        assert arena.live(arena.job([run], story="short", patience=30.0)) == 0
+        arena.nursery.signal(first, signal.SIGCONT)
+        assert arena.nursery.wait(first) == 0, arena.errors()
+        arena.check()
+        arena.check_same_memory([run], "short")
+        arena.forget([run])
+    raised = arena.ledger.raised
+    require(set(raised) <= AFTER_TAKE_OVER, f"superseded owners raised {raised}")
+    assert raised["LeaseLostError"] > count // 3
+    tell(
+        f"pauses[{arena.database}]",
+        n=count,
+        raised=raised,
+        at=len(arena.ledger.deaths),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    arena.close()
