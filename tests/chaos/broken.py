@@ -1,0 +1,227 @@
+"""Stores that break the protocol on purpose, each in one way; the checks must find out every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import anyio.lowlevel
+
+from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
+from spine_async.ports import CommitOutcome
+from spine_async.storage import MemoryRunStore
+from spine_async.storage.memory import _changed, _Kept
+
+COMMITTED = CommitOutcome.COMMITTED
+
+
+def write(kept: _Kept, change: RunChange) -> None:
+    kept.visits.extend(replace(row) for row in change.visits)
+    kept.events.extend(replace(event) for event in change.events)
+    kept.run = _changed(kept.run, change)
+
+
+
+
+class NoFence(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        write(self._kept[change.run_id], change)
+        return COMMITTED
+
+
+class EpochNotChecked(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        kept = self._kept[change.run_id]
+        outcome = super()._commit(replace(change, epoch=kept.run.epoch))
+        return outcome
+
+
+class NumberNotChecked(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        return super()._commit(replace(change, expected_seq=self._kept[change.run_id].run.next_seq))
+
+
+class StatusNotChecked(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        kept = self._kept[change.run_id]
+        if (kept.run.epoch, kept.run.next_seq) != (change.epoch, change.expected_seq):
+            return CommitOutcome.FENCED
+        write(kept, change)
+        return COMMITTED
+
+
+class KeyNotChecked(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        return super()._commit(replace(change, key=self._kept[change.run_id].key))
+
+
+class FenceOutsideTheTransaction(MemoryRunStore):
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        outcomes = []
+        for change in changes:
+            run = self._kept[change.run_id].run
+            is_mine = (run.epoch, run.next_seq) == (change.epoch, change.expected_seq) and not run.status.is_final
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            if is_mine:
+                write(self._kept[change.run_id], change)
+            outcomes.append(COMMITTED if is_mine else CommitOutcome.FENCED)
+        return outcomes
+
+
+class AcknowledgedBeforeTheCommit(MemoryRunStore):
+    """Writes when it is next called by the same worker, which one that died never does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late: list[RunChange] = []
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        late, self._late = self._late, list(changes)
+        for change in late:
+            super()._commit(change)
+        return [COMMITTED for _ in changes]
+
+
+class EventsInTheirOwnTransaction(MemoryRunStore):
+    """The events of a commit come with the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late: list[tuple[str, Sequence[EventRow]]] = []
+
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        for run_id, events in self._late:
+            if run_id in self._kept:
+                self._kept[run_id].events.extend(events)
+        self._late = [(change.run_id, change.events)] if change.end is None else []
+        return super()._commit(replace(change, events=() if change.end is None else change.events))
+
+
+class InsertOrReplace(MemoryRunStore):
+    """A visit of a path takes the place of the one before."""
+
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        kept = self._kept[change.run_id]
+        paths = {row.path for row in change.visits}
+        kept.visits = [row for row in kept.visits if row.path not in paths]
+        write(kept, replace(change, next_seq=max(change.next_seq, kept.run.next_seq)))
+        return COMMITTED
+
+
+class LeaseIgnoredByClaim(MemoryRunStore):
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        kept = self._kept.get(run_id)
+        return await super().claim(run_id, owner, event, ttl=ttl, over_epoch=kept.run.epoch if kept else None)
+
+
+class EpochNotRaisedByClaim(MemoryRunStore):
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        if isinstance(answer, Claim):
+            kept = self._kept[run_id]
+            kept.run = replace(kept.run, epoch=kept.run.epoch - 1)
+            answer.epoch -= 1
+        return answer
+
+
+class CompletedRunsAreClaimed(MemoryRunStore):
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        kept = self._kept.get(run_id)
+        if kept is None:
+            return None
+        kept.run = replace(kept.run, epoch=kept.run.epoch + 1, owner=owner)
+        return Claim(run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+
+
+class RenewIgnoresTheEpoch(MemoryRunStore):
+    def _renew(self, claim: Claim, ttl: float) -> Renewal:
+        return super()._renew(replace(claim, epoch=self._kept[claim.run_id].run.epoch), ttl)
+
+
+class StopOutlivesTheClaim(MemoryRunStore):
+    async def claim(
+        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+    ) -> Claim | Busy | None:
+        asked = self._kept[run_id].stop_requested if run_id in self._kept else None
+        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        if run_id in self._kept:
+            self._kept[run_id].stop_requested = asked
+        return answer
+
+
+class LostVisits(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        return super()._commit(replace(change, visits=change.visits[:-1]))
+
+
+class ItemsAreNotLoaded(MemoryRunStore):
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return [] if below is not None else await super().visits(run_id)
+
+
+class LastVisitIsNotLoaded(MemoryRunStore):
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return (await super().visits(run_id, below))[:-1]
+
+
+class FencedIsToldAsCommitted(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        super()._commit(change)
+        return COMMITTED
+
+
+class CommittedTwice(MemoryRunStore):
+    """What an insistent store does that does not look whether the first try was written."""
+
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        outcome = super()._commit(change)
+        kept = self._kept[change.run_id]
+        kept.events.extend(replace(each) for each in change.events)
+        return outcome
+
+
+class CreateOverwrites(MemoryRunStore):
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        for run in runs:
+            self._kept.pop(run.run_id, None)
+        return await super().create(runs)
+
+
+class NumbersWithGaps(MemoryRunStore):
+    def _commit(self, change: RunChange) -> CommitOutcome:
+        outcome = super()._commit(change)
+        kept = self._kept[change.run_id]
+        kept.run = replace(kept.run, next_seq=kept.run.next_seq + (change.end is not None))
+        return outcome
+
+
+BROKEN: tuple[type[MemoryRunStore], ...] = (
+    NoFence,
+    EpochNotChecked,
+    NumberNotChecked,
+    StatusNotChecked,
+    KeyNotChecked,
+    FenceOutsideTheTransaction,
+    AcknowledgedBeforeTheCommit,
+    EventsInTheirOwnTransaction,
+    InsertOrReplace,
+    LeaseIgnoredByClaim,
+    EpochNotRaisedByClaim,
+    CompletedRunsAreClaimed,
+    RenewIgnoresTheEpoch,
+    StopOutlivesTheClaim,
+    LostVisits,
+    ItemsAreNotLoaded,
+    LastVisitIsNotLoaded,
+    FencedIsToldAsCommitted,
+    CommittedTwice,
+    CreateOverwrites,
+    NumbersWithGaps,
+)

@@ -1,0 +1,191 @@
+"""Short scenes of the protocol, on any store; each raises `Violation` where the store lets a promise be broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from spine_async._model.record import Busy, Claim, RunChange, RunEnd
+from spine_async._model.status import RunStatus
+from spine_async.ports import CommitOutcome, RunStore
+from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit
+from tests.chaos.checks import Stored, check_completed, require
+from tests.chaos.fabric import Stage
+from tests.chaos.failpoints import Points, WatchedStore
+from tests.chaos.stories import memory_of
+
+Look = Callable[[], Stored]
+Scene = Callable[["Cast"], Awaitable[None]]
+
+
+class Cast:
+    """A store with everybody who acts on it."""
+
+    def __init__(self, store: RunStore, look: Look) -> None:
+        self.stage = Stage(store, look)
+        self.store = WatchedStore(store, self.stage.diary, Points(0, lambda name: None))
+
+    def look(self) -> Stored:
+        return self.stage.look()
+
+    async def begin(self) -> tuple[Claim, RunChange]:
+        """A run with one visit committed: its claim, and that commit."""
+        (claim,) = await self.store.create([new_run()])
+        require(claim is not None, "a run with a new id was refused")
+        assert claim is not None
+        first = step(claim, "a")
+        await self.store.commit([first])
+        self.look()
+        return moved(claim, first), first
+
+    async def take_over(self, claim: Claim) -> Claim:
+        """Another worker claims the run, whose owner is known to be gone."""
+        taken = await self.store.claim("run-1", "worker-2", None, ttl=60, over_epoch=claim.epoch)
+        require(isinstance(taken, Claim), f"a run whose owner is gone could not be claimed: {taken}")
+        assert isinstance(taken, Claim)
+        return taken
+
+
+def step(claim: Claim, path: str) -> RunChange:
+    """A visit and an event of its own, committed under the claim; made by one worker only."""
+    number = claim.next_seq
+    made = change(claim, [visit(path, number + 1)], [event("noted", number, step=path)])
+    mark = f"{claim.epoch}-{path}"
+    return replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+
+
+def end(claim: Claim) -> RunChange:
+    number = claim.next_seq
+    last = event("workflow_completed", number)
+    return change(claim, (), [last], end=RunEnd(RunStatus.COMPLETED, moment(number)))
+
+
+async def superseded(cast: Cast) -> None:
+    """Who was taken over wakes up before, and after, the new owner's commit."""
+    old, _ = await cast.begin()
+    new = await cast.take_over(old)
+    await cast.store.commit([step(old, "b")])
+    cast.look()
+    mine = step(new, "b")
+    await cast.store.commit([mine])
+    cast.look()
+    new = moved(new, mine)
+    await cast.store.commit([step(replace(old, next_seq=new.next_seq), "c")])
+    cast.look()
+
+
+async def taken_over_in_the_middle(cast: Cast) -> None:
+    """The run changes hands while its owner's commit is on its way."""
+    old, _ = await cast.begin()
+
+    async def other() -> None:
+        new = await cast.take_over(old)
+        await cast.store.commit([step(new, "c")])
+
+    for told in await asyncio.gather(cast.store.commit([step(old, "b")]), other(), return_exceptions=True):
+        if isinstance(told, BaseException):
+            raise told
+    cast.look()
+
+
+async def committed_again(cast: Cast) -> None:
+    """A commit whose answer was not heard is sent again."""
+    claim, first = await cast.begin()
+    await cast.store.commit([first])
+    cast.look()
+    await cast.store.commit([replace(step(replace(claim, next_seq=first.expected_seq), "b"), commit_id="other")])
+    cast.look()
+
+
+async def committed_after_the_end(cast: Cast) -> None:
+    """Something comes in for a run that has completed."""
+    claim, _ = await cast.begin()
+    ended = end(claim)
+    await cast.store.commit([ended])
+    cast.look()
+    await cast.store.commit([step(moved(claim, ended), "late")])
+    cast.look()
+
+
+async def deleted_and_created_again(cast: Cast) -> None:
+    """A worker of a deleted run commits to the new run of the same id."""
+    claim, _ = await cast.begin()
+    await cast.store.delete("run-1")
+    cast.stage.ledger.forget(["run-1"])
+    new, _ = await cast.begin()
+    outcomes = await cast.store.commit([step(replace(claim, next_seq=new.next_seq), "ghost")])
+    require(outcomes == [CommitOutcome.FENCED], "a deleted run's worker has committed to another run")
+
+
+async def claimed_while_it_is_owned(cast: Cast) -> None:
+    """Somebody wants a run whose owner is there."""
+    await cast.begin()
+    answer = await cast.store.claim("run-1", "worker-2", None, ttl=60)
+    require(isinstance(answer, Busy), f"a run whose lease holds was claimed: {answer}")
+
+
+async def claimed_twice(cast: Cast) -> None:
+    """One owner after the other: each claim is told apart."""
+    claim, _ = await cast.begin()
+    second = await cast.take_over(claim)
+    await cast.take_over(second)
+    cast.look()
+
+
+async def claimed_after_it_completed(cast: Cast) -> None:
+    claim, _ = await cast.begin()
+    await cast.store.commit([end(claim)])
+    answer = await cast.store.claim("run-1", "worker-2", None, ttl=60)
+    require(answer is None, f"a completed run was claimed: {answer}")
+    cast.look()
+
+
+async def renewed_by_who_was_taken_over(cast: Cast) -> None:
+    """Who was taken over learns of it when the lease is renewed, and gets no stop that was meant for another."""
+    old, _ = await cast.begin()
+    await cast.store.request_stop("run-1", "enough")
+    new = await cast.take_over(old)
+    lost, held = await cast.store.renew([old, new], 60)
+    require(not lost.is_held, "a superseded owner's lease was renewed")
+    require(held.is_held, "the owner's lease was not renewed")
+    require(held.stop_reason is None, "a stop asked of one owner reached the next")
+
+
+async def created_twice(cast: Cast) -> None:
+    await cast.begin()
+    (again,) = await cast.store.create([new_run()])
+    require(again is None, "a run id that is taken was given away again")
+    cast.look()
+
+
+async def died_everywhere(cast: Cast) -> None:
+    """An owner that dies at each failpoint in turn, and one who goes on."""
+    stage = cast.stage
+    undisturbed = await stage.live("undisturbed", "short")
+    require(undisturbed is not None and undisturbed.status == "completed", "an undisturbed run did not complete")
+    assert undisturbed is not None
+    for number in range(1, len(stage.points) + 1):
+        run = f"p{number}"
+        await stage.live(run, "short", die_at=number, ttl=0.000001)
+        stage.look()
+        result = await stage.live(run, "short")
+        require(result is not None, f"{run} could not go on after a death at point {number}")
+        assert result is not None
+        check_completed(stage.look(), [run])
+        require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} came to something else")
+
+
+SCENES: tuple[Scene, ...] = (
+    superseded,
+    taken_over_in_the_middle,
+    committed_again,
+    committed_after_the_end,
+    deleted_and_created_again,
+    claimed_while_it_is_owned,
+    claimed_twice,
+    claimed_after_it_completed,
+    renewed_by_who_was_taken_over,
+    created_twice,
+    died_everywhere,
+)

@@ -1,0 +1,109 @@
+"""The checks are worth something: each way to break the protocol is found out by one of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from spine_async import StoreError
+from spine_async.ports import RunStore
+from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.storage.sql import claiming, sqlite_jobs, sqlite_leases
+from tests.chaos.broken import BROKEN
+from tests.chaos.checks import Reader, Violation, read_memory
+from tests.chaos.scenes import SCENES, Cast, Look, Scene
+from tests.chaos.size import tell
+
+pytestmark = pytest.mark.anyio
+
+
+async def found_by(scene: Scene, store: RunStore, look: Look) -> str | None:
+    """What the scene finds out, or None."""
+    try:
+        await scene(Cast(store, look))
+    except Violation as exc:
+        return str(exc)
+    return None
+
+
+async def found_in_memory(kind: type[MemoryRunStore]) -> str | None:
+    """The first scene that finds something out."""
+    for scene in SCENES:
+        store = kind()
+        if await found_by(scene, store, lambda store=store: read_memory(store)) is not None:  # type: ignore[misc]
+            return scene.__name__
+    return None
+
+
+async def test_a_store_that_keeps_the_protocol_passes() -> None:
+    assert await found_in_memory(MemoryRunStore) is None
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+async def test_a_broken_store_is_found_out(kind: type[MemoryRunStore]) -> None:
+    found = await found_in_memory(kind)
+    assert found, f"nobody noticed {kind.__name__}"
+    tell(f"broken {kind.__name__}", found_by=found)
+
+
+EPOCH, NUMBER = ("AND epoch = ?", "AND ? IS NOT NULL"), ("AND next_seq = ?", "AND ? IS NOT NULL")
+STATUS = ("AND status IN ('running', 'waiting')", "")
+SQL = {
+    "epoch": (sqlite_jobs, ("_ADVANCE", "_END"), EPOCH),
+    "next_seq": (sqlite_jobs, ("_ADVANCE", "_END"), NUMBER),
+    "status": (sqlite_jobs, ("_ADVANCE", "_END"), STATUS),
+    "replace": (sqlite_jobs, ("_INSERT_VISIT", "INSERT_EVENT"), ("INSERT INTO", "INSERT OR REPLACE INTO")),
+    "claim": (sqlite_leases, ("_CLAIM",), ("epoch = epoch + 1", "epoch = epoch")),
+    "renew": (sqlite_leases, ("_RENEW",), EPOCH),
+    "stop": (sqlite_leases, ("_CLAIM",), ("stop_requested = NULL,", "")),
+}
+
+
+async def found_in_sqlite(folder: Path) -> dict[str, str]:
+    found = {}
+    for scene in SCENES[:-1]:
+        url = f"sqlite+aiosqlite:///{folder / scene.__name__}.db"
+        store, reader = SqlRunStore.from_url(url), Reader(url)
+        try:
+            told = await found_by(scene, store, reader.read)
+        except (StoreError, sqlite3.Error) as exc:  # the tables' own constraints notice it
+            told = f"{type(exc).__name__}: {exc}"
+        if told is not None:
+            found[scene.__name__] = told
+        reader.close()
+        await store.close()
+    return found
+
+
+async def test_the_sqlite_store_keeps_the_protocol(tmp_path: Path) -> None:
+    assert await found_in_sqlite(tmp_path) == {}
+
+
+@pytest.mark.parametrize("what", [name for name in SQL if name != "replace"])
+async def test_a_statement_without_one_of_its_conditions_is_found_out(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, names, (text, changed) = SQL[what]
+    for name in names:
+        before = getattr(module, name)
+        assert text in before
+        monkeypatch.setattr(module, name, before.replace(text, changed))
+    found = await found_in_sqlite(tmp_path)
+    assert found, f"nobody noticed that {what} is not checked"
+    tell(f"broken sql {what}", found_by=sorted(found))
+
+
+async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for what in ("epoch", "next_seq", "status", "replace"):
+        module, names, (text, changed) = SQL[what]
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name).replace(text, changed))
+    assert await found_in_sqlite(tmp_path)
+
+
+async def test_a_lease_that_nobody_looks_at_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_leases, "judge", lambda asked, held: claiming.Free(held.epoch) if held else None)
+    found = await found_in_sqlite(tmp_path)
+    assert set(found) >= {"claimed_while_it_is_owned", "claimed_after_it_completed"}
