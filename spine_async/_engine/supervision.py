@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from typing import Any
 
 import anyio
 
@@ -20,13 +21,15 @@ from spine_async._engine.engine import Engine
 from spine_async._engine.execution import conclude, drive
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.report import live_result
-from spine_async._engine.scope import Scope
+from spine_async._engine.scope import Run, Scope
 from spine_async._engine.signals import CommitFailed, Draining, StopRequested, raising_store_errors
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.result import WorkflowResult
 from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError
+
+_LET_GO_WITHIN = 1.0  # seconds; a store that does not answer is not waited for
 
 _log = logging.getLogger("spine_async")
 
@@ -48,9 +51,22 @@ async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
     run = scope.run
     with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
         with raising_store_errors():
-            end = await supervise(engine, scope)
+            try:
+                end = await supervise(engine, scope)
+            except CommitFailed:
+                await _let_lease_end(engine, run)
+                raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
+
+
+async def _let_lease_end(engine: Engine, run: Run) -> None:
+    """Nothing more can be committed from here: whoever resumes the run may have it at once."""
+    renewal = spawn(engine.store.renew([run.ledger.claim], 0.0), f"spine_async let go of {run.run_id}")
+    with anyio.move_on_after(_LET_GO_WITHIN, shield=True):
+        await attend_either(renewal)
+    renewal.cancel()
+    renewal.add_done_callback(_forget)
 
 
 async def supervise(engine: Engine, scope: Scope) -> RunEnd:
@@ -135,6 +151,6 @@ async def _leave_behind(engine: Engine, scope: Scope, work: Task[RunEnd]) -> Run
     return await _recorded(engine, scope, stuck)
 
 
-def _forget(work: Task[RunEnd]) -> None:
+def _forget(work: Task[Any]) -> None:
     if not work.cancelled():
         work.exception()  # counts as seen; what a step left behind comes to changes nothing any more

@@ -76,6 +76,9 @@ class RunStore(Protocol):
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         """Write the changes in one transaction, each fenced by itself; at most one change for a run.
 
+        A change that is the run's last one already, by its epoch and `commit_id`, counts as committed and is not
+        written again: so a commit whose answer was not heard may be made once more.
+
         Cancellation:
             The engine never cancels a commit; a store need not survive it.
         """

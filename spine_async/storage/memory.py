@@ -19,7 +19,7 @@ from spine_async._model.record import (
     StoredRun,
     VisitRow,
 )
-from spine_async._model.status import RunStatus
+from spine_async._model.status import RunStatus, StepStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.expansion import merge_events, started_event
 
@@ -34,6 +34,7 @@ class _Kept:
     run: StoredRun
     lease_end: float = 0.0
     stop_requested: str | None = None
+    last_change: tuple[int, str] | None = None
     visits: list[VisitRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
 
@@ -130,10 +131,12 @@ class MemoryRunStore:
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._kept.get(change.run_id)
         if kept is None or not _is_in_force(kept, change):
-            return CommitOutcome.FENCED
+            is_written = kept is not None and kept.last_change == (change.epoch, change.commit_id)
+            return CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED
         kept.visits.extend(replace(row) for row in change.visits)
         kept.events.extend(replace(event) for event in change.events)
         kept.run = _changed(kept.run, change)
+        kept.last_change = (change.epoch, change.commit_id)
         return CommitOutcome.COMMITTED
 
 
@@ -184,7 +187,9 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
 
 
 def _changed(run: StoredRun, change: RunChange) -> StoredRun:
-    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at, claims_since_progress=0)
+    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at)
+    if any(visit.status is not StepStatus.OVERRIDE for visit in change.visits):
+        moved = replace(moved, claims_since_progress=0)
     end = change.end
     if end is None:
         return moved

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,11 +27,13 @@ class DriverHabits(Generic[DriverT]):
         is_usable: Whether the connection is still open.
         prepare: Makes a connection ready for writing.
         restore: Undoes that, before the pool has the connection back.
+        opens_at_once: Whether opening takes no time that could be worth cancelling.
     """
 
     is_usable: Callable[[DriverT], bool]
     prepare: Job[DriverT, None]
     restore: Job[DriverT, None]
+    opens_at_once: bool = False
 
 
 class Lender(Generic[DriverT]):
@@ -107,7 +111,7 @@ class Lender(Generic[DriverT]):
     async def _checked_out(self) -> tuple[AsyncConnection, DriverT]:
         """A connection that is not known to be dead: those of a server that was restarted are passed over."""
         for _ in range(_STALE_LIMIT):
-            connection = await self._engine.connect()
+            connection = await self._opened()
             try:
                 driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
             except BaseException:
@@ -117,6 +121,20 @@ class Lender(Generic[DriverT]):
                 break
             await self._discard(connection)
         return connection, driver
+
+    async def _opened(self) -> AsyncConnection:
+        if not self._habits.opens_at_once:
+            return await self._engine.connect()
+        # aiosqlite leaves the file open where its opening is cancelled, so that is waited for and then undone.
+        opening = asyncio.create_task(_connect(self._engine))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await _until_done(opening)
+            if not opening.cancelled() and opening.exception() is None:
+                closing = asyncio.create_task(self._discard(opening.result()))
+                await _until_done(closing)
+            raise
 
     async def _discard(self, connection: AsyncConnection, *, is_final: bool = False) -> None:
         """Close the connection, so that nothing begun on it goes on; `is_final` where a kept one is given back too."""
@@ -128,3 +146,15 @@ class Lender(Generic[DriverT]):
             finally:
                 if is_final or not self._is_irreplaceable:
                     await connection.close()
+
+
+async def _connect(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
+
+
+async def _until_done(task: asyncio.Task[Any]) -> None:
+    """Wait for a task, however often the waiting is cancelled."""
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))

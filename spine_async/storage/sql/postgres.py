@@ -79,7 +79,7 @@ class PostgresDatabase:
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._insist(lambda driver, is_unsure: _commit(driver, changes, is_unsure=is_unsure))
+        return await self._insist(lambda driver, is_unsure: _commit(driver, changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
@@ -103,11 +103,11 @@ class PostgresDatabase:
         return postgres_faults(shown(self._engine.url))
 
 
-async def _commit(driver: Driver, changes: Sequence[RunChange], *, is_unsure: bool) -> list[CommitOutcome]:
+async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
     text, arguments = _commit_call(changes)
     keys = {record["id"] for record in await driver.fetch(text, *arguments)}
     refused = [each for each in changes if each.key not in keys]
-    if refused and is_unsure:
+    if refused:  # superseded, or an earlier try had been written and its answer was lost
         marks = _columns((each.key, each.epoch, each.commit_id) for each in refused)
         keys.update(record["id"] for record in await driver.fetch(statements.WRITTEN_BEFORE, *marks))
     return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]

@@ -46,7 +46,7 @@ class SqliteDatabase:
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
         self._before: jobs.Pragmas = {}
-        self._lender = Lender(engine, DriverHabits(_is_usable, self._prepare, self._restore))
+        self._lender = Lender(engine, DriverHabits(_is_usable, self._prepare, self._restore, opens_at_once=True))
 
     async def exists(self) -> bool:
         """Whether there is a file to read; looking must not make one."""
@@ -93,7 +93,7 @@ class SqliteDatabase:
         return await self._insist(lambda is_unsure: job)
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._insist(lambda is_unsure: partial(jobs.commit, changes=changes, is_unsure=is_unsure))
+        return await self._insist(lambda is_unsure: partial(jobs.commit, changes=changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(partial(jobs.delete, run_id=run_id))

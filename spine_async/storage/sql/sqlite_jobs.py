@@ -107,13 +107,12 @@ def restore(connection: sqlite3.Connection, before: Pragmas) -> None:
         connection.execute(f"PRAGMA {name} = {value}")
 
 
-def commit(connection: sqlite3.Connection, changes: Sequence[RunChange], *, is_unsure: bool) -> list[CommitOutcome]:
+def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[CommitOutcome]:
     """Write each change whose run is still at the change's epoch and number.
 
     Args:
         connection: Within a write transaction.
-        changes: The changes.
-        is_unsure: Whether an earlier try of the same changes may have been written; a refused one is looked for then.
+        changes: The changes; one that an earlier try had written already counts as written.
     """
     held = [_advance(connection, change) for change in changes]
     kept = [change for change, is_held in zip(changes, held, strict=True) if is_held]
@@ -123,10 +122,7 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange], *, is_u
         connection.executemany(_INSERT_VISIT, visits)
     if events:
         connection.executemany(INSERT_EVENT, events)
-    written = [
-        is_held or (is_unsure and _is_written(connection, change))
-        for change, is_held in zip(changes, held, strict=True)
-    ]
+    written = [is_held or _is_written(connection, change) for change, is_held in zip(changes, held, strict=True)]
     return [CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED for is_written in written]
 
 

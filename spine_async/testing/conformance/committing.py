@@ -30,6 +30,14 @@ class CommitContract:
         run = await loaded(store)
         assert (run.next_seq, run.epoch, run.status, run.updated_at) == (5, 1, RunStatus.RUNNING, made.at)
 
+    async def test_a_change_made_once_more_is_written_once(self, store: RunStore) -> None:
+        claim = await created(store)
+        made = change(claim, [visit("fetch", 3, started_seq=2)], [event("priced", 4, step="fetch")])
+        await committed(store, made)
+        assert await store.commit([made]) == [CommitOutcome.COMMITTED]
+        assert len(await store.visits("run-1")) == 1
+        assert [each.seq for each in await store.events("run-1", 0, 10)] == [1, 2, 3, 4]
+
     async def test_commits_follow_one_another(self, store: RunStore) -> None:
         claim = await created(store)
         for number in range(2, 22):

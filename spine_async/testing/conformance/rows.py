@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from typing import TypedDict, Unpack
 
 from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunEnd, StoredRun, VisitRow
@@ -99,7 +100,7 @@ def change(
     end: RunEnd | None = None,
 ) -> RunChange:
     """A change made under `claim`; the next number follows from what it holds, unless it is given."""
-    commit_id = f"{claim.epoch:04x}{claim.next_seq:08x}"
+    commit_id = token_hex(6)
     numbers = [number for row in visits for number in (row.seq, row.item_seq) if number is not None]
     numbers += [each.seq for each in events]
     return RunChange(
