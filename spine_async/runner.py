@@ -13,6 +13,7 @@ from opentelemetry.trace import TracerProvider, get_tracer
 from spine_async._clock import SystemClock
 from spine_async._engine import archive
 from spine_async._engine.activity import Activity
+from spine_async._engine.admission import admit
 from spine_async._engine.engine import Engine, Middleware
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
@@ -191,7 +192,7 @@ class WorkflowRunner:
             with self._activity.reserved(run_id):
                 stored = await load(self._engine, run_id)
                 definition = workflow or self._known(stored)
-                opened = await take_up(self._engine, definition, stored, params_override)
+                opened = await admit(self._engine, take_up(self._engine, definition, stored, params_override))
                 self._workflows[definition.name] = definition
                 return await self._run(opened)
 
@@ -329,7 +330,7 @@ class WorkflowRunner:
         return await run_wait(self._engine, step, context)
 
     async def _execute(self, request: Request) -> WorkflowResult:
-        opened = await open_new(self._engine, request)
+        opened = await admit(self._engine, open_new(self._engine, request))
         self._workflows[request.workflow.name] = request.workflow
         return await self._run(opened)
 
@@ -341,7 +342,8 @@ class WorkflowRunner:
 
     async def _take_over(self, stored: StoredRun) -> WorkflowResult:
         with self._activity.reserved(stored.run_id):
-            return await self._run(await take_up(self._engine, self._known(stored), stored))
+            opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
+            return await self._run(opened)
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:

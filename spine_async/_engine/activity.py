@@ -56,10 +56,8 @@ class Activity:
 
     async def hold(self) -> None:
         """Keep the store open until `let_go`."""
+        await self._identify()
         self._holders += 1
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._engine.owner = await run_through(to_thread.run_sync(new_owner), "spine_async identify")
 
     async def let_go(self) -> None:
         """Close the store where nobody else holds it open."""
@@ -94,6 +92,13 @@ class Activity:
             self._runs.pop(run.run_id, None)
             if not self._runs and self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
+
+    async def _identify(self) -> None:
+        """Have a name as an owner. Whoever is first to have made one in this process decides for all."""
+        if self._pid != os.getpid():
+            owner = await run_through(to_thread.run_sync(new_owner), "spine_async identify")
+            if self._pid != os.getpid():
+                self._pid, self._engine.owner = os.getpid(), owner
 
     async def drain(self) -> None:
         """Let running steps finish for a while, then interrupt what is left, and wait until all runs are recorded."""
