@@ -48,7 +48,10 @@ class Watcher:
             while self._runs:
                 await anyio.sleep(LOOK_EVERY)
                 self._watchdog.beat()
-                await self._look(self._engine.clock.monotonic())
+                try:
+                    await self._look(self._engine.clock.monotonic())
+                except Exception:  # without the watcher every lease would be lost, so it outlives what it meets
+                    _log.exception("looking after the runs failed, will be tried again")
         finally:
             self._watchdog.stop()
 
