@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from spine_async._engine.engine import Engine
 from spine_async._engine.opening import load
+from spine_async._model.damage import Reading
 from spine_async._model.document import Document, JsonValue, split_object, split_values
 from spine_async._model.record import Checkpoint, Event, RunFilter, RunRecord, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus
@@ -20,24 +21,26 @@ async def run_record(engine: Engine, run_id: str) -> RunRecord:
     Raises:
         RunNotFoundError: There is none of this id.
     """
-    return _as_record(await load(engine, run_id))
+    stored = await load(engine, run_id)
+    with Reading(run_id):
+        return _as_record(stored)
 
 
 async def run_records(engine: Engine, chosen: RunFilter) -> list[RunRecord]:
     """Stored runs that fit, the newest first."""
-    return [_as_record(stored) for stored in await engine.store.runs(chosen)]
+    records = []
+    for stored in await engine.store.runs(chosen):
+        with Reading(stored.run_id):
+            records.append(_as_record(stored))
+    return records
 
 
 async def checkpoints(engine: Engine, run_id: str) -> list[Checkpoint]:
     """The run's finished step visits outside of map items, in order, each with the context after it."""
     stored = await load(engine, run_id)
-    snapshot = _Snapshot(stored)
-    kept = []
-    for row in await engine.store.visits(run_id):
-        snapshot.add(row)
-        if row.status in (StepStatus.COMPLETED, StepStatus.SKIPPED):
-            kept.append(snapshot.checkpoint(row))
-    return kept
+    rows = await engine.store.visits(run_id)
+    with Reading(run_id):
+        return list(_checkpoints(stored, rows))
 
 
 async def events(engine: Engine, run_id: str, after: int) -> AsyncIterator[Event]:
@@ -46,9 +49,9 @@ async def events(engine: Engine, run_id: str, after: int) -> AsyncIterator[Event
     last = after
     while page := await engine.store.events(run_id, last, _PAGE):
         for row in page:
-            yield Event(
-                run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, split_values(row.metadata)
-            )
+            with Reading(run_id):
+                told = split_values(row.metadata)
+            yield Event(run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, told)
         last = page[-1].seq
 
 
@@ -85,6 +88,14 @@ def _as_record(stored: StoredRun) -> RunRecord:
         updated_at=stored.updated_at,
         completed_at=stored.completed_at,
     )
+
+
+def _checkpoints(stored: StoredRun, rows: Iterable[VisitRow]) -> Iterator[Checkpoint]:
+    snapshot = _Snapshot(stored)
+    for row in rows:
+        snapshot.add(row)
+        if row.status in (StepStatus.COMPLETED, StepStatus.SKIPPED):
+            yield snapshot.checkpoint(row)
 
 
 class _Snapshot:

@@ -14,6 +14,7 @@ from spine_async._engine.request import Request, mapping_documents, new_run
 from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
 from spine_async._engine.signals import raising_store_errors
+from spine_async._model.damage import Reading
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.naming import check_run_id
@@ -104,7 +105,8 @@ async def stored_result(engine: Engine, workflow: Workflow, stored: StoredRun) -
     if stored.status is RunStatus.FAILED:
         after = scope.run.ledger.claim.next_seq
         events = await engine.store.events(stored.run_id, 0, after)
-        failure = stored_failure(scope, events)
+        with Reading(stored.run_id):
+            failure = stored_failure(scope, events)
         if failure is not None:
             scope.run.tally.add_failure(failure)
     return live_result(scope, stored_end(stored))
@@ -123,9 +125,10 @@ def _check_same(new: NewRun, stored: StoredRun) -> None:
 
 
 async def _replayed(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim) -> Scope:
-    scope = first_scope(engine, workflow, stored, claim, is_resumed=True)
     rows = await run_through(engine.store.visits(stored.run_id), "spine_async load")
-    replay(scope, rows)
+    with Reading(stored.run_id):
+        scope = first_scope(engine, workflow, stored, claim, is_resumed=True)
+        replay(scope, rows)
     return scope
 
 

@@ -8,6 +8,7 @@ from typing import Self
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from spine_async._model.damage import Reading
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -68,7 +69,8 @@ class SqlRunStore:
         if await self._access.for_reading() is None:
             return None
         database = await self._access.for_writing()
-        return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch))
+        with Reading(run_id):
+            return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         database = await self._access.for_writing()
@@ -102,7 +104,8 @@ class SqlRunStore:
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         database = await self._access.for_reading()
-        return await read_events(database, run_id, after, limit) if database is not None else []
+        with Reading(run_id):
+            return await read_events(database, run_id, after, limit) if database is not None else []
 
     async def delete(self, run_id: str) -> bool:
         if await self._access.for_reading() is None:

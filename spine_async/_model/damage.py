@@ -1,0 +1,37 @@
+"""Stored values that are not what they should be."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from spine_async.errors import CorruptRecordError, SpineError
+
+
+class Reading:
+    """While something stored is read: what goes wrong then is the record's fault, and told as that.
+
+    Args:
+        run_id: The run that is read.
+
+    Raises:
+        CorruptRecordError: Something stored cannot be read. Its text never holds the value.
+    """
+
+    __slots__ = ("_run_id",)
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, _UNREADABLE) and not isinstance(error, SpineError):
+            told = (
+                f"run {self._run_id!r} holds a stored value that cannot be read ({type(error).__name__}); "
+                "restore the run from a backup, or delete it"
+            )
+            raise CorruptRecordError(told) from error
+
+
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
