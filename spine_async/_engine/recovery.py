@@ -99,7 +99,7 @@ class Recovery:
                 results.append(await self._take_over(run))
             except (RunError, StoreError) as exc:
                 _log.warning("run %s was not recovered: %s", run.run_id, exc)
-            except Exception:  # one run that cannot be recovered must not keep the others from it
+            except Exception:  # noqa: BLE001 - one run must not keep the others from being recovered
                 _log.exception("run %s was not recovered", run.run_id)
 
 

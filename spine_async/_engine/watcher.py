@@ -50,7 +50,7 @@ class Watcher:
                 self._watchdog.beat()
                 try:
                     await self._look(self._engine.clock.monotonic())
-                except Exception:  # without the watcher every lease would be lost, so it outlives what it meets
+                except Exception:  # noqa: BLE001 - without the watcher every lease would be lost
                     _log.exception("looking after the runs failed, will be tried again")
         finally:
             self._watchdog.stop()
