@@ -1,0 +1,229 @@
+"""Random sequences of everything that can happen to a run, against a model of a dozen lines."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from spine_async._model.record import Busy, Claim, RunChange, RunEnd
+from spine_async._model.status import RunStatus
+from spine_async.ports import CommitOutcome, RunStore
+from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit
+from tests.chaos.size import SEED, size, tell
+
+ResultT = TypeVar("ResultT")
+RUNS = st.sampled_from(["a", "b"])
+WORKERS = st.sampled_from(["w1", "w2", "w3"])
+ENDS = {"complete": RunStatus.COMPLETED, "fail": RunStatus.FAILED, "stop": RunStatus.STOPPED}
+EVENTS = {
+    RunStatus.COMPLETED: "workflow_completed",
+    RunStatus.FAILED: "workflow_failed",
+    RunStatus.STOPPED: "workflow_stopped",
+}
+
+
+@dataclass
+class Modelled:
+    """What must be true of one run.
+
+    Attributes:
+        held: Whether the owner's lease holds.
+        claims: Every right to commit that was ever given, the one in force included, by epoch.
+    """
+
+    owner: str | None
+    epoch: int = 1
+    next_seq: int = 2
+    status: RunStatus = RunStatus.RUNNING
+    held: bool = True
+    progress: int = 0
+    asked: str | None = None
+    paths: list[str] = field(default_factory=list)
+    claims: dict[int, Claim] = field(default_factory=dict)
+
+    @property
+    def is_under_way(self) -> bool:
+        return not self.status.is_final
+
+
+class ProtocolMachine(RuleBasedStateMachine):
+    """Drives one store; each rule says what must come of it."""
+
+    counts: ClassVar[dict[str, int]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.store = self.make()
+        self.runs: dict[str, Modelled] = {}
+        self.ghosts: list[Claim] = []
+        self.marks = 0
+
+    def make(self) -> RunStore:
+        return MemoryRunStore()
+
+    def do(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        name = work.__name__
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return self.loop.run_until_complete(work)
+
+    @rule(run=RUNS, worker=WORKERS)
+    def start(self, run: str, worker: str) -> None:
+        (claim,) = self.do(self.store.create([replace(new_run(run), owner=worker)]))
+        assert (claim is None) == (run in self.runs)
+        if claim is not None:
+            self.runs[run] = Modelled(worker, claims={1: claim})
+
+    @rule(run=RUNS, worker=WORKERS, knows=st.booleans())
+    def claim(self, run: str, worker: str, knows: bool) -> None:
+        model = self.runs.get(run)
+        over = model.epoch if model is not None and knows else None
+        answer = self.do(self.store.claim(run, worker, None, ttl=60, over_epoch=over))
+        if model is None or model.status is RunStatus.COMPLETED:
+            assert answer is None
+        elif model.held and model.owner not in {None, worker} and not knows:
+            assert isinstance(answer, Busy)
+            assert (answer.owner, answer.epoch) == (model.owner, model.epoch)
+        else:
+            assert isinstance(answer, Claim)
+            model.progress = model.progress + 1 if model.is_under_way else 1
+            model.owner, model.epoch, model.held, model.asked = worker, model.epoch + 1, True, None
+            model.status = RunStatus.RUNNING
+            assert (answer.epoch, answer.next_seq) == (model.epoch, model.next_seq)
+            model.claims[model.epoch] = answer
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), late=st.booleans())
+    def step(self, data: st.DataObject, late: bool) -> None:
+        run, claim = self._chosen(data)
+        if late:
+            claim = replace(claim, next_seq=max(1, claim.next_seq - 1))
+        number = claim.next_seq
+        made = change(claim, [visit(f"s{self.marks}", number + 1)], [event("noted", number)])
+        self._commit(run, claim, made, f"s{self.marks}")
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), how=st.sampled_from(sorted(ENDS)))
+    def end(self, data: st.DataObject, how: str) -> None:
+        run, claim = self._chosen(data)
+        last = event(EVENTS[ENDS[how]], claim.next_seq)
+        self._commit(run, claim, change(claim, (), [last], end=RunEnd(ENDS[how], moment(1), stop_reason="r")), None)
+
+    @precondition(lambda self: self.ghosts)
+    @rule(data=st.data())
+    def step_of_a_deleted_run(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.ghosts))
+        self.marks += 1
+        made = change(claim, [visit(f"ghost{self.marks}", claim.next_seq)])
+        assert self.do(self.store.commit([made])) == [CommitOutcome.FENCED]
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), expires=st.booleans())
+    def renew(self, data: st.DataObject, expires: bool) -> None:
+        """A renewal; one of no time is how a lease ends here."""
+        run, claim = self._chosen(data)
+        model = self.runs[run]
+        (renewal,) = self.do(self.store.renew([claim], -1.0 if expires else 60.0))
+        assert renewal.is_held == (claim.epoch == model.epoch and model.is_under_way)
+        if renewal.is_held:
+            assert renewal.stop_reason == model.asked
+            model.held = not expires
+
+    @rule(run=RUNS)
+    def cancel(self, run: str) -> None:
+        model = self.runs.get(run)
+        assert self.do(self.store.request_stop(run, "enough")) == (model is not None and model.is_under_way)
+        if model is not None and model.is_under_way:
+            model.asked = "enough"
+
+    @rule(run=RUNS)
+    def delete(self, run: str) -> None:
+        assert self.do(self.store.delete(run)) == (run in self.runs)
+        if run in self.runs:
+            self.ghosts += self.runs.pop(run).claims.values()
+
+    @rule()
+    def crash(self) -> None:
+        """The process is gone with its connections; a store in memory has nothing to let go of."""
+        self.do(self.store.close())
+
+    @invariant()
+    def as_modelled(self) -> None:
+        for run in ("a", "b"):
+            stored, model = self.loop.run_until_complete(self.store.load(run)), self.runs.get(run)
+            assert (stored is None) == (model is None)
+            if stored is None or model is None:
+                continue
+            found = (stored.status, stored.epoch, stored.next_seq, stored.claims_since_progress, stored.is_leased)
+            is_leased = model.held and model.is_under_way
+            assert found == (model.status, model.epoch, model.next_seq, model.progress, is_leased)
+            paths = [row.path for row in self.loop.run_until_complete(self.store.visits(run))]
+            assert paths == model.paths
+            events = self.loop.run_until_complete(self.store.events(run, 0, 10_000))
+            assert [each.seq for each in events] == list(range(1, model.next_seq))
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.store.close())
+        self.loop.close()
+
+    def _chosen(self, data: st.DataObject) -> tuple[str, Claim]:
+        run = data.draw(st.sampled_from(sorted(self.runs)))
+        claims = self.runs[run].claims
+        epoch = data.draw(st.sampled_from([max(claims), *sorted(claims)]))
+        return run, claims[epoch]
+
+    def _commit(self, run: str, claim: Claim, made: RunChange, path: str | None) -> None:
+        model = self.runs[run]
+        self.marks += 1
+        mark = f"m{self.marks}"
+        made = replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+        (outcome,) = self.do(self.store.commit([made]))
+        is_mine = (claim.epoch, claim.next_seq) == (model.epoch, model.next_seq) and model.is_under_way
+        assert outcome is (CommitOutcome.COMMITTED if is_mine else CommitOutcome.FENCED)
+        if not is_mine:
+            return
+        model.next_seq = made.next_seq
+        model.claims[model.epoch] = moved(claim, made)
+        if path is not None:
+            model.paths.append(path)
+            model.progress = 0
+        if made.end is not None:
+            model.status, model.owner, model.held = made.end.status, None, False
+
+
+class SqliteMachine(ProtocolMachine):
+    def make(self) -> RunStore:
+        self.folder = tempfile.TemporaryDirectory()
+        return SqlRunStore(f"sqlite+aiosqlite:///{Path(self.folder.name) / 'runs.db'}")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("machine", "short", "steps"), [(ProtocolMachine, 60, 50), (SqliteMachine, 8, 30)], ids=["memory", "sqlite"]
+)
+@pytest.mark.allow_blocking  # the machine drives its own loop, between whose turns it may do what it likes
+def test_nothing_differs_from_the_model(machine: type[ProtocolMachine], short: int, steps: int) -> None:
+    examples = size(short, 500)
+    machine.counts = {}
+    options = settings(
+        max_examples=examples,
+        stateful_step_count=size(steps, 50),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seed(SEED)(machine), settings=options)
+    tell(f"state machine[{machine.__name__}]", n=examples, calls=machine.counts)
