@@ -1,0 +1,131 @@
+"""Who owns a run, who may take it over, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import anyio
+import pytest
+
+from spine_async import RunBusyError, Step, Workflow, WorkflowContext
+from spine_async.storage import MemoryRunStore
+from tests.cancellation.conftest import MakeRunner
+from tests.cancellation.handlers import Sleeper
+
+pytestmark = pytest.mark.anyio
+
+
+def abandon(store: MemoryRunStore, run: str = "r") -> None:
+    """As when the owner's machine has gone and its lease has ended."""
+    store._kept[run].lease_end = 0.0
+
+
+async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sleeper, runs: list[str]) -> None:
+    """Runs at their second step whose owner is gone."""
+    for run in runs:
+        sleeper.started = anyio.Event()
+        task = asyncio.create_task(make_runner(lease_ttl=3600).execute(sleeper.workflow(), run_id=run))
+        await sleeper.started.wait()
+        kept = store._kept[run]
+        rows, events, state = list(kept.visits), list(kept.events), kept.run
+        task.cancel()
+        await asyncio.wait([task])
+        kept.visits, kept.events, kept.run = rows, events, state  # the owner had no time to say goodbye
+        abandon(store, run)
+    sleeper.sleeps = False
+    sleeper.ran.clear()
+
+
+@pytest.mark.parametrize("how", ["resume", "execute"])
+async def test_a_run_owned_elsewhere_is_busy(make_runner: MakeRunner, how: str) -> None:
+    runner, other, sleeper = make_runner(lease_ttl=30), make_runner(), Sleeper()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: runner.execute(sleeper.workflow(), run_id="r"))
+        await sleeper.started.wait()
+        with pytest.raises(RunBusyError) as caught:
+            if how == "resume":
+                await other.resume("r", workflow=sleeper.workflow())
+            else:
+                await other.execute(sleeper.workflow(), run_id="r")
+        await runner.stop("r")
+    told = caught.value
+    assert told.owner == runner._engine.owner
+    assert told.lease_until is not None
+    assert re.search(rf"executed by {re.escape(str(told.owner))}, whose lease ends at 20", str(told))
+    assert sleeper.ran == ["first", "sleep"]
+
+
+async def test_recover_by_hand(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r", "s"])
+    runner = make_runner([sleeper.workflow()])
+    results = await runner.recover()
+    assert sorted((each.run_id, each.status.value) for each in results) == [("r", "completed"), ("s", "completed")]
+    assert sorted(sleeper.ran) == ["last", "last", "sleep", "sleep"]
+    assert await runner.recover() == []
+
+
+async def test_other_workflows_and_owned_runs_are_left_alone(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r"])
+    assert await make_runner([Workflow("other", [Step.wait("w", seconds=1)])]).recover() == []
+    store._kept["r"].lease_end = float("inf")
+    assert await make_runner([sleeper.workflow()]).recover() == []
+    assert sleeper.ran == []
+
+
+async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r", "s"])
+    store._kept["s"].lease_end = float("inf")
+    async with make_runner([sleeper.workflow()], recover=True, recover_interval=10) as runner:
+        await anyio.sleep(1)
+        assert (await runner.get_run("r")).status == "completed"
+        assert (await runner.get_run("s")).status == "running"
+        abandon(store, "s")
+        await anyio.sleep(10)
+        assert (await runner.get_run("s")).status == "completed"
+
+
+async def test_only_so_many_are_at_work_at_once(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper, most, now = Sleeper(), 0, 0
+    await left_alone(make_runner, store, sleeper, [f"r{number}" for number in range(6)])
+
+    async def count(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await anyio.sleep(1)
+        now -= 1
+
+    steps = [Step.lambda_("first", count), Step.lambda_("sleep", count), Step.lambda_("last", count)]
+    results = await make_runner([Workflow("sleepy", steps)], recover_concurrency=2).recover()
+    assert (len(results), most) == (6, 2)
+
+
+async def test_a_poison_run_ends_failed(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r"])
+    for number in range(3):
+        claim = await store.claim("r", f"killed {number}", None, ttl=60)
+        assert claim is not None
+        abandon(store)
+    runner = make_runner([sleeper.workflow()], max_claims=3)
+    (result,) = await runner.recover()
+    assert (result.status, result.error_step, sleeper.ran) == ("failed", "sleep", [])
+    assert "poison run: it was taken over 3 times without finishing another step" in str(result.error)
+    assert (await runner.resume("r")).status == "completed"  # once somebody has seen to it
+
+
+async def test_progress_forgives_earlier_claims(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r"])
+    for number in range(2):
+        await store.claim("r", f"killed {number}", None, ttl=60)
+        abandon(store)
+    assert [each.status for each in await make_runner([sleeper.workflow()], max_claims=3).recover()] == ["completed"]
+    stored = await store.load("r")
+    assert stored is not None
+    assert stored.claims_since_progress == 0

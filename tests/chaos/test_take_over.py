@@ -1,0 +1,61 @@
+"""Runs of one process taken over by another: at once where its owner was killed on this host, else with the lease."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import anyio
+import pytest
+
+from spine_async import RunBusyError, WorkflowRunner, WorkflowRunnerConfig
+from tests.chaos.arena import KILLED, Arena
+from tests.chaos.diary import ListDiary
+from tests.chaos.stories import Story
+
+pytestmark = pytest.mark.anyio
+
+LONG = 3600.0
+
+
+@pytest.mark.parametrize("how", ["resume", "recover", "regularly"])
+async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> None:
+    assert arena.live(arena.job(["r"], story="short", die_at=20, ttl=LONG)) == KILLED
+    workflow, dispatcher = Story(ListDiary()).workflow("short")
+    config = WorkflowRunnerConfig(database_url=arena.url)
+    async with WorkflowRunner(
+        config=config, dispatcher=dispatcher, workflows=[workflow], recover=how == "regularly"
+    ) as runner:
+        began = time.monotonic()
+        if how == "resume":
+            await runner.resume("r")
+        elif how == "recover":
+            assert [each.run_id for each in await runner.recover()] == ["r"]
+        with anyio.fail_after(20):
+            while (await runner.get_run("r")).status != "completed":
+                await anyio.sleep(0.01)
+        assert time.monotonic() - began < 20 < LONG
+    arena.close()
+
+
+async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> None:
+    child = arena.nursery.fork(arena.job(["r"], story="short", act="sleep", die_at=20, ttl=0.3))
+    arena.until_told("died")
+    workflow, dispatcher = Story(ListDiary()).workflow("short")
+    config = WorkflowRunnerConfig(database_url=arena.url)
+    busy = 0
+    async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow]) as runner:
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    result = await runner.resume("r")
+                    break
+                except RunBusyError as exc:
+                    assert str(child) in str(exc.owner)
+                    assert exc.lease_until is not None
+                    busy += 1
+                    await anyio.sleep(0.01)
+    assert result.status == "completed"
+    arena.nursery.signal(child, signal.SIGKILL)
+    assert arena.nursery.wait(child) == KILLED
+    arena.close()
