@@ -75,6 +75,7 @@ class _Pool:
                 for number in range(self._workers_needed()):
                     tasks.start_soon(self._work, tasks.cancel_scope, name=f"{self._visit.path} worker {number}")
         finally:
+            self._visit.open.cancelled_mono = None  # the workers are gone; a retry of the map begins anew
             await self._feed.close()
         if self._interrupt is not None:
             raise self._interrupt
