@@ -74,6 +74,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """The randomised tests in their full size, which takes hours; `-- -k pauses` for some of them.
+
+    `SPINE_CHAOS_SEED` chooses the seed, `SPINE_CHAOS_SHARE=0.1` a part of the size.
+    """
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "tests/chaos", *session.posargs, env={"SPINE_CHAOS": "full"})
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel, and run a workflow with nothing installed but the wheel."""
     folder = session.create_tmp()

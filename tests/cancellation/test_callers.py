@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +15,7 @@ from tests.cancellation.handlers import Sleeper
 
 pytestmark = pytest.mark.anyio
 
-Call = Callable[[], Awaitable[WorkflowResult]]
+Call = Callable[[], Coroutine[Any, Any, WorkflowResult]]
 
 
 async def by_native_cancel(call: Call, sleeper: Sleeper) -> None:
@@ -51,9 +52,9 @@ async def by_task_group(call: Call, sleeper: Sleeper) -> None:
         await sleeper.started.wait()
         raise RuntimeError("a sibling of the caller")
 
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(ExceptionGroup):  # noqa: PT012 (the block is what is tested)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(call())  # type: ignore[arg-type]
+            tasks.create_task(call())
             tasks.create_task(fail())
 
 

@@ -44,11 +44,9 @@ async def test_a_run_owned_elsewhere_is_busy(make_runner: MakeRunner, how: str) 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: runner.execute(sleeper.workflow(), run_id="r"))
         await sleeper.started.wait()
+        flow = sleeper.workflow()
         with pytest.raises(RunBusyError) as caught:
-            if how == "resume":
-                await other.resume("r", workflow=sleeper.workflow())
-            else:
-                await other.execute(sleeper.workflow(), run_id="r")
+            await (other.resume("r", workflow=flow) if how == "resume" else other.execute(flow, run_id="r"))
         await runner.stop("r")
     told = caught.value
     assert told.owner == runner._engine.owner

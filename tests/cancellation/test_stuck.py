@@ -204,6 +204,4 @@ def abandoned(reader: InMemoryMetricReader) -> int:
     assert data is not None
     metrics = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
     (found,) = [m for m in metrics if "abandoned" in m.name]
-    return sum(int(point.value) for point in found.data.data_points)  # type: ignore[union-attr]
-
-
+    return sum(point.value for point in found.data.data_points)  # type: ignore[union-attr, misc]

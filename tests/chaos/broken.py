@@ -21,8 +21,6 @@ def write(kept: _Kept, change: RunChange) -> None:
     kept.run = _changed(kept.run, change)
 
 
-
-
 class NoFence(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         write(self._kept[change.run_id], change)
@@ -32,8 +30,7 @@ class NoFence(MemoryRunStore):
 class EpochNotChecked(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._kept[change.run_id]
-        outcome = super()._commit(replace(change, epoch=kept.run.epoch))
-        return outcome
+        return super()._commit(replace(change, epoch=kept.run.epoch))
 
 
 class NumberNotChecked(MemoryRunStore):

@@ -25,7 +25,7 @@ _STEPS = (
 _EVENTS = "SELECT run_id, seq, event_type, path FROM core_workflow_events ORDER BY seq"
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 (it is an assertion)
     """A promise is broken."""
 
 
@@ -196,7 +196,7 @@ def check_numbers(stored: Stored) -> None:
     """Events of each run are numbered 1, 2, 3 … up to the run's own counter; each visit has its event."""
     numbers: dict[str, list[int]] = {run: [] for run in stored.runs}
     told = set()
-    for run, seq, kind, path in stored.events:
+    for run, seq, _, path in stored.events:
         numbers[run].append(seq)
         told.add((run, seq, path))
     for run, found in numbers.items():

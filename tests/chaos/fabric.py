@@ -13,7 +13,7 @@ from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.stories import Story
 
 
-class Died(StoreUnavailableError):
+class Died(StoreUnavailableError):  # noqa: N818 (nothing erred)
     """What somebody hears whose store is out of reach for good; for the store the same as a death."""
 
 

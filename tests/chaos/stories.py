@@ -67,7 +67,7 @@ def _number(context: WorkflowContext, step: str, key: str) -> int:
 
 
 def _fetch(context: WorkflowContext) -> StepResult:
-    return StepResult.ok({"rows": list(range(4)), "text": "é\u2028 \"quoted\""}, {"turns": 0})
+    return StepResult.ok({"rows": list(range(4)), "text": 'é\u2028 "quoted"'}, {"turns": 0})
 
 
 def _flaky(context: WorkflowContext) -> dict[str, object]:

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 from spine_async import RunNotFoundError, RunRecord, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
-from tests.chaos.counting import AwaitCounter
 from tests.chaos.checks import Ledger, Reader, Stored, check_completed, read_memory
+from tests.chaos.counting import AwaitCounter
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.size import draws, size, tell
@@ -37,7 +37,9 @@ class Theatre:
         self.diary = ListDiary()
         self.ledger = Ledger()
 
-    def play(self, run: str, how: str = "execute", chosen: int = 0) -> tuple[WorkflowResult | None, RunRecord | None, int]:
+    def play(
+        self, run: str, how: str = "execute", chosen: int = 0
+    ) -> tuple[WorkflowResult | None, RunRecord | None, int]:
         """Execute the run, cancelled at the chosen await: its result, its record, and how many awaits there were."""
         threads = set(threading.enumerate())
         with asyncio.Runner() as looping:

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,35 @@ from tests.chaos.diary import ListDiary
 from tests.chaos.size import SEED, draws, size, tell
 from tests.chaos.stories import Story
 
-TEXT = st.text(st.characters(codec=None), max_size=20) | st.sampled_from(["\x00", "\ud800", "a/b", "../x", "%", "'--", ""])
+TEXT = st.text(st.characters(codec=None), max_size=20) | st.sampled_from(
+    ["\x00", "\ud800", "a/b", "../x", "%", "'--", ""]
+)
 NUMBER = st.integers() | st.floats() | st.integers(min_value=10**300, max_value=10**310)
 ODD = st.sampled_from([object(), b"bytes", {1, 2}, 1j, range(3), Exception("x"), print, math.nan, -math.inf, ...])
 VALUE: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | NUMBER | TEXT | st.datetimes() | st.decimals() | st.uuids() | st.binary(max_size=5) | ODD,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(TEXT | st.integers(), inner, max_size=4)
-    | st.tuples(inner, inner),
+    st.none()
+    | st.booleans()
+    | NUMBER
+    | TEXT
+    | st.datetimes()
+    | st.decimals()
+    | st.uuids()
+    | st.binary(max_size=5)
+    | ODD,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT | st.integers(), inner, max_size=4) | st.tuples(inner, inner)
+    ),
     max_leaves=12,
 )
 STRICT: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8"), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 PATIENCE = 5.0
@@ -76,7 +92,7 @@ def test_inputs(run_id: Any, params: Any, output: Any, updates: Any) -> None:
             assert not isinstance(await tolerated(look(result.run_id)), SpineError)
         for wrong in (run_id, output):
             for ask in (runner.get_run, runner.resume, runner.stop, runner.delete_run):
-                await tolerated(ask(wrong))  # type: ignore[operator]
+                await tolerated(ask(wrong))
 
     asyncio.run(play())
 
@@ -116,10 +132,40 @@ def same(one: Any, other: Any) -> bool:
 
 
 JUNK: tuple[Any, ...] = (
-    None, "", "null", "[]", "{}", "{", '"', "1", 0, -1, 2**62, 1.5, b"\xff\xfe", "\x00", "é" * 50, "[[[[", "NaN", '{"a":1,"a":2}',
-    "each[0]", "each[x]/a", "a/b/c", "running", "nonsense", '{"until":1}', '{"next_step":"nowhere"}', "2020-01-01",
-    "2020-01-01T00:00:00.000000Z", '{"__class__":"os.system"}', "9" * 400, "[" * 5000, "each[0]/a#2", "@until", "@resume#1",
-)  # fmt: skip
+    None,
+    "",
+    "null",
+    "[]",
+    "{}",
+    "{",
+    '"',
+    "1",
+    0,
+    -1,
+    2**62,
+    1.5,
+    b"\xff\xfe",
+    "\x00",
+    "é" * 50,
+    "[[[[",
+    "NaN",
+    '{"a":1,"a":2}',
+    "each[0]",
+    "each[x]/a",
+    "a/b/c",
+    "running",
+    "nonsense",
+    '{"until":1}',
+    '{"next_step":"nowhere"}',
+    "2020-01-01",
+    "2020-01-01T00:00:00.000000Z",
+    '{"__class__":"os.system"}',
+    "9" * 400,
+    "[" * 5000,
+    "each[0]/a#2",
+    "@until",
+    "@resume#1",
+)
 TABLES = ("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log")
 
 
@@ -204,13 +250,11 @@ async def _looked_at(file: Path, draw: Any) -> dict[str, str]:
     async with WorkflowRunner(config=_config(file), workflows=[_flow()]) as runner:
         looks: dict[str, Callable[[], Awaitable[Any]]] = {"list_runs": runner.list_runs}
         for run in ("completed", "stopped", "failed"):
-            looks |= {
-                f"get_run {run}": lambda run=run: runner.get_run(run),
-                f"checkpoints {run}": lambda run=run: runner.list_checkpoints(run),
-                f"events {run}": lambda run=run: _events(runner, run),
-                f"execute {run}": lambda run=run: runner.execute(_flow(), params={"ends": run}, run_id=run),
-                f"resume {run}": lambda run=run: runner.resume(run),
-            }
+            looks[f"get_run {run}"] = partial(runner.get_run, run)
+            looks[f"checkpoints {run}"] = partial(runner.list_checkpoints, run)
+            looks[f"events {run}"] = partial(_events, runner, run)
+            looks[f"execute {run}"] = partial(runner.execute, _flow(), params={"ends": run}, run_id=run)
+            looks[f"resume {run}"] = partial(runner.resume, run)
         return {name: await _outcome(look) for name, look in looks.items()}
 
 

@@ -52,7 +52,7 @@ def test_children_killed_at_random_lose_nothing_and_do_nothing_twice(arena: Aren
 def test_killed_at_every_failpoint(arena: Arena) -> None:
     """Before and after each call of the store, each statement of SQLite's and each handler, for every kind of step."""
     points = arena.count_points("short", traces=True)
-    stride = size(9, 1) if arena.is_sqlite else size(9, 1)
+    stride = size(9, 1)
     chosen = list(range(1 + draws("every").randrange(stride), len(points) + 1, stride))
     began = time.monotonic()
     for number in chosen:

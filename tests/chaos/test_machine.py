@@ -73,7 +73,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         return MemoryRunStore()
 
     def do(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        name = work.__name__
+        name = getattr(work, "__name__", "")
         self.counts[name] = self.counts.get(name, 0) + 1
         return self.loop.run_until_complete(work)
 

@@ -32,7 +32,7 @@ async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> 
         elif how == "recover":
             assert [each.run_id for each in await runner.recover()] == ["r"]
         with anyio.fail_after(20):
-            while (await runner.get_run("r")).status != "completed":
+            while (await runner.get_run("r")).status != "completed":  # noqa: ASYNC110 (another task gets it there)
                 await anyio.sleep(0.01)
         assert time.monotonic() - began < 20 < LONG
     arena.close()
@@ -43,7 +43,7 @@ async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> Non
     arena.until_told("died")
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
-    busy = 0
+    told: list[RunBusyError] = []
     async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow]) as runner:
         with anyio.fail_after(20):
             while True:
@@ -51,11 +51,10 @@ async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> Non
                     result = await runner.resume("r")
                     break
                 except RunBusyError as exc:
-                    assert str(child) in str(exc.owner)
-                    assert exc.lease_until is not None
-                    busy += 1
+                    told.append(exc)
                     await anyio.sleep(0.01)
     assert result.status == "completed"
+    assert all(f"/{child}/" in str(exc.owner) and exc.lease_until is not None for exc in told)
     arena.nursery.signal(child, signal.SIGKILL)
     assert arena.nursery.wait(child) == KILLED
     arena.close()
