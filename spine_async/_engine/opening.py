@@ -45,9 +45,12 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
         return first_scope(engine, request.workflow, as_stored(new), claim, is_resumed=False)
     stored = await load(engine, new.run_id)
     _check_same(new, stored)
-    if stored.status.is_final:
-        return await stored_result(engine, request.workflow, stored)
-    return await take_up(engine, request.workflow, stored)
+    if not stored.status.is_final:
+        try:
+            return await take_up(engine, request.workflow, stored)
+        except RunNotResumableError:  # it has completed since
+            stored = await load(engine, new.run_id)
+    return await stored_result(engine, request.workflow, stored)
 
 
 async def load(engine: Engine, run_id: str) -> StoredRun:

@@ -97,7 +97,7 @@ def test_inputs(run_id: Any, params: Any, output: Any, updates: Any) -> None:
     asyncio.run(play())
 
 
-@fuzzed(size(60, 4_000))
+@fuzzed(size(40, 4_000))
 @given(params=st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), STRICT, max_size=4), output=STRICT)
 def test_what_is_stored_is_what_comes_back(sqlite_memory: Any, params: Any, output: Any) -> None:
     flow = Workflow("fuzz", [Step.lambda_("one", lambda context, config: StepResult.ok(output))])
@@ -171,7 +171,7 @@ TABLES = ("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log"
 
 @pytest.mark.anyio
 async def test_rows_corrupted_by_hand(tmp_path: Path) -> None:
-    count = size(80, 8_000)
+    count = size(40, 8_000)
     draw = draws("corrupted")
     template = tmp_path / "template.db"
     await _template(template)

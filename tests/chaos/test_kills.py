@@ -16,7 +16,7 @@ TOGETHER = 3
 
 @pytest.mark.slow
 def test_children_killed_at_random_lose_nothing_and_do_nothing_twice(arena: Arena) -> None:
-    wanted = size(40, 10_000) if arena.is_sqlite else size(20, 3_000)
+    wanted = size(25, 10_000) if arena.is_sqlite else size(12, 3_000)
     draw = draws("kills", arena.is_sqlite)
     began = time.monotonic()
     points = arena.count_points(STORY, traces=True)

@@ -17,7 +17,7 @@ AFTER_TAKE_OVER = {"LeaseLostError", "RunNotResumableError", "RunBusyError"}
 
 @pytest.mark.slow
 def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
-    count = size(12, 1_000)
+    count = size(7, 1_000)
     draw = draws("pauses", arena.is_sqlite)
     points = arena.count_points("short")
     arena.ledger.overlaps_allowed = True  # what an owner without a lease executes is not promised anything
