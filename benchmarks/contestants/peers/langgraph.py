@@ -1,7 +1,7 @@
 """LangGraph's functional API with `durability="sync"`: tasks in an entrypoint, checkpointed by its own savers.
 
 Its tasks' results are written while the next task runs, whatever the durability; its state graph
-(`langgraph_graph_peer`) waits for them.
+(`langgraph_graph`) waits for them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from benchmarks.child import answer, first_new, latency_figures, timed
 from benchmarks.task import Reading, Task
 
 
-
 async def opened(task: Task, *, is_new: bool = True) -> AsyncAbsurd:
     """A client on the task's database, with Absurd's schema and a queue in it, and the tasks registered."""
     if is_new:

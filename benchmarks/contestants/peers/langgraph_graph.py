@@ -1,4 +1,4 @@
-"""LangGraph's state graph with `durability="sync"`: a node that goes to itself, its state checkpointed before it does."""
+"""LangGraph's state graph with `durability="sync"`: a node that goes to itself, its state checkpointed before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 
 from benchmarks.child import answer, latency_figures, timed
-from benchmarks.contestants.langgraph_peer import PACKAGES, invoke, saver
+from benchmarks.contestants.peers.langgraph import PACKAGES, invoke, saver
 from benchmarks.task import Reading, Task
 
 
