@@ -73,15 +73,15 @@ CONTESTANTS = (
         {**_verbs(_ALL), "sequential": _WITHOUT},
         "langgraph.func",
         "langgraph",
-        {"W8": {"items": 0}},
+        {"W2": {"items": 1000}, "W8": {"items": 0}},
     ),
     Contestant(
         "LangGraph graph",
         "peers.langgraph_graph",
-        {**_verbs("sequential many_runs", _WITHOUT)},
+        {**_verbs("fan_out many_runs"), "sequential": _WITHOUT},
         None,
         "langgraph",
-        {"W4": {"steps": 300}},
+        {"W4": {"steps": 300}, "W8": {"items": 0}},
     ),
     Contestant(
         "Absurd", "peers.absurd", _verbs(_ALL, frozenset({"postgres"})), "absurd_sdk", "absurd", {"W8": {"items": 0}}

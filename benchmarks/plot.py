@@ -78,7 +78,7 @@ Curve = tuple[str, list[tuple[float, float]]]
 
 
 def _curves(findings: Findings, backend: str) -> Iterator[Curve]:
-    """Items a second by concurrency, a curve for each step time, at the most items measured for all of a curve."""
+    """Items a second by concurrency, a curve for each step time; of several numbers of items the last one counts."""
     cells = findings.cells("W8", backend)
     for step_ms in sorted({cell.size["step_ms"] for cell in cells}):
         points = {
@@ -86,7 +86,8 @@ def _curves(findings: Findings, backend: str) -> Iterator[Curve]:
             for cell in cells
             if cell.size["step_ms"] == step_ms and (found := findings.value(cell))
         }
-        yield f"steps of {step_ms} ms", sorted(points.items())
+        if points:
+            yield f"steps of {step_ms} ms", sorted(points.items())
 
 
 def _chart(curves: Sequence[Curve], backend: str, top: float) -> Iterator[str]:
@@ -99,16 +100,16 @@ def _chart(curves: Sequence[Curve], backend: str, top: float) -> Iterator[str]:
     for value in sorted({10**x for x in xs}):
         x = left + (math.log10(value) - min(xs)) * across
         yield f'<text x="{x:.0f}" y="{base + 24:.0f}" text-anchor="middle">{value:,.0f}</text>'
-    for (name, points), colour in zip(curves, _CURVES, strict=False):
+    for y, value in ((base, min(ys)), (base - height, max(ys))):
+        yield f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{number(10**value)}</text>'
+    for row, ((name, points), colour) in enumerate(zip(curves, _CURVES, strict=False)):
         places = [
             (left + (math.log10(x) - min(xs)) * across, base - (math.log10(y) - min(ys)) * down) for x, y in points
         ]
         yield f'<polyline points="{_joined(places)}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        for (x, y), (_, value) in zip(places, points, strict=True):
-            yield f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/>'
-            yield f'<text x="{x + 5:.0f}" y="{y - 5:.0f}" font-size="10">{number(value)}</text>'
-        x, y = places[-1]
-        yield f'<text x="{x + 60:.0f}" y="{y + 4:.0f}" fill="{colour}">{escape(name)}</text>'
+        yield from (f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/>' for x, y in places)
+        told = f"{name}: {number(points[0][1])} to {number(points[-1][1])}"
+        yield f'<text x="{right + 12}" y="{base - 60 + 18 * row:.0f}" fill="{colour}">{escape(told)}</text>'
 
 
 def _joined(places: Sequence[tuple[float, float]]) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
 
 from benchmarks.child import answer, latency_figures, timed
 from benchmarks.contestants.peers.langgraph import PACKAGES, invoke, saver
@@ -45,6 +46,37 @@ async def run(graph: Any, steps: int, payload: int, thread: str, *, is_durable: 
     await invoke(graph, given, thread, is_durable=is_durable, recursion_limit=steps + 10)
 
 
+class Count(TypedDict):
+    """How many items there are."""
+
+    items: int
+
+
+async def item(state: Count) -> dict[str, object]:
+    return {}
+
+
+def sent(state: Count) -> list[Send]:
+    return [Send("item", {}) for _ in range(state["items"])]
+
+
+def fan_out_graph(opened: Any) -> Any:
+    """The graph of a map: the node of an item, sent to once for each."""
+    builder = StateGraph(Count)
+    builder.add_node("item", item)
+    builder.add_conditional_edges(START, sent, ["item", END])
+    builder.add_edge("item", END)
+    return builder.compile(checkpointer=opened)
+
+
+async def fan_out(task: Task) -> Reading:
+    items, limit = task.size["items"], task.size["concurrency"]
+    async with saver(task) as opened:
+        graph = fan_out_graph(opened)
+        await invoke(graph, {"items": 2}, "warm")
+        return await timed(invoke(graph, {"items": items}, "one", max_concurrency=limit), items)
+
+
 async def sequential(task: Task) -> Reading:
     steps, is_durable = task.size["steps"], task.backend != "none"
     async with saver(task) as opened:
@@ -70,4 +102,4 @@ async def many_runs(task: Task) -> Reading:
 
 
 if __name__ == "__main__":
-    answer({"sequential": sequential, "many_runs": many_runs}, PACKAGES)
+    answer({"sequential": sequential, "fan_out": fan_out, "many_runs": many_runs}, PACKAGES)
