@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     contestants = [each for each in CONTESTANTS if not each.peer or (chosen.peers and each.peer not in missing)]
     cells = plan(chosen.scale, tuple(chosen.workloads), tuple(chosen.backends))
     measurements: list[Measurement] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: servers, files and children go
     with Places(folder()) as places:
         with suppress(KeyboardInterrupt):  # what was measured until then is worth showing
             for each in measure_all(cells, contestants, places, chosen.repeat):
