@@ -6,8 +6,8 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks import peers, plot
@@ -30,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     contestants = [each for each in CONTESTANTS if not each.peer or (chosen.peers and each.peer not in missing)]
     cells = plan(chosen.scale, tuple(chosen.workloads), tuple(chosen.backends))
     measurements: list[Measurement] = []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: servers, files and children go
     with Places(folder()) as places:
-        with suppress(KeyboardInterrupt):  # what was measured until then is worth showing
+        with _interruptible():
             for each in measure_all(cells, contestants, places, chosen.repeat):
                 _progress(each)
                 measurements.append(each)
@@ -46,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.plot:
         chosen.plot.write_text(plot.draw(Findings(measurements)), encoding="utf-8")
     return int(any(each.error for each in measurements if each.contestant == OURS))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the measuring as Ctrl-C does; what was measured until then is worth showing."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

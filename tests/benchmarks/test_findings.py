@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
+
 import pytest
 
 from benchmarks.contestant import OURS
 from benchmarks.findings import Findings, Spread
 from benchmarks.measure import Measurement
-from benchmarks.plan import Cell, largest
+from benchmarks.plan import Cell, largest, plan
+from benchmarks.plot import draw
 from benchmarks.table import number, render
 from benchmarks.target import TARGETS, judge
 from benchmarks.task import Reading
@@ -73,6 +76,12 @@ def test_the_table_names_who_is_missing_and_who_failed() -> None:
     assert "failed: no such table" in shown
     assert "absurd: cannot be installed: gone" in shown
     assert "1,234" in shown
+
+
+def test_the_picture_has_a_curve_for_each_step_time() -> None:
+    cells = [cell for cell in plan("small", ("W8",)) if cell.backend == "memory"]
+    drawn = ET.fromstring(draw(Findings([each for cell in cells for each in measured(cell, OURS, [1000.0])])))
+    assert len(drawn.findall("{*}polyline")) == 3
 
 
 def test_every_workload_has_targets() -> None:
