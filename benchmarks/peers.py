@@ -55,6 +55,9 @@ def install(peer: str) -> str | None:
 
 def main(names: Sequence[str]) -> None:
     """Install the named peers, or all."""
+    unknown = [name for name in names if name not in REQUIREMENTS]
+    if unknown:
+        sys.exit(f"{', '.join(unknown)}: not among {', '.join(REQUIREMENTS)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for peer in names or list(REQUIREMENTS):
         print(f"{peer}: {install(peer) or 'installed'}")
