@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -47,6 +49,18 @@ async def timed(work: Awaitable[object], units: int) -> Reading:
     began = time.perf_counter()
     await work
     return Reading(time.perf_counter() - began, units)
+
+
+def payload_text(number: int, size: int) -> str:
+    """As many characters, others for each number, that no database can compress away."""
+    noise = _noise()
+    start = number * size % (len(noise) - size)
+    return noise[start : start + size]
+
+
+@cache
+def _noise() -> str:
+    return random.Random(1).randbytes(1 << 19).hex()  # noqa: S311 - not a secret
 
 
 def first_new(task: Task, reached: Sequence[tuple[int, float]], began: float) -> Reading:

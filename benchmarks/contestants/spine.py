@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 
 import anyio
 import anyio.lowlevel
 
-from benchmarks.child import answer, latency_figures, rss_mb, timed
+from benchmarks.child import answer, latency_figures, payload_text, rss_mb, timed
 from benchmarks.task import Reading, Task
 from spine_async import (
     Step,
@@ -154,10 +155,10 @@ def payload_handler(size: int) -> Handler:
     """A step whose output has `size` bytes, or none."""
     if not size:
         return no_op
-    output = {"data": "x" * (size - len('{"data":""}'))}
+    numbers, length = count(), size - len('{"data":""}')
 
     async def give(context: WorkflowContext, config: object) -> object:
-        return output
+        return {"data": payload_text(next(numbers), length)}
 
     return give
 

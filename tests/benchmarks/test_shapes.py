@@ -15,11 +15,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from benchmarks.child import payload_text
 from benchmarks.contestants.importing import FORBIDDEN
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import MemoryRunStore
 
-PAYLOAD = "x" * 1000
+PAYLOAD = payload_text(1, 1000)
 
 
 async def no_op(context: WorkflowContext, config: object) -> None:

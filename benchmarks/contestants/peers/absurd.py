@@ -9,7 +9,7 @@ import absurdctl
 import psycopg
 from absurd_sdk import AsyncAbsurd, AsyncTaskContext
 
-from benchmarks.child import answer, first_new, latency_figures, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
 from benchmarks.task import Reading, Task
 
 
@@ -28,12 +28,12 @@ async def opened(task: Task, *, is_new: bool = True) -> AsyncAbsurd:
 def register(app: AsyncAbsurd) -> None:
     @app.register_task(name="chain")
     async def chain(params: dict[str, int], context: AsyncTaskContext) -> None:
-        output = "x" * params.get("payload", 0)
-
-        async def step() -> str:
-            return output
-
+        payload = params.get("payload", 0)
         for index in range(params["steps"]):
+
+            async def step(index: int = index) -> str:
+                return payload_text(index, payload)
+
             await context.step(f"step-{index}", step)
         if params.get("fails"):
             raise RuntimeError("for another process to go on with")

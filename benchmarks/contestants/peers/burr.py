@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from burr.core import Application, ApplicationBuilder, State, action
 
-from benchmarks.child import answer, first_new, latency_figures, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
 from benchmarks.task import Reading, Task
 
 _reached: list[tuple[int, float]] = []
@@ -21,7 +21,8 @@ _reached: list[tuple[int, float]] = []
 async def step(state: State) -> State:
     _reached.append((state["done"], time.perf_counter()))
     given = state.update(done=state["done"] + 1)
-    return given.append(outputs="x" * state["payload"]) if state["payload"] else given
+    payload = state["payload"]
+    return given.append(outputs=payload_text(state["done"], payload)) if payload else given
 
 
 @asynccontextmanager

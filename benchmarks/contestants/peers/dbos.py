@@ -10,7 +10,7 @@ import time
 
 from dbos import DBOS, SetWorkflowID
 
-from benchmarks.child import answer, die_after, first_new, latency_figures, timed
+from benchmarks.child import answer, die_after, first_new, latency_figures, payload_text, timed
 from benchmarks.task import Reading, Task
 
 _reached: list[tuple[int, float]] = []
@@ -23,7 +23,7 @@ async def step(index: int, payload: int) -> str | None:
     if _ends_at and index == _ends_at[0]:
         die_after(Reading(time.perf_counter() - _began, index))
     _reached.append((index, time.perf_counter()))
-    return "x" * payload if payload else None
+    return payload_text(index, payload) if payload else None
 
 
 @DBOS.workflow()

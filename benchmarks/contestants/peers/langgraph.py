@@ -15,7 +15,7 @@ from typing import Any
 from langgraph.func import entrypoint
 from langgraph.func import task as durable
 
-from benchmarks.child import answer, first_new, latency_figures, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
 from benchmarks.task import Reading, Task
 
 PACKAGES = ["langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres"]
@@ -33,7 +33,7 @@ async def step(index: int, payload: int) -> str | None:
     if _ends_at and index == _ends_at[0]:
         raise EndedError
     _reached.append((index, time.perf_counter()))
-    return "x" * payload if payload else None
+    return payload_text(index, payload) if payload else None
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
-from benchmarks.child import answer, latency_figures, timed
+from benchmarks.child import answer, latency_figures, payload_text, timed
 from benchmarks.contestants.peers.langgraph import PACKAGES, invoke, saver
 from benchmarks.task import Reading, Task
 
@@ -25,7 +25,7 @@ class State(TypedDict):
 
 async def step(state: State) -> dict[str, object]:
     payload = state["payload"]
-    return {"left": state["left"] - 1, "outputs": ["x" * payload] if payload else []}
+    return {"left": state["left"] - 1, "outputs": [payload_text(state["left"], payload)] if payload else []}
 
 
 def following(state: State) -> str:
