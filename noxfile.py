@@ -84,6 +84,19 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure: `nox -s bench -- --workloads W1,W2 --scale small --peers`; `-- --help` tells more."""
+    session.install("-q", "-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench_peers(session: nox.Session) -> None:
+    """Install the peers that `bench -- --peers` measures, each in an environment of its own under .nox/peers."""
+    session.run(sys.executable, "-m", "benchmarks.peers", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel, and run a workflow with nothing installed but the wheel."""
     folder = session.create_tmp()

@@ -1,0 +1,109 @@
+"""The side of the measuring process: reads its task from the command line, answers with one line on standard output.
+
+Standard library only: it runs in the peers' environments too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.task import Reading, Task
+
+MARK = "READING "
+
+Verb = Callable[[Task], Awaitable[Reading]]
+
+
+def answer(verbs: Mapping[str, Verb], packages: Sequence[str] = ()) -> None:
+    """Do the task of the command line and tell what was measured."""
+    task = Task(**json.loads(sys.argv[1]))
+    reading = asyncio.run(_done(verbs[task.verb], task))
+    tell(reading, packages)
+
+
+def tell(reading: Reading, packages: Sequence[str] = ()) -> None:
+    """Print the reading, with the process's peak memory and the packages' versions."""
+    figures = {"peak_rss_mb": peak_rss_mb(), **reading.figures}
+    versions = {name: metadata.version(name) for name in packages}
+    print(MARK + json.dumps(asdict(replace(reading, figures=figures, versions=versions))), flush=True)
+
+
+def die_after(reading: Reading) -> None:
+    """Tell the reading and end this process at once, as a crash would."""
+    tell(reading)
+    os._exit(0)
+
+
+async def timed(work: Awaitable[object], units: int) -> Reading:
+    """How long the work takes."""
+    began = time.perf_counter()
+    await work
+    return Reading(time.perf_counter() - began, units)
+
+
+def payload_text(number: int, size: int) -> str:
+    """As many characters, others for each number, that no database can compress away."""
+    noise = _noise()
+    start = number * size % (len(noise) - size)
+    return noise[start : start + size]
+
+
+@cache
+def _noise() -> str:
+    return random.Random(1).randbytes(1 << 19).hex()  # noqa: S311 - not a secret
+
+
+def first_new(task: Task, reached: Sequence[tuple[int, float]], began: float) -> Reading:
+    """How long a resume took to get to its first step, which must be the one after the stored ones."""
+    index, at = reached[0]
+    if index != task.size["steps"]:
+        raise AssertionError(f"the resume began with step {index} instead of {task.size['steps']}")
+    return Reading(at - began, 1)
+
+
+def latency_figures(latencies: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile in milliseconds of latencies in seconds."""
+    ordered = sorted(latencies)
+    last = len(ordered) - 1
+    return {"p50_ms": ordered[round(last * 0.5)] * 1000, "p95_ms": ordered[round(last * 0.95)] * 1000}
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has had, in MB."""
+    return _status("VmHWM")
+
+
+def rss_mb() -> float:
+    """The memory this process has now, in MB."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    # /proc, because ru_maxrss of a new process starts with what its parent had.
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return _rusage()
+    (line,) = (each for each in lines if each.startswith(f"{name}:"))
+    return int(line.split()[1]) / 1024
+
+
+def _rusage() -> float:
+    import resource  # noqa: PLC0415 - Windows has none
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+async def _done(verb: Verb, task: Task) -> Reading:
+    return await verb(task)

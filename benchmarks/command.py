@@ -1,0 +1,101 @@
+"""The command line: `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmarks import peers, plot
+from benchmarks.contestant import CONTESTANTS, OURS
+from benchmarks.findings import Findings
+from benchmarks.measure import Measurement, folder, measure_all
+from benchmarks.place import Places
+from benchmarks.plan import SCALES, SQL, WORKLOADS, plan
+from benchmarks.report import document
+from benchmarks.table import number, render
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what was asked for and print the table; gives 1 where ours failed somewhere."""
+    chosen = _parser().parse_args(arguments)
+    if chosen.workloads == ["list"]:
+        print("\n".join(f"{name} {title}" for name, title in WORKLOADS.items()))
+        return 0
+    missing = _missing(wants_peers=chosen.peers)
+    contestants = [each for each in CONTESTANTS if not each.peer or (chosen.peers and each.peer not in missing)]
+    cells = plan(chosen.scale, tuple(chosen.workloads), tuple(chosen.backends))
+    measurements: list[Measurement] = []
+    with Places(folder()) as places:
+        with _interruptible():
+            for each in measure_all(cells, contestants, places, chosen.repeat):
+                _progress(each)
+                measurements.append(each)
+        postgres = places.postgres_version()
+    told = document(measurements, scale=chosen.scale, missing=missing, postgres=postgres)
+    print(render(Findings(measurements), missing))
+    print(f"\ncommit {told['commit']}, scale {chosen.scale}, {chosen.repeat} × each")
+    print(told["machine"], told["versions"], sep="\n")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    if chosen.plot:
+        chosen.plot.write_text(plot.draw(Findings(measurements)), encoding="utf-8")
+    return int(any(each.error for each in measurements if each.contestant == OURS))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the measuring as Ctrl-C does; what was measured until then is worth showing."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
+    parser.add_argument(
+        "--workloads",
+        type=_names((*WORKLOADS, "list")),
+        default=list(WORKLOADS),
+        help="such as W1,W2; `list` lists them",
+    )
+    parser.add_argument("--backends", type=_names(SQL), default=list(SQL), help="sqlite,postgres")
+    parser.add_argument(
+        "--scale", choices=SCALES, default="small", help="the targets are meant for `full`, an hour or so"
+    )
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each is measured; 3 if not given")
+    parser.add_argument("--peers", action="store_true", help="the peers too; `nox -s bench_peers` installs them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (SVG) there")
+    return parser
+
+
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def split(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+        return names
+
+    return split
+
+
+def _missing(*, wants_peers: bool) -> dict[str, str]:
+    if not wants_peers:
+        return dict.fromkeys(peers.REQUIREMENTS, "not asked for; add --peers")
+    reasons = {peer: peers.missing_reason(peer) for peer in peers.REQUIREMENTS}
+    return {peer: reason for peer, reason in reasons.items() if reason}
+
+
+def _progress(measurement: Measurement) -> None:
+    shown = number(measurement.value) if measurement.value is not None else f"failed: {measurement.error}"
+    cell = measurement.cell
+    print(f"{measurement.repetition + 1} {cell.key} {measurement.contestant}: {shown} {cell.unit}", file=sys.stderr)

@@ -1,0 +1,97 @@
+"""Who is measured, and what each can do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import peers
+
+OURS = "spine_async"
+
+_SQL = frozenset({"sqlite", "postgres"})
+_NO_SIZES: Mapping[str, Mapping[str, int]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One side of a comparison.
+
+    Attributes:
+        name: As in the table.
+        module: Program under `benchmarks.contestants`.
+        imported: Module whose import W6 measures; None leaves it out there.
+        backends: Verbs it can do, each with the backends it can do it on.
+        peer: Environment it runs in; None means ours.
+        at_most: By workload, the sizes beyond which it is left out, because it would take minutes.
+    """
+
+    name: str
+    module: str
+    backends: Mapping[str, frozenset[str]]
+    imported: str | None = None
+    peer: str | None = None
+    at_most: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: _NO_SIZES)
+
+    @property
+    def is_peer(self) -> bool:
+        return self.peer is not None
+
+    @property
+    def python(self) -> Path:
+        return peers.python_of(self.peer) if self.peer else Path(sys.executable)
+
+    def can(self, workload: str, verb: str, backend: str, size: Mapping[str, int]) -> bool:
+        """Whether it takes part in a measurement."""
+        if verb == "import_time":
+            return self.imported is not None
+        limits = self.at_most.get(workload, {})
+        return backend in self.backends.get(verb, ()) and all(size[name] <= most for name, most in limits.items())
+
+
+def _verbs(names: str, backends: frozenset[str] = _SQL) -> dict[str, frozenset[str]]:
+    return dict.fromkeys(names.split(), backends)
+
+
+_ALL = "sequential fan_out many_runs resume"
+_WITHOUT = _SQL | {"none"}
+
+CONTESTANTS = (
+    Contestant(
+        OURS, "spine", {**_verbs(_ALL, _SQL | {"memory", "none"}), "stream": frozenset({"memory", "none"})}, OURS
+    ),
+    Contestant("raw step", "raw_step", _verbs("sequential")),
+    Contestant("raw group", "raw_group", _verbs("fan_out many_runs"), at_most={"W8": {"step_ms": 0}}),
+    Contestant("raw rows", "raw_rows", _verbs("fan_out"), at_most={"W8": {"items": 0}}),
+    Contestant("bare loop", "bare", {"sequential": frozenset({"none"}), "fan_out": frozenset({"memory"})}, at_most={}),
+    Contestant("DBOS", "peers.dbos", _verbs(_ALL), "dbos", "dbos", {"W8": {"items": 0}}),
+    Contestant(
+        "LangGraph",
+        "peers.langgraph",
+        {**_verbs(_ALL), "sequential": _WITHOUT},
+        "langgraph.func",
+        "langgraph",
+        {"W2": {"items": 1000}, "W8": {"items": 0}},
+    ),
+    Contestant(
+        "LangGraph graph",
+        "peers.langgraph_graph",
+        {**_verbs("fan_out many_runs"), "sequential": _WITHOUT},
+        None,
+        "langgraph",
+        {"W4": {"steps": 300}, "W8": {"items": 0}},
+    ),
+    Contestant(
+        "Absurd", "peers.absurd", _verbs(_ALL, frozenset({"postgres"})), "absurd_sdk", "absurd", {"W8": {"items": 0}}
+    ),
+    Contestant(
+        "Burr",
+        "peers.burr",
+        {**_verbs("many_runs resume"), "sequential": _WITHOUT},
+        "burr.core",
+        "burr",
+        {"W4": {"steps": 300}},
+    ),
+)

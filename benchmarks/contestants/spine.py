@@ -1,0 +1,209 @@
+"""This library, by its public API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+
+import anyio
+import anyio.lowlevel
+
+from benchmarks.child import answer, latency_figures, payload_text, rss_mb, timed
+from benchmarks.task import Reading, Task
+from spine_async import (
+    Step,
+    StepResult,
+    Workflow,
+    WorkflowContext,
+    WorkflowResult,
+    WorkflowRunner,
+    WorkflowRunnerConfig,
+)
+from spine_async.storage import MemoryRunStore
+
+RESUMED = ("resumed", "resumed_when_connected")
+
+Handler = Callable[[WorkflowContext, object], Awaitable[object]]
+
+
+def make_runner(task: Task) -> WorkflowRunner:
+    """A runner with default settings on the task's backend."""
+    if task.backend == "none":
+        return WorkflowRunner(checkpoint_enabled=False)
+    if task.backend == "memory":
+        return WorkflowRunner(store=MemoryRunStore())
+    url = f"sqlite+aiosqlite:///{task.place}"
+    if task.backend == "postgres":
+        url = task.place.replace("postgresql:", "postgresql+asyncpg:", 1)
+    return WorkflowRunner(config=WorkflowRunnerConfig(database_url=url))
+
+
+async def sequential(task: Task) -> Reading:
+    """One run of many steps, one after the other."""
+    steps = task.size["steps"]
+    workflow = chain("sequential", steps, payload_handler(task.size.get("payload", 0)))
+    async with make_runner(task) as runner:
+        await warm_up(runner)
+        return await timed(completed(runner.execute(workflow)), steps)
+
+
+async def fan_out(task: Task) -> Reading:
+    """One map over many items."""
+    items, concurrency = task.size["items"], task.size["concurrency"]
+    handler = pause_handler(task.size.get("step_ms", 0))
+    each = Step.map("each", items=range(items), iterator=handler, max_concurrency=concurrency)
+    async with make_runner(task) as runner:
+        await warm_up(runner)
+        return await timed(completed(runner.execute(Workflow("fan_out", [each]))), items)
+
+
+async def many_runs(task: Task) -> Reading:
+    """Many runs started together."""
+    runs = task.size["runs"]
+    workflow = chain("many", task.size["steps"], no_op)
+    latencies: list[float] = []
+
+    async def one(runner: WorkflowRunner, began: float) -> None:
+        await completed(runner.execute(workflow))
+        latencies.append(time.perf_counter() - began)
+
+    async with make_runner(task) as runner:
+        await warm_up(runner)
+        began = time.perf_counter()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(runs):
+                tasks.start_soon(one, runner, began)
+        return Reading(time.perf_counter() - began, runs, latency_figures(latencies))
+
+
+async def prepare(task: Task) -> Reading:
+    """Runs that stop after many steps, for another process to resume."""
+    steps = task.size["steps"]
+    workflow = resumable(steps, stop)
+    began = time.perf_counter()
+    async with make_runner(task) as runner:
+        for run_id in RESUMED:
+            await runner.execute(workflow, run_id=run_id)
+    return Reading(time.perf_counter() - began, steps * len(RESUMED))
+
+
+async def resume(task: Task) -> Reading:
+    """From `resume` in a new process to the first step that is new: connecting, then already connected."""
+    reached: list[float] = []
+
+    async def new(context: WorkflowContext, config: object) -> None:
+        reached.append(time.perf_counter())
+
+    workflow = resumable(task.size["steps"], stop, new)
+    seconds = []
+    async with make_runner(task) as runner:
+        for run_id in RESUMED:
+            began = time.perf_counter()
+            await completed(runner.resume(run_id, workflow=workflow))
+            seconds.append(reached[-1] - began)
+    return Reading(seconds[0], 1, {"connected_ms": seconds[1] * 1000})
+
+
+async def stream(task: Task) -> Reading:
+    """A map over an async generator whose results are not collected; watches memory and reading ahead."""
+    items, workers = task.size["items"], task.size["concurrency"]
+    watch = Watch(items)
+    each = Step.map("each", items=watch.given(), iterator=watch.taken, max_concurrency=workers, collect=False)
+    async with make_runner(task) as runner:
+        await warm_up(runner)
+        reading = await timed(completed(runner.execute(Workflow("stream", [each]))), items)
+    return Reading(reading.seconds, items, watch.figures())
+
+
+class Watch:
+    """Items that see how far they are read ahead of the work, and what memory grows to meanwhile."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+        self._given = self._done = self._ahead = 0
+        self._memory: list[float] = []
+
+    async def given(self) -> AsyncIterator[int]:
+        for index in range(self._items):
+            if index % max(1, self._items // 20) == 0:
+                self._memory.append(rss_mb())
+            self._given += 1
+            self._ahead = max(self._ahead, self._given - self._done)
+            yield index
+        self._memory.append(rss_mb())
+
+    async def taken(self, context: WorkflowContext, config: object) -> None:
+        await anyio.lowlevel.checkpoint()  # the other workers get their turn, or one would do everything
+        self._done += 1
+
+    def figures(self) -> dict[str, float]:
+        """Growth is seen from the first twentieth on, when everything that is needed has been imported and made."""
+        return {"growth_mb": max(self._memory[1:]) - self._memory[1], "read_ahead": self._ahead, "done": self._done}
+
+
+async def no_op(context: WorkflowContext, config: object) -> None:
+    """The step that does nothing."""
+
+
+async def stop(context: WorkflowContext, config: object) -> StepResult:
+    """The step after which a run stops."""
+    return StepResult.stop("for another process to resume")
+
+
+def payload_handler(size: int) -> Handler:
+    """A step whose output has `size` bytes, or none."""
+    if not size:
+        return no_op
+    numbers, length = count(), size - len('{"data":""}')
+
+    async def give(context: WorkflowContext, config: object) -> object:
+        return {"data": payload_text(next(numbers), length)}
+
+    return give
+
+
+def pause_handler(milliseconds: int) -> Handler:
+    """A step that waits."""
+    if not milliseconds:
+        return no_op
+
+    async def pause(context: WorkflowContext, config: object) -> None:
+        await anyio.sleep(milliseconds / 1000)
+
+    return pause
+
+
+def chain(name: str, steps: int, handler: Handler) -> Workflow:
+    """A workflow of the same step many times."""
+    return Workflow(name, [Step.lambda_(f"step_{index}", handler) for index in range(steps)])
+
+
+def resumable(steps: int, last: Handler, new: Handler = no_op) -> Workflow:
+    """A workflow of as many steps, of which the last may stop the run, and a new one after them."""
+    chained = [Step.lambda_(f"step_{index}", no_op) for index in range(steps - 1)]
+    return Workflow("resumable", [*chained, Step.lambda_("last", last), Step.lambda_("new", new)])
+
+
+async def completed(execution: Awaitable[WorkflowResult]) -> None:
+    """Await a run that must complete."""
+    (await execution).raise_for_status()
+
+
+async def warm_up(runner: WorkflowRunner) -> None:
+    """Make the schema, connect, and have everything imported before the clock starts."""
+    each = Step.map("each", items=[1, 2], iterator=no_op)
+    await completed(runner.execute(Workflow("warm_up", [Step.lambda_("one", no_op), each])))
+
+
+VERBS = {
+    "sequential": sequential,
+    "fan_out": fan_out,
+    "many_runs": many_runs,
+    "prepare": prepare,
+    "resume": resume,
+    "stream": stream,
+}
+
+if __name__ == "__main__":
+    answer(VERBS)

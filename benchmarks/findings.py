@@ -1,0 +1,95 @@
+"""What the measurements say: medians, spreads, and ratios formed pair by pair within each repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.contestant import CONTESTANTS, OURS
+from benchmarks.measure import Measurement
+from benchmarks.plan import Cell
+
+PEERS = frozenset(each.name for each in CONTESTANTS if each.is_peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some numbers, and their least and greatest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Spread:
+        return cls(median(numbers), min(numbers), max(numbers))
+
+    @property
+    def percent(self) -> float:
+        """How far they lie apart, in percent of the median."""
+        return 100 * (self.high - self.low) / self.median if self.median else 0.0
+
+
+class Findings:
+    """Answers questions about the measurements."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._by_key: dict[tuple[str, str], list[Measurement]] = {}
+        self._cells: dict[str, Cell] = {}
+        for each in measurements:
+            self._cells[each.cell.key] = each.cell
+            self._by_key.setdefault((each.cell.key, each.contestant), []).append(each)
+
+    def cells(self, workload: str | None = None, backend: str | None = None) -> list[Cell]:
+        """The cells, in the order of the plan."""
+        return [
+            cell
+            for cell in self._cells.values()
+            if workload in (None, cell.workload) and backend in (None, cell.backend)
+        ]
+
+    def contestants(self, cell: Cell) -> list[str]:
+        """Who took part in a cell, ours first, then limits and peers."""
+        names = [each.name for each in CONTESTANTS]
+        return sorted((name for key, name in self._by_key if key == cell.key), key=names.index)
+
+    def value(self, cell: Cell, contestant: str = OURS) -> Spread | None:
+        """The contestant's values in the cell's unit."""
+        return self._spread(cell, contestant, lambda each: each.value)
+
+    def figure(self, cell: Cell, name: str, contestant: str = OURS) -> float | None:
+        """Median of one of the further numbers."""
+        found = self._spread(cell, contestant, lambda each: each.reading.figures.get(name) if each.reading else None)
+        return found.median if found else None
+
+    def times_as_fast(self, cell: Cell, contestant: str) -> Spread | None:
+        """How many times as fast ours is, pair by pair; below 1 where ours is slower."""
+        ours, theirs = self._values(cell, OURS), self._values(cell, contestant)
+        pairs = [(ours[number], theirs[number]) for number in ours if number in theirs]
+        ratios = [a / b if cell.is_rate else b / a for a, b in pairs]
+        return Spread.of(ratios) if ratios else None
+
+    def best_peer(self, cell: Cell) -> tuple[str, Spread] | None:
+        """The peer that comes nearest to ours, and how many times as fast ours is."""
+        ratios = {name: self.times_as_fast(cell, name) for name in self.contestants(cell) if name in PEERS}
+        found = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        return min(found.items(), key=lambda each: each[1].median) if found else None
+
+    def error(self, cell: Cell, contestant: str) -> str | None:
+        """Why there is no value, where there is none."""
+        return next((each.error for each in self._by_key.get((cell.key, contestant), ()) if each.error), None)
+
+    def versions(self) -> dict[str, str]:
+        """Versions that the measuring processes told of."""
+        readings = (each.reading for found in self._by_key.values() for each in found if each.reading)
+        return {name: version for reading in readings for name, version in reading.versions.items()}
+
+    def _values(self, cell: Cell, contestant: str) -> dict[int, float]:
+        found = self._by_key.get((cell.key, contestant), ())
+        return {each.repetition: each.value for each in found if each.value}
+
+    def _spread(self, cell: Cell, contestant: str, take: Callable[[Measurement], float | None]) -> Spread | None:
+        found = [take(each) for each in self._by_key.get((cell.key, contestant), ())]
+        numbers = [number for number in found if number is not None]
+        return Spread.of(numbers) if numbers else None

@@ -1,0 +1,172 @@
+"""What is measured at which scale: the workloads of the table, each as cells of one size on one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+WORKLOADS = {
+    "W1": "one run of sequential steps",
+    "W2": "one map, each item durable",
+    "W3": "many runs started together",
+    "W4": "sequential steps of 1 KB output",
+    "W5": "steps without durability",
+    "W6": "import",
+    "W7": "a new process resumes a run",
+    "W8": "concurrent map steps",
+    "W9": "a map over an async generator, results not collected",
+}
+
+SCALES = ("tiny", "small", "full")
+SQL = ("sqlite", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One workload at one size on one backend.
+
+    Attributes:
+        unit: What is shown: `steps/s`, `items/s`, `runs/s` (higher is better), `s`, `ms`, `µs/step` (lower is).
+    """
+
+    workload: str
+    verb: str
+    backend: str
+    size: Mapping[str, int]
+    unit: str
+
+    @property
+    def key(self) -> str:
+        sizes = ",".join(f"{name}={value}" for name, value in self.size.items())
+        return f"{self.workload}/{self.backend}/{sizes}"
+
+    @property
+    def is_rate(self) -> bool:
+        return self.unit.endswith("/s")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes of one scale; those of `full` are the sizes that the targets are meant for."""
+
+    w1: int
+    w2: tuple[int, ...]
+    w2_concurrency: int
+    w3: tuple[int, int]
+    w4: tuple[int, ...]
+    w5: int
+    w7: int
+    w8_items: tuple[int, ...]
+    w8_concurrency: tuple[int, ...]
+    w8_step_ms: tuple[int, ...]
+    w8_longest: float
+    w9: int
+
+
+_SIZES = {
+    "tiny": Scale(5, (20, 40), 10, (4, 2), (2, 20), 20, 5, (20,), (1, 10), (0,), 1, 200),
+    "small": Scale(
+        100, (1000,), 100, (100, 5), (100, 1000), 2000, 1000, (1000, 10_000), (1, 10, 100, 1000), (0, 1, 10), 2, 100_000
+    ),
+    "full": Scale(
+        100,
+        (1000, 10_000),
+        100,
+        (500, 5),
+        (100, 300, 1000, 3000),
+        10_000,
+        1000,
+        (1000, 10_000, 100_000),
+        (1, 10, 100, 1000),
+        (0, 1, 10),
+        100,
+        1_000_000,
+    ),
+}
+
+_SLOWEST = {"memory": 0.0002, "sqlite": 0.001, "postgres": 0.001}  # seconds that one item alone may take
+
+
+def plan(scale: str, workloads: tuple[str, ...] = tuple(WORKLOADS), backends: tuple[str, ...] = SQL) -> list[Cell]:
+    """The cells of these workloads."""
+    sizes = _SIZES[scale]
+    return [
+        cell
+        for name in workloads
+        for cell in _BUILDERS[name](sizes)
+        if cell.backend in backends or cell.backend not in SQL
+    ]
+
+
+def largest(workload: str, backend: str) -> Cell:
+    """The cell of the full scale that a target of the workload is meant for."""
+    return next(cell for cell in reversed(plan("full", (workload,))) if cell.backend == backend)
+
+
+def ideal_seconds(cell: Cell) -> float:
+    """How long the items of a cell take if there is nothing but their waiting."""
+    rounds = -(-cell.size["items"] // cell.size["concurrency"])
+    return rounds * cell.size["step_ms"] / 1000
+
+
+def _w1(sizes: Scale) -> Iterator[Cell]:
+    for backend in SQL:
+        yield Cell("W1", "sequential", backend, {"steps": sizes.w1}, "steps/s")
+
+
+def _w2(sizes: Scale) -> Iterator[Cell]:
+    for backend, items in product(SQL, sizes.w2):
+        yield Cell("W2", "fan_out", backend, {"items": items, "concurrency": sizes.w2_concurrency}, "items/s")
+
+
+def _w3(sizes: Scale) -> Iterator[Cell]:
+    runs, steps = sizes.w3
+    for backend in SQL:
+        yield Cell("W3", "many_runs", backend, {"runs": runs, "steps": steps}, "runs/s")
+
+
+def _w4(sizes: Scale) -> Iterator[Cell]:
+    for backend, steps in product(SQL, sizes.w4):
+        yield Cell("W4", "sequential", backend, {"steps": steps, "payload": 1024}, "s")
+
+
+def _w5(sizes: Scale) -> Iterator[Cell]:
+    yield Cell("W5", "sequential", "none", {"steps": sizes.w5}, "µs/step")
+
+
+def _w6(sizes: Scale) -> Iterator[Cell]:
+    yield Cell("W6", "import_time", "none", {}, "ms")
+
+
+def _w7(sizes: Scale) -> Iterator[Cell]:
+    for backend in SQL:
+        yield Cell("W7", "resume", backend, {"steps": sizes.w7}, "ms")
+
+
+def _w8(sizes: Scale) -> Iterator[Cell]:
+    grid = product(("memory", *SQL), sizes.w8_step_ms, sizes.w8_concurrency, sizes.w8_items)
+    for backend, step_ms, concurrency, items in grid:
+        size = {"items": items, "concurrency": concurrency, "step_ms": step_ms}
+        cell = Cell("W8", "fan_out", backend, size, "items/s")
+        alone = _SLOWEST[backend] * items / min(concurrency, 10)
+        if ideal_seconds(cell) + alone <= sizes.w8_longest:
+            yield cell
+
+
+def _w9(sizes: Scale) -> Iterator[Cell]:
+    for backend in ("memory", "none"):
+        yield Cell("W9", "stream", backend, {"items": sizes.w9, "concurrency": 100}, "items/s")
+
+
+_BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
+    "W1": _w1,
+    "W2": _w2,
+    "W3": _w3,
+    "W4": _w4,
+    "W5": _w5,
+    "W6": _w6,
+    "W7": _w7,
+    "W8": _w8,
+    "W9": _w9,
+}

@@ -1,0 +1,109 @@
+"""The findings as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from benchmarks.contestant import OURS
+from benchmarks.findings import Findings, Spread
+from benchmarks.plan import WORKLOADS, Cell
+from benchmarks.target import Verdict, efficiency, judge
+
+_WIDTHS = (20, 11, 9, 8, 24, 9)
+_HEAD = ("", "median", "unit", "spread", "ours is … × as fast", "peak MB")
+_FURTHER = {
+    "p50_ms": "p50 {} ms",
+    "p95_ms": "p95 {} ms",
+    "connected_ms": "{} ms when connected",
+    "modules": "{} modules",
+    "growth_mb": "grows by {} MB",
+    "read_ahead": "{} read ahead",
+}
+
+
+def render(findings: Findings, missing: Mapping[str, str]) -> str:
+    """All cells, who is missing, and the targets."""
+    parts = [*_workloads(findings), *_missing(missing), *_targets(judge(findings))]
+    return "\n".join(parts)
+
+
+def number(value: float) -> str:
+    """A number with three digits that matter."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f}" if value >= 1 else f"{value:.3g}"
+
+
+def _workloads(findings: Findings) -> Iterator[str]:
+    for workload, title in WORKLOADS.items():
+        cells = findings.cells(workload)
+        if cells:
+            yield f"\n{workload} {title}"
+            yield _line(_HEAD)
+        for cell in cells:
+            yield from _cell(findings, cell)
+
+
+def _cell(findings: Findings, cell: Cell) -> Iterator[str]:
+    sizes = ", ".join(f"{value:,} {name}" for name, value in cell.size.items())
+    found = efficiency(findings, cell) if cell.size.get("step_ms") else None
+    yield f" {cell.backend}: {sizes}" + (f"; efficiency {found:.2f}" if found is not None else "")
+    for name in findings.contestants(cell):
+        yield _row(findings, cell, name)
+
+
+def _row(findings: Findings, cell: Cell, name: str) -> str:
+    value = findings.value(cell, name)
+    if value is None:
+        return f"   {name:<16}failed: {findings.error(cell, name)}"
+    ratio = findings.times_as_fast(cell, name) if name != OURS else None
+    memory = findings.figure(cell, "peak_rss_mb", name)
+    line = _line(
+        (
+            f"   {name}",
+            number(value.median),
+            cell.unit,
+            f"{value.percent:.0f} %",
+            _ratio(ratio) if ratio else "",
+            f"{memory:.0f}" if memory else "",
+        )
+    )
+    return "   ".join([line, *_further(findings, cell, name)])
+
+
+def _further(findings: Findings, cell: Cell, name: str) -> Iterator[str]:
+    size = findings.figure(cell, "bytes", name)
+    if size and cell.workload == "W4":
+        yield f"{number(size / cell.size['steps'])} bytes/step"
+    for figure, told in _FURTHER.items():
+        value = findings.figure(cell, figure, name)
+        if value is not None:
+            yield told.format(number(value))
+
+
+def _ratio(ratio: Spread) -> str:
+    return f"{number(ratio.median)} ({number(ratio.low)}–{number(ratio.high)})"
+
+
+def _missing(missing: Mapping[str, str]) -> Iterator[str]:
+    if missing:
+        yield "\nMissing"
+    for peer, reason in missing.items():
+        yield f"   {peer}: {reason}"
+
+
+def _targets(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    yield "\nTargets"
+    yield f"   {'':<3} {'':<9}{'what':<42}{'target':>9}{'reached':>10}"
+    for each in verdicts:
+        target, reached = each.target, each.reached
+        bound = ("≥ " if target.is_least else "≤ ") + number(target.bound)
+        told = {True: "yes", False: "NO", None: "not measured"}[each.is_good]
+        shown = number(reached) if reached is not None else "–"
+        line = f"   {target.workload} {target.backend:<9}{target.text:<42}{bound:>9}{shown:>10}  {told}"
+        yield line + (f"  ({each.note})" if each.note else "")
+
+
+def _line(values: Sequence[str]) -> str:
+    first, *others = zip(values, _WIDTHS, strict=True)
+    return f"{first[0]:<{first[1]}}" + "".join(f"{value:>{width}}" for value, width in others)

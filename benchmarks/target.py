@@ -1,0 +1,155 @@
+"""The targets, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.findings import Findings
+from benchmarks.plan import SQL, Cell, ideal_seconds, largest
+
+Measure = Callable[[Findings, Cell], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that ought to hold.
+
+    Attributes:
+        workload: Where.
+        backend: On what.
+        text: What is compared, in words.
+        bound: The number.
+        is_least: Whether the bound is the least that is good, or else the most.
+        measure: What was reached, from the workload's largest cell on the backend; None where it was not measured.
+    """
+
+    workload: str
+    backend: str
+    text: str
+    bound: float
+    is_least: bool
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target and what was reached; `note` says at which size where that is smaller than the target is meant for."""
+
+    target: Target
+    reached: float | None
+    note: str
+
+    @property
+    def is_good(self) -> bool | None:
+        if self.reached is None:
+            return None
+        return self.reached >= self.target.bound if self.target.is_least else self.reached <= self.target.bound
+
+
+def judge(findings: Findings) -> list[Verdict]:
+    """All targets of the workloads that were measured."""
+    return list(_verdicts(findings))
+
+
+def efficiency(findings: Findings, cell: Cell) -> float | None:
+    """Share of the time in which the items did nothing but wait, of the time it took."""
+    found = findings.value(cell)
+    return ideal_seconds(cell) / (cell.size["items"] / found.median) if found else None
+
+
+def _verdicts(findings: Findings) -> Iterator[Verdict]:
+    for target in TARGETS:
+        cells = findings.cells(target.workload, target.backend)
+        if cells:
+            meant = largest(target.workload, target.backend)
+            note = "" if cells[-1].size == meant.size else f"at a smaller size: {_told(cells[-1])}"
+            yield Verdict(target, target.measure(findings, cells[-1]), note)
+
+
+def _told(cell: Cell) -> str:
+    return ", ".join(f"{value:,} {name}" for name, value in cell.size.items())
+
+
+def _over(contestant: str) -> Measure:
+    def measure(findings: Findings, cell: Cell) -> float | None:
+        found = findings.times_as_fast(cell, contestant)
+        return found.median if found else None
+
+    return measure
+
+
+def _over_best_peer(findings: Findings, cell: Cell) -> float | None:
+    found = findings.best_peer(cell)
+    return found[1].median if found else None
+
+
+def _value(findings: Findings, cell: Cell) -> float | None:
+    found = findings.value(cell)
+    return found.median if found else None
+
+
+def _figure(name: str) -> Measure:
+    return lambda findings, cell: findings.figure(cell, name)
+
+
+def _against_smallest(findings: Findings, cell: Cell) -> float | None:
+    """The rate over that of the smallest cell."""
+    smallest = findings.cells(cell.workload, cell.backend)[0]
+    here, there = findings.value(cell), findings.value(smallest)
+    return here.median / there.median if here and there and cell != smallest else None
+
+
+def _against_tenth(findings: Findings, cell: Cell) -> float | None:
+    """The time over that of a tenth of the steps."""
+    tenths = [each for each in findings.cells("W4", cell.backend) if each.size["steps"] * 10 == cell.size["steps"]]
+    here, there = findings.value(cell), findings.value(tenths[0]) if tenths else None
+    return here.median / there.median if here and there else None
+
+
+def _bytes_over_payload(findings: Findings, cell: Cell) -> float | None:
+    size = findings.figure(cell, "bytes")
+    return size / cell.size["steps"] / cell.size["payload"] if size else None
+
+
+def _latency_ratio(findings: Findings, cell: Cell) -> float | None:
+    p50, p95 = findings.figure(cell, "p50_ms"), findings.figure(cell, "p95_ms")
+    return p95 / p50 if p50 and p95 else None
+
+
+def _least_efficiency(findings: Findings, cell: Cell) -> float | None:
+    cells = [each for each in findings.cells("W8", cell.backend) if each.size["step_ms"] >= 10]
+    found = [value for each in cells if (value := efficiency(findings, each)) is not None]
+    return min(found, default=None)
+
+
+def _both(workload: str, text: str, bound: float, measure: Measure, *, is_least: bool = True) -> list[Target]:
+    return [Target(workload, backend, text, bound, is_least, measure) for backend in SQL]
+
+
+TARGETS = (
+    Target("W1", "sqlite", "speed / raw insert and commit per step", 0.75, True, _over("raw step")),
+    Target("W1", "postgres", "speed / raw autocommit insert per step", 0.6, True, _over("raw step")),
+    *_both("W1", "speed / DBOS", 5, _over("DBOS")),
+    *_both("W2", "speed / best peer", 20, _over_best_peer),
+    *_both("W2", "items/s, most items / fewest", 0.8, _against_smallest),
+    *_both("W2", "peak RSS, MB", 100, _figure("peak_rss_mb"), is_least=False),
+    *_both("W3", "speed / DBOS", 50, _over("DBOS")),
+    *_both("W3", "speed / LangGraph", 20, _over("LangGraph")),
+    *_both("W3", "speed / best peer", 2, _over_best_peer),
+    *_both("W3", "latency, p95 / p50", 2, _latency_ratio, is_least=False),
+    *_both("W4", "time, N steps / N/10 steps", 11, _against_tenth, is_least=False),
+    *_both("W4", "bytes per step / payload", 1.5, _bytes_over_payload, is_least=False),
+    *_both("W4", "speed / best peer", 1, _over_best_peer),
+    Target("W5", "none", "µs per step", 30, False, _value),
+    Target("W5", "none", "speed / leanest peer", 1, True, _over_best_peer),
+    Target("W6", "none", "speed / DBOS", 2, True, _over("DBOS")),
+    Target("W6", "none", "databases, drivers, SDK loaded", 0, False, _figure("forbidden")),
+    *_both("W7", "ms from resume to the first new step", 20, _value, is_least=False),
+    *(Target("W8", backend, "least efficiency at 10 ms", 0.9, True, _least_efficiency) for backend in ("memory", *SQL)),
+    *(
+        Target("W9", backend, text, bound, False, _figure(name))
+        for backend in ("memory", "none")
+        for text, bound, name in (("RSS growth, MB", 30, "growth_mb"), ("items read ahead", 100, "read_ahead"))
+    ),
+)

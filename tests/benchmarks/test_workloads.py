@@ -1,0 +1,67 @@
+"""Each workload runs once at a tiny size, as the command would; counts and shapes are looked at, never seconds."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks import command, peers
+from benchmarks.contestant import CONTESTANTS, OURS, Contestant
+from benchmarks.measure import Measurement, measure
+from benchmarks.place import Places
+from benchmarks.plan import Cell, plan
+
+LOCAL = [each for each in CONTESTANTS if not each.is_peer]
+CASES = [
+    pytest.param(cell, each, id=f"{each.name}-{cell.key}")
+    for cell in plan("tiny")
+    for each in LOCAL
+    if each.can(cell.workload, cell.verb, cell.backend, cell.size)
+]
+
+
+def measured(cell: Cell, contestant: Contestant, places: Places) -> Measurement:
+    found = measure(cell, contestant, places)
+    assert found.error is None
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "contestant"), CASES)
+def test_it_does_what_it_is_asked(
+    cell: Cell, contestant: Contestant, places: Places, request: pytest.FixtureRequest
+) -> None:
+    if cell.backend == "postgres":
+        request.getfixturevalue("_services")
+    found = measured(cell, contestant, places)
+    assert found.value is not None
+    assert found.reading is not None
+    wanted = next((cell.size[name] for name in ("runs", "items", "steps") if name in cell.size), 1)
+    assert found.reading.units == (1 if cell.verb == "resume" else wanted)
+    assert found.reading.figures["peak_rss_mb"] > 1
+
+
+@pytest.mark.slow
+def test_one_command_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told, drawn = tmp_path / "told.json", tmp_path / "drawn.svg"
+    arguments = ["--scale", "tiny", "--repeat", "2", "--workloads", "W1,W6", "--backends", "sqlite"]
+    assert command.main([*arguments, "--json", str(told), "--plot", str(drawn)]) == 0
+    shown = capsys.readouterr().out
+    assert "raw step" in shown
+    assert "dbos: not asked for; add --peers" in shown
+    document = json.loads(told.read_text())
+    assert {"machine", "versions", "commit", "missing", "cells", "targets", "measurements"} <= set(document)
+    first = document["cells"][0]
+    assert [row["contestant"] for row in first["rows"]] == [OURS, "raw step"]
+    assert first["rows"][1]["ours_times_as_fast"].keys() == {"median", "low", "high"}
+    assert ET.parse(drawn).getroot().tag.endswith("svg")
+
+
+def test_a_peer_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    assert peers.missing_reason("dbos") == "not installed; run nox -s bench_peers"
+    (tmp_path / "dbos.missing").write_text("cannot be installed: no such thing")
+    assert peers.missing_reason("dbos") == "cannot be installed: no such thing"
