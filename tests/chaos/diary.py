@@ -30,10 +30,11 @@ class FileDiary:
     def entries(self) -> Iterator[Entry]:
         """Entries since the last call."""
         text = b""
-        while chunk := os.pread(self._file, 1 << 20, self._read):
-            self._read += len(chunk)
+        while chunk := os.pread(self._file, 1 << 20, self._read + len(text)):
             text += chunk
-        return iter([json.loads(line) for line in text.splitlines()])
+        whole = text[: text.rfind(b"\n") + 1]  # the last one may be under way
+        self._read += len(whole)
+        return iter([json.loads(line) for line in whole.splitlines()])
 
     def close(self) -> None:
         os.close(self._file)
