@@ -48,7 +48,7 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
     if not stored.status.is_final:
         try:
             return await take_up(engine, request.workflow, stored)
-        except RunNotResumableError:  # it has completed since
+        except RunNotResumableError:  # it has ended since
             stored = await load(engine, new.run_id)
     return await stored_result(engine, request.workflow, stored)
 
@@ -91,7 +91,7 @@ async def take_up(
         )
     updates = _override_documents(override)
     scope = await _replayed(engine, workflow, stored, unclaimed(stored))
-    claim = await claim_run(engine, stored.run_id)
+    claim = await claim_run(engine, stored.run_id, unless_ended=not stored.status.is_final)
     if claim.next_seq != stored.next_seq:  # somebody committed between the load and the claim
         scope = await _replayed(engine, workflow, stored, claim)
     scope.run.ledger = Ledger(claim, emits=engine.config.emit_events)

@@ -45,7 +45,14 @@ class RunStore(Protocol):
         ...
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         """Take the run over: epoch + 1, state running, its error and end cleared, `event` stored with the next number.
 
@@ -59,9 +66,11 @@ class RunStore(Protocol):
             event: What is told of it; its `timestamp` is the moment of the claim as the engine sees it.
             ttl: Seconds for which it is the owner's without being renewed.
             over_epoch: Epoch of an owner that is known to be gone, to claim over a lease that has not ended.
+            unless_ended: Refuse a run that has failed or stopped too: only an explicit resume may leave those states.
 
         Returns:
-            The claim; `Busy` where somebody else holds it; None where the run is not stored or has completed.
+            The claim; `Busy` where somebody else holds it; None where the run is not stored, has completed, or has
+            ended and `unless_ended` is given.
         """
         ...
 

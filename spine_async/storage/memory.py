@@ -53,10 +53,19 @@ class MemoryRunStore:
         return [self._create(run) for run in runs]
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         kept = self._kept.get(run_id)
         if kept is None or kept.run.status is RunStatus.COMPLETED:
+            return None
+        if unless_ended and kept.run.status.is_final:
             return None
         holder = _holder(kept)
         if holder not in {None, owner} and over_epoch != kept.run.epoch:

@@ -25,7 +25,14 @@ class NullRunStore:
         return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         return None
 

@@ -99,10 +99,18 @@ class FaultInjectingStore:
         return await self._call("create", lambda: self._store.create(runs))
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         return await self._call(
-            "claim", lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+            "claim",
+            lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended),
         )
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:

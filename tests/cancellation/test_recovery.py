@@ -158,7 +158,6 @@ async def test_a_run_that_completes_while_it_is_claimed_gives_its_result(
     assert sleeper.ran == []
 
 
-@pytest.mark.xfail(reason="claim() does not ask whether the run had ended since it was looked at (promise 7)")
 @pytest.mark.parametrize("how", ["execute", "recover"])
 async def test_a_run_that_stops_while_it_is_claimed_stays_stopped(
     make_runner: MakeRunner, store: MemoryRunStore, how: str

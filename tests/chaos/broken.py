@@ -108,17 +108,33 @@ class InsertOrReplace(MemoryRunStore):
 
 class LeaseIgnoredByClaim(MemoryRunStore):
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         kept = self._kept.get(run_id)
-        return await super().claim(run_id, owner, event, ttl=ttl, over_epoch=kept.run.epoch if kept else None)
+        return await super().claim(
+            run_id, owner, event, ttl=ttl, over_epoch=kept.run.epoch if kept else None, unless_ended=unless_ended
+        )
 
 
 class EpochNotRaisedByClaim(MemoryRunStore):
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
-        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
         if isinstance(answer, Claim):
             kept = self._kept[run_id]
             kept.run = replace(kept.run, epoch=kept.run.epoch - 1)
@@ -128,7 +144,14 @@ class EpochNotRaisedByClaim(MemoryRunStore):
 
 class CompletedRunsAreClaimed(MemoryRunStore):
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         kept = self._kept.get(run_id)
         if kept is None:
@@ -144,10 +167,17 @@ class RenewIgnoresTheEpoch(MemoryRunStore):
 
 class StopOutlivesTheClaim(MemoryRunStore):
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         asked = self._kept[run_id].stop_requested if run_id in self._kept else None
-        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+        answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
         if run_id in self._kept:
             self._kept[run_id].stop_requested = asked
         return answer

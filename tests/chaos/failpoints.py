@@ -75,10 +75,18 @@ class WatchedStore:
         return claims
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         answer = await self._call(
-            "claim", lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch)
+            "claim",
+            lambda: self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended),
         )
         self._note_claim(answer)
         return answer

@@ -104,6 +104,8 @@ async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatc
 
 
 async def test_a_lease_that_nobody_looks_at_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_leases, "judge", lambda asked, held: claiming.Free(held.epoch) if held else None)
+    monkeypatch.setattr(
+        sqlite_leases, "judge", lambda asked, held: claiming.Free(held.epoch, held.status) if held else None
+    )
     found = await found_in_sqlite(tmp_path)
     assert set(found) >= {"claimed_while_it_is_owned", "claimed_after_it_completed"}

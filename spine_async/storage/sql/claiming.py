@@ -25,6 +25,7 @@ class ClaimRequest:
     event: EventRow | None
     ttl: float
     over_epoch: int | None = None
+    unless_ended: bool = False
     mark: str = field(default_factory=new_mark)
 
     @property
@@ -51,9 +52,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """The run may be claimed, as long as it still has this epoch."""
+    """The run may be claimed, as long as it still has this epoch and is in this state."""
 
     epoch: int
+    status: str
 
 
 def judge(asked: ClaimRequest, held: Holding | None) -> Claim | Busy | Free | None:
@@ -61,14 +63,16 @@ def judge(asked: ClaimRequest, held: Holding | None) -> Claim | Busy | Free | No
 
     Returns:
         `Free` where the run may be taken; its claim where an earlier try of the same request took it; `Busy` where
-        somebody else holds it; None where it is not stored or has completed.
+        somebody else holds it; None where it is not stored or has ended in a way that it may not be taken from.
     """
     if held is None or held.status == RunStatus.COMPLETED:
         return None
     if held.commit_id == asked.mark:
         return Claim(asked.run_id, held.key, held.epoch, held.next_seq)
+    if asked.unless_ended and RunStatus(held.status).is_final:
+        return None
     if not held.is_leased or held.owner in {None, asked.owner} or held.epoch == asked.over_epoch:
-        return Free(held.epoch)
+        return Free(held.epoch, held.status)
     return Busy(str(held.owner), held.epoch, held.lease_until)
 
 

@@ -71,7 +71,7 @@ async def _take(driver: Driver, asked: ClaimRequest, free: Free) -> Claim | None
     event, told = asked.event, (None,) * 4
     if event is not None:
         told = (str(event.event_type), event.step_name, event.path, event.metadata)  # type: ignore[assignment]
-    lease = (asked.ttl, asked.mark, free.epoch, asked.over_epoch)
+    lease = (asked.ttl, asked.mark, free.epoch, asked.over_epoch, free.status)
     taken = await driver.fetchrow(statements.CLAIM, asked.run_id, asked.owner, asked.at, *told, *lease)
     return Claim(asked.run_id, taken["id"], taken["epoch"], taken["next_seq"]) if taken is not None else None
 

@@ -142,13 +142,14 @@ CLAIM = (
     "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
     "CASE WHEN status IN ('running', 'waiting') THEN claims_since_progress + 1 ELSE 1 END, stop_requested = NULL, "
     "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
-    f"WHERE run_id = $1 AND epoch = $10 AND status <> 'completed' AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
+    f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
     "OR epoch = $11) RETURNING id, epoch, next_seq), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, step_name, path, metadata) '
     "SELECT id, next_seq - 1, $3, $4::text, $5::text, $6::text, $7::text FROM claimed WHERE $4::text IS NOT NULL) "
     "SELECT id, epoch, next_seq FROM claimed"
 )
-"""Arguments: run, owner, moment, the event's four or NULLs, ttl, mark, the epoch that was seen, and `over_epoch`.
+"""Arguments: run, owner, moment, the event's four or NULLs, ttl, mark, the epoch that was seen, `over_epoch`, and the
+state that was seen.
 
 With the seen epoch a try that was given up can no longer claim once a later one has.
 """

@@ -64,13 +64,20 @@ class SqlRunStore:
         return await database.create(runs)
 
     async def claim(
-        self, run_id: str, owner: str, event: EventRow | None, *, ttl: float, over_epoch: int | None = None
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
     ) -> Claim | Busy | None:
         if await self._access.for_reading() is None:
             return None
         database = await self._access.for_writing()
         with Reading(run_id):
-            return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch))
+            return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch, unless_ended=unless_ended))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         database = await self._access.for_writing()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import EventRow, RunEnd
+from spine_async._model.record import Claim, EventRow, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
-from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, taken_over, visit
+from spine_async.testing.conformance.rows import (
+    change,
+    committed,
+    created,
+    event,
+    loaded,
+    moment,
+    new_run,
+    taken_over,
+    visit,
+)
 
 _RESUMED = EventRow("workflow_resumed", None, moment(90), '{"epoch":2}')
 _FAILED = RunEnd(RunStatus.FAILED, moment(50), "fetch", "ValueError: no", "INTERNAL", None)
@@ -83,3 +93,17 @@ class ClaimContract:
         claim = await taken_over(store)
         await committed(store, change(claim, [visit("save", 3)]))
         assert [(row.path, row.epoch) for row in await store.visits("run-1")] == [("fetch", 1), ("save", 2)]
+
+    async def test_a_run_that_has_ended_can_be_refused(self, store: RunStore) -> None:
+        for number, end in enumerate((_FAILED, _STOPPED)):
+            run_id = f"run {number}"
+            await committed(store, change(await created(store, new_run(run_id)), end=end))
+            before = await loaded(store, run_id)
+            assert await store.claim(run_id, "worker-2", None, ttl=60, unless_ended=True) is None
+            assert await loaded(store, run_id) == before
+            assert isinstance(await store.claim(run_id, "worker-2", None, ttl=60), Claim)
+
+    async def test_a_run_under_way_is_not_one_that_has_ended(self, store: RunStore) -> None:
+        claim = await created(store)
+        answer = await store.claim("run-1", "worker-2", None, ttl=60, over_epoch=claim.epoch, unless_ended=True)
+        assert isinstance(answer, Claim)
