@@ -60,10 +60,6 @@ class Ledger:
         self._end: RunEnd | None = None
 
     @property
-    def emits(self) -> bool:
-        return self._emits
-
-    @property
     def end(self) -> RunEnd | None:
         """The run's end once it has been put in; nothing may follow it."""
         return self._end

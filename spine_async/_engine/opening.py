@@ -8,12 +8,13 @@ from spine_async._engine.background import run_through
 from spine_async._engine.claiming import claim_run
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import Ledger
-from spine_async._engine.origin import as_stored, first_scope, unclaimed
+from spine_async._engine.origin import first_scope, unclaimed
 from spine_async._engine.report import live_result, stored_end, stored_failure
 from spine_async._engine.request import Request, mapping_documents, new_run
 from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
 from spine_async._engine.signals import raising_store_errors
+from spine_async._model.creation import as_stored
 from spine_async._model.damage import Reading
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory

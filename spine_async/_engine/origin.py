@@ -8,8 +8,7 @@ from spine_async._engine.ledger import Ledger
 from spine_async._engine.scope import Run, Scope
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document, split_object, split_values
-from spine_async._model.record import Claim, NewRun, StoredRun
-from spine_async._model.status import RunStatus
+from spine_async._model.record import Claim, StoredRun
 from spine_async._model.workflow import Workflow
 
 
@@ -36,36 +35,6 @@ def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -
     )
     outputs = split_object(stored.initial_outputs)
     return context.with_models(workflow.models).with_documents(split_object(stored.params), outputs)
-
-
-def as_stored(new: NewRun) -> StoredRun:
-    """The run as the store has it right after its creation."""
-    return StoredRun(
-        run_id=new.run_id,
-        workflow_name=new.workflow_name,
-        workflow_version=new.workflow_version,
-        fingerprint=new.fingerprint,
-        params=new.params,
-        params_hash=new.params_hash,
-        partition=new.partition,
-        initial_outputs=new.initial_outputs,
-        initial_quality=new.initial_quality,
-        start_from=new.start_from,
-        total_steps=new.total_steps,
-        status=RunStatus.RUNNING,
-        epoch=1,
-        owner=new.owner,
-        next_seq=1,
-        error_step=None,
-        error=None,
-        error_category=None,
-        stop_reason=None,
-        created_at=new.created_at,
-        started_at=new.created_at,
-        updated_at=new.created_at,
-        completed_at=None,
-        metadata=new.metadata,
-    )
 
 
 def unclaimed(stored: StoredRun) -> Claim:

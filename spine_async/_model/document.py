@@ -78,7 +78,6 @@ class DocumentMapping(Mapping[str, JsonValue]):
 
 
 NULL = Document("null")
-EMPTY_OBJECT = Document("{}")
 
 
 def encode(value: object) -> Document:

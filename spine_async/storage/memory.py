@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from spine_async._model.creation import as_stored
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -124,7 +125,7 @@ class MemoryRunStore:
     def _create(self, new: NewRun) -> Claim | None:
         if new.run_id in self._kept:
             return None
-        kept = _Kept(next(self._keys), _stored(new), time.monotonic() + new.lease_ttl)
+        kept = _Kept(next(self._keys), as_stored(new), time.monotonic() + new.lease_ttl)
         if new.emits:
             kept.events.append(started_event(new))
         self._kept[new.run_id] = kept
@@ -211,33 +212,4 @@ def _changed(run: StoredRun, change: RunChange) -> StoredRun:
         error_category=end.error_category,
         stop_reason=end.stop_reason,
         completed_at=end.at,
-    )
-
-
-def _stored(new: NewRun) -> StoredRun:
-    return StoredRun(
-        run_id=new.run_id,
-        workflow_name=new.workflow_name,
-        workflow_version=new.workflow_version,
-        fingerprint=new.fingerprint,
-        params=new.params,
-        params_hash=new.params_hash,
-        partition=new.partition,
-        initial_outputs=new.initial_outputs,
-        initial_quality=new.initial_quality,
-        start_from=new.start_from,
-        total_steps=new.total_steps,
-        status=RunStatus.RUNNING,
-        epoch=1,
-        owner=new.owner,
-        next_seq=2 if new.emits else 1,
-        error_step=None,
-        error=None,
-        error_category=None,
-        stop_reason=None,
-        created_at=new.created_at,
-        started_at=new.created_at,
-        updated_at=new.created_at,
-        completed_at=None,
-        metadata=new.metadata,
     )
