@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from spine_async._model.document import NULL, Document, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
-from spine_async._model.outcome import StepResult
+from spine_async._model.outcome import StepEvent, StepResult
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
@@ -20,9 +20,11 @@ from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
 _RUNNERS_TYPES = frozenset(EventType)
+_NOTHING = StepResult.ok()
+"""What a step that returns None came to; the same for all of them, since a result cannot be changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Accepted:
     """A result and the strict JSON of its values, made once as the step returned.
 
@@ -45,7 +47,9 @@ def as_result(returned: object) -> StepResult:
     """
     if isinstance(returned, StepResult):
         return returned
-    if returned is None or isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
+    if returned is None:
+        return _NOTHING
+    if isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
         return StepResult.ok(returned)
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited; without this Python warns about it at some later time
@@ -58,7 +62,7 @@ def as_result(returned: object) -> StepResult:
 
 def accept(step: Step, result: StepResult) -> Accepted:
     """The result with its values encoded; a failure in its place where they cannot be stored or break a limit."""
-    violations = _violations(step, result)
+    violations = _violations(step, result) if step.quality_thresholds is not None else None
     if violations:
         told = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
         result = StepResult.fail(told, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
@@ -79,8 +83,12 @@ def _encoded(step: Step, result: StepResult) -> Accepted:
         _output(step, result),
         _updates(result.context_updates),
         _within("quality", result.quality) if result.quality is not None else None,
-        tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in result.events),
+        _own_events(result.events) if result.events else (),
     )
+
+
+def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
+    return tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in events)
 
 
 def _output(step: Step, result: StepResult) -> Document | None:

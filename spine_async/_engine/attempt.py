@@ -23,7 +23,10 @@ async def perform(engine: Engine, visit: Visit) -> Accepted:
     """The step of `visit`, through middleware and attempts, with its values ready to be stored."""
     series = _Series(engine, visit)
     try:
-        result = as_result(await _through_middleware(engine, visit, series))
+        if engine.middleware:
+            result = as_result(await _through_middleware(engine, visit, series))
+        else:
+            result = await series.run(visit.step, visit.scope.context)
     except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
         result = StepResult.from_exception(exc)
     accepted = series.accepted
@@ -31,10 +34,7 @@ async def perform(engine: Engine, visit: Visit) -> Accepted:
 
 
 async def _through_middleware(engine: Engine, visit: Visit, series: _Series) -> StepResult:
-    context = visit.scope.context
-    if not engine.middleware:
-        return await series.run(visit.step, context)
-    entered = context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
+    entered = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
     return await _wrapped(engine.middleware, series.run)(visit.step, entered)
 
 
@@ -66,9 +66,13 @@ class _Series:
         visit = self._visit
         visit.attempts += 1
         given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
+        engine = self._engine
         try:
-            async with self._engine.slot(step):
-                result = await _within_deadline(self._engine, visit, step, given)
+            if engine.config.max_concurrent_steps is None:
+                result = await _within_deadline(engine, visit, step, given)
+            else:
+                async with engine.slot(step):
+                    result = await _within_deadline(engine, visit, step, given)
         except Exception as exc:  # noqa: BLE001 - user code: whatever it raises is the step's failure
             result = StepResult.from_exception(exc)
         self.accepted = accept(step, result)
@@ -92,13 +96,14 @@ async def _within_deadline(engine: Engine, visit: Visit, step: Step, context: Wo
     timeout = engine.timeout(step)
     if timeout is None:
         return as_result(await execute(step, context))
-    with anyio.move_on_after(timeout) as scope:
-        visit.open.deadline_mono = scope.deadline
+    scope, visit.open.deadline_mono = engine.deadlines.open(timeout)
+    with scope:
         try:
             return as_result(await execute(step, context))
         finally:
             visit.open.deadline_mono = None
-    # Only this scope's own deadline cancels it, so having caught the cancellation means that the deadline has passed.
+            engine.deadlines.close(scope)
+    # Only its own deadline cancels this scope, so having caught the cancellation means that the deadline has passed.
     if not scope.cancelled_caught:
         raise RuntimeError(f"step {step.name!r} left its deadline without a result")
     return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)

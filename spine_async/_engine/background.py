@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
@@ -46,6 +48,16 @@ def running_loop() -> asyncio.AbstractEventLoop:
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
     """Start `work` as a task that no caller's cancellation reaches."""
     return asyncio.get_running_loop().create_task(work, name=name)
+
+
+def new_scope() -> anyio.CancelScope:
+    """`anyio.CancelScope()`, without finding out anew each time which kind of event loop is running."""
+    return _scope_class()()
+
+
+@cache
+def _scope_class() -> type[anyio.CancelScope]:
+    return type(anyio.CancelScope())
 
 
 async def attend_either(*promises: asyncio.Future[Any]) -> None:
@@ -86,6 +98,53 @@ async def outlast(promise: asyncio.Future[ValueT]) -> ValueT:
             await attend(promise)
             promise.exception()  # counts as seen; the cancellation outranks it
         raise
+
+
+class Gate:
+    """Something that many wait for, whatever happens to them, and that is passed or broken once for all of them.
+
+    Each waits on a promise of its own, which a cancellation may take away without harm to the others; so nothing has to
+    stand between the promise and the one who waits.
+    """
+
+    def __init__(self) -> None:
+        self._promises: list[asyncio.Future[None]] = []
+        self._error: BaseException | None = None
+        self._is_over = False
+
+    async def wait(self) -> None:
+        """Wait until it is over; raises what it was broken with.
+
+        Cancellation:
+            Is remembered and raised once it is over.
+        """
+        try:
+            await self._promise()
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                while not self._is_over:
+                    with suppress(asyncio.CancelledError):
+                        await self._promise()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def end(self, error: BaseException | None = None) -> None:
+        """It is over: wake all who wait; only the first time counts."""
+        if self._is_over:
+            return
+        self._is_over, self._error = True, error
+        for promise in self._promises:
+            if not promise.done():
+                promise.set_result(None)
+
+    def _promise(self) -> asyncio.Future[None]:
+        promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._is_over:
+            promise.set_result(None)
+        else:
+            self._promises.append(promise)
+        return promise
 
 
 async def run_through(work: Coroutine[object, object, ValueT], name: str) -> ValueT:

@@ -31,18 +31,16 @@ class Cursor:
     Args:
         workflow: The definition.
         start: Step to begin at; None for the first.
+
+    Attributes:
+        step: The step that comes next, or None at the end.
     """
 
     def __init__(self, workflow: Workflow, start: str | None = None) -> None:
         self._workflow = workflow
         self._position = workflow.positions[start] if start else 0
         self._visits: dict[str, int] = {}
-
-    @property
-    def step(self) -> Step | None:
-        """The step that comes next, or None at the end."""
-        steps = self._workflow.steps
-        return steps[self._position] if self._position < len(steps) else None
+        self.step: Step | None = workflow.steps[self._position]
 
     @property
     def visit(self) -> int:
@@ -53,9 +51,9 @@ class Cursor:
     @property
     def segment(self) -> str:
         """How the coming visit is called in a path: `review`, `review#2`."""
-        step = self.step
+        step, visit = self.step, self.visit
         name = step.name if step else ""
-        return name if self.visit <= 1 else f"{name}#{self.visit}"
+        return name if visit <= 1 else f"{name}#{visit}"
 
     @property
     def following(self) -> str | None:
@@ -71,9 +69,13 @@ class Cursor:
         """
         step = self._workflow.steps[self._position]
         self._visits[step.name] = self._visits.get(step.name, 0) + 1
-        position = self._position
-        self._position = self._target(step, jump)
-        between = self._workflow.steps[position + 1 : self._position]
+        if jump is None and step.next_step is None:
+            self._stand_at(self._position + 1)
+            return []
+        target = jump.target if jump is not None else step.next_step
+        behind = self._position + 1
+        self._stand_at(len(self._workflow.steps) if target is None else self._workflow.positions[target])
+        between = self._workflow.steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
     def replay(self, run_id: str, row: VisitRow) -> list[str]:
@@ -87,10 +89,10 @@ class Cursor:
             raise WorkflowChangedError(run_id, row.step_name, problem)
         return self.advance(self._stored_jump(run_id, row))
 
-    def _target(self, step: Step, jump: Jump | None) -> int:
-        if jump is not None:
-            return len(self._workflow.steps) if jump.target is None else self._workflow.positions[jump.target]
-        return self._workflow.positions[step.next_step] if step.next_step else self._position + 1
+    def _stand_at(self, position: int) -> None:
+        self._position = position
+        steps = self._workflow.steps
+        self.step = steps[position] if position < len(steps) else None
 
     def _mismatch(self, row: VisitRow) -> str | None:
         if row.step_name not in self._workflow.positions:

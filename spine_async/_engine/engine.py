@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import anyio
 
 from spine_async._engine.background import Task
+from spine_async._engine.deadlines import Deadlines
 from spine_async._engine.journal import Recorder
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -52,6 +53,7 @@ class Engine:
         owner: Name of this runner as the owner of runs; made on first use, and anew in a forked process.
         is_draining: Whether the runner is being left; no further step begins then.
         at_work: The visit that each task is at work on.
+        deadlines: When the attempts under way time out.
         slots: Bound on lambdas and pipelines at work, made on first use because it belongs to an event loop.
     """
 
@@ -69,6 +71,7 @@ class Engine:
     is_dry: bool = False
     is_draining: bool = False
     at_work: dict[Task[Any], Visit] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
 
     def slot(self, step: Step) -> AbstractAsyncContextManager[object]:

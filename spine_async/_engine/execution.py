@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spine_async._engine.attempt import perform
-from spine_async._engine.background import current_task
+from spine_async._engine.background import Task, current_task
 from spine_async._engine.ending import COMPLETED, ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import OpenVisit
@@ -22,6 +24,7 @@ async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
         CommitFailed: A step could not be committed.
         Draining: The runner is being left; no further step begins.
     """
+    task = current_task()
     while (step := scope.cursor.step) is not None:
         if scope.cursor.visit > engine.config.max_step_visits:
             return await conclude(engine, scope, _too_many_visits(engine, step))
@@ -31,7 +34,7 @@ async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
             raise Draining
         visit = _enter(engine, scope, step)
         try:
-            end = await _run_visit(engine, visit)
+            end = await _run_visit(engine, visit, task)
         except BaseException:
             scope.run.ledger.abandon(visit.open)
             raise
@@ -47,8 +50,7 @@ def _enter(engine: Engine, scope: Scope, step: Step) -> Visit:
     return visit
 
 
-async def _run_visit(engine: Engine, visit: Visit) -> ScopeEnd | None:
-    task = current_task()
+async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd | None:
     engine.at_work[task] = visit
     try:
         with engine.observer.step(visit.run.run_id, visit.open.path, visit.step) as span:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import anyio.lowlevel
 
-from spine_async._engine.background import Promise, insist, new_promise, outlast, spawn
+from spine_async._engine.background import Gate, Promise, insist, spawn
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
 from spine_async._model.record import Claim, NewRun, RunChange
@@ -55,7 +55,7 @@ class Journal:
     def __init__(self, store: RunStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._ledgers: dict[Ledger, Promise[None]] = {}
+        self._ledgers: dict[Ledger, Gate] = {}
         self._creations: list[_Creation] = []
         self._writer: Promise[None] | None = None
 
@@ -68,7 +68,7 @@ class Journal:
         creation = _Creation(run)
         self._creations.append(creation)
         self._wake()
-        await outlast(creation.promise)
+        await creation.gate.wait()
         return creation.claim
 
     async def commit(self, ledger: Ledger) -> None:
@@ -80,14 +80,21 @@ class Journal:
         Cancellation:
             Raised only after the commit has ended; what was in the ledger is committed.
         """
-        if ledger not in self._ledgers:
-            self._ledgers[ledger] = new_promise()
+        gate = self._ledgers.get(ledger)
+        if gate is None:
+            gate = self._ledgers[ledger] = Gate()
             self._wake()
-        await outlast(self._ledgers[ledger])
+        await gate.wait()
 
     def _wake(self) -> None:
         if self._writer is None or self._writer.done():
             self._writer = spawn(self._write(), "spine_async journal")
+            self._writer.add_done_callback(self._check_left)
+
+    def _check_left(self, writer: Promise[None]) -> None:
+        """A loop being torn down may cancel a writer before it begins; what waits for it needs another."""
+        if self._creations or self._ledgers:
+            self._wake()
 
     async def _write(self) -> None:
         while self._creations or self._ledgers:
@@ -97,7 +104,9 @@ class Journal:
                 await self._write_creations(creations)
                 await self._write_ledgers(ledgers)
             except BaseException as exc:
-                _fail_all([*(each.promise for each in creations), *ledgers.values()], exc)
+                error = CommitFailed(_as_store_error(exc))
+                for gate in (*(each.gate for each in creations), *ledgers.values()):
+                    gate.end(error)
                 if not isinstance(exc, Exception):
                     raise
 
@@ -107,21 +116,21 @@ class Journal:
             claims = await insist(lambda: self._store.create(runs))
             for creation, claim in zip(creations, claims, strict=True):
                 creation.claim = claim
-                creation.promise.set_result(None)
+                creation.gate.end()
 
-    async def _write_ledgers(self, ledgers: dict[Ledger, Promise[None]]) -> None:
+    async def _write_ledgers(self, ledgers: dict[Ledger, Gate]) -> None:
         if not ledgers:
             return
         at = self._clock.now()
         changes = [ledger.draft(at) for ledger in ledgers]
         outcomes = await self._committed(changes)
-        for (ledger, promise), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
+        for (ledger, gate), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
             if outcome is CommitOutcome.COMMITTED:
                 ledger.confirm(change)
-                promise.set_result(None)
+                gate.end()
             else:
                 error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                promise.set_exception(CommitFailed(error))
+                gate.end(CommitFailed(error))
 
     async def _committed(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """What became of each change; one that the store refuses as a record spoils nothing for the others."""
@@ -141,13 +150,7 @@ class _Creation:
     def __init__(self, run: NewRun) -> None:
         self.run = run
         self.claim: Claim | None = None
-        self.promise = new_promise()
-
-
-def _fail_all(promises: list[Promise[None]], exc: BaseException) -> None:
-    for promise in promises:
-        if not promise.done():
-            promise.set_exception(CommitFailed(_as_store_error(exc)))
+        self.gate = Gate()
 
 
 def _as_store_error(exc: BaseException) -> StoreError:

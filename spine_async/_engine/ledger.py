@@ -76,7 +76,8 @@ class Ledger:
         """A step visit is over and adds `row`."""
         self.abandon(visit)
         row.emits = self._emits
-        self._entries.append(_Settled(row, visit.is_announced, (*visit.events, *own_events)))
+        before = [*visit.events, *own_events] if visit.events or own_events else ()
+        self._entries.append(_Settled(row, visit.is_announced, before))
 
     def settle_failed(self, visit: OpenVisit, told: Sequence[EventRow]) -> None:
         """A step visit failed and adds no row, only what it has to tell; a resume runs it again."""
@@ -161,21 +162,27 @@ class _Numbering:
         self._epoch = claim.epoch
 
     def take(self, entry: _Settled | EventRow) -> None:
-        if isinstance(entry, EventRow):
-            self._event(entry)
-        else:
+        if isinstance(entry, _Settled):
             self._settled(entry)
+        else:
+            self._event(entry)
 
     def _settled(self, entry: _Settled) -> None:
-        row = entry.row
+        row, number = entry.row, self.next_seq
         if not entry.is_announced and self._emits:
-            row.started_seq = self._number()
-        for event in entry.before:
-            self._event(event)
-        row.seq = self._number()
+            row.started_seq = number
+            number += 1
+        if entry.before:
+            self.next_seq = number
+            for event in entry.before:
+                self._event(event)
+            number = self.next_seq
+        row.seq = number
         row.epoch, row.attempt_id = self._epoch, self.commit_id
         if row.ends_item and self._emits:
-            row.item_seq = self._number()
+            number += 1
+            row.item_seq = number
+        self.next_seq = number + 1
         self.visits.append(row)
         if entry.companion is not None and self._emits:
             entry.companion.seq = row.seq
@@ -183,13 +190,9 @@ class _Numbering:
 
     def _event(self, event: EventRow) -> None:
         if self._emits:
-            event.seq = self._number()
+            event.seq = self.next_seq
+            self.next_seq += 1
             self.events.append(event)
-
-    def _number(self) -> int:
-        number = self.next_seq
-        self.next_seq += 1
-        return number
 
 
 def _end_event(end: RunEnd) -> tuple[str, str | None, datetime, str]:

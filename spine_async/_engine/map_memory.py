@@ -70,6 +70,8 @@ class MapMemory:
 
     def stored_rows(self, index: int) -> list[VisitRow]:
         """Rows that a former execution stored for the item's own steps."""
+        if not self._stored:
+            return []
         path = self.item_path(index)
         return [row for row in self._stored.get(index, ()) if row.scope == path]
 

@@ -51,7 +51,7 @@ class Scope:
     Attributes:
         path: "" for the run itself, `process_all[17]` for an item.
         item_index: Index of the item, or None.
-        opening: Params that the scope's first row has to record: the item.
+        opening: JSON object text of the params that the scope's first row has to record: the item; else None.
         waits: Moment at which a wait that had begun ends, by the path of its visit.
         maps: What is known of the items of maps in this scope, by the path of the map's visit.
         last_output: Output of the last step that ran.
@@ -65,7 +65,7 @@ class Scope:
     cursor: Cursor
     context: WorkflowContext
     item_index: int | None = None
-    opening: dict[str, Document] = field(default_factory=dict)
+    opening: str | None = None
     waits: dict[str, str] = field(default_factory=dict)
     maps: dict[str, MapMemory] = field(default_factory=dict)
     last_output: Document | None = None

@@ -20,29 +20,34 @@ from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepSta
 
 def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd | None:
     """Put what the visit came to into its scope and ledger; the scope's end, where this was its last step."""
-    accepted = _with_target(visit, accepted)
+    if visit.step.step_type is StepType.CHOICE:
+        accepted = _with_target(visit, accepted)
     if not accepted.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
         return _settle_failure(visit, accepted, now, elapsed_ms)
+    scope, ledger = visit.scope, visit.run.ledger
     row = _row(visit, accepted, now, elapsed_ms)
-    jumped_over = visit.scope.cursor.advance(_jump(visit, accepted))
+    jumped_over = scope.cursor.advance(_jump(visit, accepted))
     end = _end_after(visit, accepted)
-    row.ends_item = end is COMPLETED and not visit.scope.is_run
-    absorb(visit.scope, row, accepted.updates, jumped_over)
-    visit.run.ledger.settle(visit.open, row, _own_events(visit, accepted, now))
-    visit.run.ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
+    row.ends_item = end is COMPLETED and not scope.is_run
+    absorb(scope, row, accepted.updates, jumped_over)
+    ledger.settle(visit.open, row, _own_events(visit, accepted, now))
+    if jumped_over:
+        ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
     return end
 
 
 def absorb(scope: Scope, row: VisitRow, updates: Mapping[str, Document], jumped_over: list[str]) -> None:
     """Put a visit, just settled or stored by a former execution, into the scope's context and counts."""
     output = Document(row.output) if row.output is not None else None
+    scope.last_output = output
+    if scope.is_run:
+        scope.run.tally.add(row, jumped_over)
+    elif scope.cursor.step is None:
+        return  # a map takes an item's last output; nobody reads the context of one that has come to its end
     outputs = {row.step_name: output} if output is not None else None
     scope.context = scope.context.with_documents(updates, outputs)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
-    scope.last_output = output
-    if scope.is_run:
-        scope.run.tally.add(row, jumped_over)
 
 
 def replay(scope: Scope, rows: list[VisitRow]) -> None:
@@ -54,7 +59,7 @@ def replay(scope: Scope, rows: list[VisitRow]) -> None:
     for row in rows:
         updates = split_object(row.updates) if row.updates else {}
         if row.opening is not None:
-            scope.opening = {}
+            scope.opening = None
         if row.status is StepStatus.WAITING:
             scope.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
         elif row.status is StepStatus.OVERRIDE:
@@ -74,8 +79,7 @@ def read_quality(text: str) -> QualityMetrics:
 
 def _with_target(visit: Visit, accepted: Accepted) -> Accepted:
     """A choice that succeeded must name where to go; one that does not has failed."""
-    is_choice = visit.step.step_type is StepType.CHOICE and accepted.result.success
-    if not is_choice or accepted.result.skip_reason is not None or _jump(visit, accepted) is not None:
+    if not accepted.result.success or accepted.result.skip_reason is not None or _jump(visit, accepted) is not None:
         return accepted
     told = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
     return accept(visit.step, StepResult.fail(told, ErrorCategory.CONFIGURATION))
@@ -94,26 +98,26 @@ def _end_after(visit: Visit, accepted: Accepted) -> ScopeEnd | None:
 
 
 def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> VisitRow:
-    result, scope = accepted.result, visit.scope
-    opening, scope.opening = scope.opening, {}
+    result, output, scope, step = accepted.result, accepted.output, visit.scope, visit.step
+    opening, scope.opening = scope.opening, None
     return VisitRow(
-        path=visit.path,
+        path=visit.open.path,
         scope=scope.path,
-        step_name=visit.step.name,
-        step_type=visit.step.step_type,
+        step_name=step.name,
+        step_type=step.step_type,
         status=result.status,
         attempts=visit.attempts,
         started_at=visit.open.started_at,
         completed_at=now,
         duration_ms=elapsed_ms,
-        output=accepted.output.text if accepted.output is not None else None,
-        output_size=accepted.output.size if accepted.output is not None else 0,
+        output=output.text if output is not None else None,
+        output_size=output.size if output is not None else 0,
         updates=join_object(accepted.updates).text if accepted.updates else None,
         quality=accepted.quality.text if accepted.quality is not None else None,
         error=result.error or result.skip_reason,
         error_category=result.category,
         item_index=scope.item_index,
-        opening=join_object(opening).text if opening else None,
+        opening=opening,
     )
 
 
@@ -136,6 +140,8 @@ def _settle_failure(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms:
 
 
 def _own_events(visit: Visit, accepted: Accepted, now: datetime) -> list[EventRow]:
+    if not accepted.events:
+        return []
     return [EventRow(kind, visit.step.name, now, metadata, visit.path) for kind, metadata in accepted.events]
 
 

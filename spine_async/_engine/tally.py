@@ -17,6 +17,11 @@ class Tally:
         self._completed: dict[str, None] = {}
         self._skipped: dict[str, None] = {}
         self._failed: dict[str, None] = {}
+        self._names = {
+            StepStatus.COMPLETED: self._completed,
+            StepStatus.SKIPPED: self._skipped,
+            StepStatus.FAILED: self._failed,
+        }
 
     @property
     def completed(self) -> list[str]:
@@ -35,12 +40,7 @@ class Tally:
     def add(self, row: VisitRow, jumped_over: Iterable[str]) -> None:
         """Count a visit, and the steps that its end jumped over."""
         self.add_metric(row)
-        names = {
-            StepStatus.COMPLETED: self._completed,
-            StepStatus.SKIPPED: self._skipped,
-            StepStatus.FAILED: self._failed,
-        }[row.status]
-        names.setdefault(row.step_name)
+        self._names[row.status][row.step_name] = None
         if row.status is not StepStatus.FAILED:
             self._failed.pop(row.step_name, None)
         for name in jumped_over:

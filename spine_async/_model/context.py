@@ -17,6 +17,8 @@ from spine_async._model.view import DocumentView
 DRY_RUN_PARAM = "__dry_run__"
 """Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
 
+_NO_MODELS: Mapping[str, type[BaseModel]] = {}
+
 
 class WorkflowContext:
     """An immutable view of a run; every `with_…` gives a new one and copies no earlier output.
@@ -55,24 +57,12 @@ class WorkflowContext:
     attempt: int
     idempotency_key: str | None
     frame: object | None
-    _params: DocumentView
-    _outputs: DocumentView
+    _params: LayeredMap[Document]
+    _outputs: LayeredMap[Document]
     _quality: LayeredMap[QualityMetrics]
-
-    __slots__ = (
-        "_outputs",
-        "_params",
-        "_quality",
-        "attempt",
-        "frame",
-        "idempotency_key",
-        "metadata",
-        "partition",
-        "run_id",
-        "started_at",
-        "step_name",
-        "workflow_name",
-    )
+    _models: Mapping[str, type[BaseModel]]
+    _seen_params: DocumentView | None
+    _seen_outputs: DocumentView | None
 
     def __init__(  # noqa: PLR0917 - the order of the contract
         self,
@@ -85,7 +75,7 @@ class WorkflowContext:
         metadata: Mapping[str, object] | None = None,
         started_at: datetime | None = None,
     ) -> None:
-        self._fill(
+        self.__dict__.update(
             run_id=run_id,
             workflow_name=workflow_name,
             partition=_frozen(partition) if partition is not None else None,
@@ -95,20 +85,29 @@ class WorkflowContext:
             attempt=0,
             idempotency_key=None,
             frame=None,
-            _params=DocumentView(LayeredMap(encode_object(params or {}))),
-            _outputs=DocumentView(LayeredMap(encode_object(outputs or {}))),
+            _params=LayeredMap(encode_object(params or {})),
+            _outputs=LayeredMap(encode_object(outputs or {})),
             _quality=LayeredMap(quality or {}),
+            _models=_NO_MODELS,
+            _seen_params=None,
+            _seen_outputs=None,
         )
 
     @property
     def params(self) -> Mapping[str, object]:
         """Params by name. A value read here may be changed freely: nobody else sees it."""
-        return self._params
+        view = self._seen_params
+        if view is None:
+            view = self.__dict__["_seen_params"] = DocumentView(self._params, _NO_MODELS)
+        return view
 
     @property
     def outputs(self) -> Mapping[str, object]:
         """Outputs of finished steps by step name; a model where the step has an `output_model`."""
-        return self._outputs
+        view = self._seen_outputs
+        if view is None:
+            view = self.__dict__["_seen_outputs"] = DocumentView(self._outputs, self._models)
+        return view
 
     @property
     def quality(self) -> Mapping[str, QualityMetrics]:
@@ -141,7 +140,7 @@ class WorkflowContext:
         """The output of `step`, or what it has under `key`; `default` where there is none."""
         if step not in self._outputs:
             return default
-        output = self._outputs[step]
+        output = self.outputs[step]
         if key is None:
             return output
         if isinstance(output, Mapping):
@@ -154,13 +153,11 @@ class WorkflowContext:
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
         """A context in which `updates` are laid over the params."""
-        return self._changed(_params=DocumentView(self._params.documents.adding(encode_object(updates))))
+        return self.with_documents(encode_object(updates))
 
     def with_output(self, step: str, output: object) -> Self:
         """A context in which `step` has this output."""
-        document = encode(output)
-        views = self._outputs
-        return self._changed(_outputs=DocumentView(views.documents.adding({step: document}), views.models))
+        return self.with_documents(outputs={step: encode(output)})
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
         """A context in which `step` has these quality metrics."""
@@ -175,8 +172,8 @@ class WorkflowContext:
         return {
             "run_id": self.run_id,
             "workflow_name": self.workflow_name,
-            "params": {key: each.value() for key, each in self._params.documents.items()},
-            "outputs": {step: each.value() for step, each in self._outputs.documents.items()},
+            "params": {key: each.value() for key, each in self._params.items()},
+            "outputs": {step: each.value() for step, each in self._outputs.items()},
             "quality": {step: encode(metrics).value() for step, metrics in self._quality.items()},
             "partition": encode(self.partition).value(),
             "metadata": encode(self.metadata).value(),
@@ -206,19 +203,18 @@ class WorkflowContext:
 
     def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context that one attempt of a step is given: with views of its own, so that attempts share no values."""
-        return self._copied(
-            DocumentView(self._params.documents),
-            DocumentView(self._outputs.documents, self._outputs.models),
-            (step_name, attempt, idempotency_key, frame),
+        return self._changed(
+            step_name=step_name,
+            attempt=attempt,
+            idempotency_key=idempotency_key,
+            frame=frame,
+            _seen_params=None,
+            _seen_outputs=None,
         )
 
-    def for_item(self, params: Mapping[str, Document], models: Mapping[str, type[BaseModel]]) -> Self:
-        """The context that a map's item begins with: with these params, and tied to no step yet."""
-        return self._copied(
-            DocumentView(self._params.documents.adding(params)),
-            DocumentView(self._outputs.documents, models),
-            (None, 0, None, None),
-        )
+    def for_item(self, params: Mapping[str, Document]) -> Self:
+        """The context that a map's item begins with: this one, with these params too."""
+        return self._changed(_params=self._params.adding(params), _seen_params=None, _seen_outputs=None)
 
     def with_documents(
         self,
@@ -226,18 +222,16 @@ class WorkflowContext:
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
         """`with_params` and `with_output` for values that are encoded already."""
-        if not params and not outputs:
-            return self
-        now, models = self._outputs.documents, self._outputs.models
-        return self._copied(
-            DocumentView(self._params.documents.adding(params)) if params else self._params,
-            DocumentView(now.adding(outputs), models) if outputs else self._outputs,
-            (self.step_name, self.attempt, self.idempotency_key, self.frame),
-        )
+        changed = self
+        if params:
+            changed = changed._changed(_params=self._params.adding(params), _seen_params=None)
+        if outputs:
+            changed = changed._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
+        return changed
 
     def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
         """A context that revives the outputs of these steps as these models; others become plain values."""
-        return self._changed(_outputs=DocumentView(self._outputs.documents, models))
+        return self._changed(_models=models, _seen_outputs=None)
 
     def outside_steps(self) -> Self:
         """The context without its tie to a step."""
@@ -246,12 +240,12 @@ class WorkflowContext:
     @property
     def models(self) -> Mapping[str, type[BaseModel]]:
         """Models that outputs are revived as, by step name."""
-        return self._outputs.models
+        return self._models
 
     @property
     def documents(self) -> tuple[LayeredMap[Document], LayeredMap[Document]]:
         """Params and outputs as they are stored."""
-        return self._params.documents, self._outputs.documents
+        return self._params, self._outputs
 
     def __repr__(self) -> str:
         at = f", step {self.step_name!r}" if self.step_name else ""
@@ -260,35 +254,10 @@ class WorkflowContext:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
 
-    def _fill(self, **attributes: object) -> None:
-        for name, value in attributes.items():
-            object.__setattr__(self, name, value)
-
-    def _copied(
-        self, params: DocumentView, outputs: DocumentView, place: tuple[str | None, int, str | None, object]
-    ) -> Self:
-        """A copy with these views at this place; spelt out, because a run makes two for each step."""
-        copied = object.__new__(type(self))
-        fill = object.__setattr__
-        fill(copied, "run_id", self.run_id)
-        fill(copied, "workflow_name", self.workflow_name)
-        fill(copied, "partition", self.partition)
-        fill(copied, "metadata", self.metadata)
-        fill(copied, "started_at", self.started_at)
-        fill(copied, "_quality", self._quality)
-        fill(copied, "_params", params)
-        fill(copied, "_outputs", outputs)
-        fill(copied, "step_name", place[0])
-        fill(copied, "attempt", place[1])
-        fill(copied, "idempotency_key", place[2])
-        fill(copied, "frame", place[3])
-        return copied
-
     def _changed(self, **attributes: object) -> Self:
+        """A copy with other attributes; by one update of a dict, because a run makes several for each step."""
         changed = object.__new__(type(self))
-        for name in WorkflowContext.__slots__:
-            value = attributes[name] if name in attributes else getattr(self, name)
-            object.__setattr__(changed, name, value)
+        changed.__dict__.update(self.__dict__, **attributes)
         return changed
 
 

@@ -32,9 +32,9 @@ _MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,3
 _TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Document:
-    """The strict JSON text of one value."""
+    """The strict JSON text of one value; never changed, which is not enforced because every step makes several."""
 
     text: str
 
@@ -86,6 +86,8 @@ def encode(value: object) -> Document:
     Raises:
         SerializationError: The value holds something without a strict JSON form; the error has its path.
     """
+    if value is None:
+        return NULL
     if isinstance(value, DocumentMapping):
         return value.document
     plain = to_plain(value)

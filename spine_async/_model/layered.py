@@ -25,8 +25,10 @@ class LayeredMap(Mapping[str, ValueT]):
         """A mapping with `entries` on top of this one's."""
         if not entries:
             return self
-        grown: LayeredMap[ValueT] = LayeredMap()
-        grown._layers = _carry([*self._layers, entries])
+        layers = self._layers
+        grown: LayeredMap[ValueT] = object.__new__(LayeredMap)
+        is_small = layers and len(entries) < len(layers[-1])
+        grown._layers = (*layers, entries) if is_small else _carry([*layers, entries])
         return grown
 
     def __getitem__(self, key: str) -> ValueT:

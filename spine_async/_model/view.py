@@ -9,8 +9,6 @@ from pydantic import BaseModel
 from spine_async._model.document import Document
 from spine_async._model.layered import LayeredMap
 
-_NO_MODELS: Mapping[str, type[BaseModel]] = {}
-
 
 class DocumentView(Mapping[str, object]):
     """A read-only mapping over documents, each decoded when it is first read here.
@@ -20,18 +18,10 @@ class DocumentView(Mapping[str, object]):
 
     __slots__ = ("_decoded", "_documents", "_models")
 
-    def __init__(self, documents: LayeredMap[Document], models: Mapping[str, type[BaseModel]] | None = None) -> None:
+    def __init__(self, documents: LayeredMap[Document], models: Mapping[str, type[BaseModel]]) -> None:
         self._documents = documents
-        self._models = models if models is not None else _NO_MODELS
+        self._models = models
         self._decoded: dict[str, object] | None = None
-
-    @property
-    def documents(self) -> LayeredMap[Document]:
-        return self._documents
-
-    @property
-    def models(self) -> Mapping[str, type[BaseModel]]:
-        return self._models
 
     def __getitem__(self, key: str) -> object:
         if self._decoded is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sized
 
 import anyio
 from pydantic import BaseModel
@@ -24,21 +24,22 @@ class Feed:
     def __init__(self, items: object) -> None:
         self.taken = 0
         self.total: int | None = len(items) if isinstance(items, Sized) else None
-        self._iterator = _iterator(items)
+        self._stream = aiter(items) if isinstance(items, AsyncIterable) else None
+        self._plain = _iterator(items) if self._stream is None else iter(())
         self._lock = anyio.Lock()
 
     async def next(self) -> tuple[int, object] | None:
         """The next item with its index, or None when there are no more."""
-        if isinstance(self._iterator, Iterator):
-            return self._given(next(self._iterator, _END))
+        if self._stream is None:
+            return self._given(next(self._plain, _END))
         async with self._lock:  # an async generator must not be entered twice at once
-            return self._given(await anext(self._iterator, _END))
+            return self._given(await anext(self._stream, _END))
 
     async def close(self) -> None:
         """Let an async generator that was not read to its end clean up."""
-        if isinstance(self._iterator, AsyncGenerator):
+        if isinstance(self._stream, AsyncGenerator):
             with anyio.CancelScope(shield=True):
-                await self._iterator.aclose()
+                await self._stream.aclose()
 
     def _given(self, item: object) -> tuple[int, object] | None:
         if item is _END:
@@ -69,9 +70,7 @@ async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
     return Feed(items)
 
 
-def _iterator(items: object) -> Iterator[object] | AsyncIterator[object]:
-    if isinstance(items, AsyncIterable):
-        return aiter(items)
+def _iterator(items: object) -> Iterator[object]:
     if isinstance(items, Iterable) and not isinstance(items, (str, bytes, set, frozenset)):
         return iter(items)
     told = f"the items of a map are of type {type(items).__name__}; it takes a list or another ordered iterable"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spine_async._engine.handlers.feed import Feed
@@ -77,14 +76,14 @@ class MapReport:
         return Document(f'{{"results":{results if self._step.collect else "null"},{counts},"errors":{errors}}}')
 
 
-def item_context(context: WorkflowContext, workflow: Workflow, item: Mapping[str, Document]) -> WorkflowContext:
-    """The context that an item's first step begins with: the parent's, with the item among its params."""
+def base_context(context: WorkflowContext, workflow: Workflow) -> WorkflowContext:
+    """What the contexts of all items have in common: the map's own, with the models and defaults of their workflow."""
     models = workflow.models
     if context.models:
         own = workflow.positions
         models = {**{name: model for name, model in context.models.items() if name not in own}, **models}
     defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
-    return context.for_item({**encode_object(defaults), **item} if defaults else item, models)
+    return context.outside_steps().with_models(models).with_documents(encode_object(defaults))
 
 
 def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitRow]) -> None:

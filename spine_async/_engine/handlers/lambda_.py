@@ -16,7 +16,7 @@ async def run_lambda(engine: Engine, step: LambdaStep, context: WorkflowContext)
         Reaches an `async def` handler at once. A thread cannot be interrupted: it is left to itself, and what it
         returns is thrown away.
     """
-    config = dict(step.config)
+    config = dict(step.config) if step.config else {}
     if step.is_async:
         return as_result(await step.handler(context, config))  # type: ignore[misc]
     return as_result(await engine.threads.call(step.name, step.handler, context, config))

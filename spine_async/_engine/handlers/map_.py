@@ -1,9 +1,8 @@
 """Runs a workflow for each item, in a bounded pool of workers that pull from one feed.
 
 A worker takes an item only when it is free, so that there are never more tasks than `max_concurrency` nor items read
-ahead of the work. Each item is a scope of its own in
-the run's
-ledger: what it finished is committed item by item, and a retry or a resume of the map runs only the rest.
+ahead of the work. Each item is a scope of its own in the run's ledger: what it finished is committed item by item, and
+a retry or a resume of the map runs only the rest.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.execution import drive
 from spine_async._engine.handlers.feed import Feed, open_feed
-from spine_async._engine.handlers.items import ItemLoss, MapReport, check_same_item, item_context
+from spine_async._engine.handlers.items import ItemLoss, MapReport, base_context, check_same_item
 from spine_async._engine.map_memory import MapMemory
 from spine_async._engine.scope import Scope, Visit, visit_of
 from spine_async._engine.settling import replay
 from spine_async._engine.signals import Draining, RunInterrupt, StopRequested
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import NULL, Document, encode
+from spine_async._model.document import NULL, Document, encode, quote
 from spine_async._model.outcome import StepResult
 from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus
@@ -66,6 +65,8 @@ class _Pool:
         self._memory = memory
         self._feed = feed
         self._report = MapReport(step, memory, feed)
+        self._item_param = quote(step.item_param)
+        self._item_context = base_context(context, step.workflow)
         self._interrupt: BaseException | None = None
 
     async def run(self) -> None:
@@ -125,10 +126,10 @@ class _Pool:
         if begun is not None:
             return begun
         step, workflow, run = self._step, self._step.workflow, self._visit.run
-        context = item_context(self._context, workflow, {step.item_param: item})
+        context = self._item_context.for_item({step.item_param: item})
         path = self._memory.item_path(index)
         scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index, parent=self._visit)
-        scope.opening = {step.item_param: item}
+        scope.opening = f"{{{self._item_param}:{item.text}}}"
         rows = self._memory.stored_rows(index)
         if rows:
             check_same_item(step, index, item, rows)
