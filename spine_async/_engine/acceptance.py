@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from spine_async._model.document import NULL, Document, encode, encode_object
+from spine_async._model.document import Document, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.outcome import StepEvent, StepResult
@@ -78,13 +78,14 @@ def accept(step: Step, result: StepResult) -> Accepted:
 
 
 def _encoded(step: Step, result: StepResult) -> Accepted:
-    return Accepted(
-        result,
-        _output(step, result),
-        _updates(result.context_updates),
-        _within("quality", result.quality) if result.quality is not None else None,
-        _own_events(result.events) if result.events else (),
-    )
+    accepted = Accepted(result, _output(step, result), _NO_UPDATES, None)
+    if result.context_updates:
+        accepted.updates = _updates(result.context_updates)
+    if result.quality is not None:
+        accepted.quality = _within("quality", result.quality)
+    if result.events:
+        accepted.events = _own_events(result.events)
+    return accepted
 
 
 def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
@@ -92,20 +93,18 @@ def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
 
 
 def _output(step: Step, result: StepResult) -> Document | None:
-    has_none = result.output is None
-    if has_none and (not result.success or result.skip_reason is not None):
+    has_value = result.success and result.skip_reason is None
+    if result.output is None and not has_value:
         return None
     model = step.output_model
-    if model is None or not result.success or result.skip_reason is not None:
-        return NULL if has_none else encode(result.output)
+    if model is None or not has_value:
+        return encode(result.output)
     document = encode(model.model_validate(_plain_dataclass(result.output)))
     document.revive(model)  # what later steps do; better to hear of it now than in the middle of a resume
     return document
 
 
-def _updates(updates: Mapping[str, object] | None) -> Mapping[str, Document]:
-    if not updates:
-        return _NO_UPDATES
+def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
     if not isinstance(updates, Mapping):
         raise SerializationError(f"context_updates is of type {type(updates).__name__}, not a mapping")
     try:

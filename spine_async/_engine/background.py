@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
@@ -48,16 +47,6 @@ def running_loop() -> asyncio.AbstractEventLoop:
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
     """Start `work` as a task that no caller's cancellation reaches."""
     return asyncio.get_running_loop().create_task(work, name=name)
-
-
-def new_scope() -> anyio.CancelScope:
-    """`anyio.CancelScope()`, without finding out anew each time which kind of event loop is running."""
-    return _scope_class()()
-
-
-@cache
-def _scope_class() -> type[anyio.CancelScope]:
-    return type(anyio.CancelScope())
 
 
 async def attend_either(*promises: asyncio.Future[Any]) -> None:

@@ -34,26 +34,21 @@ class Cursor:
 
     Attributes:
         step: The step that comes next, or None at the end.
+        visit: Number of the coming visit of that step, from 1; 0 at the end.
     """
 
     def __init__(self, workflow: Workflow, start: str | None = None) -> None:
         self._workflow = workflow
-        self._position = workflow.positions[start] if start else 0
         self._visits: dict[str, int] = {}
+        self._position = workflow.positions[start] if start else 0
         self.step: Step | None = workflow.steps[self._position]
-
-    @property
-    def visit(self) -> int:
-        """Number of the coming visit of that step, from 1."""
-        step = self.step
-        return self._visits.get(step.name, 0) + 1 if step else 0
+        self.visit = 1
 
     @property
     def segment(self) -> str:
         """How the coming visit is called in a path: `review`, `review#2`."""
-        step, visit = self.step, self.visit
-        name = step.name if step else ""
-        return name if visit <= 1 else f"{name}#{visit}"
+        name = self.step.name if self.step is not None else ""
+        return name if self.visit <= 1 else f"{name}#{self.visit}"
 
     @property
     def following(self) -> str | None:
@@ -92,7 +87,11 @@ class Cursor:
     def _stand_at(self, position: int) -> None:
         self._position = position
         steps = self._workflow.steps
-        self.step = steps[position] if position < len(steps) else None
+        if position < len(steps):
+            self.step = step = steps[position]
+            self.visit = self._visits.get(step.name, 0) + 1
+        else:
+            self.step, self.visit = None, 0
 
     def _mismatch(self, row: VisitRow) -> str | None:
         if row.step_name not in self._workflow.positions:

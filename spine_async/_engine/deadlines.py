@@ -8,11 +8,9 @@ nothing, and hardly any of them ever fires. What has ended before its time is si
 from __future__ import annotations
 
 import math
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 
 import anyio
-
-from spine_async._engine.background import new_scope, running_loop
 
 
 class Deadlines:
@@ -21,16 +19,17 @@ class Deadlines:
     def __init__(self) -> None:
         self._moments: dict[anyio.CancelScope, float] = {}
         self._loop: AbstractEventLoop | None = None
+        self._new_scope = anyio.CancelScope
         self._timer: TimerHandle | None = None
         self._due = math.inf
 
     def open(self, seconds: float) -> tuple[anyio.CancelScope, float]:
         """A scope that is cancelled after so many seconds unless it is closed before, and that moment of the loop."""
-        loop = running_loop()
+        loop = get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
         moment = loop.time() + seconds
-        scope = new_scope()
+        scope = self._new_scope()
         self._moments[scope] = moment
         if moment < self._due:
             self._set_timer(loop, moment)
@@ -43,6 +42,8 @@ class Deadlines:
     def _move_to(self, loop: AbstractEventLoop) -> None:
         self._moments.clear()
         self._loop, self._timer, self._due = loop, None, math.inf
+        # The class behind it: `CancelScope()` finds out anew each time which kind of event loop is running.
+        self._new_scope = type(anyio.CancelScope())
 
     def _set_timer(self, loop: AbstractEventLoop, moment: float) -> None:
         if self._timer is not None:

@@ -24,11 +24,11 @@ async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
         CommitFailed: A step could not be committed.
         Draining: The runner is being left; no further step begins.
     """
-    task = current_task()
-    while (step := scope.cursor.step) is not None:
-        if scope.cursor.visit > engine.config.max_step_visits:
+    task, cursor, ledger = current_task(), scope.cursor, scope.run.ledger
+    while (step := cursor.step) is not None:
+        if cursor.visit > engine.config.max_step_visits:
             return await conclude(engine, scope, _too_many_visits(engine, step))
-        if scope.run.ledger.end is not None:
+        if ledger.end is not None:
             raise LeftBehind
         if engine.is_draining:
             raise Draining
@@ -36,7 +36,7 @@ async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
         try:
             end = await _run_visit(engine, visit, task)
         except BaseException:
-            scope.run.ledger.abandon(visit.open)
+            ledger.abandon(visit.open)
             raise
         if end is not None:
             return end

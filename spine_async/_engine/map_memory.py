@@ -26,7 +26,10 @@ class IndexSet:
         self._above: set[int] = set()
 
     def add(self, index: int) -> None:
-        self._above.add(index)
+        if index == self._mark:
+            self._mark += 1
+        else:
+            self._above.add(index)
         while self._mark in self._above:
             self._above.remove(self._mark)
             self._mark += 1
@@ -63,7 +66,8 @@ class MapMemory:
     def finish(self, index: int, output: str) -> None:
         """An item came to its end with this output."""
         self.begun.pop(index, None)
-        self._stored.pop(index, None)
+        if self._stored:
+            self._stored.pop(index, None)
         self.finished.add(index)
         if self._collects:
             self.outputs[index] = output

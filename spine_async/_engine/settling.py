@@ -26,11 +26,11 @@ def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -
         return _settle_failure(visit, accepted, now, elapsed_ms)
     scope, ledger = visit.scope, visit.run.ledger
     row = _row(visit, accepted, now, elapsed_ms)
-    jumped_over = scope.cursor.advance(_jump(visit, accepted))
+    jumped_over = scope.cursor.advance(_jump(visit, accepted) if visit.step.step_type is StepType.CHOICE else None)
     end = _end_after(visit, accepted)
     row.ends_item = end is COMPLETED and not scope.is_run
     absorb(scope, row, accepted.updates, jumped_over)
-    ledger.settle(visit.open, row, _own_events(visit, accepted, now))
+    ledger.settle(visit.open, row, _own_events(visit, accepted, now) if accepted.events else ())
     if jumped_over:
         ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
     return end
@@ -86,7 +86,7 @@ def _with_target(visit: Visit, accepted: Accepted) -> Accepted:
 
 
 def _jump(visit: Visit, accepted: Accepted) -> Jump | None:
-    if visit.step.step_type is not StepType.CHOICE or accepted.result.status is not StepStatus.COMPLETED:
+    if accepted.result.status is not StepStatus.COMPLETED:
         return None
     return jump_of(accepted.output.value() if accepted.output else None, visit.scope.cursor)
 
@@ -140,8 +140,6 @@ def _settle_failure(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms:
 
 
 def _own_events(visit: Visit, accepted: Accepted, now: datetime) -> list[EventRow]:
-    if not accepted.events:
-        return []
     return [EventRow(kind, visit.step.name, now, metadata, visit.path) for kind, metadata in accepted.events]
 
 

@@ -179,6 +179,11 @@ class RunChange:
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None
 
+    @property
+    def makes_progress(self) -> bool:
+        """Whether the run is further than before; events and what a resume overrides come before any step ends."""
+        return any(visit.status is not StepStatus.OVERRIDE for visit in self.visits)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:

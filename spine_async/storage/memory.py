@@ -20,7 +20,7 @@ from spine_async._model.record import (
     StoredRun,
     VisitRow,
 )
-from spine_async._model.status import RunStatus, StepStatus
+from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.expansion import merge_events, started_event
 
@@ -29,15 +29,39 @@ _UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 
 @dataclass(slots=True)
 class _Kept:
-    """One run with all it has."""
+    """One run with all it has.
+
+    Attributes:
+        stored: The run as it was created, or claimed for the last time.
+        change: The last change committed since then, or None; the run is read together from both.
+        has_progressed: Whether a step has ended since then.
+    """
 
     key: int
-    run: StoredRun
+    stored: StoredRun
     lease_end: float = 0.0
     stop_requested: str | None = None
-    last_change: tuple[int, str] | None = None
+    change: RunChange | None = None
+    has_progressed: bool = False
     visits: list[VisitRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
+
+    @property
+    def run(self) -> StoredRun:
+        """The run as it is now."""
+        change = self.change
+        return self.stored if change is None else _changed(self.stored, change, has_progressed=self.has_progressed)
+
+    @property
+    def next_seq(self) -> int:
+        return self.stored.next_seq if self.change is None else self.change.next_seq
+
+    @property
+    def status(self) -> RunStatus:
+        change = self.change
+        if change is None:
+            return self.stored.status
+        return change.status if change.end is None else change.end.status
 
 
 class MemoryRunStore:
@@ -64,27 +88,26 @@ class MemoryRunStore:
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
         kept = self._kept.get(run_id)
-        if kept is None or kept.run.status is RunStatus.COMPLETED:
+        if kept is None or kept.status is RunStatus.COMPLETED:
             return None
-        if unless_ended and kept.run.status.is_final:
+        if unless_ended and kept.status.is_final:
             return None
         holder = _holder(kept)
-        if holder not in {None, owner} and over_epoch != kept.run.epoch:
+        if holder not in {None, owner} and over_epoch != kept.stored.epoch:
             left = timedelta(seconds=kept.lease_end - time.monotonic())
-            return Busy(str(holder), kept.run.epoch, datetime.now(UTC) + left)
-        number = kept.run.next_seq
+            return Busy(str(holder), kept.stored.epoch, datetime.now(UTC) + left)
         if event is not None:
-            kept.events.append(replace(event, seq=number))
-        kept.run = _claimed(kept.run, owner, event)
+            kept.events.append(replace(event, seq=kept.next_seq))
+        kept.stored, kept.change, kept.has_progressed = _claimed(kept.run, owner, event), None, False
         kept.lease_end, kept.stop_requested = time.monotonic() + ttl, None
-        return Claim(run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+        return Claim(run_id, kept.key, kept.stored.epoch, kept.next_seq)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         return [self._renew(claim, ttl) for claim in claims]
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
         kept = self._kept.get(run_id)
-        if kept is None or kept.run.status not in _UNDER_WAY:
+        if kept is None or kept.status not in _UNDER_WAY:
             return False
         kept.stop_requested = reason
         return True
@@ -114,7 +137,7 @@ class MemoryRunStore:
         kept = self._kept.get(run_id)
         if kept is None:
             return []
-        return [replace(each) for each in merge_events(kept.events, kept.visits, after, kept.run.next_seq)[:limit]]
+        return [replace(each) for each in merge_events(kept.events, kept.visits, after, kept.next_seq)[:limit]]
 
     async def delete(self, run_id: str) -> bool:
         return self._kept.pop(run_id, None) is not None
@@ -129,11 +152,11 @@ class MemoryRunStore:
         if new.emits:
             kept.events.append(started_event(new))
         self._kept[new.run_id] = kept
-        return Claim(new.run_id, kept.key, kept.run.epoch, kept.run.next_seq)
+        return Claim(new.run_id, kept.key, kept.stored.epoch, kept.next_seq)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
         kept = self._kept.get(claim.run_id)
-        if kept is None or kept.run.epoch != claim.epoch or kept.run.status not in _UNDER_WAY:
+        if kept is None or kept.stored.epoch != claim.epoch or kept.status not in _UNDER_WAY:
             return Renewal(is_held=False)
         kept.lease_end = time.monotonic() + ttl
         return Renewal(is_held=True, stop_reason=kept.stop_requested)
@@ -141,19 +164,22 @@ class MemoryRunStore:
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._kept.get(change.run_id)
         if kept is None or not _is_in_force(kept, change):
-            is_written = kept is not None and kept.last_change == (change.epoch, change.commit_id)
+            is_written = kept is not None and kept.change is not None and _mark(kept.change) == _mark(change)
             return CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED
-        kept.visits.extend(replace(row) for row in change.visits)
-        kept.events.extend(replace(event) for event in change.events)
-        kept.run = _changed(kept.run, change)
-        kept.last_change = (change.epoch, change.commit_id)
+        kept.visits.extend(change.visits)
+        kept.events.extend(change.events)
+        kept.has_progressed = kept.has_progressed or change.makes_progress
+        kept.change = change
         return CommitOutcome.COMMITTED
 
 
 def _is_in_force(kept: _Kept, change: RunChange) -> bool:
-    run = kept.run
-    held = (kept.key, run.epoch, run.next_seq) == (change.key, change.epoch, change.expected_seq)
-    return held and run.status in _UNDER_WAY
+    held = (kept.key, kept.stored.epoch, kept.next_seq) == (change.key, change.epoch, change.expected_seq)
+    return held and kept.status in _UNDER_WAY
+
+
+def _mark(change: RunChange) -> tuple[int, str]:
+    return change.epoch, change.commit_id
 
 
 def _is_chosen(row: VisitRow, below: str | None) -> bool:
@@ -161,7 +187,7 @@ def _is_chosen(row: VisitRow, below: str | None) -> bool:
 
 
 def _age(kept: _Kept) -> tuple[datetime, int]:
-    return kept.run.created_at, kept.key
+    return kept.stored.created_at, kept.key
 
 
 def _fits(run: StoredRun, chosen: RunFilter) -> bool:
@@ -172,7 +198,8 @@ def _fits(run: StoredRun, chosen: RunFilter) -> bool:
 
 def _holder(kept: _Kept) -> str | None:
     """Whose the run is by a lease that holds, or None."""
-    return kept.run.owner if kept.lease_end > time.monotonic() else None
+    is_owned = kept.lease_end > time.monotonic() and (kept.change is None or kept.change.end is None)
+    return kept.stored.owner if is_owned else None
 
 
 def _as_seen(kept: _Kept) -> StoredRun:
@@ -196,10 +223,11 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
     )
 
 
-def _changed(run: StoredRun, change: RunChange) -> StoredRun:
-    moved = replace(run, next_seq=change.next_seq, status=change.status, updated_at=change.at)
-    if any(visit.status is not StepStatus.OVERRIDE for visit in change.visits):
-        moved = replace(moved, claims_since_progress=0)
+def _changed(run: StoredRun, change: RunChange, *, has_progressed: bool) -> StoredRun:
+    claims = 0 if has_progressed else run.claims_since_progress
+    moved = replace(
+        run, next_seq=change.next_seq, status=change.status, updated_at=change.at, claims_since_progress=claims
+    )
     end = change.end
     if end is None:
         return moved

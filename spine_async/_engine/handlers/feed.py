@@ -31,22 +31,21 @@ class Feed:
     async def next(self) -> tuple[int, object] | None:
         """The next item with its index, or None when there are no more."""
         if self._stream is None:
-            return self._given(next(self._plain, _END))
-        async with self._lock:  # an async generator must not be entered twice at once
-            return self._given(await anext(self._stream, _END))
+            item = next(self._plain, _END)
+        else:
+            async with self._lock:  # an async generator must not be entered twice at once
+                item = await anext(self._stream, _END)
+        if item is _END:
+            self.total = self.taken
+            return None
+        self.taken += 1
+        return self.taken - 1, item
 
     async def close(self) -> None:
         """Let an async generator that was not read to its end clean up."""
         if isinstance(self._stream, AsyncGenerator):
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
-
-    def _given(self, item: object) -> tuple[int, object] | None:
-        if item is _END:
-            self.total = self.taken
-            return None
-        self.taken += 1
-        return self.taken - 1, item
 
 
 _END = object()

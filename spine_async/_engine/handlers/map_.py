@@ -90,7 +90,11 @@ class _Pool:
 
     async def _work(self, pool: anyio.CancelScope) -> None:
         try:
-            while (entry := await self._next()) is not None:
+            while True:
+                if self._engine.is_draining:
+                    raise Draining
+                if (entry := await self._feed.next()) is None:
+                    return
                 await self._run_item(*entry)
                 if self._report.has_failed:
                     self._visit.open.cancelled_mono = self._engine.clock.monotonic()
@@ -102,11 +106,6 @@ class _Pool:
             # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
             self._interrupt = self._interrupt or exc
             pool.cancel()
-
-    async def _next(self) -> tuple[int, object] | None:
-        if self._engine.is_draining:
-            raise Draining
-        return await self._feed.next()
 
     async def _run_item(self, index: int, item: object) -> None:
         try:

@@ -23,7 +23,7 @@ from spine_async.storage.sql.insistence import insist
 from spine_async.storage.sql.migrations import is_current, statements_from
 from spine_async.storage.sql.postgres_fault import is_passing_on_postgres, postgres_faults
 from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row, event_values, makes_progress, same_moment, storable, visit_values
+from spine_async.storage.sql.rows import Row, event_values, same_moment, storable, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -129,7 +129,7 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
 
 def _change_values(change: RunChange) -> tuple[object, ...]:
     fence = (change.key, change.epoch, change.expected_seq, change.next_seq)
-    mark = (change.commit_id, makes_progress(change))
+    mark = (change.commit_id, change.makes_progress)
     end = change.end
     if end is None:
         return (*fence, *mark, change.status.value, change.at, None, None, None, None, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 
-from spine_async._model.record import EventRow, NewRun, RunChange, StoredRun, VisitRow
+from spine_async._model.record import EventRow, NewRun, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.schema import event_log, runs, steps
@@ -115,11 +115,6 @@ def new_run_values(run: NewRun, moment: ToMoment, mark: str) -> tuple[object, ..
         run.metadata,
         mark,
     )
-
-
-def makes_progress(change: RunChange) -> bool:
-    """Whether the run is further than before; events and what a resume overrides are written before any step ends."""
-    return any(visit.status is not StepStatus.OVERRIDE for visit in change.visits)
 
 
 def storable(text: str | None) -> str | None:

@@ -21,7 +21,6 @@ from spine_async.storage.sql.rows import (
     Row,
     event_values,
     iso_moment,
-    makes_progress,
     storable,
     visit_values,
 )
@@ -137,7 +136,7 @@ def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     """The fence: whether the run was still ours, and is now one change further."""
     at, end = iso_moment(change.at), change.end
     fence = (change.key, change.epoch, change.expected_seq)
-    moved = (change.next_seq, at, change.commit_id, makes_progress(change))
+    moved = (change.next_seq, at, change.commit_id, change.makes_progress)
     if end is None:
         return connection.execute(_ADVANCE, (*moved, change.status.value, *fence)).rowcount == 1
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
