@@ -222,12 +222,13 @@ class WorkflowContext:
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
         """`with_params` and `with_output` for values that are encoded already."""
-        changed = self
+        if params and outputs:
+            return self.with_documents(params).with_documents(outputs=outputs)
         if params:
-            changed = changed._changed(_params=self._params.adding(params), _seen_params=None)
+            return self._changed(_params=self._params.adding(params), _seen_params=None)
         if outputs:
-            changed = changed._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
-        return changed
+            return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
+        return self
 
     def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
         """A context that revives the outputs of these steps as these models; others become plain values."""

@@ -63,6 +63,13 @@ class _Kept:
             return self.stored.status
         return change.status if change.end is None else change.end.status
 
+    def add(self, change: RunChange) -> None:
+        """Keep what a change adds."""
+        self.visits.extend(change.visits)
+        self.events.extend(change.events)
+        self.has_progressed = self.has_progressed or change.makes_progress
+        self.change = change
+
 
 class MemoryRunStore:
     """Keeps runs as long as the object lives; `close` lets nothing go.
@@ -166,10 +173,7 @@ class MemoryRunStore:
         if kept is None or not _is_in_force(kept, change):
             is_written = kept is not None and kept.change is not None and _mark(kept.change) == _mark(change)
             return CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED
-        kept.visits.extend(change.visits)
-        kept.events.extend(change.events)
-        kept.has_progressed = kept.has_progressed or change.makes_progress
-        kept.change = change
+        kept.add(change)
         return CommitOutcome.COMMITTED
 
 

@@ -31,10 +31,10 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
         task = asyncio.create_task(make_runner(lease_ttl=3600).execute(sleeper.workflow(), run_id=run))
         await sleeper.started.wait()
         kept = store._kept[run]
-        rows, events, state = list(kept.visits), list(kept.events), kept.run
+        rows, events, state = list(kept.visits), list(kept.events), kept.change
         task.cancel()
         await asyncio.wait([task])
-        kept.visits, kept.events, kept.run = rows, events, state  # the owner had no time to say goodbye
+        kept.visits, kept.events, kept.change = rows, events, state  # the owner had no time to say goodbye
         abandon(store, run)
     sleeper.sleeps = False
     sleeper.ran.clear()
@@ -144,7 +144,8 @@ class LooksAway:
     async def claim(self, run_id: str, *given: Any, **named: Any) -> object:
         kept = self._store._kept[run_id]
         if kept.run.owner is not None:
-            kept.run = replace(kept.run, status=self._status, owner=None, completed_at=kept.run.updated_at)
+            ended = replace(kept.run, status=self._status, owner=None, completed_at=kept.run.updated_at)
+            kept.stored, kept.change = ended, None
         return await self._store.claim(run_id, *given, **named)
 
 

@@ -10,20 +10,13 @@ import anyio.lowlevel
 from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
-from spine_async.storage.memory import _changed, _Kept
 
 COMMITTED = CommitOutcome.COMMITTED
 
 
-def write(kept: _Kept, change: RunChange) -> None:
-    kept.visits.extend(replace(row) for row in change.visits)
-    kept.events.extend(replace(event) for event in change.events)
-    kept.run = _changed(kept.run, change)
-
-
 class NoFence(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        write(self._kept[change.run_id], change)
+        self._kept[change.run_id].add(change)
         return COMMITTED
 
 
@@ -43,7 +36,7 @@ class StatusNotChecked(MemoryRunStore):
         kept = self._kept[change.run_id]
         if (kept.run.epoch, kept.run.next_seq) != (change.epoch, change.expected_seq):
             return CommitOutcome.FENCED
-        write(kept, change)
+        kept.add(change)
         return COMMITTED
 
 
@@ -61,7 +54,7 @@ class FenceOutsideTheTransaction(MemoryRunStore):
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             if is_mine:
-                write(self._kept[change.run_id], change)
+                self._kept[change.run_id].add(change)
             outcomes.append(COMMITTED if is_mine else CommitOutcome.FENCED)
         return outcomes
 
@@ -102,7 +95,7 @@ class InsertOrReplace(MemoryRunStore):
         kept = self._kept[change.run_id]
         paths = {row.path for row in change.visits}
         kept.visits = [row for row in kept.visits if row.path not in paths]
-        write(kept, replace(change, next_seq=max(change.next_seq, kept.run.next_seq)))
+        kept.add(replace(change, next_seq=max(change.next_seq, kept.run.next_seq)))
         return COMMITTED
 
 
@@ -137,7 +130,7 @@ class EpochNotRaisedByClaim(MemoryRunStore):
         answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
         if isinstance(answer, Claim):
             kept = self._kept[run_id]
-            kept.run = replace(kept.run, epoch=kept.run.epoch - 1)
+            kept.stored, kept.change = replace(kept.run, epoch=kept.run.epoch - 1), None
             answer.epoch -= 1
         return answer
 
@@ -156,7 +149,7 @@ class CompletedRunsAreClaimed(MemoryRunStore):
         kept = self._kept.get(run_id)
         if kept is None:
             return None
-        kept.run = replace(kept.run, epoch=kept.run.epoch + 1, owner=owner)
+        kept.stored, kept.change = replace(kept.run, epoch=kept.run.epoch + 1, owner=owner), None
         return Claim(run_id, kept.key, kept.run.epoch, kept.run.next_seq)
 
 
@@ -225,7 +218,7 @@ class NumbersWithGaps(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         outcome = super()._commit(change)
         kept = self._kept[change.run_id]
-        kept.run = replace(kept.run, next_seq=kept.run.next_seq + (change.end is not None))
+        kept.stored, kept.change = replace(kept.run, next_seq=kept.run.next_seq + (change.end is not None)), None
         return outcome
 
 
