@@ -79,10 +79,11 @@ class Cursor:
         Raises:
             WorkflowChangedError: The definition has no such visit at this place.
         """
-        problem = self._mismatch(row)
-        if problem:
-            raise WorkflowChangedError(run_id, row.step_name, problem)
-        return self.advance(self._stored_jump(run_id, row))
+        step = self.step
+        is_it = step is not None and step.name == row.step_name and step.step_type is row.step_type
+        if not is_it or row.path.rpartition("/")[2] != self.segment:
+            raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
+        return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
 
     def _stand_at(self, position: int) -> None:
         self._position = position
@@ -93,19 +94,18 @@ class Cursor:
         else:
             self.step, self.visit = None, 0
 
-    def _mismatch(self, row: VisitRow) -> str | None:
+    def _mismatch(self, row: VisitRow) -> str:
+        """Why a stored visit does not fit here."""
         if row.step_name not in self._workflow.positions:
             return "is not in it"
         defined = self._workflow.step(row.step_name)
         if defined.step_type != row.step_type:
             return f"was a {row.step_type} step and is a {defined.step_type} step in it"
-        if self.step is not defined or row.path.rpartition("/")[2] != self.segment:
-            there = f"step {self.step.name!r}" if self.step else "the end"
-            return f"does not come at this place in it, where {there} does"
-        return None
+        there = f"step {self.step.name!r}" if self.step else "the end"
+        return f"does not come at this place in it, where {there} does"
 
     def _stored_jump(self, run_id: str, row: VisitRow) -> Jump | None:
-        if row.step_type is not StepType.CHOICE or row.status is not StepStatus.COMPLETED:
+        if row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
         if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):

@@ -37,17 +37,22 @@ def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -
 
 
 def absorb(scope: Scope, row: VisitRow, updates: Mapping[str, Document], jumped_over: list[str]) -> None:
-    """Put a visit, just settled or stored by a former execution, into the scope's context and counts."""
-    output = Document(row.output) if row.output is not None else None
-    scope.last_output = output
-    if scope.is_run:
-        scope.run.tally.add(row, jumped_over)
-    elif scope.cursor.step is None:
+    """Put a visit that was just settled into the scope's counts and context."""
+    output = _count(scope, row, jumped_over)
+    if scope.cursor.step is None and not scope.is_run:
         return  # a map takes an item's last output; nobody reads the context of one that has come to its end
     outputs = {row.step_name: output} if output is not None else None
     scope.context = scope.context.with_documents(updates, outputs)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
+
+
+def _count(scope: Scope, row: VisitRow, jumped_over: list[str]) -> Document | None:
+    """Put a visit into the scope's counts; its output."""
+    scope.last_output = output = Document(row.output) if row.output is not None else None
+    if scope.is_run:
+        scope.run.tally.add(row, jumped_over)
+    return output
 
 
 def replay(scope: Scope, rows: list[VisitRow]) -> None:
@@ -56,16 +61,23 @@ def replay(scope: Scope, rows: list[VisitRow]) -> None:
     Raises:
         WorkflowChangedError: The definition no longer fits them.
     """
+    updates: dict[str, Document] = {}
+    outputs: dict[str, Document] = {}
     for row in rows:
-        updates = split_object(row.updates) if row.updates else {}
         if row.opening is not None:
             scope.opening = None
         if row.status is StepStatus.WAITING:
             scope.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
-        elif row.status is StepStatus.OVERRIDE:
-            scope.context = scope.context.with_documents(updates)
-        else:
-            absorb(scope, row, updates, scope.cursor.replay(scope.run.run_id, row))
+            continue
+        if row.updates:
+            updates |= split_object(row.updates)
+        if row.status is not StepStatus.OVERRIDE:
+            output = _count(scope, row, scope.cursor.replay(scope.run.run_id, row))
+            if output is not None:
+                outputs[row.step_name] = output
+            if row.quality is not None:
+                scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
+    scope.context = scope.context.with_documents(updates, outputs)
 
 
 WAIT_MARK = "@until"

@@ -24,6 +24,7 @@ from spine_async.storage.sql.rows import Row
 class SqlDatabase(Protocol):
     """What the store needs of one kind of database."""
 
+    dialect: str
     is_bound_to_loop: bool
 
     async def exists(self) -> bool: ...

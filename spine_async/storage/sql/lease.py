@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Float, Text, and_, bindparam, false, func
+from sqlalchemy import Boolean, ColumnElement, and_, false, func, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -22,23 +22,21 @@ class _LeaseHolds(ColumnElement[bool]):
     type = Boolean()
 
 
-_BY_BOOT_CLOCK = and_(
-    runs.c.lease_boot == bindparam("boot", type_=Text()), runs.c.lease_until > bindparam("seconds", type_=Float())
-).self_group()
-_BY_SERVER_CLOCK = (runs.c.lease_until > func.clock_timestamp()).self_group()
+_HOLDS = {
+    "sqlite": "(lease_boot = :boot AND lease_until > :seconds)",
+    "postgresql": "(lease_until > clock_timestamp())",
+}
 
 
-@compiles(_LeaseHolds, "sqlite")
-def _on_sqlite(element: _LeaseHolds, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(_BY_BOOT_CLOCK, **options)
-
-
-@compiles(_LeaseHolds, "postgresql")
-def _on_postgres(element: _LeaseHolds, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(_BY_SERVER_CLOCK, **options)
+@compiles(_LeaseHolds)
+def _compiled(element: _LeaseHolds, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(text(_HOLDS[compiler.dialect.name]), **options)
 
 
 IS_LEASED: ColumnElement[bool] = func.coalesce(and_(runs.c.owner.is_not(None), _LeaseHolds()), false()).label(
     "is_leased"
 )
 """Whether the run has an owner whose lease holds."""
+
+LEASED_TEXTS = {dialect: f"COALESCE(owner IS NOT NULL AND {holds}, false)" for dialect, holds in _HOLDS.items()}
+"""The same as text, by the name of the dialect."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class PostgresDatabase:
     """Speaks to the driver itself, without SQLAlchemy's transaction around each call: one round trip each."""
 
+    dialect = "postgresql"
     is_bound_to_loop = True
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False) -> None:

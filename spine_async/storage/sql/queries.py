@@ -1,15 +1,18 @@
 """What is asked of the tables, apart from the hot path."""
 
+# ruff: noqa: S608 (texts are put together from names in this package only)
+
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from sqlalchemy import ClauseElement, Integer, Text, bindparam, not_, select, tuple_
+from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
 from spine_async._model.record import RunFilter
-from spine_async.storage.sql.lease import IS_LEASED
+from spine_async.storage.sql.lease import IS_LEASED, LEASED_TEXTS
 from spine_async.storage.sql.rows import EVENT_COLUMNS, RUN_COLUMNS, VISIT_COLUMNS, columns_of
-from spine_async.storage.sql.schema import UNDER_WAY, event_log, runs, steps
+from spine_async.storage.sql.schema import UNDER_WAY, runs
 
 Query: TypeAlias = ClauseElement
 
@@ -18,51 +21,43 @@ EVENT_VISIT_COLUMNS = tuple(
 )
 """What telling the events of a visit takes; the documents stay where they are."""
 
-_run_id = bindparam("run_id", type_=Text())
-_run_key = bindparam("key", type_=Integer())
-_key_of_run = select(runs.c.id).where(runs.c.run_id == _run_id).scalar_subquery()
 
-_RUN = (*columns_of(runs, RUN_COLUMNS), IS_LEASED)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
-LOAD: Query = select(*_RUN).where(runs.c.run_id == _run_id)
 
-VISITS: Query = (
-    select(*columns_of(steps, VISIT_COLUMNS))
-    .where(steps.c.run == _key_of_run, steps.c.scope == "")
-    .order_by(steps.c.seq)
+_OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
+_VISITS = f"SELECT {_listed(VISIT_COLUMNS)} FROM core_workflow_steps WHERE {_OF_RUN}"
+
+# As text: whoever resumes a run in a new process would wait longer for constructs to be compiled than for answers.
+
+LOADS: Mapping[str, Query] = {
+    dialect: text(f"SELECT {_listed(RUN_COLUMNS)}, {is_leased} FROM core_workflow_runs WHERE run_id = :run_id")
+    for dialect, is_leased in LEASED_TEXTS.items()
+}
+"""The query for one run, by the name of the dialect."""
+
+VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
+
+# A range rather than LIKE: an index serves it, and no name has to be escaped.
+VISITS_BELOW: Query = text(f"{_VISITS} AND path >= :from_path AND path < :to_path ORDER BY seq")
+
+LAST_NUMBER: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
+
+EVENT_LOG: Query = text(
+    f"SELECT {_listed(EVENT_COLUMNS)} FROM core_workflow_event_log WHERE run = :key AND seq > :after "
+    "ORDER BY seq LIMIT :most"
 )
 
-VISITS_BELOW: Query = (
-    select(*columns_of(steps, VISIT_COLUMNS))
-    .where(
-        steps.c.run == _key_of_run,
-        # A range rather than LIKE: an index serves it, and no name has to be escaped.
-        steps.c.path >= bindparam("from_path", type_=Text()),
-        steps.c.path < bindparam("to_path", type_=Text()),
-    )
-    .order_by(steps.c.seq)
-)
-
-LAST_NUMBER: Query = select(runs.c.id, runs.c.next_seq).where(runs.c.run_id == _run_id)
-
-EVENT_LOG: Query = (
-    select(*columns_of(event_log, EVENT_COLUMNS))
-    .where(event_log.c.run == _run_key, event_log.c.seq > bindparam("after", type_=Integer()))
-    .order_by(event_log.c.seq)
-    .limit(bindparam("most", type_=Integer()))
-)
-
-EVENT_VISITS: Query = (
-    select(*columns_of(steps, EVENT_VISIT_COLUMNS))
-    .where(steps.c.run == _run_key, steps.c.seq >= bindparam("from_seq", type_=Integer()))
-    .order_by(steps.c.seq)
-    .limit(bindparam("most", type_=Integer()))
+EVENT_VISITS: Query = text(
+    f"SELECT {_listed(EVENT_VISIT_COLUMNS)} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq "
+    "ORDER BY seq LIMIT :most"
 )
 
 
 def list_runs(chosen: RunFilter) -> Query:
     """The runs that fit the filter, the newest first."""
-    query = select(*_RUN).order_by(runs.c.created_at.desc(), runs.c.id.desc())
+    query = select(*columns_of(runs, RUN_COLUMNS), IS_LEASED).order_by(runs.c.created_at.desc(), runs.c.id.desc())
     if chosen.workflow_name is not None:
         query = query.where(runs.c.workflow_name == chosen.workflow_name)
     if chosen.status is not None:
@@ -78,5 +73,5 @@ def list_runs(chosen: RunFilter) -> Query:
     return query.limit(chosen.limit)
 
 
-LASTING = frozenset({LOAD, VISITS, VISITS_BELOW, LAST_NUMBER, EVENT_LOG, EVENT_VISITS})
+LASTING = frozenset({*LOADS.values(), VISITS, VISITS_BELOW, LAST_NUMBER, EVENT_LOG, EVENT_VISITS})
 """The queries that stay the same, as opposed to those made for one call."""

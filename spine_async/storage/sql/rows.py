@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, Table
@@ -149,6 +151,11 @@ def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_COLUMNS) ->
     Raises:
         CorruptRecordError: A value is not what its column should hold.
     """
+    if columns is VISIT_COLUMNS:
+        try:
+            return _whole_visit(row)
+        except (ValueError, TypeError, KeyError):
+            pass  # read once more with care, to name the column
     cells = _Cells(steps, run_id, row, columns)
     cells.values.pop("run", None)
     cells.parse("started_at", _moment)
@@ -158,6 +165,25 @@ def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_COLUMNS) ->
     cells.parse("ends_item", bool)
     cells.parse("emits", bool)
     return VisitRow(**cells.values)  # type: ignore[arg-type]
+
+
+def _whole_visit(row: Row) -> VisitRow:
+    """The journal entry in a row of `VISIT_COLUMNS`, at once: a resume reads all that a run has."""
+    visit = VisitRow(*_in_order_of_fields(row))
+    visit.started_at = _moment(visit.started_at)
+    visit.completed_at = _moment(visit.completed_at)
+    visit.step_type = _STEP_TYPES[visit.step_type]
+    visit.status = _STEP_STATES[visit.status]
+    visit.ends_item = bool(visit.ends_item)
+    visit.emits = bool(visit.emits)
+    return visit
+
+
+_in_order_of_fields: Callable[[Row], tuple[Any, ...]] = itemgetter(
+    *(VISIT_COLUMNS.index(each.name) for each in fields(VisitRow))
+)
+_STEP_TYPES: dict[str, StepType] = {each.value: each for each in StepType}
+_STEP_STATES: dict[str, StepStatus] = {each.value: each for each in StepStatus}
 
 
 def read_event(run_id: str, row: Row) -> EventRow:

@@ -38,6 +38,7 @@ _LEAST_LIBRARY = (3, 38)  # the view of checkpoints takes the exact text of a JS
 class SqliteDatabase:
     """Does everything in single jobs on a connection's own thread."""
 
+    dialect = "sqlite"
     is_bound_to_loop = False
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool) -> None:

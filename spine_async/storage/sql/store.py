@@ -94,7 +94,10 @@ class SqlRunStore:
         return await database.commit(changes)
 
     async def load(self, run_id: str) -> StoredRun | None:
-        rows = await self._read(queries.LOAD, {"run_id": run_id})
+        database = await self._access.for_reading()
+        if database is None:
+            return None
+        rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
