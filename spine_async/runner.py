@@ -330,15 +330,18 @@ class WorkflowRunner:
         return await run_wait(self._engine, step, context)
 
     async def _execute(self, request: Request) -> WorkflowResult:
-        opened = await admit(self._engine, open_new(self._engine, request))
+        opened = await open_new(self._engine, request)
         self._workflows[request.workflow.name] = request.workflow
         return await self._run(opened)
 
     async def _run(self, opened: Scope | WorkflowResult) -> WorkflowResult:
         if isinstance(opened, WorkflowResult):
             return opened
-        with self._activity.watched(opened.run):
+        self._activity.watch(opened.run)
+        try:
             return await execute_run(self._engine, opened)
+        finally:
+            self._activity.unwatch(opened.run)
 
     async def _take_over(self, stored: StoredRun) -> WorkflowResult:
         with self._activity.reserved(stored.run_id):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 import anyio
 from anyio import to_thread
@@ -45,18 +45,14 @@ class Activity:
         """Runs that somebody in this runner executes or is about to."""
         return frozenset(self._reserved)
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[None]:
+    def session(self) -> AbstractAsyncContextManager[None]:
         """Keep the store open meanwhile."""
-        await self.hold()
-        try:
-            yield
-        finally:
-            await self.let_go()
+        return _Session(self)
 
     async def hold(self) -> None:
         """Keep the store open until `let_go`."""
-        await self._identify()
+        if self._pid != os.getpid():
+            await self._identify()
         self._holders += 1
 
     async def let_go(self) -> None:
@@ -80,25 +76,23 @@ class Activity:
         finally:
             self._reserved.discard(run_id)
 
-    @contextmanager
-    def watched(self, run: Run) -> Iterator[None]:
-        """Look after the run meanwhile."""
+    def watch(self, run: Run) -> None:
+        """Look after the run until `unwatch`."""
         self._runs[run.run_id] = run
         if self._watcher is None or self._watcher.done():
             self._watcher = spawn(Watcher(self._engine, self._runs).watch(), "spine_async watcher")
-        try:
-            yield
-        finally:
-            self._runs.pop(run.run_id, None)
-            if not self._runs and self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
+
+    def unwatch(self, run: Run) -> None:
+        """The run is over."""
+        self._runs.pop(run.run_id, None)
+        if not self._runs and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     async def _identify(self) -> None:
         """Have a name as an owner. Whoever is first to have made one in this process decides for all."""
+        owner = await run_through(to_thread.run_sync(new_owner), "spine_async identify")
         if self._pid != os.getpid():
-            owner = await run_through(to_thread.run_sync(new_owner), "spine_async identify")
-            if self._pid != os.getpid():
-                self._pid, self._engine.owner = os.getpid(), owner
+            self._pid, self._engine.owner = os.getpid(), owner
 
     async def drain(self) -> None:
         """Let running steps finish for a while, then interrupt what is left, and wait until all runs are recorded."""
@@ -130,3 +124,14 @@ class Activity:
         if self._holders == 0:
             await self._engine.store.close()
             self._engine.forget_loop()
+
+
+class _Session(AbstractAsyncContextManager[None]):
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
+
+    async def __aenter__(self) -> None:
+        await self._activity.hold()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._activity.let_go()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from contextlib import suppress
 
-from spine_async._engine.background import CANCELLATION, Task, outlast, spawn
+from spine_async._engine.background import CANCELLATION, outlast, spawn
 from spine_async._engine.engine import Engine
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.scope import Scope
@@ -25,14 +25,15 @@ async def admit(engine: Engine, opening: Coroutine[object, object, Scope | Workf
     try:
         return await outlast(task)
     except CANCELLATION:
-        await _stop(engine, task)
+        opened = task.result() if not task.cancelled() and task.exception() is None else None
+        if isinstance(opened, Scope):
+            await stop_unstarted(engine, opened)
         raise
 
 
-async def _stop(engine: Engine, task: Task[Scope | WorkflowResult]) -> None:
-    opened = task.result() if not task.cancelled() and task.exception() is None else None
-    if isinstance(opened, Scope):
-        ledger = opened.run.ledger
-        ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=CancelReason.CANCELLED.value))
-        with suppress(CommitFailed):  # the caller is owed its cancellation, and the run can be resumed either way
-            await engine.journal.commit(ledger)
+async def stop_unstarted(engine: Engine, opened: Scope) -> None:
+    """Record a run as stopped whose caller was cancelled before its execution began."""
+    ledger = opened.run.ledger
+    ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=CancelReason.CANCELLED.value))
+    with suppress(CommitFailed):  # the caller is owed its cancellation, and the run can be resumed either way
+        await engine.journal.commit(ledger)

@@ -108,15 +108,19 @@ class Gate:
             Is remembered and raised once it is over.
         """
         try:
-            await self._promise()
+            await self.promise()
         except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True):
-                while not self._is_over:
-                    with suppress(asyncio.CancelledError):
-                        await self._promise()
+            await self.attend()
             raise
         if self._error is not None:
             raise self._error
+
+    async def attend(self) -> None:
+        """Wait until it is over, whatever happens to the caller."""
+        with anyio.CancelScope(shield=True):
+            while not self._is_over:
+                with suppress(asyncio.CancelledError):
+                    await self.promise()
 
     def end(self, error: BaseException | None = None) -> None:
         """It is over: wake all who wait; only the first time counts."""
@@ -127,7 +131,8 @@ class Gate:
             if not promise.done():
                 promise.set_result(None)
 
-    def _promise(self) -> asyncio.Future[None]:
+    def promise(self) -> asyncio.Future[None]:
+        """A promise of the caller's own, done when it is over; for a waiting that a cancellation ends."""
         promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._is_over:
             promise.set_result(None)

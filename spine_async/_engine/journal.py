@@ -26,7 +26,7 @@ _TURN = 0.001  # seconds that steps which never wait may keep the event loop to 
 class Recorder(Protocol):
     """Where runs are created and their ledgers committed."""
 
-    async def create(self, run: NewRun) -> Claim | None: ...
+    async def create(self, creation: Creation) -> None: ...
 
     async def commit(self, ledger: Ledger) -> None: ...
 
@@ -37,8 +37,8 @@ class NullJournal:
     def __init__(self) -> None:
         self._yielded_mono = 0.0
 
-    async def create(self, run: NewRun) -> Claim | None:
-        return Claim(run.run_id, 0, 1, 1)
+    async def create(self, creation: Creation) -> None:
+        creation.claim = Claim(creation.run.run_id, 0, 1, 1)
 
     async def commit(self, ledger: Ledger) -> None:
         """Forget what the ledger holds; now and then other tasks get their turn, as they do while a commit goes on."""
@@ -56,20 +56,21 @@ class Journal:
         self._store = store
         self._clock = clock
         self._ledgers: dict[Ledger, Gate] = {}
-        self._creations: list[_Creation] = []
+        self._creations: list[Creation] = []
         self._writer: Promise[None] | None = None
 
-    async def create(self, run: NewRun) -> Claim | None:
-        """Store a new run; None where its id is taken.
+    async def create(self, creation: Creation) -> None:
+        """Store a new run, and put the right to commit to it into `creation`.
+
+        Raises:
+            CommitFailed: The store has a problem.
 
         Cancellation:
             Raised only after the store has answered; the run may have been created.
         """
-        creation = _Creation(run)
         self._creations.append(creation)
         self._wake()
         await creation.gate.wait()
-        return creation.claim
 
     async def commit(self, ledger: Ledger) -> None:
         """Commit what the ledger holds, together with whatever else waits.
@@ -110,7 +111,7 @@ class Journal:
                 if not isinstance(exc, Exception):
                     raise
 
-    async def _write_creations(self, creations: list[_Creation]) -> None:
+    async def _write_creations(self, creations: list[Creation]) -> None:
         if creations:
             runs = [each.run for each in creations]
             claims = await insist(lambda: self._store.create(runs))
@@ -144,8 +145,12 @@ class Journal:
             return [outcome for change in changes for outcome in await self._committed([change])]
 
 
-class _Creation:
-    """A run waiting to be created."""
+class Creation:
+    """A run waiting to be created.
+
+    Attributes:
+        claim: The right to commit to it once it is stored; None where its id is taken.
+    """
 
     def __init__(self, run: NewRun) -> None:
         self.run = run

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spine_async._engine.background import run_through
+from spine_async._engine.admission import admit, stop_unstarted
+from spine_async._engine.background import CANCELLATION, run_through
 from spine_async._engine.claiming import claim_run
 from spine_async._engine.engine import Engine
+from spine_async._engine.journal import Creation
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.origin import first_scope, unclaimed
 from spine_async._engine.report import live_result, stored_end, stored_failure
 from spine_async._engine.request import Request, mapping_documents, new_run
 from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
-from spine_async._engine.signals import raising_store_errors
+from spine_async._engine.signals import CommitFailed, raising_store_errors
 from spine_async._model.creation import as_stored
 from spine_async._model.damage import Reading
 from spine_async._model.document import Document, join_object
@@ -39,11 +41,25 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
     """
-    new = new_run(engine, request)
-    with raising_store_errors():
-        claim = await engine.journal.create(new)
-    if claim is not None:
-        return first_scope(engine, request.workflow, as_stored(new), claim, is_resumed=False)
+    creation = Creation(new_run(engine, request))
+    try:
+        await engine.journal.create(creation)
+    except CommitFailed as exc:
+        raise exc.error from exc.error.__cause__
+    except CANCELLATION:
+        if creation.claim is not None:
+            await stop_unstarted(engine, _opened(engine, request, creation.run, creation.claim))
+        raise
+    if creation.claim is not None:
+        return _opened(engine, request, creation.run, creation.claim)
+    return await admit(engine, _found_again(engine, request, creation.run))
+
+
+def _opened(engine: Engine, request: Request, new: NewRun, claim: Claim) -> Scope:
+    return first_scope(engine, request.workflow, as_stored(new), claim, is_resumed=False)
+
+
+async def _found_again(engine: Engine, request: Request, new: NewRun) -> Scope | WorkflowResult:
     stored = await load(engine, new.run_id)
     _check_same(new, stored)
     if not stored.status.is_final:

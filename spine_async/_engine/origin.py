@@ -7,7 +7,8 @@ from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.scope import Run, Scope
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import Document, split_object, split_values
+from spine_async._model.document import split_object, split_values
+from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import Claim, StoredRun
 from spine_async._model.workflow import Workflow
 
@@ -22,19 +23,18 @@ def first_scope(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Cl
 
 
 def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
-    quality = Document(stored.initial_quality).value()
-    context = WorkflowContext.from_dict(
-        {
-            "run_id": stored.run_id,
-            "workflow_name": stored.workflow_name,
-            "quality": quality,
-            "partition": Document(stored.partition).value() if stored.partition is not None else None,
-            "metadata": {**split_values(stored.metadata), "resumed": is_resumed},
-            "started_at": stored.started_at.isoformat(),
-        }
+    quality = split_values(stored.initial_quality)
+    context = WorkflowContext(
+        stored.run_id,
+        stored.workflow_name,
+        quality={step: QualityMetrics(**each) for step, each in quality.items()},  # type: ignore[arg-type]
+        partition=split_values(stored.partition) if stored.partition is not None else None,
+        metadata={**split_values(stored.metadata), "resumed": is_resumed},
+        started_at=stored.started_at,
     )
-    outputs = split_object(stored.initial_outputs)
-    return context.with_models(workflow.models).with_documents(split_object(stored.params), outputs)
+    if workflow.models:
+        context = context.with_models(workflow.models)
+    return context.with_documents(split_object(stored.params), split_object(stored.initial_outputs))
 
 
 def unclaimed(stored: StoredRun) -> Claim:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from spine_async._engine.background import Promise, new_promise
+from spine_async._engine.background import Gate
 from spine_async._engine.cursor import Cursor
 from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.interruption import CancelReason, Interruption
@@ -29,7 +29,8 @@ class Run:
     """One run while it is executed here.
 
     Attributes:
-        hung: Done, with the end to record, when one of its steps does not end although it was cancelled.
+        hung: The end to record where one of its steps does not end although it was cancelled, or None.
+        over: Ended when the run's task is, or when it hangs.
     """
 
     run_id: str
@@ -41,7 +42,8 @@ class Run:
     is_dry: bool = False
     tally: Tally = field(default_factory=Tally)
     interruption: Interruption = field(default_factory=Interruption)
-    hung: Promise[ScopeEnd] = field(default_factory=new_promise)
+    hung: ScopeEnd | None = None
+    over: Gate = field(default_factory=Gate)
 
 
 @dataclass(slots=True)

@@ -15,14 +15,14 @@ from typing import Any
 
 import anyio
 
-from spine_async._engine.background import CANCELLATION, Task, attend, attend_either, spawn
+from spine_async._engine.background import CANCELLATION, Task, attend_either, spawn
 from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.execution import conclude, drive
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.report import live_result
 from spine_async._engine.scope import Run, Scope
-from spine_async._engine.signals import CommitFailed, Draining, StopRequested, raising_store_errors
+from spine_async._engine.signals import CommitFailed, Draining, StopRequested
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.result import WorkflowResult
@@ -50,12 +50,11 @@ async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
     """
     run = scope.run
     with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
-        with raising_store_errors():
-            try:
-                end = await supervise(engine, scope)
-            except CommitFailed:
-                await _let_lease_end(engine, run)
-                raise
+        try:
+            end = await supervise(engine, scope)
+        except CommitFailed as exc:
+            await _let_lease_end(engine, run)
+            raise exc.error from exc.error.__cause__
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
 
@@ -80,19 +79,19 @@ async def supervise(engine: Engine, scope: Scope) -> RunEnd:
     """
     run = scope.run
     work = spawn(_brought_to_end(engine, scope), f"spine_async run {run.run_id}")
+    work.add_done_callback(lambda _: run.over.end())
     try:
-        await attend_either(work, run.hung)
+        await run.over.promise()
     except CANCELLATION:
         run.interruption.request(CancelReason.CANCELLED, engine.clock.monotonic())
         with suppress(CommitFailed):  # the caller is owed its cancellation, and the run can be resumed either way
-            await attend(work, run.hung)
+            await run.over.attend()
             await _outcome(engine, scope, work)
         raise
     return await _outcome(engine, scope, work)
 
 
 async def _outcome(engine: Engine, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    run = scope.run
     if not work.done():
         return await _leave_behind(engine, scope, work)
     if work.cancelled():  # the event loop is being torn down
@@ -100,7 +99,6 @@ async def _outcome(engine: Engine, scope: Scope, work: Task[RunEnd]) -> RunEnd:
     error = work.exception()
     if error is not None and not isinstance(error, (Exception, CommitFailed)):  # SystemExit and the like
         await _recorded(engine, scope, ScopeEnd(RunStatus.STOPPED, reason=CancelReason.SHUTDOWN.value))
-        run.hung.cancel()
     return work.result()
 
 
@@ -144,8 +142,9 @@ def _interrupted(engine: Engine, scope: Scope) -> ScopeEnd:
 
 async def _leave_behind(engine: Engine, scope: Scope, work: Task[RunEnd]) -> RunEnd:
     """Record the end of a run of which a step does not end."""
-    run = scope.run
-    stuck = run.hung.result()
+    run, stuck = scope.run, scope.run.hung
+    if stuck is None:
+        raise RuntimeError(f"run {run.run_id!r} is neither over nor stuck")
     _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, stuck.error or stuck.reason)
     work.add_done_callback(_forget)
     return await _recorded(engine, scope, stuck)

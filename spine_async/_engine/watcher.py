@@ -65,8 +65,9 @@ class Watcher:
     def _find_stuck(self, now: float) -> None:
         for run in self._at_work():
             end = find_stuck(run, now, self._engine.config.cancel_grace)
-            if end is not None and not run.hung.done():
-                run.hung.set_result(end)
+            if end is not None and run.hung is None:
+                run.hung = end
+                run.over.end()
 
     async def _announce(self, now: float) -> None:
         for run in self._at_work():

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from typing import Self
 
 from spine_async._model.outcome import StepResult
 from spine_async._model.step import Step
 
 
-class _SilentSpan:
+class SilentSpan:
+    """A span that tells nobody; the same one serves every run and step."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
     def settled(self, result: StepResult, attempts: int) -> None:
         pass
 
@@ -19,11 +28,11 @@ class _SilentSpan:
 class SilentObserver:
     """For runners with `trace_enabled=False`."""
 
-    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[_SilentSpan]:
-        return nullcontext(_SILENT)
+    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[SilentSpan]:
+        return SILENT
 
-    def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[_SilentSpan]:
-        return nullcontext(_SILENT)
+    def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[SilentSpan]:
+        return SILENT
 
 
-_SILENT = _SilentSpan()
+SILENT = SilentSpan()

@@ -17,8 +17,9 @@ from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_co
 from spine_async._model.outcome import StepResult
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
-from spine_async.ports import StepSpan
+from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry.metrics import RunnerMetrics
+from spine_async.telemetry.silent import SILENT
 
 
 class TracingObserver:
@@ -34,13 +35,13 @@ class TracingObserver:
         self._metrics = metrics
         self._is_silent = False
 
-    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[_RunSpan]:
+    def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[RunSpan]:
         attributes: dict[str, str | bool] = {"spine.run_id": run_id, "spine.workflow": workflow}
         attributes["spine.resumed"] = is_resumed
         span = self._tracer.start_span(f"workflow {workflow}", attributes=attributes)
         # Without an SDK a span has no identity, and neither would those of the steps: making them is left out.
         self._is_silent = not span.get_span_context().is_valid
-        return _RunSpan(span)
+        return SILENT if self._is_silent else _RunSpan(span)
 
     def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[StepSpan]:
         if self._is_silent:
