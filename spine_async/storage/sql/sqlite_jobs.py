@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from spine_async._model.record import RunChange
+from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.rows import (
     EVENT_COLUMNS,
@@ -40,14 +41,17 @@ def insertion(table: str, columns: Sequence[str]) -> str:
 INSERT_EVENT = insertion("core_workflow_event_log", EVENT_COLUMNS)
 _INSERT_VISIT = insertion("core_workflow_steps", VISIT_COLUMNS)
 
-_IN_FORCE = "WHERE id = ? AND epoch = ? AND next_seq = ? AND status IN ('running', 'waiting')"
+_MINE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
+_IN_FORCE = f"{_MINE} AND status IN ('running', 'waiting')"
 _MOVED = (
     "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
-    "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END, status = ?"
+    "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END"
 )
-_ADVANCE = f"{_MOVED} {_IN_FORCE}"
+# A statement that sets the state writes the index of runs under way too, which is one page in five of a step's commit.
+_RUN_ON = f"{_MOVED} {_MINE} AND status = 'running'"
+_ADVANCE = f"{_MOVED}, status = ? {_IN_FORCE}"
 _END = (
-    f"{_MOVED}, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, owner = NULL, "
+    f"{_MOVED}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, owner = NULL, "
     f"lease_until = NULL, lease_boot = NULL {_IN_FORCE}"
 )
 _WRITTEN_BEFORE = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
@@ -138,6 +142,8 @@ def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     fence = (change.key, change.epoch, change.expected_seq)
     moved = (change.next_seq, at, change.commit_id, change.makes_progress)
     if end is None:
+        if change.status is RunStatus.RUNNING and connection.execute(_RUN_ON, (*moved, *fence)).rowcount == 1:
+            return True
         return connection.execute(_ADVANCE, (*moved, change.status.value, *fence)).rowcount == 1
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
     values = (*moved, end.status.value, iso_moment(end.at), *told, *fence)
