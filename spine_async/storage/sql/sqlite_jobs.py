@@ -51,8 +51,8 @@ _MOVED = (
 _RUN_ON = f"{_MOVED} {_MINE} AND status = 'running'"
 _ADVANCE = f"{_MOVED}, status = ? {_IN_FORCE}"
 _END = (
-    f"{_MOVED}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, owner = NULL, "
-    f"lease_until = NULL, lease_boot = NULL {_IN_FORCE}"
+    f"{_MOVED}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, "
+    f"owner = NULL, lease_until = NULL, lease_boot = NULL {_IN_FORCE}"
 )
 _WRITTEN_BEFORE = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
 # Children are removed by name: cascading needs a setting that belongs to whoever owns the connection.
