@@ -41,7 +41,7 @@ class WorkflowRunnerConfig(BaseModel):
         worker_threads: Threads for `def` handlers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     checkpoint_enabled: bool = True
     checkpoint_every_step: bool = True
