@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from spine_async._model.durability import Durability
 from spine_async._model.policy import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -31,6 +32,9 @@ class WorkflowRunnerConfig(BaseModel):
         max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
         dry_run: Run without writing anything.
         auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
+        durability: What an acknowledged step outlasts on SQLite: `full` the machine losing power, `process` only the
+            process being killed, for commits that do not wait for the disk. PostgreSQL goes by the server's own
+            `synchronous_commit`.
         lease_ttl: For how long a run stays its owner's without being renewed; renewed every third of it.
         drain_timeout: How long running steps may go on when the runner is left.
         cancel_grace: How long a step may take to end once it is cancelled, before it is reported and left behind.
@@ -58,6 +62,7 @@ class WorkflowRunnerConfig(BaseModel):
     max_step_visits: Annotated[int, Field(ge=1)] = 10_000
     dry_run: bool = False
     auto_migrate: bool = True
+    durability: Durability = "full"
     lease_ttl: Seconds = 15
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5

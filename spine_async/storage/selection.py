@@ -37,7 +37,5 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
     # Imported here, so that runs without checkpoints do without SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
-    if db_engine is not None:
-        return SqlRunStore(db_engine, auto_migrate=config.auto_migrate)
-    url = config.database_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    return SqlRunStore(url, auto_migrate=config.auto_migrate)
+    database = db_engine or config.database_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability)

@@ -86,6 +86,7 @@ def test_it_is_frozen() -> None:
         ("max_concurrent_steps", -1),
         ("max_step_visits", -1),
         ("dry_run", "perhaps"),
+        ("durability", "disk"),
     ],
 )
 def test_a_wrong_value_is_refused(field: str, value: Any) -> None:

@@ -81,7 +81,7 @@ async def main(asked: argparse.Namespace) -> None:
     else:
         workflow, dispatcher = many(count, asked.die_at), None
         params = {}
-    config = WorkflowRunnerConfig(database_url=asked.database)
+    config = WorkflowRunnerConfig(database_url=asked.database, durability=asked.durability)
     async with WorkflowRunner(dispatcher=dispatcher, config=config) as runner:
         if asked.what == "stocks":
             watched(runner, count, asked.kill)
@@ -100,6 +100,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", default="")
     parser.add_argument("--kill")
     parser.add_argument("--die-at", type=int)
+    parser.add_argument("--durability", default="full")
     parser.add_argument("--resume", action="store_true")
     return parser.parse_args()
 

@@ -90,5 +90,5 @@ def test_sqlite_acknowledges_what_is_on_disk(sqlite_url: str, tmp_path: Path) ->
     with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.execute("PRAGMA synchronous = OFF")
-        sqlite_jobs.prepare(connection)
+        sqlite_jobs.prepare(connection, "full")
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

@@ -44,16 +44,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_resumed(processes: Processes, query: Callable[..., Any], undisturbed: bytes, moment: str) -> None:
-    processes.dies("stocks", "--kill", moment)
+@pytest.mark.parametrize(
+    ("moment", "durability"), [*((moment, "full") for moment in MOMENTS), ("before:analyse[3]/risk", "process")]
+)
+def test_killed_and_resumed(
+    processes: Processes, query: Callable[..., Any], undisturbed: bytes, moment: str, durability: str
+) -> None:
+    processes.dies("stocks", "--kill", moment, "--durability", durability)
     finished = {path for (path,) in query("SELECT path FROM core_workflow_checkpoints WHERE run_id = ?", "r1")}
     assert finished >= set(MOMENTS[moment])
     before = processes.executed()
     assert finished <= set(before)
     assert query("SELECT status FROM core_workflow_runs WHERE run_id = ?", "r1") == [("running",)]
 
-    processes.completes("stocks", "--resume")
+    processes.completes("stocks", "--resume", "--durability", durability)
 
     again = Counter(processes.executed()[len(before) :])
     assert again == dict.fromkeys(PATHS - finished, 1)

@@ -135,12 +135,52 @@ async def test_cancelled_calls_leave_nothing_behind(database_url: str) -> None:
     await engine.dispose()
 
 
+SYNCHRONOUS = {"full": 2, "process": 1}  # FULL and NORMAL
+
+
 @pytest.mark.anyio
-async def test_the_users_engine_is_left_as_it_was(database_url: str) -> None:
+@pytest.mark.parametrize("way", ["config", "engine and config", "from_url"])
+@pytest.mark.parametrize("durability", SYNCHRONOUS)
+async def test_commits_are_as_durable_as_was_asked_for(sqlite_url: str, durability: Any, way: str) -> None:
+    config = WorkflowRunnerConfig(database_url=sqlite_url, durability=durability)
+    engine = create_async_engine(sqlite_url)
+    store: Any = SqlRunStore.from_url(sqlite_url, durability=durability)
+    if way != "from_url":
+        store = open_store(config, engine if "engine" in way else None)
+    await created(store)
+    _, writer = store._access._database._lender._kept
+    assert await (await writer.execute("PRAGMA synchronous")).fetchone() == (SYNCHRONOUS[durability],)
+    assert await (await writer.execute("PRAGMA journal_mode")).fetchone() == ("wal",)
+    await store.close()
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("durability", SYNCHRONOUS)
+async def test_postgres_goes_by_its_own_settings(postgres_url: str, durability: Any) -> None:
+    store = SqlRunStore(postgres_url, durability=durability)
+    database = await store._access.for_writing()
+    (set_here,) = await database._lender.write(  # type: ignore[attr-defined]
+        lambda driver: driver.fetch("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE '%sync%'")
+    )
+    assert tuple(set_here) == (0,)
+    await store.close()
+
+
+def test_another_durability_is_refused(sqlite_url: str) -> None:
+    with pytest.raises(DefinitionError, match="durability is 'disk'; it must be 'full' or 'process'"):
+        SqlRunStore(sqlite_url, durability="disk")  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="durability is None"):
+        SqlRunStore.from_url(sqlite_url, durability=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("durability", SYNCHRONOUS)
+async def test_the_users_engine_is_left_as_it_was(database_url: str, durability: Any) -> None:
     engine = create_async_engine(database_url, pool_size=2)
     listeners = _listeners(engine)
     before = await _settings(engine)
-    store = SqlRunStore(engine)
+    store = SqlRunStore(engine, durability=durability)
     claim = await created(store)
     await _as_the_user(engine)
     await committed(store, change(claim, [visit("a", 2)]))

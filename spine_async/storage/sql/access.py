@@ -11,6 +11,7 @@ import anyio.to_thread
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from spine_async._model.durability import Durability, check_durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
@@ -42,17 +43,25 @@ class SqlDatabase(Protocol):
 
 
 class _DatabaseKind(Protocol):
-    def __call__(self, engine: AsyncEngine, *, makes_folder: bool) -> SqlDatabase: ...
+    def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
 
 
 class DatabaseAccess:
     """Gives the database to those who read and those who write, open and with a schema that fits."""
 
-    def __init__(self, database: AsyncEngine | URL | str, *, auto_migrate: bool, owns_engine: bool) -> None:
+    def __init__(
+        self,
+        database: AsyncEngine | URL | str,
+        *,
+        auto_migrate: bool,
+        owns_engine: bool,
+        durability: Durability = "full",
+    ) -> None:
         is_engine = not isinstance(database, (str, URL))
         self._given: AsyncEngine | None = check_engine(database) if is_engine else None
         self._url = parse_url(database) if isinstance(database, (str, URL)) else None
         self._auto_migrate = auto_migrate
+        self._durability = check_durability(durability)
         self._owns_engine = owns_engine or not is_engine
         self._engine: AsyncEngine | None = None
         self._database: SqlDatabase | None = None
@@ -120,7 +129,7 @@ class DatabaseAccess:
             # In a thread, since the driver is imported now.
             kind = await anyio.to_thread.run_sync(_database_kind, engine)
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
-            self._database = kind(engine, makes_folder=self._url is not None)
+            self._database = kind(engine, makes_folder=self._url is not None, durability=self._durability)
         return self._database
 
     async def _made_engine(self) -> AsyncEngine:

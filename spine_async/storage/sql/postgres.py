@@ -11,6 +11,7 @@ import asyncpg
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import postgres_leases as leases
@@ -35,7 +36,7 @@ class PostgresDatabase:
     dialect = "postgresql"
     is_bound_to_loop = True
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False) -> None:
+    def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
         self._lender: Lender[Driver] = Lender(engine, DriverHabits(_is_usable, _nothing, _nothing))

@@ -14,6 +14,7 @@ import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
+from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
@@ -41,9 +42,10 @@ class SqliteDatabase:
     dialect = "sqlite"
     is_bound_to_loop = False
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool) -> None:
+    def __init__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> None:
         self._engine = engine
         self._makes_folder = makes_folder
+        self._durability = durability
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
         self._before: jobs.Pragmas = {}
@@ -118,7 +120,7 @@ class SqliteDatabase:
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         # A database in memory has no file to be careful with, and its one connection may be somebody else's too.
         if not isinstance(self._engine.pool, StaticPool):
-            self._before = await _hop(driver, jobs.prepare)
+            self._before = await _hop(driver, partial(jobs.prepare, durability=self._durability))
 
     async def _restore(self, driver: aiosqlite.Connection) -> None:
         before, self._before = self._before, {}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from spine_async._model.durability import Durability
 from spine_async._model.record import RunChange
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
@@ -30,6 +31,9 @@ ResultT = TypeVar("ResultT")
 Pragmas = dict[str, object]
 
 BUSY_SECONDS = 30.0
+# FULL syncs the log at each commit. NORMAL leaves that to the kernel until the log is written back to the database, so
+# what was committed since may be gone after a power cut, the last ones first and none in part.
+_SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
 
 def insertion(table: str, columns: Sequence[str]) -> str:
@@ -95,12 +99,12 @@ def version(connection: sqlite3.Connection) -> int:
     return int(str(found or 0))
 
 
-def prepare(connection: sqlite3.Connection) -> Pragmas:
-    """Make the connection durable and patient; gives the settings it had."""
+def prepare(connection: sqlite3.Connection, durability: Durability) -> Pragmas:
+    """Make the connection patient, and as durable as is asked for; gives the settings it had."""
     before = {name: fetch(connection, f"PRAGMA {name}")[0][0] for name in ("busy_timeout", "synchronous")}
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     _use_wal(connection)
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
     return before
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.damage import Reading
+from spine_async._model.durability import Durability
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -39,25 +40,36 @@ class SqlRunStore:
             stay, and disposed of only where `owns_engine` says so.
         auto_migrate: Whether a missing or older schema is brought up to date at the first use.
         owns_engine: Whether `close` disposes of the engine.
+        durability: What a commit outlasts on SQLite once it is acknowledged. `full`: the machine losing power, by
+            `synchronous=FULL`. `process`: the process being killed; where the machine loses power or its kernel
+            crashes the last commits may be gone, by `synchronous=NORMAL`. The database is consistent either way.
+            PostgreSQL goes by the server's own `synchronous_commit`.
 
     Raises:
         StoreError: The URL is of a database that is not supported.
-        DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
+        DefinitionError: The engine is not an `AsyncEngine` of a supported driver, or the durability is none.
     """
 
     def __init__(
-        self, database: AsyncEngine | URL | str, *, auto_migrate: bool = True, owns_engine: bool = False
+        self,
+        database: AsyncEngine | URL | str,
+        *,
+        auto_migrate: bool = True,
+        owns_engine: bool = False,
+        durability: Durability = "full",
     ) -> None:
-        self._access = DatabaseAccess(database, auto_migrate=auto_migrate, owns_engine=owns_engine)
+        self._access = DatabaseAccess(
+            database, auto_migrate=auto_migrate, owns_engine=owns_engine, durability=durability
+        )
 
     @classmethod
-    def from_url(cls, url: URL | str, *, auto_migrate: bool = True) -> Self:
+    def from_url(cls, url: URL | str, *, auto_migrate: bool = True, durability: Durability = "full") -> Self:
         """A store at this URL: `sqlite:///path/to/file.db`, `postgresql://user@host/database`.
 
         The engine is made at the first use and disposed of by `close`. A relative path is taken from the working
         directory of the first use; the folder is made by the first write.
         """
-        return cls(url, auto_migrate=auto_migrate)
+        return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._access.for_writing()

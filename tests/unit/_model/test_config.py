@@ -14,6 +14,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     shown = dict(WorkflowRunnerConfig())
     assert shown.pop("auto_migrate") is True
     assert shown.pop("worker_threads") == 40
+    assert shown.pop("durability") == "full"
     for name in ("lease_ttl", "drain_timeout", "cancel_grace", "recover_interval"):
         assert shown.pop(name) > 0
     for name in ("max_claims", "recover_concurrency", "max_abandoned_threads"):
@@ -48,6 +49,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"max_step_visits": 0}, "max_step_visits"),
         ({"default_retry_policy": 3}, "default_retry_policy"),
         ({"worker_threads": 0}, "worker_threads"),
+        ({"durability": "none"}, r"durability\n  Input should be 'full' or 'process'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(fields: dict[str, Any], named: str) -> None:

@@ -1,0 +1,122 @@
+"""A service that is asked to end by SIGTERM: what is at work may finish, the rest is stopped and free for others."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import anyio
+import pytest
+
+from spine_async import WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from tests.crash.conftest import ROOT, Rows
+from tests.crash.service import DRAIN_TIMEOUT, flow
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 60.0  # for lines to come
+EXITS_WITHIN = DRAIN_TIMEOUT + 15.0  # also on a machine that is busy
+
+
+class Service:
+    """The process, and what it says."""
+
+    def __init__(self, database_url: str, count: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.service", database_url, str(count)],
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "error"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self._impatience = threading.Timer(PATIENCE, self.process.kill)
+        self._impatience.start()
+
+    def hears(self, *lines: str) -> None:
+        """The next lines it says are these, in any order."""
+        heard = [_out(self.process.stdout).readline().rstrip("\n") for _ in lines]
+        assert sorted(heard) == sorted(lines)
+
+    def finish_short(self) -> None:
+        _out(self.process.stdin).write("\n")
+
+    def exits(self) -> None:
+        """It ends by itself, and well."""
+        code = self.process.wait(EXITS_WITHIN)
+        assert (code, _out(self.process.stderr).read()) == (0, "")
+
+    def end(self) -> None:
+        self._impatience.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def count(tmp_path: Path) -> Path:
+    return tmp_path / "count"
+
+
+@pytest.fixture
+def service(database_url: str, count: Path) -> Iterator[Service]:
+    service = Service(database_url, count)
+    yield service
+    service.end()
+
+
+def test_a_service_is_asked_to_end(service: Service, count: Path, query: Callable[..., Rows]) -> None:
+    service.hears("begun short", "begun long")
+    begun = sorted(count.read_text().split())
+    assert begun == ["long/before", "long/work", "short/before", "short/work"]
+    service.process.send_signal(signal.SIGTERM)
+    service.hears("leaving")
+    service.finish_short()
+    service.hears("ended short stopped shutdown")
+    service.hears("cancelled long shutdown")
+    service.hears("ended long stopped shutdown")
+    service.exits()
+
+    assert sorted(count.read_text().split()) == begun
+    told = query("SELECT run_id, step_name FROM core_workflow_events WHERE event_type = 'step_started'")
+    assert sorted("/".join(row) for row in told) == begun
+    committed = query("SELECT run_id, path FROM core_workflow_checkpoints ORDER BY run_id, seq")
+    assert committed == [("long", "before"), ("short", "before"), ("short", "work")]
+    states = query("SELECT run_id, status, stop_reason, owner, lease_until FROM core_workflow_runs ORDER BY run_id")
+    assert states == [(run_id, "stopped", "shutdown", None, None) for run_id in ("long", "short")]
+
+
+def test_others_go_on_at_once(service: Service, database_url: str) -> None:
+    service.hears("begun short", "begun long")
+    service.process.send_signal(signal.SIGTERM)
+    service.hears("leaving")
+    service.finish_short()
+    service.hears("ended short stopped shutdown")
+    assert resumed(database_url, "short") == ["short/after"]  # while the process that had it is still draining
+    service.hears("cancelled long shutdown", "ended long stopped shutdown")
+    assert resumed(database_url, "long") == ["long/work", "long/after"]
+    service.exits()
+
+
+def resumed(database_url: str, run_id: str) -> list[str]:
+    """The steps that begin when this process goes on with the run, where the work is done at once."""
+    begun: list[str] = []
+
+    async def resume() -> WorkflowResult:
+        runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=database_url))
+        return await runner.resume(run_id, workflow=flow(begun.append))
+
+    result = anyio.run(resume)
+    assert (result.status, result.completed_steps) == ("completed", ["before", "work", "after"])
+    return begun
+
+
+def _out(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
