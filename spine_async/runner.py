@@ -12,7 +12,7 @@ from opentelemetry.trace import TracerProvider, get_tracer
 
 from spine_async._clock import SystemClock
 from spine_async._engine import archive
-from spine_async._engine.activity import Activity
+from spine_async._engine.activity import Activity, Execution
 from spine_async._engine.admission import admit
 from spine_async._engine.engine import Engine, Middleware
 from spine_async._engine.handlers.choice import run_choice
@@ -154,11 +154,11 @@ class WorkflowRunner:
             Reaches the running step at once; the run is recorded as stopped, then the cancellation goes on.
         """
         request = Request(workflow, params, partition, context, start_from, run_id)
-        async with self._activity.session():
+        async with self._activity.execution() as execution:
             if run_id is None:
-                return await self._execute(request)
+                return await self._execute(request, execution)
             with self._activity.reserved(check_run_id(run_id)):
-                return await self._execute(request)
+                return await self._execute(request, execution)
 
     async def resume(
         self,
@@ -188,13 +188,13 @@ class WorkflowRunner:
             As for `execute`.
         """
         check_run_id(run_id)
-        async with self._activity.session():
+        async with self._activity.execution() as execution:
             with self._activity.reserved(run_id):
                 stored = await load(self._engine, run_id)
                 definition = workflow or self._known(stored)
                 opened = await admit(self._engine, take_up(self._engine, definition, stored, params_override))
                 self._workflows[definition.name] = definition
-                return await self._run(opened)
+                return await self._run(opened, execution)
 
     async def stop(self, run_id: str, reason: str | None = None) -> None:
         """Ask a run to stop: at once where it is executed here, else as soon as its owner renews its lease.
@@ -329,24 +329,25 @@ class WorkflowRunner:
         """A wait."""
         return await run_wait(self._engine, step, context)
 
-    async def _execute(self, request: Request) -> WorkflowResult:
+    async def _execute(self, request: Request, execution: Execution) -> WorkflowResult:
         opened = await open_new(self._engine, request)
         self._workflows[request.workflow.name] = request.workflow
-        return await self._run(opened)
+        return await self._run(opened, execution)
 
-    async def _run(self, opened: Scope | WorkflowResult) -> WorkflowResult:
+    async def _run(self, opened: Scope | WorkflowResult, execution: Execution) -> WorkflowResult:
         if isinstance(opened, WorkflowResult):
             return opened
-        self._activity.watch(opened.run)
+        self._activity.watch(opened.run, execution)
         try:
             return await execute_run(self._engine, opened)
         finally:
             self._activity.unwatch(opened.run)
 
     async def _take_over(self, stored: StoredRun) -> WorkflowResult:
-        with self._activity.reserved(stored.run_id):
-            opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
-            return await self._run(opened)
+        async with self._activity.execution() as execution:
+            with self._activity.reserved(stored.run_id):
+                opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
+                return await self._run(opened, execution)
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:

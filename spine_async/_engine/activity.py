@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Self
 
 import anyio
 from anyio import to_thread
 
-from spine_async._engine.background import Promise, Task, attend_either, end, new_promise, run_through, spawn
+from spine_async._engine.background import Promise, Task, attend_either, new_promise, run_through, spawn
+from spine_async._engine.background import end as end_task
 from spine_async._engine.engine import Engine
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.ownership import new_owner
@@ -30,6 +32,7 @@ class Activity:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._holders = 0
+        self._executions: set[Execution] = set()
         self._runs: dict[str, Run] = {}
         self._reserved: set[str] = set()
         self._pid: int | None = None
@@ -76,8 +79,25 @@ class Activity:
         finally:
             self._reserved.discard(run_id)
 
-    def watch(self, run: Run) -> None:
+    def execution(self) -> Execution:
+        """One `execute` or `resume`, from its first word to its result; the store is open meanwhile."""
+        return Execution(self)
+
+    def begin(self, execution: Execution) -> None:
+        """Who leaves the runner waits for it from now on."""
+        execution.is_left = self._engine.is_draining
+        self._executions.add(execution)
+
+    def end(self, execution: Execution) -> None:
+        """It has its result."""
+        self._executions.discard(execution)
+        if not self._executions and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def watch(self, run: Run, execution: Execution) -> None:
         """Look after the run until `unwatch`."""
+        if execution.is_left:  # the runner was left while the run was being opened
+            run.interruption.request(CancelReason.SHUTDOWN, self._engine.clock.monotonic())
         self._runs[run.run_id] = run
         if self._watcher is None or self._watcher.done():
             self._watcher = spawn(Watcher(self._engine, self._runs).watch(), "spine_async watcher")
@@ -85,8 +105,6 @@ class Activity:
     def unwatch(self, run: Run) -> None:
         """The run is over."""
         self._runs.pop(run.run_id, None)
-        if not self._runs and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
 
     async def _identify(self) -> None:
         """Have a name as an owner. Whoever is first to have made one in this process decides for all."""
@@ -96,12 +114,14 @@ class Activity:
 
     async def drain(self) -> None:
         """Let running steps finish for a while, then interrupt what is left, and wait until all runs are recorded."""
-        if self._runs:
+        if self._executions:
             await run_through(self._drain(), "spine_async drain")
 
     async def _drain(self) -> None:
         engine = self._engine
         engine.is_draining = True
+        for execution in self._executions:
+            execution.is_left = True
         try:
             with anyio.move_on_after(engine.config.drain_timeout):
                 await self._until_idle()
@@ -113,17 +133,38 @@ class Activity:
             engine.is_draining = False
 
     async def _until_idle(self) -> None:
-        while self._runs:
+        while self._executions:
             self._idle = new_promise()
             await attend_either(self._idle)
 
     async def _close(self) -> None:
         if self._watcher is not None:
-            await end(self._watcher)
+            await end_task(self._watcher)
             self._watcher = None
         if self._holders == 0:
             await self._engine.store.close()
             self._engine.forget_loop()
+
+
+class Execution(AbstractAsyncContextManager["Execution"]):
+    """One `execute` or `resume` under way.
+
+    Attributes:
+        is_left: Whether the runner has been left meanwhile; a run that begins after that is stopped at once.
+    """
+
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
+        self.is_left = False
+
+    async def __aenter__(self) -> Self:
+        await self._activity.hold()
+        self._activity.begin(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._activity.end(self)
+        await self._activity.let_go()
 
 
 class _Session(AbstractAsyncContextManager[None]):

@@ -109,7 +109,8 @@ async def _brought_to_end(engine: Engine, scope: Scope) -> RunEnd:
     try:
         with anyio.move_on_after(engine.config.workflow_timeout) as limit:
             run.interruption.enclose(limit)
-            await drive(engine, scope)
+            if run.interruption.reason is None:
+                await drive(engine, scope)
     except StopRequested as stop:
         end = ScopeEnd(RunStatus.STOPPED, reason=stop.reason)
     except Draining:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import anyio
 import pytest
 
-from spine_async import Step, Workflow, WorkflowContext
+from spine_async import Step, StepResult, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async._model.record import Claim, NewRun, StoredRun
 from spine_async.storage import MemoryRunStore
+from spine_async.testing import VirtualClock
 from tests.cancellation.conftest import MakeRunner
 from tests.cancellation.handlers import Sleeper
 
@@ -102,3 +104,86 @@ async def test_a_block_left_by_an_error_drains_too(make_runner: MakeRunner) -> N
             raise ZeroDivisionError
     assert task is not None
     assert (await task).stop_reason == "shutdown"
+
+
+class SlowToOpen(MemoryRunStore):
+    """Takes its time to create and to claim a run."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.asked = anyio.Event()
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        self.asked.set()
+        await anyio.sleep(self.seconds)
+        return await super().create(runs)
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        self.asked.set()
+        await anyio.sleep(self.seconds)
+        return await super().load(run_id)
+
+
+def on(store: MemoryRunStore, **config: float) -> WorkflowRunner:
+    return WorkflowRunner(store=store, clock=VirtualClock(), config=WorkflowRunnerConfig.model_validate(config))
+
+
+@pytest.mark.parametrize(("seconds", "left_after"), [(3, 3), (60, 3.5)])
+async def test_a_run_that_is_being_opened_begins_no_step(seconds: float, left_after: float) -> None:
+    ran: list[str] = []
+
+    async def note(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        ran.append(str(context.step_name))
+
+    flow = Workflow("notes", [Step.lambda_("one", note), Step.lambda_("two", note)])
+    store = SlowToOpen(seconds)
+    runner = on(store, drain_timeout=1, cancel_grace=0.5)
+    async with runner:
+        task = asyncio.create_task(runner.execute(flow, run_id="r"))
+        await store.asked.wait()
+    assert anyio.current_time() == pytest.approx(left_after, abs=0.5)
+    result = await task
+    assert (result.status, result.stop_reason, ran) == ("stopped", "shutdown", [])
+    store.seconds, store.asked = 0, anyio.Event()
+    assert (await runner.resume("r")).status == "completed"
+    assert ran == ["one", "two"]
+
+
+async def test_a_run_that_is_being_resumed_begins_no_step() -> None:
+    ran: list[str] = []
+
+    async def stop(context: WorkflowContext, config: Mapping[str, object]) -> StepResult:
+        ran.append(str(context.step_name))
+        return StepResult.stop("for now")
+
+    flow = Workflow("stops", [Step.lambda_("one", stop), Step.lambda_("two", stop)])
+    store = SlowToOpen(0)
+    runner = on(store)
+    await runner.execute(flow, run_id="r")
+    store.seconds, store.asked = 3, anyio.Event()
+    async with runner:
+        task = asyncio.create_task(runner.resume("r"))
+        await store.asked.wait()
+    assert task.done()
+    assert ((await task).stop_reason, ran) == ("shutdown", ["one"])
+
+
+async def test_one_that_is_being_opened_as_the_last_run_ends() -> None:
+    ran: list[str] = []
+
+    async def note(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        ran.append(context.run_id)
+        await anyio.sleep(2)
+
+    flow = Workflow("notes", [Step.lambda_("one", note), Step.lambda_("two", note)])
+    store = SlowToOpen(0)
+    runner = on(store)
+    async with runner:
+        first = asyncio.create_task(runner.execute(flow, run_id="first"))
+        await anyio.sleep(1)
+        store.seconds, store.asked = 5, anyio.Event()
+        second = asyncio.create_task(runner.execute(flow, run_id="second"))
+        await store.asked.wait()
+    assert [(await each).stop_reason for each in (first, second)] == ["shutdown", "shutdown"]
+    assert ran == ["first"]
