@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from opentelemetry.metrics import MeterProvider, get_meter
-from opentelemetry.trace import TracerProvider, get_tracer
-
 from spine_async._clock import SystemClock
 from spine_async._engine import archive
 from spine_async._engine.activity import Activity, Execution
@@ -41,11 +38,11 @@ from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 from spine_async.storage.null import NullRunStore
 from spine_async.storage.selection import open_store
-from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SilentObserver
-from spine_async.telemetry.tracing import TracingObserver
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
@@ -106,8 +103,11 @@ class WorkflowRunner:
         self.config = _with_arguments(
             config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
         )
-        self.tracer = get_tracer("spine_async", tracer_provider=tracer_provider)
-        self.metrics = RunnerMetrics(get_meter("spine_async", meter_provider=meter_provider))
+        # Imported here: whoever only defines workflows has no use for it.
+        from spine_async.telemetry.access import open_metrics, open_tracer  # noqa: PLC0415
+
+        self.tracer = open_tracer(tracer_provider)
+        self.metrics = open_metrics(meter_provider)
         self._workflows: dict[str, Workflow] = {}
         self._engine = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
         self._activity = Activity(self._engine)
@@ -365,6 +365,8 @@ class WorkflowRunner:
         chosen = (store or open_store(self.config, db_engine)) if is_durable else NullRunStore()
         observer: Observer = SilentObserver()
         if self.config.trace_enabled:
+            from spine_async.telemetry.tracing import TracingObserver  # noqa: PLC0415 - as above
+
             observer = TracingObserver(self.tracer, self.metrics)
         return Engine(
             config=self.config,
