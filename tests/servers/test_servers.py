@@ -48,7 +48,7 @@ def test_a_killed_server_comes_back_with_what_it_had(postgres_to_kill: PostgresS
         connection.execute("CREATE TABLE kept (x int)")
         postgres_to_kill.process.kill()
         with pytest.raises(psycopg.OperationalError):
-            connection.execute("SELECT 1")
+            connection.execute("SELECT pg_sleep(60)")  # a backend notices at its next wait that its server is gone
     postgres_to_kill.process.start()
     with psycopg.connect(postgres_to_kill.dsn) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
