@@ -113,6 +113,7 @@ class WorkflowRunner:
         self._activity = Activity(self._engine)
         self._recovery = Recovery(self._engine, self._activity, self._workflows, self._take_over)
         self._recovers = recover
+        self._entries = 0
         for workflow in workflows:
             self.register(workflow)
 
@@ -292,9 +293,13 @@ class WorkflowRunner:
             await archive.delete(self._engine, run_id, force=force)
 
     async def __aenter__(self) -> Self:
-        """Hold the store open between executions; with `recover=True`, look for abandoned runs meanwhile."""
+        """Hold the store open between executions; with `recover=True`, look for abandoned runs meanwhile.
+
+        It may be entered several times; whoever leaves last drains.
+        """
         await self._activity.hold()
-        if self._recovers:
+        self._entries += 1
+        if self._recovers and self._entries == 1:
             self._recovery.start()
         return self
 
@@ -302,10 +307,12 @@ class WorkflowRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain: no new step starts, running ones get `drain_timeout`, the rest is stopped with reason `shutdown`."""
+        self._entries -= 1
         try:
-            self._recovery.halt()
-            await self._activity.drain()
-            await self._recovery.end()
+            if self._entries == 0:
+                self._recovery.halt()
+                await self._activity.drain()
+                await self._recovery.end()
         finally:
             await self._activity.let_go()
 

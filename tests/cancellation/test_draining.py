@@ -187,3 +187,21 @@ async def test_one_that_is_being_opened_as_the_last_run_ends() -> None:
         await store.asked.wait()
     assert [(await each).stop_reason for each in (first, second)] == ["shutdown", "shutdown"]
     assert ran == ["first"]
+
+
+async def test_only_who_leaves_last_drains(make_runner: MakeRunner) -> None:
+    begun = anyio.Event()
+
+    async def nap(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        begun.set()
+        await anyio.sleep(5)
+
+    flow = Workflow("naps", [Step.lambda_("one", nap), Step.lambda_("two", nap)])
+    runner = make_runner(recover=True)
+    async with runner:
+        task = asyncio.create_task(runner.execute(flow))
+        async with runner:
+            await begun.wait()
+        assert anyio.current_time() == pytest.approx(0, abs=0.5)
+        result = await task
+    assert (result.status, anyio.current_time()) == ("completed", pytest.approx(10, abs=0.5))
