@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -154,12 +155,12 @@ class WorkflowRunner:
         Cancellation:
             Reaches the running step at once; the run is recorded as stopped, then the cancellation goes on.
         """
+        run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
         request = Request(workflow, params, partition, context, start_from, run_id)
-        async with self._activity.execution() as execution:
-            if run_id is None:
-                return await self._execute(request, execution)
-            with self._activity.reserved(check_run_id(run_id)):
-                return await self._execute(request, execution)
+        async with self._activity.execution(run_id) as execution:
+            opened = await open_new(self._engine, request)
+            self._workflows[workflow.name] = workflow
+            return await self._run(opened, execution)
 
     async def resume(
         self,
@@ -189,13 +190,12 @@ class WorkflowRunner:
             As for `execute`.
         """
         check_run_id(run_id)
-        async with self._activity.execution() as execution:
-            with self._activity.reserved(run_id):
-                stored = await load(self._engine, run_id)
-                definition = workflow or self._known(stored)
-                opened = await admit(self._engine, take_up(self._engine, definition, stored, params_override))
-                self._workflows[definition.name] = definition
-                return await self._run(opened, execution)
+        async with self._activity.execution(run_id) as execution:
+            stored = await load(self._engine, run_id)
+            definition = workflow or self._known(stored)
+            opened = await admit(self._engine, take_up(self._engine, definition, stored, params_override))
+            self._workflows[definition.name] = definition
+            return await self._run(opened, execution)
 
     async def stop(self, run_id: str, reason: str | None = None) -> None:
         """Ask a run to stop: at once where it is executed here, else as soon as its owner renews its lease.
@@ -336,11 +336,6 @@ class WorkflowRunner:
         """A wait."""
         return await run_wait(self._engine, step, context)
 
-    async def _execute(self, request: Request, execution: Execution) -> WorkflowResult:
-        opened = await open_new(self._engine, request)
-        self._workflows[request.workflow.name] = request.workflow
-        return await self._run(opened, execution)
-
     async def _run(self, opened: Scope | WorkflowResult, execution: Execution) -> WorkflowResult:
         if isinstance(opened, WorkflowResult):
             return opened
@@ -351,10 +346,9 @@ class WorkflowRunner:
             self._activity.unwatch(opened.run)
 
     async def _take_over(self, stored: StoredRun) -> WorkflowResult:
-        async with self._activity.execution() as execution:
-            with self._activity.reserved(stored.run_id):
-                opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
-                return await self._run(opened, execution)
+        async with self._activity.execution(stored.run_id) as execution:
+            opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
+            return await self._run(opened, execution)
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:

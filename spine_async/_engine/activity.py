@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 import anyio
@@ -18,6 +18,7 @@ from spine_async._engine.ownership import new_owner
 from spine_async._engine.scope import Run
 from spine_async._engine.watcher import LOOK_EVERY, Watcher
 from spine_async.errors import RunBusyError
+from spine_async.ports import Clock
 
 _MARGIN = 8 * LOOK_EVERY  # seconds for the watcher to find what is stuck, and for the end to be committed
 
@@ -32,21 +33,16 @@ class Activity:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._holders = 0
-        self._executions: set[Execution] = set()
+        self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
-        self._reserved: set[str] = set()
         self._pid: int | None = None
         self._watcher: Task[None] | None = None
         self._idle: Promise[None] | None = None
 
-    def running(self, run_id: str) -> Run | None:
-        """The run, if it is at work here."""
-        return self._runs.get(run_id)
-
     @property
     def reserved_ids(self) -> frozenset[str]:
         """Runs that somebody in this runner executes or is about to."""
-        return frozenset(self._reserved)
+        return frozenset(self._executions)
 
     def session(self) -> AbstractAsyncContextManager[None]:
         """Keep the store open meanwhile."""
@@ -64,40 +60,38 @@ class Activity:
         if self._holders == 0:
             await run_through(self._close(), "spine_async close")
 
-    @contextmanager
-    def reserved(self, run_id: str) -> Iterator[None]:
-        """Nobody else in this runner executes the run meanwhile.
+    def execution(self, run_id: str) -> Execution:
+        """One `execute` or `resume` of the run, from its first word to its result; the store is open meanwhile.
 
         Raises:
-            RunBusyError: Somebody does already.
+            RunBusyError: When it is entered while there is another of the same run in this runner.
         """
-        if run_id in self._reserved:
-            raise RunBusyError(run_id, self._engine.owner)
-        self._reserved.add(run_id)
-        try:
-            yield
-        finally:
-            self._reserved.discard(run_id)
-
-    def execution(self) -> Execution:
-        """One `execute` or `resume`, from its first word to its result; the store is open meanwhile."""
-        return Execution(self)
+        return Execution(self, run_id)
 
     def begin(self, execution: Execution) -> None:
-        """Who leaves the runner waits for it from now on."""
-        execution.is_left = self._engine.is_draining
-        self._executions.add(execution)
+        """Nobody else in this runner executes the run until `end`."""
+        if execution.run_id in self._executions:
+            raise RunBusyError(execution.run_id, self._engine.owner)
+        self._executions[execution.run_id] = execution
+        if self._engine.is_draining:
+            execution.interrupt(CancelReason.SHUTDOWN)
 
     def end(self, execution: Execution) -> None:
         """It has its result."""
-        self._executions.discard(execution)
-        if not self._executions and self._idle is not None and not self._idle.done():
+        del self._executions[execution.run_id]
+        if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def interrupt(self, run_id: str, reason: CancelReason, text: str | None = None) -> bool:
+        """Interrupt the run where it is at work here, or as soon as it is; whether it is."""
+        execution = self._executions.get(run_id)
+        if execution is not None:
+            execution.interrupt(reason, text)
+        return execution is not None
 
     def watch(self, run: Run, execution: Execution) -> None:
         """Look after the run until `unwatch`."""
-        if execution.is_left:  # the runner was left while the run was being opened
-            run.interruption.request(CancelReason.SHUTDOWN, self._engine.clock.monotonic())
+        execution.open(run, self._engine.clock)
         self._runs[run.run_id] = run
         if self._watcher is None or self._watcher.done():
             self._watcher = spawn(Watcher(self._engine, self._runs).watch(), "spine_async watcher")
@@ -120,20 +114,21 @@ class Activity:
     async def _drain(self) -> None:
         engine = self._engine
         engine.is_draining = True
-        for execution in self._executions:
-            execution.is_left = True
+        left = list(self._executions.values())  # those that begin after this are stopped at once, and not waited for
         try:
+            for execution in left:
+                execution.drain()
             with anyio.move_on_after(engine.config.drain_timeout):
-                await self._until_idle()
-            for run in self._runs.values():
-                run.interruption.request(CancelReason.SHUTDOWN, engine.clock.monotonic())
+                await self._until_over(left)
+            for execution in left:
+                execution.interrupt(CancelReason.SHUTDOWN)
             with anyio.move_on_after(engine.config.cancel_grace + _MARGIN):
-                await self._until_idle()
+                await self._until_over(left)
         finally:
             engine.is_draining = False
 
-    async def _until_idle(self) -> None:
-        while self._executions:
+    async def _until_over(self, left: Collection[Execution]) -> None:
+        while any(self._executions.get(each.run_id) is each for each in left):
             self._idle = new_promise()
             await attend_either(self._idle)
 
@@ -147,19 +142,40 @@ class Activity:
 
 
 class Execution(AbstractAsyncContextManager["Execution"]):
-    """One `execute` or `resume` under way.
+    """One `execute` or `resume` under way; what interrupts its run before there is one waits until there is."""
 
-    Attributes:
-        is_left: Whether the runner has been left meanwhile; a run that begins after that is stopped at once.
-    """
-
-    def __init__(self, activity: Activity) -> None:
+    def __init__(self, activity: Activity, run_id: str) -> None:
+        self.run_id = run_id
         self._activity = activity
-        self.is_left = False
+        self._run: Run | None = None
+        self._clock: Clock | None = None
+        self._pending: tuple[CancelReason, str | None] | None = None
+
+    def open(self, run: Run, clock: Clock) -> None:
+        """The run is about to be at work."""
+        self._run, self._clock = run, clock
+        if self._pending is not None:
+            run.interruption.request(self._pending[0], clock.monotonic(), self._pending[1])
+
+    def interrupt(self, reason: CancelReason, text: str | None = None) -> None:
+        """Interrupt the run, now or as soon as it is open; the first reason counts."""
+        if self._run is not None and self._clock is not None:
+            self._run.interruption.request(reason, self._clock.monotonic(), text)
+        else:
+            self._pending = self._pending or (reason, text)
+
+    def drain(self) -> None:
+        """The runner is being left: a run that is at work may go on for a while, one that is not begins no step."""
+        if self._run is None:
+            self.interrupt(CancelReason.SHUTDOWN)
 
     async def __aenter__(self) -> Self:
         await self._activity.hold()
-        self._activity.begin(self)
+        try:
+            self._activity.begin(self)
+        except RunBusyError:
+            await self._activity.let_go()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import math
 import anyio
 
 from spine_async._engine.acceptance import Accepted, accept, as_result
+from spine_async._engine.background import CANCELLATION, FOREIGN, is_foreign
 from spine_async._engine.backoff import next_delay
 from spine_async._engine.engine import Engine, Middleware, StepFunction
 from spine_async._engine.scope import Visit
@@ -29,6 +30,10 @@ async def perform(engine: Engine, visit: Visit) -> Accepted:
             result = await series.run(visit.step, visit.scope.context)
     except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
         result = StepResult.from_exception(exc)
+    except CANCELLATION:
+        if not is_foreign():
+            raise
+        result = StepResult.fail(FOREIGN)
     accepted = series.accepted
     return accepted if accepted is not None and accepted.result is result else accept(visit.step, result)
 
@@ -75,6 +80,10 @@ class _Series:
                     result = await _within_deadline(engine, visit, step, given)
         except Exception as exc:  # noqa: BLE001 - user code: whatever it raises is the step's failure
             result = StepResult.from_exception(exc)
+        except CANCELLATION:
+            if not is_foreign():
+                raise
+            result = StepResult.fail(FOREIGN)
         self.accepted = accept(step, result)
         return self.accepted.result
 

@@ -8,6 +8,7 @@ in a way that remembers a cancellation and passes it on afterwards.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
@@ -19,6 +20,19 @@ ValueT = TypeVar("ValueT")
 Promise: TypeAlias = asyncio.Future
 Task: TypeAlias = asyncio.Task
 CANCELLATION = asyncio.CancelledError
+
+
+def is_asked_for() -> bool:
+    """Inside `except CANCELLATION`: whether a scope around us was cancelled."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def is_foreign() -> bool:
+    """Inside `except CANCELLATION`: whether nobody cancelled us, but something that was awaited here."""
+    return not is_asked_for() and current_task().cancelling() == 0
+
+
+FOREIGN = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
 
 
 def new_promise() -> asyncio.Future[Any]:

@@ -9,8 +9,31 @@ from __future__ import annotations
 
 import math
 from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
+from functools import cache
+from typing import Any
 
 import anyio
+
+
+@cache
+def _scope_class() -> Any:
+    """The class behind `CancelScope()`, which finds out anew each time what kind of event loop is running."""
+    base: Any = type(anyio.CancelScope())
+
+    class AttemptScope(base):  # type: ignore[misc]  # known only where there is a loop
+        """A scope that sets no timer of its own, and says all the same until when it lasts.
+
+        That is what `anyio.current_effective_deadline()` tells a handler.
+        """
+
+        __slots__ = ("moment",)
+
+        @property
+        def deadline(self) -> float:
+            moment: float = self.moment
+            return moment
+
+    return AttemptScope
 
 
 class Deadlines:
@@ -19,7 +42,7 @@ class Deadlines:
     def __init__(self) -> None:
         self._moments: dict[anyio.CancelScope, float] = {}
         self._loop: AbstractEventLoop | None = None
-        self._new_scope = anyio.CancelScope
+        self._new_scope: Any = None
         self._timer: TimerHandle | None = None
         self._due = math.inf
 
@@ -30,6 +53,7 @@ class Deadlines:
             self._move_to(loop)
         moment = loop.time() + seconds
         scope = self._new_scope()
+        scope.moment = moment
         self._moments[scope] = moment
         if moment < self._due:
             self._set_timer(loop, moment)
@@ -42,8 +66,7 @@ class Deadlines:
     def _move_to(self, loop: AbstractEventLoop) -> None:
         self._moments.clear()
         self._loop, self._timer, self._due = loop, None, math.inf
-        # The class behind it: `CancelScope()` finds out anew each time which kind of event loop is running.
-        self._new_scope = type(anyio.CancelScope())
+        self._new_scope = _scope_class()
 
     def _set_timer(self, loop: AbstractEventLoop, moment: float) -> None:
         if self._timer is not None:

@@ -22,9 +22,7 @@ async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str 
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
-    local = activity.running(run_id)
-    if local is not None:
-        local.interruption.request(CancelReason.USER, engine.clock.monotonic(), text)
+    if activity.interrupt(run_id, CancelReason.USER, text):
         return
     stored = await load(engine, run_id)
     if stored.status.is_final or not await run_through(engine.store.request_stop(run_id, text), "spine_async stop"):

@@ -84,7 +84,9 @@ async def supervise(engine: Engine, scope: Scope) -> RunEnd:
         await run.over.promise()
     except CANCELLATION:
         run.interruption.request(CancelReason.CANCELLED, engine.clock.monotonic())
-        with suppress(CommitFailed):  # the caller is owed its cancellation, and the run can be resumed either way
+        # The caller is owed its cancellation, and the run can be resumed either way. The event loop has been told
+        # already of what ends the process.
+        with suppress(CommitFailed, SystemExit, KeyboardInterrupt):
             await run.over.attend()
             await _outcome(engine, scope, work)
         raise

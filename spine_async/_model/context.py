@@ -259,7 +259,16 @@ class WorkflowContext:
         """A copy with other attributes; by one update of a dict, because a run makes several for each step."""
         changed = object.__new__(type(self))
         changed.__dict__.update(self.__dict__, **attributes)
+        if type(self) is not WorkflowContext:  # what a subclass remembers may no longer be true
+            for name in changed.__dict__.keys() - WorkflowContext.__annotations__.keys():
+                del changed.__dict__[name]
         return changed
+
+    def __copy__(self) -> Self:
+        return self._changed(_seen_params=None, _seen_outputs=None)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.__copy__()
 
 
 def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:

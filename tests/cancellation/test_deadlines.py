@@ -78,3 +78,12 @@ async def test_steps_that_end_in_time_leave_no_timers_behind(make_runner: MakeRu
         each = Step.map("each", items=range(500), iterator=nothing, max_concurrency=50)
         await runner.execute(Workflow("map", [each, *(Step.lambda_(f"s{number}", nothing) for number in range(100))]))
         assert len(loop._scheduled) <= before + 3
+
+
+async def test_a_handler_sees_until_when_it_may_work(make_runner: MakeRunner) -> None:
+    async def look(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, float]:
+        return {"deadline": anyio.current_effective_deadline()}
+
+    steps = [Step.wait("first", 5), Step.lambda_("own", look, timeout=30), Step.lambda_("default", look)]
+    result = await make_runner(default_step_timeout=100).execute(Workflow("w", steps))
+    assert [result.context.get_output(name, "deadline") for name in ("own", "default")] == [35, 105]

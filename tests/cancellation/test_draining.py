@@ -206,3 +206,39 @@ async def test_only_who_leaves_last_drains(make_runner: MakeRunner) -> None:
         result = await task
     result.raise_for_status()
     assert anyio.current_time() == pytest.approx(10, abs=0.5)
+
+
+async def test_who_keeps_coming_is_not_waited_for() -> None:
+    async def nothing(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        return None
+
+    flow = Workflow("nothing", [Step.lambda_("one", nothing)])
+    runner = on(SlowToOpen(0.1))
+    is_over = False
+
+    async def come() -> None:
+        while not is_over:
+            await runner.execute(flow)
+
+    async with runner:
+        clients = [asyncio.create_task(come()) for _ in range(3)]
+        await anyio.sleep(1)
+    assert anyio.current_time() < 2
+    is_over = True
+    await asyncio.wait(clients)
+
+
+async def test_a_run_that_is_being_opened_can_be_stopped() -> None:
+    ran: list[str] = []
+
+    async def note(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        ran.append(str(context.step_name))
+
+    flow = Workflow("notes", [Step.lambda_("one", note)])
+    store = SlowToOpen(3)
+    runner = on(store)
+    task = asyncio.create_task(runner.execute(flow, run_id="r"))
+    await store.asked.wait()
+    await runner.stop("r", "not now")
+    result = await task
+    assert (result.status, result.stop_reason, ran) == ("stopped", "not now", [])

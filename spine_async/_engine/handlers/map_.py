@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import anyio
 
+from spine_async._engine.background import CANCELLATION, FOREIGN, is_asked_for, is_foreign
 from spine_async._engine.cursor import Cursor
 from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.engine import Engine
@@ -102,6 +103,13 @@ class _Pool:
                     return
         except Draining as exc:  # the other workers come to the same by themselves, each when its step has ended
             self._interrupt = self._interrupt or exc
+        except CANCELLATION:
+            if is_asked_for():
+                raise
+            # Nobody cancelled the map: the group would take it for its own end, and the map for complete.
+            self._interrupt = self._interrupt or (StepError(FOREIGN) if is_foreign() else Draining())
+            pool.cancel()
+            raise
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
             # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
             self._interrupt = self._interrupt or exc

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from copy import copy, deepcopy
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -178,3 +181,22 @@ def test_a_subclass_stays_one() -> None:
         __slots__ = ()
 
     assert isinstance(Mine().with_params({"a": 1}), Mine)
+
+
+class Remembering(WorkflowContext):
+    @cached_property
+    def total(self) -> int:
+        return sum(self.params["n"])  # type: ignore[call-overload]
+
+
+def test_what_a_subclass_remembers_is_not_carried_along() -> None:
+    context = Remembering(params={"n": [1, 2]})
+    assert (context.total, context.with_params({"n": [5]}).total) == (3, 5)
+
+
+@pytest.mark.parametrize("copied", [copy, deepcopy])
+def test_a_copy_shares_no_values(copied: Callable[[WorkflowContext], WorkflowContext]) -> None:
+    context = full()
+    nested: Any = copied(context).params["nested"]
+    nested["a"].append(99)
+    assert copied(context).params["nested"] == context.params["nested"] == {"a": [1, 2]}
