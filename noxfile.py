@@ -80,7 +80,7 @@ def chaos(session: nox.Session) -> None:
     `SPINE_CHAOS_SEED` chooses the seed, `SPINE_CHAOS_SHARE=0.1` a part of the size.
     """
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "tests/chaos", *session.posargs, env={"SPINE_CHAOS": "full"})
+    session.run("pytest", "tests/chaos", "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
 
 
 @nox.session

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 
+from tests.chaos.size import LINES
 from tests.servers import postgres, redis
 from tests.servers.postgres import PostgresServer
 
@@ -30,7 +31,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPPED] = []
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker gives what it has to tell to the process that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["told"], output["skipped"] = LINES, session.config.stash[_SKIPPED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker is done."""
+    output = getattr(node, "workeroutput", {})  # one that has crashed has none
+    LINES.extend(output.get("told", ()))
+    node.config.stash[_SKIPPED].extend(output.get("skipped", ()))
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if LINES:
+        terminalreporter.section("chaos")
+        for line in LINES:
+            terminalreporter.line(line)
     skipped = config.stash[_SKIPPED]
     if skipped:
         terminalreporter.section("services")

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.chaos.arena import Arena
 from tests.chaos.nursery import Nursery
-from tests.chaos.size import LINES
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if LINES:
-        terminalreporter.section("chaos")
-        for line in LINES:
-            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
