@@ -18,7 +18,6 @@ from spine_async._engine.ownership import new_owner
 from spine_async._engine.scope import Run
 from spine_async._engine.watcher import LOOK_EVERY, Watcher
 from spine_async.errors import RunBusyError
-from spine_async.ports import Clock
 
 _MARGIN = 8 * LOOK_EVERY  # seconds for the watcher to find what is stuck, and for the end to be committed
 
@@ -91,7 +90,7 @@ class Activity:
 
     def watch(self, run: Run, execution: Execution) -> None:
         """Look after the run until `unwatch`."""
-        execution.open(run, self._engine.clock)
+        execution.open(run)
         self._runs[run.run_id] = run
         if self._watcher is None or self._watcher.done():
             self._watcher = spawn(Watcher(self._engine, self._runs).watch(), "spine_async watcher")
@@ -148,19 +147,18 @@ class Execution(AbstractAsyncContextManager["Execution"]):
         self.run_id = run_id
         self._activity = activity
         self._run: Run | None = None
-        self._clock: Clock | None = None
         self._pending: tuple[CancelReason, str | None] | None = None
 
-    def open(self, run: Run, clock: Clock) -> None:
+    def open(self, run: Run) -> None:
         """The run is about to be at work."""
-        self._run, self._clock = run, clock
+        self._run = run
         if self._pending is not None:
-            run.interruption.request(self._pending[0], clock.monotonic(), self._pending[1])
+            self.interrupt(*self._pending)
 
     def interrupt(self, reason: CancelReason, text: str | None = None) -> None:
         """Interrupt the run, now or as soon as it is open; the first reason counts."""
-        if self._run is not None and self._clock is not None:
-            self._run.interruption.request(reason, self._clock.monotonic(), text)
+        if self._run is not None:
+            self._run.interruption.request(reason, self._run.clock.monotonic(), text)
         else:
             self._pending = self._pending or (reason, text)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ from spine_async._engine.engine import Engine
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.document import Document, encode, encode_object, join_object, split_object
 from spine_async._model.failure import validation_problems
-from spine_async._model.naming import check_run_id
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
@@ -25,11 +23,11 @@ class Request:
     """What `execute` was asked for."""
 
     workflow: Workflow
-    params: Mapping[str, object] | None = None
-    partition: Mapping[str, object] | None = None
-    context: WorkflowContext | None = None
-    start_from: str | None = None
-    run_id: str | None = None
+    params: Mapping[str, object] | None
+    partition: Mapping[str, object] | None
+    context: WorkflowContext | None
+    start_from: str | None
+    run_id: str
 
 
 def new_run(engine: Engine, request: Request) -> NewRun:
@@ -39,7 +37,6 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         DefinitionError: The workflow has no name, or not the step to start from.
         InvalidParamsError: The params do not fit.
         SerializationError: A param has no strict JSON form.
-        InvalidRunIdError: The run id cannot be one.
     """
     workflow, context = request.workflow, request.context
     if not isinstance(workflow, Workflow):
@@ -48,12 +45,11 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         raise DefinitionError("a workflow that is executed by itself needs a name")
     if request.start_from is not None:
         workflow.step(request.start_from)
-    run_id = check_run_id(request.run_id) if request.run_id is not None else str(uuid.uuid4())
     params = join_object(_params(engine, request))
     outputs = context.documents[1] if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     return NewRun(
-        run_id=run_id,
+        run_id=request.run_id,
         workflow_name=workflow.name,
         workflow_version=workflow.version,
         fingerprint=workflow.fingerprint,
