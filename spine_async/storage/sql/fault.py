@@ -9,9 +9,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
+from spine_async.storage.sql.address import shown
 
 _SQLITE_HINTS = {
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists, and that this process may read and write it",
@@ -27,15 +29,15 @@ _SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3
 
 
 @contextmanager
-def sqlite_faults(name: str) -> Iterator[None]:
-    """Raise what SQLite and its folder complain about as errors of ours; `name` is how messages call the database."""
+def sqlite_faults(url: URL) -> Iterator[None]:
+    """Raise what SQLite and its folder complain about as errors of ours, which name the database."""
     try:
         yield
     except (sqlite3.Error, SQLAlchemyError, OSError, ValueError) as exc:
         cause = origin(exc)
         if isinstance(cause, ValueError) and not _is_closed_connection(cause):
             raise
-        raise _sqlite_error(cause, name) from cause
+        raise _sqlite_error(cause, shown(url)) from cause
 
 
 def is_passing_on_sqlite(exc: Exception) -> bool:

@@ -9,6 +9,7 @@ first did not, or finds that it is done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -38,12 +39,12 @@ async def insist(work: Callable[[bool], Awaitable[ResultT]], is_passing: Callabl
     Cancellation:
         Not held up; the work may have been done or not.
     """
-    give_up_at = anyio.current_time() + PATIENCE
+    give_up_at = time.monotonic() + PATIENCE
     for number, delay in enumerate(DELAYS):
         try:
             return await work(number > 0)
         except Exception as exc:
-            if not is_passing(origin(exc)) or anyio.current_time() + delay > give_up_at:
+            if not is_passing(origin(exc)) or time.monotonic() + delay > give_up_at:
                 raise
         await anyio.sleep(delay)
     return await work(True)

@@ -16,7 +16,6 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import postgres_leases as leases
 from spine_async.storage.sql import postgres_statements as statements
-from spine_async.storage.sql.address import shown
 from spine_async.storage.sql.claiming import ClaimRequest, new_mark
 from spine_async.storage.sql.compiled import CompiledQueries
 from spine_async.storage.sql.connection import DriverHabits, Job, Lender, ResultT
@@ -102,7 +101,7 @@ class PostgresDatabase:
             return await self._lender.write(job)
 
     def _faults(self) -> AbstractContextManager[None]:
-        return postgres_faults(shown(self._engine.url))
+        return postgres_faults(self._engine.url)
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import asyncpg
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from spine_async.errors import StoreError, StoreUnavailableError
+from spine_async.storage.sql.address import shown
 from spine_async.storage.sql.fault import origin, unavailable
 
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
@@ -41,13 +43,13 @@ _REACHABLE = "check that the server runs and that host and port are right"
 
 
 @contextmanager
-def postgres_faults(name: str) -> Iterator[None]:
-    """Raise what the driver complains about as errors of ours; `name` is how messages call the database."""
+def postgres_faults(url: URL) -> Iterator[None]:
+    """Raise what the driver complains about as errors of ours, which name the database."""
     try:
         yield
     except (asyncpg.PostgresError, *_CLIENT_ERRORS, SQLAlchemyError, OSError) as exc:
         cause = origin(exc)
-        raise _error(cause, name) from cause
+        raise _error(cause, shown(url)) from cause
 
 
 def is_passing_on_postgres(exc: Exception) -> bool:

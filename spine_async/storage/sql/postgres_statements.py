@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -18,6 +19,9 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from spine_async.storage.sql.claiming import HOLDING_COLUMNS
 from spine_async.storage.sql.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
 from spine_async.storage.sql.schema import event_log, runs, steps
+
+_Columns: TypeAlias = Sequence[tuple[str, str]]
+"""Names with their types."""
 
 _TYPES = (  # the first that fits: a BigInteger is an Integer too
     (BigInteger, "bigint"),
@@ -40,8 +44,8 @@ class CommitShape:
     """What a commit has, by which its statement is chosen.
 
     Attributes:
-        is_single: One change with at most one visit and one event: its values are arguments themselves, not arrays of
-            one, which takes a third off the time of a lone run's step.
+        is_single: One change with at most one visit and one event: its values are arguments themselves, not rows of
+            arrays to be joined, which takes a third off the time of a lone run's step.
     """
 
     is_single: bool
@@ -55,16 +59,14 @@ def commit_statement(shape: CommitShape) -> str:
 
     Returns the ids of the runs whose change was written.
     """
-    rows = _values if shape.is_single else _unnest
-    parts = [f"change AS (SELECT * FROM {rows(_CHANGE, 1, 'c')})", f"fence AS ({_FENCE})"]
+    parts = [f"fence AS ({_single_fence() if shape.is_single else _group_fence()})"]
     taken = 1 + len(_CHANGE)
+    insert = _single_insert if shape.is_single else _group_insert
     if shape.has_visits:
-        visits = rows(_typed(steps, VISIT_COLUMNS), taken, "n")
-        parts.append(f"step AS ({_fenced_insert(steps, VISIT_COLUMNS, visits)})")
+        parts.append(f"step AS ({insert(steps, VISIT_COLUMNS, taken)})")
         taken += len(VISIT_COLUMNS)
     if shape.has_events:
-        events = rows(_typed(event_log, EVENT_COLUMNS), taken, "n")
-        parts.append(f"event AS ({_fenced_insert(event_log, EVENT_COLUMNS, events)})")
+        parts.append(f"event AS ({insert(event_log, EVENT_COLUMNS, taken)})")
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
 
 
@@ -72,41 +74,53 @@ def _type(column: Column[object]) -> str:
     return next((name for kind, name in _TYPES if isinstance(column.type, kind)), "text")
 
 
-def _typed(table: Table, names: Sequence[str]) -> list[tuple[str, str]]:
+def _typed(table: Table, names: Sequence[str]) -> _Columns:
     return [(column.name, _type(column)) for column in columns_of(table, names)]
 
 
-def _unnest(columns: Sequence[tuple[str, str]], first: int, alias: str) -> str:
-    arrays = ", ".join(f"${number}::{kind}[]" for number, (_, kind) in enumerate(columns, first))
+def _unnest(columns: _Columns, first: int, alias: str) -> str:
+    arrays = ", ".join(f"{argument}[]" for argument in _arguments(columns, first))
     return f"unnest({arrays}) AS {alias}({_names(columns)})"
 
 
-def _values(columns: Sequence[tuple[str, str]], first: int, alias: str) -> str:
-    row = ", ".join(f"${number}::{kind}" for number, (_, kind) in enumerate(columns, first))
-    return f"(VALUES ({row})) AS {alias}({_names(columns)})"
+def _arguments(columns: _Columns, first: int) -> list[str]:
+    return [f"${number}::{kind}" for number, (_, kind) in enumerate(columns, first)]
 
 
-def _names(columns: Sequence[tuple[str, str]], prefix: str = "") -> str:
+def _names(columns: _Columns, prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{name}"' for name, _ in columns)
 
 
-def _fenced_insert(table: Table, names: Sequence[str], rows: str) -> str:
+def _group_fence() -> str:
+    change = {name: f"c.{name}" for name, _ in _CHANGE}
+    return _FENCE.format(source=f"FROM {_unnest(_CHANGE, 1, 'c')}", **change)
+
+
+def _single_fence() -> str:
+    names = (name for name, _ in _CHANGE)
+    return _FENCE.format(source="", **dict(zip(names, _arguments(_CHANGE, 1), strict=True)))
+
+
+def _group_insert(table: Table, names: Sequence[str], first: int) -> str:
     columns = _typed(table, names)
-    return (
-        f"INSERT INTO {table.name} ({_names(columns)}) SELECT {_names(columns, 'n.')} "
-        f"FROM {rows} JOIN fence ON fence.id = n.run"
-    )
+    rows = f"{_unnest(columns, first, 'n')} JOIN fence ON fence.id = n.run"
+    return f"INSERT INTO {table.name} ({_names(columns)}) SELECT {_names(columns, 'n.')} FROM {rows}"
+
+
+def _single_insert(table: Table, names: Sequence[str], first: int) -> str:
+    columns = _typed(table, names)
+    return f"INSERT INTO {table.name} ({_names(columns)}) SELECT {', '.join(_arguments(columns, first))} FROM fence"
 
 
 _FENCE = (
-    "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
-    "commit_id = c.commit_id, "
-    "claims_since_progress = CASE WHEN c.makes_progress THEN 0 ELSE r.claims_since_progress END, "
-    "completed_at = c.completed_at, error_step = c.error_step, error = c.error, "
-    "error_category = c.error_category, stop_reason = c.stop_reason, "
-    "owner = CASE WHEN c.completed_at IS NULL THEN r.owner END, "
-    "lease_until = CASE WHEN c.completed_at IS NULL THEN r.lease_until END "
-    "FROM change c WHERE r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.expected_seq "
+    "UPDATE core_workflow_runs r SET next_seq = {next_seq}, status = {status}, updated_at = {at}, "
+    "commit_id = {commit_id}, "
+    "claims_since_progress = CASE WHEN {makes_progress} THEN 0 ELSE r.claims_since_progress END, "
+    "completed_at = {completed_at}, error_step = {error_step}, error = {error}, "
+    "error_category = {error_category}, stop_reason = {stop_reason}, "
+    "owner = CASE WHEN {completed_at} IS NULL THEN r.owner END, "
+    "lease_until = CASE WHEN {completed_at} IS NULL THEN r.lease_until END "
+    "{source} WHERE r.id = {id} AND r.epoch = {epoch} AND r.next_seq = {expected_seq} "
     "AND r.status IN ('running', 'waiting') RETURNING r.id"
 )
 

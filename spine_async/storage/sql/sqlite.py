@@ -20,7 +20,7 @@ from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import sqlite_jobs as jobs
 from spine_async.storage.sql import sqlite_leases as leases
-from spine_async.storage.sql.address import shown, sqlite_file
+from spine_async.storage.sql.address import sqlite_file
 from spine_async.storage.sql.boot_clock import boot_time
 from spine_async.storage.sql.claiming import ClaimRequest, new_mark
 from spine_async.storage.sql.compiled import CompiledQueries
@@ -127,7 +127,7 @@ class SqliteDatabase:
         await _hop(driver, partial(jobs.restore, before=before))
 
     def _faults(self) -> AbstractContextManager[None]:
-        return sqlite_faults(shown(self._engine.url))
+        return sqlite_faults(self._engine.url)
 
 
 def _check_library(found: tuple[int, ...]) -> None:
