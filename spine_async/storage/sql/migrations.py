@@ -13,9 +13,12 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from spine_async.errors import SchemaVersionError
 from spine_async.storage.sql import snapshot, views
+from spine_async.storage.sql.postgres_additions import ADDITIONS, FROM_VERSION_1
 from spine_async.storage.sql.schema import VERSION, metadata, schema_version
 
-MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {}
+MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {
+    2: {"postgresql": FROM_VERSION_1, "sqlite": ()},
+}
 """By the version they lead to, the statements by the name of the dialect. Version 1 is the creation."""
 
 WAY_OUT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` once, or allow auto_migrate"
@@ -48,7 +51,8 @@ def _creation(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
     creations: list[DDLElement] = [CreateTable(table) for table in tables]
     creations += [CreateIndex(index) for table in tables for index in table.indexes]
-    return [str(each.compile(dialect=dialect)) for each in creations]
+    additions = ADDITIONS if dialect.name == "postgresql" else ()
+    return [*(str(each.compile(dialect=dialect)) for each in creations), *additions]
 
 
 def _migration(found: int, dialect: Dialect) -> list[str]:

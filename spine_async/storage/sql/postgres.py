@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -109,7 +109,7 @@ async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOu
     keys = {record["id"] for record in await driver.fetch(text, *arguments)}
     refused = [each for each in changes if each.key not in keys]
     if refused:  # superseded, or an earlier try had been written and its answer was lost
-        marks = _columns((each.key, each.epoch, each.commit_id) for each in refused)
+        marks = zip(*((each.key, each.epoch, each.commit_id) for each in refused), strict=True)
         keys.update(record["id"] for record in await driver.fetch(statements.WRITTEN_BEFORE, *marks))
     return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
 
@@ -125,7 +125,7 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
     text = statements.commit_statement(statements.CommitShape(is_single, bool(visits), bool(events)))
     if is_single:
         return text, [value for row in (*moved, *visits, *events) for value in row]
-    return text, [*_columns(moved), *_columns(visits), *_columns(events)]
+    return text, [rows for rows in (moved, visits, events) if rows]
 
 
 def _change_values(change: RunChange) -> tuple[object, ...]:
@@ -136,10 +136,6 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
         return (*fence, *mark, change.status.value, change.at, None, None, None, None, None)
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
     return (*fence, *mark, end.status.value, change.at, end.at, *told)
-
-
-def _columns(rows: Iterable[tuple[object, ...]]) -> list[object]:
-    return list(zip(*rows, strict=True))
 
 
 async def _version(driver: Driver) -> int:

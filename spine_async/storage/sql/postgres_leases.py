@@ -27,7 +27,7 @@ async def create(driver: Driver, runs: Sequence[NewRun], mark: str, *, is_unsure
     """Store new runs; None for each whose id is taken."""
     first = {run.run_id: run for run in reversed(runs)}  # an id given twice is taken the second time
     rows = [(*new_run_values(run, same_moment, mark), run.lease_ttl, _started(run)) for run in first.values()]
-    made = await driver.fetch(statements.CREATE, *zip(*rows, strict=True))
+    made = await driver.fetch(statements.CREATE, rows)
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in made}
     if is_unsure and len(keys) < len(first):
         before = await driver.fetch(statements.MADE_BEFORE, list(first), mark)

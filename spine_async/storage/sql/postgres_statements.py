@@ -1,42 +1,19 @@
 """The hot path on PostgreSQL: one statement, one round trip, one transaction.
 
-Rows travel as one array for each column. The first part of a commit is the fence: it moves on the runs that are still
-ours, and only what joins with them is inserted.
+Rows travel as arrays of a row type. The first part of a commit is the fence: it moves on the runs that are still ours,
+and only what joins with them is inserted.
 """
 
 # ruff: noqa: S608 (texts are put together from names in this package only)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
-
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
-from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from spine_async.storage.sql.claiming import HOLDING_COLUMNS
-from spine_async.storage.sql.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
-from spine_async.storage.sql.schema import event_log, runs, steps
-
-_Columns: TypeAlias = Sequence[tuple[str, str]]
-"""Names with their types."""
-
-_TYPES = (  # the first that fits: a BigInteger is an Integer too
-    (BigInteger, "bigint"),
-    (Integer, "integer"),
-    (Boolean, "boolean"),
-    (Float, "double precision"),
-    (TIMESTAMP, "timestamptz"),
-)
-
-_CHANGE = (
-    *(("id", "bigint"), ("epoch", "integer"), ("expected_seq", "integer"), ("next_seq", "integer")),
-    *(("commit_id", "text"), ("makes_progress", "boolean"), ("status", "text"), ("at", "timestamptz")),
-    ("completed_at", "timestamptz"),
-    *(("error_step", "text"), ("error", "text"), ("error_category", "text"), ("stop_reason", "text")),
-)
+from spine_async.storage.sql.postgres_additions import CHANGE, EVENT, NEW_RUN, STEP, RowType
+from spine_async.storage.sql.rows import NEW_RUN_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,61 +32,40 @@ class CommitShape:
 
 @cache
 def commit_statement(shape: CommitShape) -> str:
-    """Arguments: the values of `_CHANGE`, then those of the visits and of the events where there are any.
+    """Arguments: an array of `CHANGE`, then those of `STEP` and `EVENT` where there are any.
+
+    For a single change: its values, then those of its visit and its event.
 
     Returns the ids of the runs whose change was written.
     """
     parts = [f"fence AS ({_single_fence() if shape.is_single else _group_fence()})"]
-    taken = 1 + len(_CHANGE)
     insert = _single_insert if shape.is_single else _group_insert
+    taken = len(CHANGE.columns) if shape.is_single else 1
     if shape.has_visits:
-        parts.append(f"step AS ({insert(steps, VISIT_COLUMNS, taken)})")
-        taken += len(VISIT_COLUMNS)
+        parts.append(f"step AS ({insert('core_workflow_steps', STEP, taken + 1)})")
+        taken += len(STEP.columns) if shape.is_single else 1
     if shape.has_events:
-        parts.append(f"event AS ({insert(event_log, EVENT_COLUMNS, taken)})")
+        parts.append(f"event AS ({insert('core_workflow_event_log', EVENT, taken + 1)})")
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
 
 
-def _type(column: Column[object]) -> str:
-    return next((name for kind, name in _TYPES if isinstance(column.type, kind)), "text")
-
-
-def _typed(table: Table, names: Sequence[str]) -> _Columns:
-    return [(column.name, _type(column)) for column in columns_of(table, names)]
-
-
-def _unnest(columns: _Columns, first: int, alias: str) -> str:
-    arrays = ", ".join(f"{argument}[]" for argument in _arguments(columns, first))
-    return f"unnest({arrays}) AS {alias}({_names(columns)})"
-
-
-def _arguments(columns: _Columns, first: int) -> list[str]:
-    return [f"${number}::{kind}" for number, (_, kind) in enumerate(columns, first)]
-
-
-def _names(columns: _Columns, prefix: str = "") -> str:
-    return ", ".join(f'{prefix}"{name}"' for name, _ in columns)
-
-
 def _group_fence() -> str:
-    change = {name: f"c.{name}" for name, _ in _CHANGE}
-    return _FENCE.format(source=f"FROM {_unnest(_CHANGE, 1, 'c')}", **change)
+    change = {name: f"c.{name}" for name, _ in CHANGE.columns}
+    return _FENCE.format(source=f"FROM {CHANGE.unnest(1, 'c')}", **change)
 
 
 def _single_fence() -> str:
-    names = (name for name, _ in _CHANGE)
-    return _FENCE.format(source="", **dict(zip(names, _arguments(_CHANGE, 1), strict=True)))
+    names = (name for name, _ in CHANGE.columns)
+    return _FENCE.format(source="", **dict(zip(names, CHANGE.arguments(1), strict=True)))
 
 
-def _group_insert(table: Table, names: Sequence[str], first: int) -> str:
-    columns = _typed(table, names)
-    rows = f"{_unnest(columns, first, 'n')} JOIN fence ON fence.id = n.run"
-    return f"INSERT INTO {table.name} ({_names(columns)}) SELECT {_names(columns, 'n.')} FROM {rows}"
+def _group_insert(table: str, rows: RowType, number: int) -> str:
+    fenced = f"{rows.unnest(number, 'n')} JOIN fence ON fence.id = n.run"
+    return f"INSERT INTO {table} ({rows.names}) SELECT {rows.listed('n.')} FROM {fenced}"
 
 
-def _single_insert(table: Table, names: Sequence[str], first: int) -> str:
-    columns = _typed(table, names)
-    return f"INSERT INTO {table.name} ({_names(columns)}) SELECT {', '.join(_arguments(columns, first))} FROM fence"
+def _single_insert(table: str, row: RowType, first: int) -> str:
+    return f"INSERT INTO {table} ({row.names}) SELECT {', '.join(row.arguments(first))} FROM fence"
 
 
 _FENCE = (
@@ -130,19 +86,19 @@ WRITTEN_BEFORE = (
 )
 """Arguments: keys, epochs and commit ids of changes. Returns the keys of those that were the last of their runs."""
 
-_NEW = _typed(runs, NEW_RUN_COLUMNS)
+_NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
 CREATE = (
-    f"WITH new AS (SELECT * FROM {_unnest([*_NEW, ('ttl', 'double precision'), ('started', 'text')], 1, 'n')}), "
-    f"made AS (INSERT INTO core_workflow_runs ({_names(_NEW)}, lease_until) "
-    f"SELECT {_names(_NEW)}, clock_timestamp() + make_interval(secs => ttl) FROM new "
+    f"WITH new AS (SELECT * FROM {NEW_RUN.unnest(1, 'n')}), "
+    f"made AS (INSERT INTO core_workflow_runs ({_NEW}, lease_until) "
+    f"SELECT {_NEW}, clock_timestamp() + make_interval(secs => ttl) FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
     "SELECT made.id, 1, new.created_at, 'workflow_started', new.started "
     "FROM made JOIN new ON new.run_id = made.run_id WHERE new.started IS NOT NULL) "
     "SELECT id, run_id FROM made"
 )
-"""Arguments: arrays of `NEW_RUN_COLUMNS`, lease times and the first events' metadata. Returns what was new."""
+"""Argument: an array of `NEW_RUN`. Returns what was new."""
 
 MADE_BEFORE = "SELECT id, run_id FROM core_workflow_runs WHERE run_id = ANY($1::text[]) AND commit_id = $2"
 

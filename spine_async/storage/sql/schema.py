@@ -11,7 +11,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
-    ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -24,10 +24,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-VERSION = 1
+VERSION = 2
 """The schema this library works with."""
 
 metadata = MetaData()
+
+
+def _belongs_to_a_run() -> ForeignKeyConstraint:
+    # PostgreSQL would check it for each step, which its trigger makes needless (`postgres_additions.py`).
+    return ForeignKeyConstraint(["run"], ["core_workflow_runs.id"], ondelete="CASCADE").ddl_if(dialect="sqlite")
+
 
 _Moment = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: ISO 8601, UTC, microseconds, Z
 _Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is SQLite's own row id
@@ -84,7 +90,7 @@ runs = Table(
 steps = Table(
     "core_workflow_steps",
     metadata,
-    Column("run", _Key, ForeignKey("core_workflow_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("run", _Key, nullable=False),
     Column("started_at", _Moment, nullable=False),
     Column("completed_at", _Moment, nullable=False),
     Column("duration_ms", _Float, nullable=False),
@@ -111,12 +117,13 @@ steps = Table(
     Column("output", Text),
     PrimaryKeyConstraint("run", "seq"),
     UniqueConstraint("run", "path"),
+    _belongs_to_a_run(),
 )
 
 event_log = Table(
     "core_workflow_event_log",
     metadata,
-    Column("run", _Key, ForeignKey("core_workflow_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("run", _Key, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("timestamp", _Moment, nullable=False),
     Column("event_type", Text, nullable=False),
@@ -124,5 +131,6 @@ event_log = Table(
     Column("path", Text),
     Column("metadata", Text, nullable=False),
     PrimaryKeyConstraint("run", "seq"),
+    _belongs_to_a_run(),
     sqlite_with_rowid=False,
 )
