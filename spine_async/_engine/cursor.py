@@ -18,7 +18,7 @@ from spine_async._model.workflow import Workflow
 from spine_async.errors import WorkflowChangedError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Jump:
     """Where a choice sends the run; None is the end of the workflow."""
 

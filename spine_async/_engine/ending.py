@@ -9,7 +9,7 @@ from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScopeEnd:
     """How the steps of a scope came to an end."""
 

@@ -18,7 +18,7 @@ from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What `execute` was asked for."""
 

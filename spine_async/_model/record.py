@@ -2,6 +2,9 @@
 
 A journal entry holds only what one step visit added. Numbers are taken from one counter per run: each event has the
 next number, and a visit's `seq` is the number of the event that tells of its end.
+
+What goes to a store and comes from it is changed by nobody but who made it. It is not frozen all the same: a run makes
+several rows for each step, and a frozen one takes twice as long to make. What users get to see is frozen.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class EventRow:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewRun:
     """A run about to be created. Documents are JSON object texts.
 
@@ -121,7 +124,7 @@ class Claim:
     next_seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Busy:
     """A claim was refused: the run is somebody else's.
 
@@ -135,7 +138,7 @@ class Busy:
     lease_until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Renewal:
     """What became of one lease: whether it is still held, and the reason of a stop that was asked for, if one was."""
 
@@ -143,7 +146,7 @@ class Renewal:
     stop_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunEnd:
     """How a run ended."""
 
@@ -155,7 +158,7 @@ class RunEnd:
     stop_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunChange:
     """What one run adds in one transaction, numbered and fenced.
 
@@ -185,7 +188,7 @@ class RunChange:
         return any(visit.status is not StepStatus.OVERRIDE for visit in self.visits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredRun:
     """A run as the store has it, documents still as JSON text."""
 

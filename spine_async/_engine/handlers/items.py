@@ -18,7 +18,7 @@ _ERRORS_KEPT_UNCOLLECTED = 100
 """Source: public contract, "Results and context"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ItemLoss:
     """An item that failed."""
 
