@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from spine_async._model.context import WorkflowContext
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import RunFailedError
 
 
-@dataclass(frozen=True, slots=True)
-class StepMetric:
+class StepMetric(NamedTuple):
     """One visit of a step: how it ended, after how many attempts, in what time."""
 
     name: str

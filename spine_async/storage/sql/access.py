@@ -57,12 +57,19 @@ class DatabaseAccess:
         owns_engine: bool,
         durability: Durability = "full",
     ) -> None:
-        is_engine = not isinstance(database, (str, URL))
-        self._given: AsyncEngine | None = check_engine(database) if is_engine else None
-        self._url = parse_url(database) if isinstance(database, (str, URL)) else None
+        self._given: AsyncEngine | None = None
+        self._url: URL | None = None
+        # What has to be imported is imported now, so that a resume does not wait for it.
+        if isinstance(database, (str, URL)):
+            self._url = parse_url(database)
+            self._url.get_dialect().import_dbapi()
+            self._kind = _database_kind(self._url.get_driver_name())
+        else:
+            self._given = check_engine(database)
+            self._kind = _database_kind(self._given.dialect.driver)
         self._auto_migrate = auto_migrate
         self._durability = check_durability(durability)
-        self._owns_engine = owns_engine or not is_engine
+        self._owns_engine = owns_engine or self._given is None
         self._engine: AsyncEngine | None = None
         self._database: SqlDatabase | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,16 +133,14 @@ class DatabaseAccess:
     async def _opened(self) -> SqlDatabase:
         if self._database is None or not self._is_here():
             engine = self._given if self._given is not None else await self._made_engine()
-            # In a thread, since the driver is imported now.
-            kind = await anyio.to_thread.run_sync(_database_kind, engine)
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
-            self._database = kind(engine, makes_folder=self._url is not None, durability=self._durability)
+            self._database = self._kind(engine, makes_folder=self._url is not None, durability=self._durability)
         return self._database
 
     async def _made_engine(self) -> AsyncEngine:
         assert self._url is not None  # noqa: S101 (there is an engine or a URL)
         self._url = url = await absolute_url(self._url)
-        return await anyio.to_thread.run_sync(_made_engine, url)
+        return _made_engine(url)
 
     async def _bring_up_to_date(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
@@ -167,9 +172,9 @@ def _made_engine(url: URL) -> AsyncEngine:
     return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
 
 
-def _database_kind(engine: AsyncEngine) -> _DatabaseKind:
+def _database_kind(driver: str) -> _DatabaseKind:
     # Imported here, since each needs its driver and only one of them is there to be used.
-    if engine.dialect.driver == "aiosqlite":
+    if driver == "aiosqlite":
         from spine_async.storage.sql.sqlite import SqliteDatabase  # noqa: PLC0415
 
         return SqliteDatabase
