@@ -57,10 +57,10 @@ async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd 
             accepted = await perform(engine, visit)
             if visit.run.ledger.end is not None:
                 raise LeftBehind
-            span.settled(accepted.result, visit.attempts)
+            elapsed_ms = round((engine.clock.monotonic() - visit.open.started_mono) * 1000, 3)
+            span.settled(visit.step, accepted.result, visit.attempts, elapsed_ms)
     finally:
         del engine.at_work[task]
-    elapsed_ms = round((engine.clock.monotonic() - visit.open.started_mono) * 1000, 3)
     now = engine.clock.now()
     end = settle(visit, accepted, now, elapsed_ms)
     if end is not None:

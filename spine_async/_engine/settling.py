@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from spine_async._engine.acceptance import Accepted, accept
@@ -29,30 +28,30 @@ def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -
     jumped_over = scope.cursor.advance(_jump(visit, accepted) if visit.step.step_type is StepType.CHOICE else None)
     end = _end_after(visit, accepted)
     row.ends_item = end is COMPLETED and not scope.is_run
-    absorb(scope, row, accepted.updates, jumped_over)
+    _absorb(scope, row, accepted, jumped_over)
     ledger.settle(visit.open, row, _own_events(visit, accepted, now) if accepted.events else ())
     if jumped_over:
         ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
     return end
 
 
-def absorb(scope: Scope, row: VisitRow, updates: Mapping[str, Document], jumped_over: list[str]) -> None:
+def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: list[str]) -> None:
     """Put a visit that was just settled into the scope's counts and context."""
-    output = _count(scope, row, jumped_over)
+    output = accepted.output
+    _count(scope, row, output, jumped_over)
     if scope.cursor.step is None and not scope.is_run:
         return  # a map takes an item's last output; nobody reads the context of one that has come to its end
     outputs = {row.step_name: output} if output is not None else None
-    scope.context = scope.context.with_documents(updates, outputs)
+    scope.context = scope.context.with_documents(accepted.updates, outputs)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 
 
-def _count(scope: Scope, row: VisitRow, jumped_over: list[str]) -> Document | None:
-    """Put a visit into the scope's counts; its output."""
-    scope.last_output = output = Document(row.output) if row.output is not None else None
+def _count(scope: Scope, row: VisitRow, output: Document | None, jumped_over: list[str]) -> None:
+    """Put a visit into the scope's counts."""
+    scope.last_output = output
     if scope.is_run:
         scope.run.tally.add(row, jumped_over)
-    return output
 
 
 def replay(scope: Scope, rows: list[VisitRow]) -> None:
@@ -72,7 +71,8 @@ def replay(scope: Scope, rows: list[VisitRow]) -> None:
         if row.updates:
             updates |= split_object(row.updates)
         if row.status is not StepStatus.OVERRIDE:
-            output = _count(scope, row, scope.cursor.replay(scope.run.run_id, row))
+            output = Document(row.output) if row.output is not None else None
+            _count(scope, row, output, scope.cursor.replay(scope.run.run_id, row))
             if output is not None:
                 outputs[row.step_name] = output
             if row.quality is not None:

@@ -12,8 +12,8 @@ from spine_async._model.step import Step
 class StepSpan(Protocol):
     """The stretch of time in which one step visit is at work."""
 
-    def settled(self, result: StepResult, attempts: int) -> None:
-        """The step came to `result` after so many attempts."""
+    def settled(self, step: Step, result: StepResult, attempts: int, duration_ms: float) -> None:
+        """The step came to `result` after so many attempts and milliseconds."""
         ...
 
 

@@ -18,7 +18,7 @@ class SilentSpan:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def settled(self, result: StepResult, attempts: int) -> None:
+    def settled(self, step: Step, result: StepResult, attempts: int, duration_ms: float) -> None:
         pass
 
     def ended(self, status: str, category: str | None) -> None:

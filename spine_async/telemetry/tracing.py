@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from contextvars import Token
-from time import perf_counter
 from typing import Self
 
 from opentelemetry.context import Context, attach, detach
@@ -19,7 +18,7 @@ from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
 from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry.metrics import RunnerMetrics
-from spine_async.telemetry.silent import SILENT
+from spine_async.telemetry.silent import SILENT, SilentSpan
 
 
 class TracingObserver:
@@ -32,7 +31,7 @@ class TracingObserver:
 
     def __init__(self, tracer: Tracer, metrics: RunnerMetrics) -> None:
         self._tracer = tracer
-        self._metrics = metrics
+        self._measured = _MeasuredStep(metrics)
         self._is_silent = False
 
     def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[RunSpan]:
@@ -45,7 +44,7 @@ class TracingObserver:
 
     def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[StepSpan]:
         if self._is_silent:
-            return _MeasuredStep(step, self._metrics)
+            return self._measured
         attributes = {
             "spine.run_id": run_id,
             "spine.step": step.name,
@@ -53,7 +52,7 @@ class TracingObserver:
             "spine.path": path,
         }
         span = self._tracer.start_span(f"step {step.name}", attributes=attributes)
-        return _StepSpan(span, step, self._metrics)
+        return _StepSpan(span, self._measured)
 
 
 class _CurrentSpan:
@@ -85,31 +84,23 @@ class _RunSpan(_CurrentSpan):
             self._span.set_status(Status(StatusCode.ERROR, category))
 
 
-class _MeasuredStep:
-    """A step without a span, whose duration is recorded."""
+class _MeasuredStep(SilentSpan):
+    """A step without a span, whose duration is recorded; the same one serves every step."""
 
-    def __init__(self, step: Step, metrics: RunnerMetrics) -> None:
-        self._step = step
+    def __init__(self, metrics: RunnerMetrics) -> None:
         self._metrics = metrics
-        self._started = perf_counter()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def settled(self, result: StepResult, attempts: int) -> None:
-        self._metrics.record_duration(self._step, result, (perf_counter() - self._started) * 1000)
+    def settled(self, step: Step, result: StepResult, attempts: int, duration_ms: float) -> None:
+        self._metrics.record_duration(step, result, duration_ms)
 
 
 class _StepSpan(_CurrentSpan):
-    def __init__(self, span: Span, step: Step, metrics: RunnerMetrics) -> None:
+    def __init__(self, span: Span, measured: _MeasuredStep) -> None:
         super().__init__(span)
-        self._measured = _MeasuredStep(step, metrics)
+        self._measured = measured
 
-    def settled(self, result: StepResult, attempts: int) -> None:
-        self._measured.settled(result, attempts)
+    def settled(self, step: Step, result: StepResult, attempts: int, duration_ms: float) -> None:
+        self._measured.settled(step, result, attempts, duration_ms)
         if not self._span.is_recording():
             return
         self._span.set_attribute("spine.attempts", attempts)

@@ -140,7 +140,7 @@ class DatabaseAccess:
     async def _made_engine(self) -> AsyncEngine:
         assert self._url is not None  # noqa: S101 (there is an engine or a URL)
         self._url = url = await absolute_url(self._url)
-        return _made_engine(url)
+        return await anyio.to_thread.run_sync(_made_engine, url)
 
     async def _bring_up_to_date(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
