@@ -202,8 +202,8 @@ def _end_event(end: RunEnd) -> tuple[str, str | None, datetime, str]:
         "error_category": end.error_category,
         "reason": end.stop_reason,
     }
-    metadata = encode({key: value for key, value in told.items() if value is not None}).text
-    return _END_EVENTS[end.status], None, end.at, metadata
+    known = {key: value for key, value in told.items() if value is not None}
+    return _END_EVENTS[end.status], None, end.at, encode(known).text if known else "{}"
 
 
 _END_EVENTS = {

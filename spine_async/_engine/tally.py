@@ -17,11 +17,6 @@ class Tally:
         self._completed: dict[str, None] = {}
         self._skipped: dict[str, None] = {}
         self._failed: dict[str, None] = {}
-        self._names = {
-            StepStatus.COMPLETED: self._completed,
-            StepStatus.SKIPPED: self._skipped,
-            StepStatus.FAILED: self._failed,
-        }
 
     @property
     def completed(self) -> list[str]:
@@ -40,8 +35,11 @@ class Tally:
     def add(self, row: VisitRow, jumped_over: Iterable[str]) -> None:
         """Count a visit, and the steps that its end jumped over."""
         self.add_metric(row)
-        self._names[row.status][row.step_name] = None
-        if row.status is not StepStatus.FAILED:
+        if row.status is StepStatus.FAILED:
+            self._failed[row.step_name] = None
+        else:
+            ended = self._completed if row.status is StepStatus.COMPLETED else self._skipped
+            ended[row.step_name] = None
             self._failed.pop(row.step_name, None)
         for name in jumped_over:
             self._skipped.setdefault(name)
