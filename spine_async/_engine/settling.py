@@ -112,23 +112,23 @@ def _end_after(visit: Visit, accepted: Accepted) -> ScopeEnd | None:
 def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> VisitRow:
     result, output, scope, step = accepted.result, accepted.output, visit.scope, visit.step
     opening, scope.opening = scope.opening, None
-    return VisitRow(
-        path=visit.open.path,
-        scope=scope.path,
-        step_name=step.name,
-        step_type=step.step_type,
-        status=result.status,
-        attempts=visit.attempts,
-        started_at=visit.open.started_at,
-        completed_at=now,
-        duration_ms=elapsed_ms,
-        output=output.text if output is not None else None,
-        output_size=output.size if output is not None else 0,
-        updates=join_object(accepted.updates).text if accepted.updates else None,
-        quality=accepted.quality.text if accepted.quality is not None else None,
-        error=result.error or result.skip_reason,
-        error_category=result.category,
-        item_index=scope.item_index,
+    return VisitRow(  # by position, which takes a third of the time
+        visit.open.path,
+        scope.path,
+        step.name,
+        step.step_type,
+        result.status,
+        visit.attempts,
+        visit.open.started_at,
+        now,
+        elapsed_ms,
+        output.text if output is not None else None,
+        output.size if output is not None else 0,
+        join_object(accepted.updates).text if accepted.updates else None,
+        accepted.quality.text if accepted.quality is not None else None,
+        result.error or result.skip_reason,
+        result.category,
+        scope.item_index,
         opening=opening,
     )
 
