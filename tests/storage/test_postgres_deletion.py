@@ -28,7 +28,9 @@ async def stored(url: str) -> str:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("statement", ["DELETE FROM", "TRUNCATE"])
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM", "TRUNCATE", "TRUNCATE public.core_workflow_steps, public.core_workflow_event_log,"]
+)
 async def test_plain_sql_from_another_schema_leaves_nothing(fresh_postgres_url: str, statement: str) -> None:
     with psycopg.connect(await stored(fresh_postgres_url), autocommit=True) as connection:
         assert min(left(connection)) > 0

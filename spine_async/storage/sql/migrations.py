@@ -60,13 +60,12 @@ def _migration(found: int, dialect: Dialect) -> list[str]:
 
 
 def _views(dialect: Dialect) -> list[str]:
-    is_sqlite = dialect.name == "sqlite"
-    return [
-        f"DROP VIEW IF EXISTS {views.EVENTS_VIEW}",
-        f"DROP VIEW IF EXISTS {snapshot.CHECKPOINTS_VIEW}",
-        views.events_view(views.SQLITE if is_sqlite else views.POSTGRES),
-        snapshot.checkpoints_view(snapshot.SQLITE if is_sqlite else snapshot.POSTGRES),
-    ]
+    if dialect.name == "sqlite":
+        made = [views.events_view(views.SQLITE), snapshot.checkpoints_view(snapshot.SQLITE)]
+        return [f"DROP VIEW IF EXISTS {name}" for name in (views.EVENTS_VIEW, snapshot.CHECKPOINTS_VIEW)] + made
+    # Replaced in place: who may read them, and what was built on them, belongs to the user.
+    made = [views.events_view(views.POSTGRES), snapshot.checkpoints_view(snapshot.POSTGRES)]
+    return [each.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1) for each in made]
 
 
 _VERSION: ColumnElement[int] = literal_column(str(VERSION), Integer())

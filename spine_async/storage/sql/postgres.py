@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -51,7 +50,7 @@ class PostgresDatabase:
             return await self._lender.read(_version)
 
     async def upgrade(self) -> None:
-        await self._write(partial(_upgrade, dialect=self._engine.dialect))
+        await self._insist(lambda driver, _: _upgrade(driver, self._engine.dialect))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         text, bound = self._compiled.bind(query, values)
@@ -145,9 +144,11 @@ async def _version(driver: Driver) -> int:
 
 
 async def _upgrade(driver: Driver, dialect: Dialect) -> None:
-    async with driver.transaction():
+    # Whatever the database's default is: who waited for the lock must see what was done meanwhile.
+    async with driver.transaction(isolation="read_committed"):
         # Many processes may start at once: the first upgrades, the others find it done.
         await driver.execute(statements.LOCK)
+        await driver.execute(statements.STAY_IN_SCHEMA)
         found = await _version(driver)
         if not is_current(found, auto_migrate=True):
             for statement in statements_from(found, dialect):

@@ -7,8 +7,6 @@ though the fence in the same statement has just locked the run's row; so trigger
 A later schema makes types of other names, since processes of this one go on with theirs.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -92,25 +90,34 @@ def _made_anew(rows: RowType) -> tuple[str, str]:
 
 
 _CHILDREN = (steps.name, event_log.name)
-_DELETES = " ".join(
-    f"EXECUTE format('DELETE FROM %I.{table} WHERE run = $1', TG_TABLE_SCHEMA) USING OLD.id;" for table in _CHILDREN
-)
-_TRUNCATES = " ".join(f"EXECUTE format('TRUNCATE %I.{table}', TG_TABLE_SCHEMA);" for table in _CHILDREN)
+_FORGETTING = {
+    "DELETE": "DELETE FROM %I.{table} s USING gone WHERE s.run = gone.id",
+    "TRUNCATE": "DELETE FROM %I.{table}",  # not truncated, which cannot be done to a table that is being truncated too
+}
+_BRANCHES = {
+    event: " ".join(f"EXECUTE format('{text.format(table=table)}', TG_TABLE_SCHEMA);" for table in _CHILDREN)
+    for event, text in _FORGETTING.items()
+}
+# With its owner's rights, as a foreign key cascades; so nobody else may hang it on a table of his own.
 _FUNCTION = (
-    "CREATE OR REPLACE FUNCTION core_workflow_forget_run() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$ BEGIN IF TG_OP = 'TRUNCATE' THEN {_TRUNCATES} ELSE {_DELETES} END IF; RETURN NULL; END $$"
+    "CREATE OR REPLACE FUNCTION core_workflow_forget_runs() RETURNS trigger LANGUAGE plpgsql "
+    "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS "
+    f"$$ BEGIN IF TG_OP = 'DELETE' THEN {_BRANCHES['DELETE']} ELSE {_BRANCHES['TRUNCATE']} END IF; "
+    "RETURN NULL; END $$"
 )
+_PRIVATE = "REVOKE ALL ON FUNCTION core_workflow_forget_runs() FROM PUBLIC"
 _TRIGGERS = tuple(
-    f"CREATE TRIGGER {name} AFTER {event} ON {runs.name} FOR EACH {unit} EXECUTE FUNCTION core_workflow_forget_run()"
-    for name, event, unit in (
-        ("core_workflow_forget_run", "DELETE", "ROW"),
-        ("core_workflow_forget_runs", "TRUNCATE", "STATEMENT"),
+    f"CREATE TRIGGER core_workflow_{name} AFTER {event} FOR EACH STATEMENT EXECUTE FUNCTION core_workflow_forget_runs()"
+    for name, event in (
+        ("deleted_runs", f"DELETE ON {runs.name} REFERENCING OLD TABLE AS gone"),
+        ("truncated_runs", f"TRUNCATE ON {runs.name}"),
     )
 )
 
 ADDITIONS = (
     *(statement for each in (NEW_RUN, CHANGE, STEP, EVENT) for statement in _made_anew(each)),
     _FUNCTION,
+    _PRIVATE,
     *_TRIGGERS,
 )
 """The statements that make all this, once the tables are there."""

@@ -18,6 +18,9 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "create the database, or correct its name in the database URL"),
     (asyncpg.InsufficientPrivilegeError, "grant the user what is missing"),
     (asyncpg.UndefinedTableError, "the schema was removed while in use; restart, and it is made anew"),
+    (asyncpg.UndefinedObjectError, "a part of the schema was removed; restore it, or remove the rest and restart"),
+    (asyncpg.DependentObjectsStillExistError, "remove what depends on it, and make it anew afterwards"),
+    (asyncpg.TransactionRollbackError, "other transactions were in the way; try again"),
     (asyncpg.SyntaxOrAccessError, "the tables are not those of this library; were they changed by hand?"),
     (asyncpg.ReadOnlySQLTransactionError, "connect to the primary server, which can be written"),
     (asyncpg.TooManyConnectionsError, "allow more connections, or make the engine's pool smaller"),
@@ -54,7 +57,12 @@ def postgres_faults(url: URL) -> Iterator[None]:
 
 def is_passing_on_postgres(exc: Exception) -> bool:
     """Whether another try on a new connection may go better."""
-    return isinstance(exc, _PASSING) and not isinstance(exc, _LASTING)
+    return (isinstance(exc, _PASSING) and not isinstance(exc, _LASTING)) or _is_stale(exc)
+
+
+def _is_stale(exc: Exception) -> bool:
+    # The schema was made anew, and the connection remembers the types of the old one.
+    return isinstance(exc, asyncpg.InternalServerError) and "cache lookup failed for type" in str(exc)
 
 
 def _error(exc: Exception, name: str) -> StoreError:

@@ -145,4 +145,10 @@ EXISTS = (
     "WHERE relname = 'core_workflow_schema' AND pg_catalog.pg_table_is_visible(oid))"
 )
 VERSION = "SELECT max(version) FROM core_workflow_schema"
+STAY_IN_SCHEMA = (
+    "SELECT set_config('search_path', quote_ident(COALESCE((SELECT n.nspname FROM pg_catalog.pg_class c "
+    "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'core_workflow_schema' "
+    "AND pg_catalog.pg_table_is_visible(c.oid)), current_schema())), true)"
+)
+"""Until the end of the transaction there is only the schema that our tables are in, or will be."""
 LOCK = "SELECT pg_advisory_xact_lock(7305811922174633)"
