@@ -78,5 +78,5 @@ async def test_bytes_of_a_run_grow_linearly_on_postgresql(postgres_url: str, pos
             row = await (await connection.execute(total)).fetchone()
             assert row is not None
             sizes[count] = int(row[0])
-            await connection.execute("TRUNCATE core_workflow_runs CASCADE")
+            await connection.execute("TRUNCATE core_workflow_runs, core_workflow_steps, core_workflow_event_log")
     assert_linear(sizes)
