@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 
+from spine_async import WorkflowRunner
 from tests.chaos.size import LINES
 from tests.servers import postgres, redis
 from tests.servers.postgres import PostgresServer
@@ -64,6 +65,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 @pytest.fixture(scope="session")
 def _block_buster() -> BlockBuster:
+    WorkflowRunner()  # or the first test would be the one that waits for what comes with the first runner
     buster = BlockBuster(scanned_modules=["spine_async"])
     for function in buster.functions.values():  # asyncpg looks for ~/.pgpass and certificates as it connects
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
