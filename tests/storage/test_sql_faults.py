@@ -17,6 +17,7 @@ from spine_async.storage import SqlRunStore
 from spine_async.storage.sql import sqlite_jobs
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
 from tests.servers.postgres import PostgresServer, async_url
+from tests.storage.plain_sql import execute
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +93,7 @@ async def test_a_writer_that_waits_too_long(sqlite_url: str, monkeypatch: pytest
 async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: str) -> None:
     store = SqlRunStore(sqlite_url)
     await created(store)
-    _execute(sqlite_url, damage)
+    execute(sqlite_url, damage)
     for reading in (store.load("run-1"), store.runs(RunFilter())):
         with pytest.raises(CorruptRecordError, match=rf"'run-1'.*'{column}'"):
             await reading
@@ -102,7 +103,7 @@ async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: s
 async def test_a_visit_that_cannot_be_read(database_url: str) -> None:
     store = SqlRunStore(database_url)
     await committed(store, change(await created(store), [visit("a", 2)]))
-    _execute(database_url, "UPDATE core_workflow_steps SET step_type = 'magic'")
+    execute(database_url, "UPDATE core_workflow_steps SET step_type = 'magic'")
     with pytest.raises(CorruptRecordError, match=r"'run-1'.*'step_type' of core_workflow_steps"):
         await store.visits("run-1")
     await store.close()
@@ -181,12 +182,3 @@ def _end_connections(server: PostgresServer) -> None:
     others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'spine_test_%'"
     with psycopg.connect(server.url_of("postgres")) as administration:
         administration.execute(others)
-
-
-def _execute(url: str, sql: str) -> None:
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(url.partition("///")[2])) as connection, connection:
-            connection.execute(sql)
-    else:
-        with psycopg.connect(url.replace("+asyncpg", "")) as server:
-            server.execute(sql.encode())

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy import event as sa_event
@@ -23,21 +20,9 @@ from spine_async.errors import DefinitionError, MissingExtraError, SchemaVersion
 from spine_async.storage import SqlRunStore, upgrade_schema
 from spine_async.storage.selection import open_store
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
+from tests.storage.plain_sql import execute, file_of
 
 HERE = Path(__file__).parents[2]
-
-
-def file_of(url: str) -> Path:
-    return Path(url.partition("///")[2])
-
-
-def execute(url: str, sql: str) -> list[Any]:
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(file_of(url), isolation_level=None)) as connection:
-            return connection.execute(sql).fetchall()
-    with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True) as connection:
-        found = connection.execute(sql)
-        return found.fetchall() if found.description else []
 
 
 def test_two_event_loops_one_after_the_other(database_url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.errors import SchemaVersionError
 from spine_async.storage.sql.schema import VERSION
+from tests.storage.plain_sql import execute, file_of
 
 OLD = range(1, VERSION)
 TABLES = ("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log")
@@ -23,7 +24,7 @@ def old_database(request: pytest.FixtureRequest, database_url: str) -> str:
     dialect = "sqlite" if database_url.startswith("sqlite") else "postgres"
     script = (Path(__file__).parent / f"version_{request.param}" / f"{dialect}.sql").read_text()
     if dialect == "sqlite":
-        with closing(sqlite3.connect(database_url.partition("///")[2])) as connection:
+        with closing(sqlite3.connect(file_of(database_url))) as connection:
             connection.executescript(script)
     else:
         with psycopg.connect(database_url.replace("+asyncpg", ""), autocommit=True) as connection:
@@ -33,12 +34,7 @@ def old_database(request: pytest.FixtureRequest, database_url: str) -> str:
 
 def counts(url: str) -> list[int]:
     """Rows of each table."""
-    statements = [f"SELECT count(*) FROM {table}" for table in TABLES]
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(url.partition("///")[2])) as connection:
-            return [connection.execute(each).fetchone()[0] for each in statements]
-    with psycopg.connect(url.replace("+asyncpg", "")) as connection:
-        return [row[0] for each in statements if (row := connection.execute(each.encode()).fetchone())]
+    return [execute(url, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES]
 
 
 @pytest.mark.anyio

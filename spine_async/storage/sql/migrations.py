@@ -60,12 +60,19 @@ def _migration(found: int, dialect: Dialect) -> list[str]:
 
 
 def _views(dialect: Dialect) -> list[str]:
-    if dialect.name == "sqlite":
-        made = [views.events_view(views.SQLITE), snapshot.checkpoints_view(snapshot.SQLITE)]
-        return [f"DROP VIEW IF EXISTS {name}" for name in (views.EVENTS_VIEW, snapshot.CHECKPOINTS_VIEW)] + made
+    is_sqlite = dialect.name == "sqlite"
+    queries = {
+        views.EVENTS_VIEW: views.events_query(views.SQLITE if is_sqlite else views.POSTGRES),
+        snapshot.CHECKPOINTS_VIEW: snapshot.checkpoints_query(snapshot.SQLITE if is_sqlite else snapshot.POSTGRES),
+    }
+    if is_sqlite:
+        return [
+            statement
+            for name, query in queries.items()
+            for statement in (f"DROP VIEW IF EXISTS {name}", f"CREATE VIEW {name} AS {query}")
+        ]
     # Replaced in place: who may read them, and what was built on them, belongs to the user.
-    made = [views.events_view(views.POSTGRES), snapshot.checkpoints_view(snapshot.POSTGRES)]
-    return [each.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1) for each in made]
+    return [f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in queries.items()]
 
 
 _VERSION: ColumnElement[int] = literal_column(str(VERSION), Integer())

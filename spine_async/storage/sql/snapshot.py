@@ -80,8 +80,8 @@ POSTGRES = SnapshotDialect(
 )
 
 
-def checkpoints_view(dialect: SnapshotDialect) -> str:
-    """The statement that creates the view."""
+def checkpoints_query(dialect: SnapshotDialect) -> str:
+    """What the view selects."""
     params = _object(dialect, _initial(dialect, "r.params"), _updated(dialect, "opening"), _updated(dialect, "updates"))
     outputs = _object(dialect, _initial(dialect, "r.initial_outputs"), _told(dialect, "output"))
     quality = _object(dialect, _initial(dialect, "r.initial_quality"), _told(dialect, "quality"))
@@ -90,7 +90,7 @@ def checkpoints_view(dialect: SnapshotDialect) -> str:
         "|| '},\"partition\":' || COALESCE(r.partition, 'null') || '}'"
     )
     return (
-        f"CREATE VIEW {CHECKPOINTS_VIEW} AS SELECT r.run_id, r.workflow_name, s.step_name, "
+        "SELECT r.run_id, r.workflow_name, s.step_name, "
         "s.step_name AS checkpoint_step, s.path, s.seq, s.step_type, s.status, s.attempts, s.duration_ms, "
         f"{snapshot} AS context_snapshot, s.completed_at AS created_at "
         "FROM core_workflow_steps s JOIN core_workflow_runs r ON r.id = s.run "

@@ -56,13 +56,13 @@ POSTGRES = ViewDialect(
 EVENTS_VIEW = "core_workflow_events"
 
 
-def events_view(dialect: ViewDialect) -> str:
-    """The statement that creates the view."""
+def events_query(dialect: ViewDialect) -> str:
+    """What the view selects."""
     branches = " UNION ALL ".join(
         (_logged(), _started(dialect), _completed(dialect), _skipped(dialect), _failed(dialect), _item(dialect))
     )
     return (
-        f"CREATE VIEW {EVENTS_VIEW} AS SELECT r.run_id, e.seq, e.event_type, e.step_name, e.path, "
+        "SELECT r.run_id, e.seq, e.event_type, e.step_name, e.path, "
         f'e."timestamp", e.metadata FROM core_workflow_runs r JOIN ({branches}) e ON e.run = r.id'
     )
 
