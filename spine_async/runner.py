@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from spine_async._clock import SystemClock
 from spine_async._engine import archive
+from spine_async._engine.acceptance import as_result
 from spine_async._engine.activity import Activity, Execution
 from spine_async._engine.admission import admit
 from spine_async._engine.engine import Engine, Middleware
@@ -140,8 +141,7 @@ class WorkflowRunner:
             context: Start with this context's params, outputs and partition.
             start_from: Start at this step.
             run_id: Id of the run; None makes one. If it is stored already, with the same workflow and params, then a
-            run
-                that has ended gives its stored result, and an unfinished one goes on.
+                run that has ended gives its stored result, and an unfinished one goes on.
 
         Raises:
             DefinitionError: The workflow cannot be executed as it is, or the params do not fit (`InvalidParamsError`).
@@ -318,7 +318,7 @@ class WorkflowRunner:
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """One attempt of a lambda step; override to change how handlers are called."""
-        return await run_lambda(self._engine, step, context)
+        return as_result(await run_lambda(self._engine, step, context))
 
     async def _execute_pipeline(self, step: PipelineStep, context: WorkflowContext) -> StepResult:
         """One attempt of a pipeline step."""

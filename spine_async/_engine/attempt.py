@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 
 import anyio
 
 from spine_async._engine.acceptance import Accepted, accept, as_result
 from spine_async._engine.background import CANCELLATION, FOREIGN, is_foreign
 from spine_async._engine.backoff import next_delay
+from spine_async._engine.deadlines import Limit
 from spine_async._engine.engine import Engine, Middleware, StepFunction
 from spine_async._engine.scope import Visit
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.outcome import StepResult
+from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import EventRow
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
@@ -51,14 +54,17 @@ class _Series:
         self._visit = visit
         self.accepted: Accepted | None = None
 
-    async def run(self, step: Step, context: WorkflowContext) -> StepResult:
+    def run(self, step: Step, context: WorkflowContext) -> Awaitable[StepResult]:
         """Try until it succeeds, or the policy gives up; the last result."""
         policy = self._engine.retry_policy(step)
+        return self._try(step, context) if policy is None else self._retry(step, context, policy)
+
+    async def _retry(self, step: Step, context: WorkflowContext, policy: RetryPolicy) -> StepResult:
         tries = 0
         while True:
             tries += 1
             result = await self._try(step, context)
-            if result.success or policy is None or tries >= policy.max_attempts:
+            if result.success or tries >= policy.max_attempts:
                 return result
             if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                 return result
@@ -92,7 +98,7 @@ class _Series:
         told = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
         now = self._engine.clock.now()
         event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(told).text, visit.path)
-        visit.open.events.append(event)
+        visit.open.events = (*visit.open.events, event)
 
 
 def _is_usable(seconds: object) -> bool:
@@ -105,17 +111,20 @@ async def _within_deadline(engine: Engine, visit: Visit, step: Step, context: Wo
     timeout = engine.timeout(step)
     if timeout is None:
         return as_result(await execute(step, context))
-    scope, visit.open.deadline_mono = engine.deadlines.open(timeout)
-    with scope:
-        try:
-            return as_result(await execute(step, context))
-        finally:
-            visit.open.deadline_mono = None
-            engine.deadlines.close(scope)
-    # Only its own deadline cancels this scope, so having caught the cancellation means that the deadline has passed.
-    if not scope.cancelled_caught:
-        raise RuntimeError(f"step {step.name!r} left its deadline without a result")
-    return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
+    # Middleware may have scopes of its own around the attempt, and tasks.
+    limit = visit.scope.limit if not engine.middleware else Limit(engine.deadlines, lasts=False)
+    visit.open.deadline_mono = limit.begin(timeout)
+    try:
+        result = as_result(await execute(step, context))
+    except BaseException as exc:
+        visit.open.deadline_mono = None
+        if not limit.end(exc):
+            raise
+        # Only its own deadline cancels the scope, so its having caught the cancellation means that it has passed.
+        return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
+    visit.open.deadline_mono = None
+    limit.end()
+    return result
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:

@@ -112,6 +112,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._promises: list[asyncio.Future[None]] = []
+        self._listeners: tuple[Callable[[BaseException], None], ...] = ()
         self._error: BaseException | None = None
         self._is_over = False
 
@@ -144,6 +145,20 @@ class Gate:
         for promise in self._promises:
             if not promise.done():
                 promise.set_result(None)
+        if error is not None:
+            for tell in self._listeners:
+                tell(error)
+
+    def pass_on(self, promise: asyncio.Future[Any]) -> None:
+        """`end`, as a promise's callback."""
+        self.end()
+
+    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
+        """Have `tell` called with what it is broken with, should it be."""
+        if self._error is not None:
+            tell(self._error)
+        elif not self._is_over:
+            self._listeners = (*self._listeners, tell)
 
     def promise(self) -> asyncio.Future[None]:
         """A promise of the caller's own, done when it is over; for a waiting that a cancellation ends."""

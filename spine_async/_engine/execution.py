@@ -6,6 +6,7 @@ from typing import Any
 
 from spine_async._engine.attempt import perform
 from spine_async._engine.background import Task, current_task
+from spine_async._engine.deadlines import Limit
 from spine_async._engine.ending import COMPLETED, ScopeEnd
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import OpenVisit
@@ -20,26 +21,29 @@ from spine_async._model.step import Step
 async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
     """Run the steps of a scope one after the other; how it ended.
 
+    The last step of a map's item is settled, and left to the map to commit.
+
     Raises:
         CommitFailed: A step could not be committed.
         Draining: The runner is being left; no further step begins.
     """
     task, cursor, ledger = current_task(), scope.cursor, scope.run.ledger
-    while (step := cursor.step) is not None:
-        if cursor.visit > engine.config.max_step_visits:
-            return await conclude(engine, scope, _too_many_visits(engine, step))
-        if ledger.end is not None:
-            raise LeftBehind
-        if engine.is_draining:
-            raise Draining
-        visit = _enter(engine, scope, step)
-        try:
-            end = await _run_visit(engine, visit, task)
-        except BaseException:
-            ledger.abandon(visit.open)
-            raise
-        if end is not None:
-            return end
+    with Limit(engine.deadlines) as scope.limit:
+        while (step := cursor.step) is not None:
+            if cursor.visit > engine.config.max_step_visits:
+                return await conclude(engine, scope, _too_many_visits(engine, step))
+            if ledger.end is not None:
+                raise LeftBehind
+            if engine.is_draining:
+                raise Draining
+            visit = _enter(engine, scope, step)
+            try:
+                end = await _run_visit(engine, visit, task)
+            except BaseException:
+                ledger.abandon(visit.open)
+                raise
+            if end is not None:
+                return end
     return await conclude(engine, scope, COMPLETED)
 
 
@@ -71,13 +75,10 @@ async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd 
 
 
 async def conclude(engine: Engine, scope: Scope, end: ScopeEnd) -> ScopeEnd:
-    """Commit the end of a scope: a run's with its final state, an item's with its last step."""
-    ledger = scope.run.ledger
+    """Commit the end of a run with its final state; an item's end is its map's business."""
     if scope.is_run:
-        ledger.close(end.at(engine.clock.now()))
-    elif end.status is RunStatus.FAILED:
-        return end  # what it has to tell goes with the next commit; nothing was finished that could be lost
-    await engine.journal.commit(ledger)
+        scope.run.ledger.close(end.at(engine.clock.now()))
+        await engine.journal.commit(scope.run.ledger)
     return end
 
 

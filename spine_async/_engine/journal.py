@@ -9,6 +9,7 @@ in groups as large as whatever settled while the last one was in flight. There i
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import anyio.lowlevel
@@ -28,7 +29,21 @@ class Recorder(Protocol):
 
     async def create(self, creation: Creation) -> None: ...
 
-    async def commit(self, ledger: Ledger) -> None: ...
+    def commit(self, ledger: Ledger) -> Awaitable[None]: ...
+
+    def hand_in(self, ledger: Ledger) -> Commit: ...
+
+
+class Commit(Protocol):
+    """A commit that was asked for."""
+
+    def wait(self) -> Awaitable[None]:
+        """Wait until it has ended; raises as `Journal.commit` does."""
+        ...
+
+    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
+        """Have `tell` called with what broke it, should it fail."""
+        ...
 
 
 class NullJournal:
@@ -40,9 +55,19 @@ class NullJournal:
     async def create(self, creation: Creation) -> None:
         creation.claim = Claim(creation.run.run_id, 0, 1, 1)
 
-    async def commit(self, ledger: Ledger) -> None:
-        """Forget what the ledger holds; now and then other tasks get their turn, as they do while a commit goes on."""
+    def commit(self, ledger: Ledger) -> Awaitable[None]:
+        return self.hand_in(ledger).wait()
+
+    def hand_in(self, ledger: Ledger) -> Commit:
+        """Forget what the ledger holds."""
         ledger.discard()
+        return self
+
+    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
+        """What keeps nothing cannot fail."""
+
+    async def wait(self) -> None:
+        """Now and then other tasks get their turn, as they do while a commit goes on."""
         now = time.monotonic()
         if now - self._yielded_mono >= _TURN:
             self._yielded_mono = now
@@ -72,7 +97,7 @@ class Journal:
         self._wake()
         await creation.gate.wait()
 
-    async def commit(self, ledger: Ledger) -> None:
+    def commit(self, ledger: Ledger) -> Awaitable[None]:
         """Commit what the ledger holds, together with whatever else waits.
 
         Raises:
@@ -81,11 +106,15 @@ class Journal:
         Cancellation:
             Raised only after the commit has ended; what was in the ledger is committed.
         """
+        return self.hand_in(ledger).wait()
+
+    def hand_in(self, ledger: Ledger) -> Gate:
+        """Have what the ledger holds committed; the gate is passed, or broken, once that has ended."""
         gate = self._ledgers.get(ledger)
         if gate is None:
             gate = self._ledgers[ledger] = Gate()
             self._wake()
-        await gate.wait()
+        return gate
 
     def _wake(self) -> None:
         if self._writer is None or self._writer.done():
@@ -106,6 +135,8 @@ class Journal:
                 await self._write_ledgers(ledgers)
             except BaseException as exc:
                 error = CommitFailed(_as_store_error(exc))
+                for ledger in ledgers:
+                    ledger.take_back()
                 for gate in (*(each.gate for each in creations), *ledgers.values()):
                     gate.end(error)
                 if not isinstance(exc, Exception):
@@ -130,6 +161,7 @@ class Journal:
                 ledger.confirm(change)
                 gate.end()
             else:
+                ledger.take_back()
                 error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
                 gate.end(CommitFailed(error))
 

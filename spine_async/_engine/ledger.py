@@ -1,15 +1,17 @@
 """What one run has added and not yet committed.
 
 Theory of operation: settled visits and events are put in here in the order in which they happened. When the journal
-takes the ledger into a commit, `draft` numbers everything that is there, and what comes in meanwhile waits for the next
-one. Numbers are final only with `confirm`; a draft that was refused leaves the claim as it was, and the run ends.
+takes the ledger into a commit, `draft` numbers everything that is there, and what comes in meanwhile waits for the
+next one. Numbers are final only with `confirm`. A draft that was refused leaves the claim as it was, and what was in
+it comes before whatever else the run commits, should it get to that: nothing may be stored that leaves out what was
+before it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from spine_async._model.document import encode
@@ -32,7 +34,7 @@ class OpenVisit:
     step_name: str
     started_at: datetime
     started_mono: float
-    events: list[EventRow] = field(default_factory=list)
+    events: tuple[EventRow, ...] = ()
     is_announced: bool = False
     deadline_mono: float | None = None
     cancelled_mono: float | None = None
@@ -57,6 +59,7 @@ class Ledger:
         self.status = RunStatus.RUNNING
         self._emits = emits
         self._entries: list[_Settled | EventRow] = []
+        self._drafted: Sequence[_Settled | EventRow] = ()
         self._end: RunEnd | None = None
 
     @property
@@ -111,7 +114,7 @@ class Ledger:
 
     def draft(self, at: datetime) -> RunChange:
         """Everything in here, numbered, as one change; the ledger is empty afterwards."""
-        entries, self._entries = self._entries, []
+        entries, self._entries, self._drafted = self._entries, [], self._entries
         numbering = _Numbering(self.claim, os.urandom(6).hex(), emits=self._emits)
         for entry in entries:
             numbering.take(entry)
@@ -137,12 +140,18 @@ class Ledger:
     def confirm(self, change: RunChange) -> None:
         """The change was committed."""
         self.claim.next_seq = change.next_seq
+        self._drafted = ()
+
+    def take_back(self) -> None:
+        """What was drafted last was not committed, unless it has been confirmed."""
+        drafted, self._drafted = self._drafted, ()
+        self._entries[:0] = drafted
 
     def _tell(self, visit: OpenVisit) -> bool:
         is_news = not visit.is_announced or bool(visit.events)
         self._announce(visit)
         self._entries.extend(visit.events)
-        visit.events.clear()
+        visit.events = ()
         return is_news
 
     def _announce(self, visit: OpenVisit) -> None:

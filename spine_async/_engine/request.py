@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.engine import Engine
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
-from spine_async._model.document import Document, encode, encode_object, join_object, split_object
+from spine_async._model.document import EMPTY, Document, JsonValue, encode, encode_object, join_object, split_object
 from spine_async._model.failure import validation_problems
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
@@ -57,13 +57,13 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         params_hash=_digest(params, request.start_from),
         partition=join_object(mapping_documents("partition", partition)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
-        initial_quality=encode(dict(context.quality) if context else {}).text,
+        initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
         start_from=request.start_from,
         total_steps=len(workflow.steps),
         owner=engine.owner,
         created_at=engine.clock.now(),
         emits=engine.config.emit_events,
-        metadata=encode(dict(context.metadata) if context else {}).text,
+        metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
         lease_ttl=engine.config.lease_ttl,
     )
 
@@ -106,5 +106,14 @@ def mapping_documents(what: str, given: object) -> dict[str, Document]:
 
 def _digest(params: Document, start_from: str | None) -> str:
     """The same for the same values, whatever the order of keys they came in."""
-    canonical = json.dumps([start_from, params.value()], sort_keys=True)
+    if params is EMPTY and start_from is None:
+        return _DIGEST_OF_NOTHING
+    return _digest_of([start_from, params.value()])
+
+
+def _digest_of(values: list[JsonValue]) -> str:
+    canonical = json.dumps(values, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+_DIGEST_OF_NOTHING = _digest_of([None, {}])

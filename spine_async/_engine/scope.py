@@ -11,6 +11,7 @@ from datetime import datetime
 
 from spine_async._engine.background import Gate
 from spine_async._engine.cursor import Cursor
+from spine_async._engine.deadlines import Limit
 from spine_async._engine.ending import ScopeEnd
 from spine_async._engine.interruption import CancelReason, Interruption
 from spine_async._engine.ledger import Ledger, OpenVisit
@@ -59,6 +60,7 @@ class Scope:
         last_output: Output of the last step that ran.
         parent: Visit of the map that an item belongs to, or None.
         outer_memory: For an item with rows of a former execution, the map's memory they came from.
+        limit: The time limit of its attempts, while its steps are at work.
     """
 
     run: Run
@@ -73,6 +75,7 @@ class Scope:
     last_output: Document | None = None
     parent: Visit | None = None
     outer_memory: MapMemory | None = None
+    limit: Limit = field(init=False)
 
     @property
     def is_run(self) -> bool:

@@ -79,7 +79,7 @@ async def supervise(engine: Engine, scope: Scope) -> RunEnd:
     """
     run = scope.run
     work = spawn(_brought_to_end(engine, scope), f"spine_async run {run.run_id}")
-    work.add_done_callback(lambda _: run.over.end())
+    work.add_done_callback(run.over.pass_on)
     try:
         await run.over.promise()
     except CANCELLATION:

@@ -34,22 +34,6 @@ class Tally:
 
     def add(self, row: VisitRow, jumped_over: Iterable[str]) -> None:
         """Count a visit, and the steps that its end jumped over."""
-        self.add_metric(row)
-        if row.status is StepStatus.FAILED:
-            self._failed[row.step_name] = None
-        else:
-            ended = self._completed if row.status is StepStatus.COMPLETED else self._skipped
-            ended[row.step_name] = None
-            self._failed.pop(row.step_name, None)
-        for name in jumped_over:
-            self._skipped.setdefault(name)
-
-    def add_failure(self, metric: StepMetric) -> None:
-        """Count the visit that failed the run; it has no row."""
-        self.metrics.append(metric)
-        self._failed.setdefault(metric.name)
-
-    def add_metric(self, row: VisitRow) -> None:
         self.metrics.append(
             StepMetric(
                 row.step_name,
@@ -61,3 +45,17 @@ class Tally:
                 row.output_size,
             )
         )
+        if row.status is StepStatus.FAILED:
+            self._failed[row.step_name] = None
+        else:
+            ended = self._completed if row.status is StepStatus.COMPLETED else self._skipped
+            ended[row.step_name] = None
+            if self._failed:
+                self._failed.pop(row.step_name, None)
+        for name in jumped_over:
+            self._skipped.setdefault(name)
+
+    def add_failure(self, metric: StepMetric) -> None:
+        """Count the visit that failed the run; it has no row."""
+        self.metrics.append(metric)
+        self._failed.setdefault(metric.name)

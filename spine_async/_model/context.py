@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from spine_async._model.document import Document, JsonValue, encode, encode_object
-from spine_async._model.layered import LayeredMap
+from spine_async._model.layered import NO_ENTRIES, LayeredMap
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.view import DocumentView
 
@@ -85,9 +85,9 @@ class WorkflowContext:
             attempt=0,
             idempotency_key=None,
             frame=None,
-            _params=LayeredMap(encode_object(params or {})),
-            _outputs=LayeredMap(encode_object(outputs or {})),
-            _quality=LayeredMap(quality or {}),
+            _params=LayeredMap(encode_object(params)) if params else NO_ENTRIES,
+            _outputs=LayeredMap(encode_object(outputs)) if outputs else NO_ENTRIES,
+            _quality=LayeredMap(quality) if quality else NO_ENTRIES,
             _models=_NO_MODELS,
             _seen_params=None,
             _seen_outputs=None,

@@ -78,6 +78,7 @@ class DocumentMapping(Mapping[str, JsonValue]):
 
 
 NULL = Document("null")
+EMPTY = Document("{}")
 
 
 def encode(value: object) -> Document:
@@ -116,6 +117,8 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
 
 def join_object(documents: Mapping[str, Document]) -> Document:
     """The JSON object of already encoded members."""
+    if not documents:
+        return EMPTY
     return Document("{" + ",".join(f"{quote(key)}:{each.text}" for key, each in documents.items()) + "}")
 
 

@@ -8,7 +8,7 @@ copy O(N log N) entries in all, a look-up passes at most log2(N) dicts, and ever
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
 
@@ -53,6 +53,10 @@ class LayeredMap(Mapping[str, ValueT]):
         for layer in self._layers:
             flat.update(layer)
         return flat
+
+
+NO_ENTRIES: LayeredMap[Any] = LayeredMap()
+"""The one that is empty; it serves all."""
 
 
 def _carry(layers: list[Mapping[str, ValueT]]) -> tuple[Mapping[str, ValueT], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,3 +88,101 @@ async def test_a_handler_sees_until_when_it_may_work(make_runner: MakeRunner) ->
     steps = [Step.wait("first", 5), Step.lambda_("own", look, timeout=30), Step.lambda_("default", look)]
     result = await make_runner(default_step_timeout=100).execute(Workflow("w", steps))
     assert [result.context.get_output(name, "deadline") for name in ("own", "default")] == [35, 105]
+
+
+async def test_a_step_without_a_timeout_has_no_deadline_after_one_that_has(make_runner: MakeRunner) -> None:
+    seen: list[float] = []
+
+    async def look(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        seen.append(anyio.current_effective_deadline())
+
+    steps = [
+        Step.lambda_("limited", look, timeout=5),
+        Step.lambda_("free", look),
+        Step.lambda_("last", look, timeout=9),
+    ]
+    (await make_runner(default_step_timeout=None).execute(Workflow("w", steps))).raise_for_status()
+    assert seen == [5, float("inf"), 9]
+
+
+async def test_a_handler_that_ends_although_it_was_timed_out_harms_no_step_after_it(make_runner: MakeRunner) -> None:
+    async def stubborn(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, str]:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            return {"ended": "all the same"}
+        return {}
+
+    async def nap(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        await anyio.sleep(3)
+
+    steps = [Step.lambda_("stubborn", stubborn, timeout=2), Step.lambda_("nap", nap, timeout=4)]
+    result = await make_runner().execute(Workflow("w", steps))
+    assert (result.completed_steps, anyio.current_time()) == (["stubborn", "nap"], 5)
+
+
+async def test_a_handler_that_cancels_its_own_task_leaves_later_deadlines_working(make_runner: MakeRunner) -> None:
+    async def cancels_itself(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    steps = [
+        Step.lambda_("itself", cancels_itself, timeout=5),
+        Step.lambda_("late", forever, timeout=3, on_error=ErrorPolicy.CONTINUE),
+        Step.lambda_("later", forever, timeout=3),
+    ]
+    result = await make_runner().execute(Workflow("w", steps))
+    assert (result.failed_steps, result.error_category) == (["late", "later"], "TIMEOUT")
+
+
+@pytest.mark.parametrize("way", ["scope", "task", "shield"])
+async def test_middleware_may_put_scopes_and_tasks_around_an_attempt(make_runner: MakeRunner, way: str) -> None:
+    """Also where it is added while a run is under way, whose first step had no middleware around it."""
+    runner = make_runner()
+
+    async def wraps(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
+        if way == "task":
+            return await asyncio.create_task(next_fn(step, context))
+        with anyio.CancelScope(shield=way == "shield"):
+            return await next_fn(step, context)
+
+    async def adds(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        if not runner._engine.middleware:
+            runner.middleware(wraps)
+
+    steps = [
+        Step.lambda_("adds", adds, timeout=5),
+        Step.lambda_("late", forever, timeout=3, on_error=ErrorPolicy.CONTINUE),
+        Step.lambda_("quick", adds, timeout=3),
+        Step.lambda_("later", forever, timeout=3),
+    ]
+    result = await runner.execute(Workflow("w", steps))
+    assert (result.failed_steps, result.error_category) == (["late", "later"], "TIMEOUT")
+    assert (result.completed_steps, anyio.current_time()) == (["adds", "quick"], 6)
+
+
+async def test_a_run_that_is_stopped_between_timed_attempts_is_cancelled_once(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    begun = anyio.Event()
+
+    async def wait(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async def nothing(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        return None
+
+    workflow = Workflow("w", [Step.lambda_("a", nothing, timeout=5), Step.lambda_("b", wait, timeout=50)])
+    results = []
+
+    async def execute() -> None:
+        results.append(await runner.execute(workflow, run_id="r"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute)
+        await begun.wait()
+        await runner.stop("r", "enough")
+    assert [(result.status, result.stop_reason) for result in results] == [("stopped", "enough")]

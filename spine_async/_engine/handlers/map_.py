@@ -3,9 +3,15 @@
 A worker takes an item only when it is free, so that there are never more tasks than `max_concurrency` nor items read
 ahead of the work. Each item is a scope of its own in the run's ledger: what it finished is committed item by item, and
 a retry or a resume of the map runs only the rest.
+
+While an item that has ended is being committed its worker goes on to the next one, and no further: it begins a third
+only when the first is stored. So commits take none of the workers' time, and a crash repeats at most two items for each
+worker. A lone worker waits at once, so that each item of a map that goes one by one is stored before the next begins.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable
 
 import anyio
 
@@ -16,6 +22,7 @@ from spine_async._engine.engine import Engine
 from spine_async._engine.execution import drive
 from spine_async._engine.handlers.feed import Feed, open_feed
 from spine_async._engine.handlers.items import ItemLoss, MapReport, base_context, check_same_item
+from spine_async._engine.journal import Commit
 from spine_async._engine.map_memory import MapMemory
 from spine_async._engine.scope import Scope, Visit, visit_of
 from spine_async._engine.settling import replay
@@ -68,14 +75,19 @@ class _Pool:
         self._report = MapReport(step, memory, feed)
         self._item_param = quote(step.item_param)
         self._item_context = base_context(context, step.workflow)
+        self._tasks = anyio.create_task_group()
+        self._is_alone = True
+        self._newest: Commit | None = None
         self._interrupt: BaseException | None = None
 
     async def run(self) -> None:
         """Work through the feed; returns early when more items failed than may."""
         try:
-            async with anyio.create_task_group() as tasks:
-                for number in range(self._workers_needed()):
-                    tasks.start_soon(self._work, tasks.cancel_scope, name=f"{self._visit.path} worker {number}")
+            async with self._tasks as tasks:
+                count = self._workers_needed()
+                self._is_alone = count == 1
+                for number in range(count):
+                    tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
         finally:
             self._visit.open.cancelled_mono = None  # the workers are gone; a retry of the map begins anew
             await self._feed.close()
@@ -89,18 +101,9 @@ class _Pool:
         limit, total = self._step.max_concurrency, self._feed.total
         return limit if total is None else min(limit, total)
 
-    async def _work(self, pool: anyio.CancelScope) -> None:
+    async def _work(self) -> None:
         try:
-            while True:
-                if self._engine.is_draining:
-                    raise Draining
-                if (entry := await self._feed.next()) is None:
-                    return
-                await self._run_item(*entry)
-                if self._report.has_failed:
-                    self._visit.open.cancelled_mono = self._engine.clock.monotonic()
-                    pool.cancel()
-                    return
+            await self._take_items()
         except Draining as exc:  # the other workers come to the same by themselves, each when its step has ended
             self._interrupt = self._interrupt or exc
         except CANCELLATION:
@@ -108,25 +111,50 @@ class _Pool:
                 raise
             # Nobody cancelled the map: the group would take it for its own end, and the map for complete.
             self._interrupt = self._interrupt or (StepError(FOREIGN) if is_foreign() else Draining())
-            pool.cancel()
+            self._tasks.cancel_scope.cancel()
             raise
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
-            # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
-            self._interrupt = self._interrupt or exc
-            pool.cancel()
+            self._break_off(exc)
 
-    async def _run_item(self, index: int, item: object) -> None:
+    async def _take_items(self) -> None:
+        before: Commit | None = None
+        while (entry := await self._next()) is not None:
+            commit = await self._run_item(*entry)
+            if self._report.has_failed:
+                self._visit.open.cancelled_mono = self._engine.clock.monotonic()
+                self._tasks.cancel_scope.cancel()
+                return
+            if before is not None:
+                await before.wait()
+            if commit is not None and self._is_alone:
+                await commit.wait()
+            before = commit
+        if before is not None:
+            await before.wait()
+
+    def _next(self) -> Awaitable[tuple[int, object] | None]:
+        if self._engine.is_draining:
+            raise Draining
+        return self._feed.next()
+
+    def _break_off(self, error: BaseException) -> None:
+        # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
+        self._interrupt = self._interrupt or error
+        self._tasks.cancel_scope.cancel()
+
+    async def _run_item(self, index: int, item: object) -> Commit | None:
+        """Bring an item to its end; the commit that stores it, where there is something to store."""
         try:
             encoded = encode(item)
         except SerializationError as exc:
             raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
         if index in self._memory.finished:
-            return
+            return None
         scope = self._item_scope(index, encoded)
         if scope.cursor.step is not None:
-            self._conclude(index, scope, await drive(self._engine, scope))
-        else:
-            self._memory.finish(index, (scope.last_output or NULL).text)
+            return self._conclude(index, scope, await drive(self._engine, scope))
+        self._memory.finish(index, (scope.last_output or NULL).text)
+        return None
 
     def _item_scope(self, index: int, item: Document) -> Scope:
         begun = self._memory.begun.get(index)
@@ -145,13 +173,22 @@ class _Pool:
         self._memory.begun[index] = scope
         return scope
 
-    def _conclude(self, index: int, scope: Scope, end: ScopeEnd) -> None:
+    def _conclude(self, index: int, scope: Scope, end: ScopeEnd) -> Commit | None:
         if end.status is RunStatus.COMPLETED:
             self._memory.finish(index, (scope.last_output or NULL).text)
-        elif end.status is RunStatus.STOPPED:
+            return self._handed_in()
+        if end.status is RunStatus.STOPPED:
             raise StopRequested(end.reason or "")
-        else:
-            self._fail(ItemLoss(index, end.error or "", end.category or "INTERNAL"), scope.path)
+        # What it has to tell goes with the next commit; nothing was finished that could be lost.
+        self._fail(ItemLoss(index, end.error or "", end.category or "INTERNAL"), scope.path)
+        return None
+
+    def _handed_in(self) -> Commit:
+        commit = self._engine.journal.hand_in(self._visit.run.ledger)
+        if commit is not self._newest:  # the workers share it
+            self._newest = commit
+            commit.when_broken(self._break_off)
+        return commit
 
     def _fail(self, loss: ItemLoss, path: str) -> None:
         self._report.lose(loss)

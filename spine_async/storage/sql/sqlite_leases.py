@@ -8,7 +8,7 @@ Each is called within a write transaction. The clock is read in there, since get
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from spine_async._model.record import Busy, Claim, NewRun, Renewal
@@ -16,11 +16,15 @@ from spine_async.storage.expansion import started_event
 from spine_async.storage.sql.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.claiming import HOLDING_COLUMNS, ClaimRequest, Free, holding, judge
 from spine_async.storage.sql.rows import NEW_RUN_COLUMNS, event_values, iso_moment, new_run_values, storable
-from spine_async.storage.sql.sqlite_jobs import INSERT_EVENT, fetch, insertion
+from spine_async.storage.sql.sqlite_jobs import INSERT_EVENT, fetch, insertion, together
 
-_INSERT_RUN = (
-    f"{insertion('core_workflow_runs', (*NEW_RUN_COLUMNS, 'lease_boot', 'lease_until'))} "
-    "ON CONFLICT (run_id) DO NOTHING RETURNING id"
+_COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
+_UNLESS_TAKEN = "ON CONFLICT (run_id) DO NOTHING"
+_INSERT_RUN = f"{insertion('core_workflow_runs', _COLUMNS)} {_UNLESS_TAKEN} RETURNING id"
+_INSERT_WITH_KEY = f"{insertion('core_workflow_runs', (*_COLUMNS, 'id'))} {_UNLESS_TAKEN}"
+_LAST_KEY = (
+    "SELECT max(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'core_workflow_runs'), 0), "
+    "COALESCE((SELECT max(id) FROM core_workflow_runs), 0))"
 )
 _MADE_BEFORE = "SELECT id FROM core_workflow_runs WHERE run_id = ? AND commit_id = ?"
 _HOLDING = (
@@ -41,10 +45,15 @@ _RENEW = (
 _REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id = ? AND status IN ('running', 'waiting')"
 
 
-def create(connection: sqlite3.Connection, runs: Iterable[NewRun], mark: str) -> list[Claim | None]:
+def create(connection: sqlite3.Connection, runs: Sequence[NewRun], mark: str) -> list[Claim | None]:
     """Store new runs; None for each whose id is taken, unless it was taken with the same mark before this call."""
     now, seen = boot_time(), set[str]()
-    claims = []
+    claims: list[Claim | None] = []
+    if len(runs) > 1:
+        first = int(str(fetch(connection, _LAST_KEY)[0][0])) + 1
+        # Nearly always no id is taken, and two calls for all take half the time of two for each.
+        if together(connection, lambda: _create_all(connection, runs, first, now, mark)):
+            return [_claim_of(run, key) for key, run in enumerate(runs, first)]
     for run in runs:
         claims.append(_create(connection, run, now, mark) if run.run_id not in seen else None)
         seen.add(run.run_id)
@@ -72,16 +81,33 @@ def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bo
     return connection.execute(_REQUEST_STOP, (storable(reason), run_id)).rowcount == 1
 
 
+def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: int, now: BootTime, mark: str) -> bool:
+    """Store all the runs, with keys counted from `first`; whether no id was taken."""
+    rows = [(*_values(run, now, mark), key) for key, run in enumerate(runs, first)]
+    if connection.executemany(_INSERT_WITH_KEY, rows).rowcount != len(rows):
+        return False
+    told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.emits)
+    connection.executemany(INSERT_EVENT, [event_values(key, event, iso_moment) for key, event in told])
+    return True
+
+
+def _values(run: NewRun, now: BootTime, mark: str) -> tuple[object, ...]:
+    return (*new_run_values(run, iso_moment, mark), now.boot, now.seconds + run.lease_ttl)
+
+
+def _claim_of(run: NewRun, key: int) -> Claim:
+    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
+
+
 def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime, mark: str) -> Claim | None:
-    values = (*new_run_values(run, iso_moment, mark), now.boot, now.seconds + run.lease_ttl)
-    made = fetch(connection, _INSERT_RUN, values)
+    made = fetch(connection, _INSERT_RUN, _values(run, now, mark))
     before = [] if made else fetch(connection, _MADE_BEFORE, (run.run_id, mark))
     if not made and not before:
         return None
     key = int(str((made or before)[0][0]))
     if made and run.emits:
         connection.execute(INSERT_EVENT, event_values(key, started_event(run), iso_moment))
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
+    return _claim_of(run, key)
 
 
 def _take(connection: sqlite3.Connection, asked: ClaimRequest, now: BootTime) -> Claim:

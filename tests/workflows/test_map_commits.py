@@ -1,0 +1,202 @@
+"""A map's workers and the commits of their items: who waits for what, and what is done when a commit fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from spine_async import (
+    ErrorPolicy,
+    RunStatus,
+    Step,
+    StepResult,
+    StoreUnavailableError,
+    Workflow,
+    WorkflowContext,
+    WorkflowRunner,
+)
+from spine_async._model.record import RunChange
+from spine_async.ports import CommitOutcome
+from spine_async.storage import MemoryRunStore
+
+pytestmark = pytest.mark.anyio
+
+
+class Watched(MemoryRunStore):
+    """Commits of items wait for `release` and the first fails where `is_broken`; knows how many items are stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = anyio.Event()
+        self.is_broken = False
+        self.stored = 0
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        ended = sum(visit.ends_item for change in changes for visit in change.visits)
+        if ended:
+            await self.release.wait()
+        if ended and self.is_broken:
+            self.is_broken = False
+            raise StoreUnavailableError("the store is away")
+        outcomes = await super().commit(changes)
+        self.stored += ended
+        return outcomes
+
+
+class Items:
+    """Items of which each notes that it was begun, and that see how many are stored by then."""
+
+    def __init__(self, store: Watched) -> None:
+        self.store = store
+        self.begun: list[int] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self.most_unstored = 0
+
+    async def run(self, context: WorkflowContext, config: dict[str, Any]) -> None:
+        self.begun.append(int(str(context.get_param("item"))))
+        self.most_unstored = max(self.most_unstored, len(self.begun) - self.store.stored)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        await anyio.lowlevel.checkpoint()
+        self._at_once -= 1
+
+    def workflow(self, count: int, workers: int) -> Workflow:
+        return Workflow("w", [Step.map("each", items=range(count), iterator=self.run, max_concurrency=workers)])
+
+
+async def settled() -> None:
+    """Everything that can go on has gone on."""
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_workers_go_on_by_one_item_while_the_one_before_is_being_committed() -> None:
+    store = Watched()
+    items = Items(store)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(WorkflowRunner(store=store).execute, items.workflow(30, 3))
+        await settled()
+        assert (len(items.begun), store.stored) == (6, 0)
+        store.release.set()
+    assert (sorted(items.begun), store.stored) == ([*range(30)], 30)
+    assert items.most_at_once <= 3
+    assert items.most_unstored <= 6
+
+
+async def test_a_lone_worker_stores_each_item_before_it_begins_the_next() -> None:
+    store = Watched()
+    items = Items(store)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(WorkflowRunner(store=store).execute, items.workflow(5, 1))
+        await settled()
+        assert items.begun == [0]
+        store.release.set()
+    assert (items.begun, items.most_unstored) == ([*range(5)], 1)
+
+
+async def test_a_map_ends_when_all_of_its_items_are_stored() -> None:
+    store = Watched()
+    items = Items(store)
+    seen: list[int] = []
+
+    async def after(context: WorkflowContext, config: dict[str, Any]) -> None:
+        seen.append(store.stored)
+
+    # Without a checkpoint of its own nothing but the items themselves can make the map wait.
+    each = Step.map("each", items=range(4), iterator=items.run, max_concurrency=4, checkpoint=False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(WorkflowRunner(store=store).execute, Workflow("w", [each, Step.lambda_("after", after)]))
+        await settled()
+        assert (len(items.begun), seen) == (4, [])
+        store.release.set()
+    assert seen == [4]
+
+
+async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone_on() -> None:
+    store = Watched()
+    store.is_broken = True
+    cancelled: list[int] = []
+
+    async def first_short_then_endless(context: WorkflowContext, config: dict[str, Any]) -> None:
+        item = int(str(context.get_param("item")))
+        if item < 2:
+            return
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            cancelled.append(item)
+            raise
+
+    each = Step.map("each", items=range(10), iterator=first_short_then_endless, max_concurrency=2)
+    runner = WorkflowRunner(store=store)
+    failures: list[Exception] = []
+
+    async def execute() -> None:
+        try:
+            await runner.execute(Workflow("w", [each]), run_id="r")
+        except StoreUnavailableError as exc:
+            failures.append(exc)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute)
+        await settled()
+        assert (failures, cancelled) == ([], [])
+        store.release.set()
+    assert (len(failures), cancelled) == (1, [2])
+    assert (await runner.get_run("r")).status == RunStatus.RUNNING
+
+
+async def test_what_could_not_be_committed_is_not_left_out_by_a_later_commit() -> None:
+    """The map fails, which cancels a worker whose item before is being committed; only then does that commit fail."""
+    store = Watched()
+    store.is_broken = True
+    fail = anyio.Event()
+
+    async def work(context: WorkflowContext, config: dict[str, Any]) -> None:
+        item = context.get_param("item")
+        if item == 1:
+            await fail.wait()
+            raise ValueError("no")
+        if item == 2:
+            await anyio.sleep_forever()
+
+    each = Step.map("each", items=range(3), iterator=work, max_concurrency=2, on_error=ErrorPolicy.CONTINUE)
+    results = []
+
+    async def execute() -> None:
+        results.append(await WorkflowRunner(store=store).execute(Workflow("w", [each]), run_id="r"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute)
+        await settled()
+        fail.set()
+        await settled()
+        store.release.set()
+    assert [result.failed_steps for result in results] == [["each"]]
+    assert [row.item_index for row in await store.visits("r", below="each")] == [0]
+    numbers = [event.seq for event in await store.events("r", 0, 100)]
+    assert numbers == [*range(1, len(numbers) + 1)]
+
+
+async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() -> None:
+    store = MemoryRunStore()
+    runner = WorkflowRunner(store=store)
+    ran: list[int] = []
+
+    async def work(context: WorkflowContext, config: dict[str, Any]) -> Any:
+        item = int(str(context.get_param("item")))
+        ran.append(item)
+        return StepResult.stop("enough") if item == 5 else {"item": item}
+
+    workflow = Workflow("w", [Step.map("each", items=range(20), iterator=work, max_concurrency=2)])
+    first = await runner.execute(workflow, run_id="r")
+    assert (first.status, first.stop_reason) == (RunStatus.STOPPED, "enough")
+    before = list(ran)
+    second = await runner.resume("r")
+    assert second.status == RunStatus.COMPLETED
+    stored = {row.item_index for row in await store.visits("r", below="each")}
+    assert stored == set(range(20))
+    assert [item for item in ran[len(before) :] if item in before] == []
