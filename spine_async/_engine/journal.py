@@ -128,19 +128,24 @@ class Journal:
 
     async def _write(self) -> None:
         while self._creations or self._ledgers:
-            creations, self._creations = self._creations, []
-            ledgers, self._ledgers = self._ledgers, {}
-            try:
-                await self._write_creations(creations)
-                await self._write_ledgers(ledgers)
-            except BaseException as exc:
-                error = CommitFailed(_as_store_error(exc))
-                for ledger in ledgers:
-                    ledger.take_back()
-                for gate in (*(each.gate for each in creations), *ledgers.values()):
-                    gate.end(error)
-                if not isinstance(exc, Exception):
-                    raise
+            await self._write_group()
+            if not self._ledgers:  # whoever was woken just now may be back at once with the next step
+                await anyio.lowlevel.checkpoint()
+
+    async def _write_group(self) -> None:
+        creations, self._creations = self._creations, []
+        ledgers, self._ledgers = self._ledgers, {}
+        try:
+            await self._write_creations(creations)
+            await self._write_ledgers(ledgers)
+        except BaseException as exc:
+            error = CommitFailed(_as_store_error(exc))
+            for ledger in ledgers:
+                ledger.take_back()
+            for gate in (*(each.gate for each in creations), *ledgers.values()):
+                gate.end(error)
+            if not isinstance(exc, Exception):
+                raise
 
     async def _write_creations(self, creations: list[Creation]) -> None:
         if creations:

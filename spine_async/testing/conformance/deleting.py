@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spine_async._model.record import RunFilter
-from spine_async.ports import RunStore
+from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import change, committed, created, event, new_run, visit
 
 
@@ -41,3 +41,16 @@ class DeleteContract:
         assert (claim.epoch, claim.next_seq) == (1, 2)
         assert await store.visits("run-1") == []
         assert len(await store.events("run-1", 0, 10)) == 1
+
+    async def test_who_held_a_deleted_run_commits_nothing_to_those_created_after_it(self, store: RunStore) -> None:
+        """Not even where they are created as a group and have the same ids."""
+        names = ["a", "b", "c"]
+        held = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
+        for name in names:
+            await store.delete(name)
+        again = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
+        outcomes = await store.commit([change(claim, [visit("stale", 2)]) for claim in held])
+        assert outcomes == [CommitOutcome.FENCED] * 3
+        for claim in again:
+            await committed(store, change(claim, [visit("fetch", 2)]))
+        assert [[row.path for row in await store.visits(name)] for name in names] == [["fetch"]] * 3
