@@ -20,9 +20,14 @@ def started_event(new: NewRun) -> EventRow:
     return EventRow(EventType.WORKFLOW_STARTED, None, new.created_at, metadata, seq=1)
 
 
+def tells(visit: VisitRow) -> bool:
+    """Whether the journal entry has events of its own."""
+    return visit.emits and visit.status in _TELLING
+
+
 def expand_visit(visit: VisitRow) -> Iterator[EventRow]:
     """The events of one journal entry, in the order of their numbers; none for what is no visit."""
-    if not visit.emits or visit.status not in _TELLING:
+    if not tells(visit):
         return
     if visit.started_seq is not None:
         yield EventRow(

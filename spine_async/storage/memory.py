@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, islice
 
 from spine_async._model.creation import as_stored
 from spine_async._model.record import (
@@ -22,7 +22,8 @@ from spine_async._model.record import (
 )
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
-from spine_async.storage.expansion import merge_events, started_event
+from spine_async.storage.expansion import merge_events, started_event, tells
+from spine_async.storage.packing import PackedVisits
 
 _UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 
@@ -43,7 +44,7 @@ class _Kept:
     stop_requested: str | None = None
     change: RunChange | None = None
     has_progressed: bool = False
-    visits: list[VisitRow] = field(default_factory=list)
+    visits: PackedVisits = field(default_factory=PackedVisits)
     events: list[EventRow] = field(default_factory=list)
 
     @property
@@ -72,7 +73,7 @@ class _Kept:
 
 
 class MemoryRunStore:
-    """Keeps runs as long as the object lives; `close` lets nothing go.
+    """Keeps runs as long as the object lives; `close` lets nothing go. Long runs are kept packed.
 
     Every method finishes without awaiting, so calls never interleave and each is atomic.
     """
@@ -128,9 +129,8 @@ class MemoryRunStore:
 
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         kept = self._kept.get(run_id)
-        rows = kept.visits if kept is not None else []
-        chosen = (row for row in rows if _is_chosen(row, below))
-        return [replace(row) for row in sorted(chosen, key=lambda row: row.seq)]
+        rows = kept.visits if kept is not None else ()
+        return [replace(row) for row in rows if _is_chosen(row, below)]
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         ordered = sorted(self._kept.values(), key=_age, reverse=True)
@@ -144,7 +144,9 @@ class MemoryRunStore:
         kept = self._kept.get(run_id)
         if kept is None:
             return []
-        return [replace(each) for each in merge_events(kept.events, kept.visits, after, kept.next_seq)[:limit]]
+        # Each of them tells of its end at least, and the first may tell of an item's end behind it: these are enough.
+        telling = islice(filter(tells, kept.visits.ending_after(after - 1)), limit + 1)
+        return [replace(each) for each in merge_events(kept.events, telling, after, kept.next_seq)[:limit]]
 
     async def delete(self, run_id: str) -> bool:
         return self._kept.pop(run_id, None) is not None

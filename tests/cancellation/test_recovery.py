@@ -13,6 +13,7 @@ import pytest
 
 from spine_async import RunBusyError, RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner
 from spine_async.storage import MemoryRunStore
+from spine_async.storage.packing import PackedVisits
 from tests.cancellation.conftest import MakeRunner
 from tests.cancellation.handlers import Sleeper
 
@@ -34,7 +35,11 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
         rows, events, state = list(kept.visits), list(kept.events), kept.change
         task.cancel()
         await asyncio.wait([task])
-        kept.visits, kept.events, kept.change = rows, events, state  # the owner had no time to say goodbye
+        kept.visits, kept.events, kept.change = (
+            PackedVisits(rows),
+            events,
+            state,
+        )  # the owner had no time to say goodbye
         abandon(store, run)
     sleeper.sleeps = False
     sleeper.ran.clear()

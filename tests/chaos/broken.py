@@ -10,6 +10,7 @@ import anyio.lowlevel
 from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
+from spine_async.storage.packing import PackedVisits
 
 COMMITTED = CommitOutcome.COMMITTED
 
@@ -94,7 +95,7 @@ class InsertOrReplace(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._kept[change.run_id]
         paths = {row.path for row in change.visits}
-        kept.visits = [row for row in kept.visits if row.path not in paths]
+        kept.visits = PackedVisits([row for row in kept.visits if row.path not in paths])
         kept.add(replace(change, next_seq=max(change.next_seq, kept.run.next_seq)))
         return COMMITTED
 
