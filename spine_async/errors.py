@@ -6,12 +6,16 @@ read the text. A step that fails is a value (`StepResult`), not one of these; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 
 class SpineError(Exception):
     """Root of everything this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Callable[..., SpineError], tuple[object, ...], dict[str, object]]:
+        """Errors may cross the border of a process, whatever arguments they are built from."""
+        return _again, (type(self), self.args), dict(self.__dict__)
 
 
 class DefinitionError(SpineError, ValueError):
@@ -227,6 +231,13 @@ class MissingExtraError(SpineError, ImportError):
 
 
 _SHOWN_PARTS = 12
+
+
+def _again(kind: type[SpineError], args: tuple[object, ...]) -> SpineError:
+    """An error as it was: its message is made already, so nothing is built anew."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 def _place(workflow: str | None, step: str | None) -> str:

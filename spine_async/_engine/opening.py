@@ -15,7 +15,7 @@ from spine_async._engine.report import live_result, stored_end, stored_failure
 from spine_async._engine.request import Request, mapping_documents, new_run
 from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
-from spine_async._engine.signals import CommitFailed, raising_store_errors
+from spine_async._engine.signals import raising_store_errors
 from spine_async._model.creation import as_stored
 from spine_async._model.damage import Reading
 from spine_async._model.document import Document, join_object
@@ -43,9 +43,8 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
     """
     creation = Creation(new_run(engine, request))
     try:
-        await engine.journal.create(creation)
-    except CommitFailed as exc:
-        raise exc.error from exc.error.__cause__
+        with raising_store_errors():
+            await engine.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
             await stop_unstarted(engine, _opened(engine, request, creation.run, creation.claim))

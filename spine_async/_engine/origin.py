@@ -6,9 +6,9 @@ from spine_async._engine.cursor import Cursor
 from spine_async._engine.engine import Engine
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.scope import Run, Scope
+from spine_async._engine.settling import read_quality
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import split_object, split_values
-from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import Claim, StoredRun
 from spine_async._model.workflow import Workflow
 
@@ -23,11 +23,11 @@ def first_scope(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Cl
 
 
 def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
-    quality = split_values(stored.initial_quality)
+    quality = split_object(stored.initial_quality)
     context = WorkflowContext(
         stored.run_id,
         stored.workflow_name,
-        quality={step: QualityMetrics(**each) for step, each in quality.items()},  # type: ignore[arg-type]
+        quality={step: read_quality(each.text) for step, each in quality.items()},
         partition=split_values(stored.partition) if stored.partition is not None else None,
         metadata={**split_values(stored.metadata), "resumed": is_resumed},
         started_at=stored.started_at,

@@ -1,8 +1,7 @@
 """A run's steps in a task of their own, and whoever waits for them.
 
 The steps run in a task that belongs to the runner, so that no native cancellation of the caller ever lands in the
-middle
-of them: the caller's is taken here, handed on as an interruption with its reason, and goes on once the run is
+middle of them: the caller's is taken here, handed on as an interruption with its reason, and goes on once the run is
 recorded. A step that does not end although it was cancelled is left behind after a grace period; the run is recorded
 without it.
 """
@@ -22,7 +21,7 @@ from spine_async._engine.execution import conclude, drive
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.report import live_result
 from spine_async._engine.scope import Run, Scope
-from spine_async._engine.signals import CommitFailed, Draining, StopRequested
+from spine_async._engine.signals import CommitFailed, Draining, StopRequested, raising_store_errors
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.result import WorkflowResult
@@ -50,11 +49,12 @@ async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
     """
     run = scope.run
     with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
-        try:
-            end = await supervise(engine, scope)
-        except CommitFailed as exc:
-            await _let_lease_end(engine, run)
-            raise exc.error from exc.error.__cause__
+        with raising_store_errors():
+            try:
+                end = await supervise(engine, scope)
+            except CommitFailed:
+                await _let_lease_end(engine, run)
+                raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
 

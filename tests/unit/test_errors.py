@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 
@@ -79,6 +80,22 @@ def test_attributes_are_typed() -> None:
     assert (step.category, step.retry_after) == ("TIMEOUT", 2.0)
 
 
-def test_a_step_error_survives_a_process_border() -> None:
-    back = pickle.loads(pickle.dumps(StepError("x", "TIMEOUT", retry_after=2.0)))
-    assert (str(back), back.category, back.retry_after) == ("x", "TIMEOUT", 2.0)
+@pytest.mark.parametrize(
+    "error",
+    [
+        DefinitionError("wrong", workflow="w", step="s"),
+        RunNotFoundError("r"),
+        RunBusyError("r", "host/1", datetime(2026, 1, 1, tzinfo=UTC)),
+        RunFailedError("r", "failed", step="a", error="E", category="INTERNAL"),
+        WorkflowChangedError("r", "a", "is not in it"),
+        StepError("x", "TIMEOUT", retry_after=2.0),
+        LeaseLostError("r"),
+        SchemaVersionError(3, 2, "upgrade"),
+        SerializationError("no", (".a", "[1]")),
+        MissingExtraError("this", "that"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_a_process_border(error: SpineError) -> None:
+    back = pickle.loads(pickle.dumps(error))
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
