@@ -71,6 +71,24 @@ async def test_runs_that_wait_are_committed_together() -> None:
 
 
 @pytest.mark.anyio
+async def test_steps_that_follow_each_other_at_once_share_one_writer() -> None:
+    """A writer begun for each commit would cost each step a turn of the loop."""
+    begun: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        begun.append(str(options.get("name")))
+        return asyncio.Task(work, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(factory)
+    store = CountingStore()
+    (await WorkflowRunner(store=store).execute(chain(100))).raise_for_status()
+    assert len(store.sizes) >= 100
+    assert begun.count("spine_async journal") <= 3
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "spine_async journal"]
+
+
+@pytest.mark.anyio
 async def test_a_group_is_one_statement_on_postgres(fresh_postgres_url: str) -> None:
     engine = create_async_engine(fresh_postgres_url)
     statements: list[str] = []
