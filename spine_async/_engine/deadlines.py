@@ -117,10 +117,16 @@ class Limit:
         return self._deadlines.set(self._scope, seconds)
 
     def end(self, error: BaseException | None = None) -> bool:
-        """An attempt has ended, with `error`; whether that is nothing but the cancellation by its deadline."""
+        """An attempt has ended, with `error`; whether that is nothing but the cancellation by its deadline.
+
+        Raises:
+            RuntimeError: It has left a scope of its own open, such as that of an async generator not read to its end.
+        """
         scope = self._scope
         scope.moment = math.inf
-        return False if self._lasts and not scope.cancel_called else self._leave(error)
+        # Leaving it is what finds scopes within it that are still open.
+        may_stay = self._lasts and not scope.cancel_called and not getattr(scope, "_child_scopes", None)
+        return False if may_stay else self._leave(error)
 
     def _leave(self, error: BaseException | None) -> bool:
         scope, self._scope, self._task = self._scope, None, None
