@@ -120,13 +120,14 @@ class Gate:
         """Wait until it is over; raises what it was broken with.
 
         Cancellation:
-            Is remembered and raised once it is over.
+            Is remembered and raised once it is over, unless it was broken: that must not be overlooked.
         """
         try:
             await self.promise()
         except asyncio.CancelledError:
             await self.attend()
-            raise
+            if self._error is None:
+                raise
         if self._error is not None:
             raise self._error
 

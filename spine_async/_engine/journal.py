@@ -41,6 +41,10 @@ class Commit(Protocol):
         """Wait until it has ended; raises as `Journal.commit` does."""
         ...
 
+    async def attend(self) -> None:
+        """Wait until it has ended, whatever happens to the caller, and however it ends."""
+        ...
+
     def when_broken(self, tell: Callable[[BaseException], None]) -> None:
         """Have `tell` called with what broke it, should it fail."""
         ...
@@ -62,6 +66,9 @@ class NullJournal:
         """Forget what the ledger holds."""
         ledger.discard()
         return self
+
+    async def attend(self) -> None:
+        """What keeps nothing has ended."""
 
     def when_broken(self, tell: Callable[[BaseException], None]) -> None:
         """What keeps nothing cannot fail."""
@@ -104,7 +111,7 @@ class Journal:
             CommitFailed: The run belongs to somebody else, or the store has a problem.
 
         Cancellation:
-            Raised only after the commit has ended; what was in the ledger is committed.
+            Raised only after the commit has ended, and what was in the ledger is committed.
         """
         return self.hand_in(ledger).wait()
 

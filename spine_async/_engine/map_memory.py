@@ -81,6 +81,8 @@ class MapMemory:
 
     def rows_below(self, index: int, visit_path: str) -> list[VisitRow]:
         """Rows that a former execution stored for the items of a map inside of the item."""
+        if not self._stored:
+            return []
         inside = f"{visit_path}["
         return [row for row in self._stored.get(index, ()) if row.scope.startswith(inside)]
 

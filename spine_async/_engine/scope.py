@@ -59,7 +59,7 @@ class Scope:
         maps: What is known of the items of maps in this scope, by the path of the map's visit.
         last_output: Output of the last step that ran.
         parent: Visit of the map that an item belongs to, or None.
-        outer_memory: For an item with rows of a former execution, the map's memory they came from.
+        outer_memory: For an item, what its map knows of a former execution.
         limit: The time limit of its attempts, while its steps are at work.
     """
 

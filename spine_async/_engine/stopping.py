@@ -12,7 +12,7 @@ from spine_async._engine.opening import load
 from spine_async._engine.signals import raising_store_errors
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
-from spine_async.errors import RunBusyError, RunNotResumableError
+from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
 
 
 async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str | None) -> None:
@@ -33,5 +33,8 @@ async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str 
         return  # its owner is there and will find the word left for it
     ledger = Ledger(claim, emits=engine.config.emit_events)
     ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=text))
-    with raising_store_errors():
-        await engine.journal.commit(ledger)
+    try:
+        with raising_store_errors():
+            await engine.journal.commit(ledger)
+    except LeaseLostError:  # somebody took it up meanwhile, and is the one to stop it
+        await stop_run(engine, activity, run_id, reason)

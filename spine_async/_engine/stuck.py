@@ -23,7 +23,7 @@ def find_stuck(run: Run, now_mono: float, grace: float) -> ScopeEnd | None:
             return _failed([visit], "timed out, but", grace)
         if visit.cancelled_mono is not None and visit.cancelled_mono <= limit:
             inside = [each for each in visits if each.path.startswith(f"{visit.path}[")]
-            return _failed(inside or [visit], "an item of the map failed, but", grace)
+            return _failed(inside or [visit], "an item ended the map, but", grace)
     return None
 
 

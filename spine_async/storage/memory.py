@@ -165,7 +165,8 @@ class MemoryRunStore:
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
         kept = self._kept.get(claim.run_id)
-        if kept is None or kept.stored.epoch != claim.epoch or kept.status not in _UNDER_WAY:
+        is_mine = kept is not None and (kept.key, kept.stored.epoch) == (claim.key, claim.epoch)
+        if kept is None or not is_mine or kept.status not in _UNDER_WAY:
             return Renewal(is_held=False)
         kept.lease_end = time.monotonic() + ttl
         return Renewal(is_held=True, stop_reason=kept.stop_requested)

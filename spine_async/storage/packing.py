@@ -52,8 +52,8 @@ class PackedVisits:
         self._recent.extend(sorted(rows, key=_number))
         while len(self._recent) >= _BLOCK:
             block = self._recent[:_BLOCK]
-            del self._recent[:_BLOCK]
             self._blocks.append(_Block(block[-1].seq, _packed(block)))
+            del self._recent[:_BLOCK]
 
     def __iter__(self) -> Iterator[VisitRow]:
         return self.ending_after(-1)
@@ -70,7 +70,20 @@ def _packed(rows: Iterable[VisitRow]) -> bytes:
         columns[name] = tuple((at - _EPOCH) // _MICROSECOND for at in columns[name])
     for name in ("step_type", "status"):
         columns[name] = tuple(each.value for each in columns[name])
-    return zlib.compress(marshal.dumps([_steps(column) for column in columns.values()]), 1)
+    steps = [_steps(column) for column in columns.values()]
+    try:
+        data = marshal.dumps(steps)
+    except ValueError:  # it takes no subclasses, such as a name that is a member of an enum
+        data = marshal.dumps([(are_steps, list(map(_plain, column))) for are_steps, column in steps])
+    return zlib.compress(data, 1)
+
+
+def _plain(value: Any) -> Any:
+    """The value as what it is to a database."""
+    for kind in (str, float, int):
+        if isinstance(value, kind) and type(value) not in {kind, bool}:
+            return "".join(value) if isinstance(value, str) else kind(value)
+    return value
 
 
 def _unpacked(packed: bytes) -> Iterator[VisitRow]:

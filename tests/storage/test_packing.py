@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
@@ -93,6 +94,20 @@ def test_values_of_every_kind_come_back() -> None:
 def kinds(row: VisitRow) -> list[type]:
     """The types of the values, of which some are equal to those of other types."""
     return [type(getattr(row, each.name)) for each in fields(row)]
+
+
+class Name(StrEnum):
+    """Names as users like to keep them."""
+
+    ITEM = "item"
+
+
+def test_names_that_are_members_of_an_enum_are_packed_as_what_they_say() -> None:
+    """Marshalling refuses them; whatever it refuses, no entry may be lost."""
+    packed = PackedVisits()
+    packed.extend([entry(number + 1, step_name=Name.ITEM, error_category=Name.ITEM) for number in range(600)])
+    assert [(row.step_name, row.error_category) for row in packed] == [("item", "item")] * 600
+    assert type(next(iter(packed)).step_name) is str
 
 
 @pytest.mark.parametrize("after", [0, 1, 511, 512, 513, 1024, 1999, 2000])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from spine_async import (
@@ -17,8 +20,11 @@ from spine_async import (
     Workflow,
     WorkflowContext,
     WorkflowRunner,
+    WorkflowRunnerConfig,
 )
-from spine_async._model.record import RunChange
+from spine_async._engine.ledger import Ledger, OpenVisit
+from spine_async._model.record import Claim, RunChange, VisitRow
+from spine_async._model.status import StepStatus, StepType
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 
@@ -149,7 +155,7 @@ async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone
     assert (await runner.get_run("r")).status == RunStatus.RUNNING
 
 
-async def test_what_could_not_be_committed_is_not_left_out_by_a_later_commit() -> None:
+async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_its_error() -> None:
     """The map fails, which cancels a worker whose item before is being committed; only then does that commit fail."""
     store = Watched()
     store.is_broken = True
@@ -164,21 +170,145 @@ async def test_what_could_not_be_committed_is_not_left_out_by_a_later_commit() -
             await anyio.sleep_forever()
 
     each = Step.map("each", items=range(3), iterator=work, max_concurrency=2, on_error=ErrorPolicy.CONTINUE)
-    results = []
+    runner = WorkflowRunner(store=store)
+    failures: list[Exception] = []
 
     async def execute() -> None:
-        results.append(await WorkflowRunner(store=store).execute(Workflow("w", [each]), run_id="r"))
+        try:
+            await runner.execute(Workflow("w", [each]), run_id="r")
+        except StoreUnavailableError as exc:
+            failures.append(exc)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(execute)
         await settled()
         fail.set()
         await settled()
+        assert failures == []
         store.release.set()
-    assert [result.failed_steps for result in results] == [["each"]]
-    assert [row.item_index for row in await store.visits("r", below="each")] == [0]
-    numbers = [event.seq for event in await store.events("r", 0, 100)]
-    assert numbers == [*range(1, len(numbers) + 1)]
+    assert len(failures) == 1
+    assert await store.visits("r") == await store.visits("r", below="each") == []
+
+
+async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhile() -> None:
+    """A stop that comes while the run's end is being committed must not make a result of an end that is not stored."""
+
+    class Breaking(MemoryRunStore):
+        reached = anyio.Event()
+        release = anyio.Event()
+
+        async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+            self.reached.set()
+            await self.release.wait()
+            raise StoreUnavailableError("the store is away")
+
+    async def nothing(context: WorkflowContext, config: dict[str, Any]) -> None:
+        return None
+
+    store = Breaking()
+    runner = WorkflowRunner(store=store)
+    failures: list[Exception] = []
+
+    async def execute() -> None:
+        try:
+            await runner.execute(Workflow("w", [Step.lambda_("only", nothing)]), run_id="r")
+        except StoreUnavailableError as exc:
+            failures.append(exc)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(execute)
+        await store.reached.wait()
+        await runner.stop("r")
+        store.release.set()
+    assert len(failures) == 1
+
+
+def test_what_was_refused_comes_before_what_is_committed_next() -> None:
+    """A ledger whose draft was refused, as a cancelled run's may be, whose end is committed all the same."""
+    claim = Claim("r", 1, 1, 2)
+    ledger = Ledger(claim, emits=True)
+    visits = [OpenVisit(name, name, now(), 0.0) for name in ("a", "b")]
+    for opened in visits:
+        ledger.open(opened)
+        row = VisitRow(opened.path, "", opened.path, StepType.LAMBDA, StepStatus.COMPLETED, 1, now(), now(), 0.0)
+        ledger.settle(opened, row, ())
+        refused = ledger.draft(now())
+        if opened.path == "a":
+            ledger.take_back()
+    assert [(row.path, row.started_seq, row.seq) for row in refused.visits] == [("a", 2, 3), ("b", 4, 5)]
+    ledger.confirm(refused)
+    ledger.take_back()
+    assert (ledger.draft(now()).visits, claim.next_seq) == ((), 6)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+Interruption = Literal["stop", "task", "scope", "workflow_timeout", "map timeout"]
+
+
+@pytest.mark.parametrize("way", ["stop", "task", "scope", "workflow_timeout", "map timeout"])
+async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None:
+    """Also where its items outlive their cancellation, and nothing else makes a worker wait."""
+    begun: list[int] = []
+    cancelled = anyio.Event()
+
+    async def outlives(context: WorkflowContext, config: dict[str, Any]) -> None:
+        begun.append(int(str(context.get_param("item"))))
+        with anyio.CancelScope(shield=True):
+            await cancelled.wait()
+
+    each = Step.map(
+        "each", items=range(20), iterator=outlives, max_concurrency=4, timeout=0.05 if way == "map timeout" else None
+    )
+    config = WorkflowRunnerConfig(workflow_timeout=0.05 if way == "workflow_timeout" else None)
+    runner = WorkflowRunner(store=MemoryRunStore(), config=config)
+    scope = anyio.CancelScope()
+
+    async def execute() -> None:
+        with scope:
+            await runner.execute(Workflow("w", [each]), run_id="r")
+
+    work = asyncio.create_task(execute())
+    while len(begun) < 4:
+        await anyio.lowlevel.checkpoint()
+    if way == "stop":
+        await runner.stop("r")
+    elif way == "task":
+        work.cancel()
+    elif way == "scope":
+        scope.cancel()
+    else:
+        await anyio.sleep(0.06)  # what is tested is that this much time has passed
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+    cancelled.set()
+    await asyncio.wait([work])
+    assert begun == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("way", ["stops", "generator"])
+async def test_items_that_do_not_end_hold_up_no_map_that_was_ended(way: str) -> None:
+    over = anyio.Event()
+
+    async def work(context: WorkflowContext, config: dict[str, Any]) -> StepResult | None:
+        if context.get_param("item") == 1 and way == "stops":
+            return StepResult.stop("enough")
+        with anyio.CancelScope(shield=True):
+            await over.wait()
+        return None
+
+    async def breaks() -> AsyncIterator[int]:
+        yield 0
+        raise ValueError("no more")
+
+    items: Any = (lambda context: breaks()) if way == "generator" else [0, 1]
+    each = Step.map("each", items=items, iterator=work, max_concurrency=2)
+    runner = WorkflowRunner(store=MemoryRunStore(), config=WorkflowRunnerConfig(cancel_grace=0.2))
+    result = await runner.execute(Workflow("w", [each]))
+    over.set()
+    assert "did not end within 0.2 s" in str(result.error)
 
 
 async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() -> None:

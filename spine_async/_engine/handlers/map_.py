@@ -11,9 +11,8 @@ worker. A lone worker waits at once, so that each item of a map that goes one by
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 import anyio
+import anyio.lowlevel
 
 from spine_async._engine.background import CANCELLATION, FOREIGN, is_asked_for, is_foreign
 from spine_async._engine.cursor import Cursor
@@ -90,6 +89,8 @@ class _Pool:
                     tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
         finally:
             self._visit.open.cancelled_mono = None  # the workers are gone; a retry of the map begins anew
+            if self._newest is not None:
+                await self._newest.attend()  # the run goes on, or ends, when nothing of it is under way any more
             await self._feed.close()
         if self._interrupt is not None:
             raise self._interrupt
@@ -110,8 +111,7 @@ class _Pool:
             if is_asked_for():
                 raise
             # Nobody cancelled the map: the group would take it for its own end, and the map for complete.
-            self._interrupt = self._interrupt or (StepError(FOREIGN) if is_foreign() else Draining())
-            self._tasks.cancel_scope.cancel()
+            self._break_off(StepError(FOREIGN) if is_foreign() else Draining())
             raise
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
             self._break_off(exc)
@@ -121,8 +121,7 @@ class _Pool:
         while (entry := await self._next()) is not None:
             commit = await self._run_item(*entry)
             if self._report.has_failed:
-                self._visit.open.cancelled_mono = self._engine.clock.monotonic()
-                self._tasks.cancel_scope.cancel()
+                self._cancel_items()
                 return
             if before is not None:
                 await before.wait()
@@ -132,14 +131,20 @@ class _Pool:
         if before is not None:
             await before.wait()
 
-    def _next(self) -> Awaitable[tuple[int, object] | None]:
+    async def _next(self) -> tuple[int, object] | None:
         if self._engine.is_draining:
             raise Draining
-        return self._feed.next()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing else here need ever wait, and none may begin then
+        return await self._feed.next()
 
     def _break_off(self, error: BaseException) -> None:
         # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
         self._interrupt = self._interrupt or error
+        self._cancel_items()
+
+    def _cancel_items(self) -> None:
+        if self._visit.open.cancelled_mono is None:
+            self._visit.open.cancelled_mono = self._engine.clock.monotonic()
         self._tasks.cancel_scope.cancel()
 
     async def _run_item(self, index: int, item: object) -> Commit | None:
@@ -165,10 +170,12 @@ class _Pool:
         path = self._memory.item_path(index)
         scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index, parent=self._visit)
         scope.opening = f"{{{self._item_param}:{item.text}}}"
+        scope.outer_memory = (
+            self._memory
+        )  # also without rows of its own: it may begin with a map, whose items have some
         rows = self._memory.stored_rows(index)
         if rows:
             check_same_item(step, index, item, rows)
-            scope.outer_memory = self._memory
             replay(scope, rows)
         self._memory.begun[index] = scope
         return scope

@@ -96,3 +96,22 @@ class CommitContract:
         await committed(store, change(claim, end=RunEnd(RunStatus.STOPPED, moment(60), stop_reason="shutdown")))
         run = await loaded(store)
         assert (run.status, run.stop_reason, run.error) == (RunStatus.STOPPED, "shutdown", None)
+
+    async def test_a_group_of_every_kind_gives_each_run_its_own_state(self, store: RunStore) -> None:
+        """Runs that go on, that begin or end a wait, and that end, in one group."""
+        names = ["goes on", "waits", "goes on after a wait", "completes", "waits too"]
+        claims = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
+        waiting = change(claims[2], status=RunStatus.WAITING, next_seq=3)
+        await committed(store, waiting)
+        claims[2] = moved(claims[2], waiting)
+        made = [
+            change(claims[0], [visit("a", 2)]),
+            change(claims[1], [visit("a", 2)], status=RunStatus.WAITING),
+            change(claims[2], [visit("a", 3)]),
+            change(claims[3], [visit("a", 2)], end=RunEnd(RunStatus.COMPLETED, moment(9))),
+            change(claims[4], [visit("a", 2)], status=RunStatus.WAITING),
+        ]
+        assert await store.commit(made) == [CommitOutcome.COMMITTED] * 5
+        states = [(await loaded(store, name)).status for name in names]
+        running, wait = RunStatus.RUNNING, RunStatus.WAITING
+        assert states == [running, wait, running, RunStatus.COMPLETED, wait]

@@ -113,3 +113,10 @@ class RenewContract:
             assert await store.commit([late]) == [CommitOutcome.FENCED]
         assert await store.renew([old], 600) == [_LOST]
         assert await loaded(store) == before
+
+    async def test_a_claim_of_a_deleted_run_renews_nothing_of_one_with_its_id(self, store: RunStore) -> None:
+        old = await created(store)
+        await store.delete("run-1")
+        new = await created(store)
+        assert await store.renew([old], 60) == [_LOST]
+        assert await store.renew([new], 60) == [_HELD]
