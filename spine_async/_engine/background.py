@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 
@@ -130,6 +131,8 @@ class Gate:
                 raise
         if self._error is not None:
             raise self._error
+        # Who is woken each time before a cancellation can reach him has to look for it himself.
+        await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def attend(self) -> None:
         """Wait until it is over, whatever happens to the caller."""
