@@ -336,16 +336,18 @@ async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() ->
 async def test_steps_that_never_wait_on_a_store_that_never_does_can_be_cancelled(turns: int) -> None:
     """The run and the writer wake each other turn by turn, and whoever looks in between finds neither waiting."""
     calls = 0
+    is_going = asyncio.Event()
 
     async def never_waits(context: WorkflowContext, config: dict[str, Any]) -> None:
         nonlocal calls
         calls += 1
+        if calls == 10:
+            is_going.set()
 
     workflow = Workflow("w", [Step.lambda_("a", never_waits), Step.choice("b", lambda context: calls < 3_000, "a")])
     runner = WorkflowRunner(store=MemoryRunStore())
     work = asyncio.create_task(runner.execute(workflow, run_id="r"))
-    while calls < 10:
-        await asyncio.sleep(0)
+    await is_going.wait()
     for _ in range(turns):
         await asyncio.sleep(0)
     await runner.stop("r", "enough")
