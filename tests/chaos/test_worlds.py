@@ -1,0 +1,28 @@
+"""Random map workflows in random trouble: nothing stored runs again, nothing is lost, nothing is stored twice."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+
+from spine_async.testing import VirtualTimeLoop
+from tests.chaos.size import SEED, size, tell
+from tests.chaos.world import World
+
+
+def test_maps_in_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "spine_async")
+    first = SEED * 100_000
+    ends: Counter[str | None] = Counter()
+    count = size(short=60, full=20_000)
+    for seed in range(first, first + count):
+        loop = VirtualTimeLoop()
+        try:
+            world = World(seed)
+            ends[loop.run_until_complete(world.live())] += 1
+        finally:
+            loop.close()
+        assert world.problems == [], f"seed {seed}"
+    tell("maps in trouble", n=count, ended=dict(ends))
