@@ -74,6 +74,14 @@ class Items:
         return Workflow("w", [Step.map("each", items=range(count), iterator=self.run, max_concurrency=workers)])
 
 
+async def execute(runner: WorkflowRunner, workflow: Workflow, failures: list[Exception]) -> None:
+    """Execute it as the run `r`, which the store may fail."""
+    try:
+        await runner.execute(workflow, run_id="r")
+    except StoreUnavailableError as exc:
+        failures.append(exc)
+
+
 async def settled() -> None:
     """Everything that can go on has gone on."""
     await anyio.wait_all_tasks_blocked()
@@ -140,14 +148,8 @@ async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone
     runner = WorkflowRunner(store=store)
     failures: list[Exception] = []
 
-    async def execute() -> None:
-        try:
-            await runner.execute(Workflow("w", [each]), run_id="r")
-        except StoreUnavailableError as exc:
-            failures.append(exc)
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(execute)
+        tasks.start_soon(execute, runner, Workflow("w", [each]), failures)
         await settled()
         assert (failures, cancelled) == ([], [])
         store.release.set()
@@ -173,14 +175,8 @@ async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_it
     runner = WorkflowRunner(store=store)
     failures: list[Exception] = []
 
-    async def execute() -> None:
-        try:
-            await runner.execute(Workflow("w", [each]), run_id="r")
-        except StoreUnavailableError as exc:
-            failures.append(exc)
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(execute)
+        tasks.start_soon(execute, runner, Workflow("w", [each]), failures)
         await settled()
         fail.set()
         await settled()
@@ -209,14 +205,8 @@ async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhil
     runner = WorkflowRunner(store=store)
     failures: list[Exception] = []
 
-    async def execute() -> None:
-        try:
-            await runner.execute(Workflow("w", [Step.lambda_("only", nothing)]), run_id="r")
-        except StoreUnavailableError as exc:
-            failures.append(exc)
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(execute)
+        tasks.start_soon(execute, runner, Workflow("w", [Step.lambda_("only", nothing)]), failures)
         await store.reached.wait()
         await runner.stop("r")
         store.release.set()

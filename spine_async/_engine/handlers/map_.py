@@ -170,9 +170,8 @@ class _Pool:
         path = self._memory.item_path(index)
         scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index, parent=self._visit)
         scope.opening = f"{{{self._item_param}:{item.text}}}"
-        scope.outer_memory = (
-            self._memory
-        )  # also without rows of its own: it may begin with a map, whose items have some
+        # Also where the item has no rows of its own: it may begin with a map, whose items have some.
+        scope.outer_memory = self._memory
         rows = self._memory.stored_rows(index)
         if rows:
             check_same_item(step, index, item, rows)
