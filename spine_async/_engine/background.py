@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
-import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 
@@ -120,6 +119,8 @@ class Gate:
     async def wait(self) -> None:
         """Wait until it is over; raises what it was broken with.
 
+        Does not look for a cancellation where it is over already.
+
         Cancellation:
             Is remembered and raised once it is over, unless it was broken: that must not be overlooked.
         """
@@ -131,8 +132,6 @@ class Gate:
                 raise
         if self._error is not None:
             raise self._error
-        # Who is woken each time before a cancellation can reach him has to look for it himself.
-        await anyio.lowlevel.checkpoint_if_cancelled()
 
     async def attend(self) -> None:
         """Wait until it is over, whatever happens to the caller."""
@@ -140,6 +139,11 @@ class Gate:
             while not self._is_over:
                 with suppress(asyncio.CancelledError):
                     await self.promise()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been passed or broken."""
+        return self._is_over
 
     def end(self, error: BaseException | None = None) -> None:
         """It is over: wake all who wait; only the first time counts."""
@@ -172,6 +176,51 @@ class Gate:
         else:
             self._promises.append(promise)
         return promise
+
+
+async def next_turn() -> None:
+    """Let everybody else have one turn; for tasks that no scope is around."""
+    await asyncio.sleep(0)
+
+
+async def in_another_turn(work: Coroutine[Any, Any, ValueT]) -> ValueT:
+    """What the work gives, in a later turn of the event loop than this one, even if it never waits.
+
+    Those who wait for it since before are found waiting by a cancellation, which looks for them once in each turn.
+    """
+    watched = _Watched(work)
+    result = await watched
+    if not watched.has_waited:
+        await next_turn()
+    return result
+
+
+class _Watched(Generator[Any, Any, ValueT]):
+    """An awaitable that remembers whether the work in it has ever waited."""
+
+    __slots__ = ("_work", "has_waited")
+
+    def __init__(self, work: Coroutine[Any, Any, ValueT]) -> None:
+        self._work = work
+        self.has_waited = False
+
+    def __await__(self) -> Generator[Any, Any, ValueT]:
+        return self
+
+    def __next__(self) -> Any:
+        waits_for = self._work.send(None)  # raises StopIteration with the result
+        self.has_waited = True
+        return waits_for
+
+    def send(self, value: Any) -> Any:
+        waits_for = self._work.send(value)
+        self.has_waited = True
+        return waits_for
+
+    def throw(self, *error: Any) -> Any:
+        waits_for = self._work.throw(*error)
+        self.has_waited = True
+        return waits_for
 
 
 async def run_through(work: Coroutine[object, object, ValueT], name: str) -> ValueT:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio.lowlevel
 
-from spine_async._engine.background import Gate, Promise, insist, spawn
+from spine_async._engine.background import Gate, Promise, in_another_turn, insist, next_turn, spawn
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
 from spine_async._model.record import Claim, NewRun, RunChange
@@ -41,6 +41,11 @@ class Commit(Protocol):
         """Wait until it has ended; raises as `Journal.commit` does."""
         ...
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended already, so that waiting for it does not take any time."""
+        ...
+
     async def attend(self) -> None:
         """Wait until it has ended, whatever happens to the caller, and however it ends."""
         ...
@@ -52,6 +57,8 @@ class Commit(Protocol):
 
 class NullJournal:
     """Keeps nothing: for dry runs, and with checkpoints switched off."""
+
+    is_over = True
 
     def __init__(self) -> None:
         self._yielded_mono = 0.0
@@ -137,7 +144,7 @@ class Journal:
         while self._creations or self._ledgers:
             await self._write_group()
             if not self._ledgers:  # whoever was woken just now may be back at once with the next step
-                await anyio.lowlevel.checkpoint()
+                await next_turn()
 
     async def _write_group(self) -> None:
         creations, self._creations = self._creations, []
@@ -157,7 +164,7 @@ class Journal:
     async def _write_creations(self, creations: list[Creation]) -> None:
         if creations:
             runs = [each.run for each in creations]
-            claims = await insist(lambda: self._store.create(runs))
+            claims = await insist(lambda: in_another_turn(self._store.create(runs)))
             for creation, claim in zip(creations, claims, strict=True):
                 creation.claim = claim
                 creation.gate.end()
@@ -180,7 +187,7 @@ class Journal:
     async def _committed(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """What became of each change; one that the store refuses as a record spoils nothing for the others."""
         try:
-            return [*await insist(lambda: self._store.commit(changes))]
+            return [*await insist(lambda: in_another_turn(self._store.commit(changes)))]
         except StoreUnavailableError:
             raise
         except StoreError as exc:

@@ -106,15 +106,19 @@ async def take_up(
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
     updates = _override_documents(override)
+    is_poison = not stored.status.is_final and stored.claims_since_progress >= engine.config.max_claims
     scope = await _replayed(engine, workflow, stored, unclaimed(stored))
-    claim = await claim_run(engine, stored.run_id, unless_ended=not stored.status.is_final)
-    if claim.next_seq != stored.next_seq:  # somebody committed between the load and the claim
+    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, engine.clock.now())
+    # The claim tells of the resume itself, unless there is more to tell with it.
+    event = resumed if engine.config.emit_events and not updates and not is_poison else None
+    claim = await claim_run(engine, stored.run_id, event, unless_ended=not stored.status.is_final)
+    if claim.next_seq != stored.next_seq + (event is not None):  # somebody committed between the load and the claim
         scope = await _replayed(engine, workflow, stored, claim)
     scope.run.ledger = Ledger(claim, emits=engine.config.emit_events)
-    is_poison = not stored.status.is_final and stored.claims_since_progress >= engine.config.max_claims
     if is_poison:
         return await _end_poison(engine, scope, stored.claims_since_progress)
-    await _record_resume(engine, scope, updates)
+    if updates:
+        await _record_override(engine, scope, updates, resumed)
     return scope
 
 
@@ -155,14 +159,11 @@ def _override_documents(override: Mapping[str, object] | None) -> dict[str, Docu
     return mapping_documents("params_override", override) if override else {}
 
 
-async def _record_resume(engine: Engine, scope: Scope, updates: Mapping[str, Document]) -> None:
-    ledger, now = scope.run.ledger, engine.clock.now()
-    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, now)
-    if updates:
-        scope.context = scope.context.with_documents(updates)
-        ledger.keep(_override_row(ledger.claim.epoch, updates, scope), resumed)
-    else:
-        ledger.note(resumed)
+async def _record_override(engine: Engine, scope: Scope, updates: Mapping[str, Document], resumed: EventRow) -> None:
+    """Store what the resume changes before any step sees it."""
+    ledger = scope.run.ledger
+    scope.context = scope.context.with_documents(updates)
+    ledger.keep(_override_row(ledger.claim.epoch, updates, scope), resumed)
     with raising_store_errors():
         await engine.journal.commit(ledger)
 

@@ -28,7 +28,7 @@ async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str 
     if stored.status.is_final or not await run_through(engine.store.request_stop(run_id, text), "spine_async stop"):
         return
     try:
-        claim = await claim_run(engine, run_id, unless_ended=True)
+        claim = await claim_run(engine, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
         return  # its owner is there and will find the word left for it
     ledger = Ledger(claim, emits=engine.config.emit_events)

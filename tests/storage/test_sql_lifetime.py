@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,28 @@ def test_two_event_loops_one_after_the_other(database_url: str) -> None:
 
     assert asyncio.run(once("1")) == ["1"]
     assert asyncio.run(once("2")) == ["2", "1"]
+
+
+def test_writers_that_wait_for_each_other_in_two_event_loops(tmp_path: Path) -> None:
+    """The connection of a file stays open from one loop to the next; the waiting of its writers must not."""
+    store = SqlRunStore(f"sqlite:///{tmp_path / 'runs.db'}")
+
+    async def crowd(name: str) -> None:
+        await asyncio.gather(*(created(store, new_run(f"{name}{number}")) for number in range(5)))
+
+    async def leave_in_the_middle() -> None:
+        writing = [asyncio.create_task(created(store, new_run(f"late{number}"))) for number in range(5)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in writing)
+
+    asyncio.run(crowd("a"))
+    asyncio.run(leave_in_the_middle())
+    asyncio.run(crowd("b"))
+    asyncio.run(store.close())
+    with sqlite3.connect(tmp_path / "runs.db") as file:
+        found = {row[0] for row in file.execute("SELECT run_id FROM core_workflow_runs")}
+    assert {f"{name}{number}" for name in "ab" for number in range(5)} <= found
 
 
 @pytest.mark.anyio

@@ -1,14 +1,23 @@
-"""A record that the store refuses fails its own run, and nobody else of the group."""
+"""What is asked of the store, and what becomes of a record that it refuses: only its own run fails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
 
-from spine_async import Step, StoreError, Workflow, WorkflowContext, WorkflowRunner
-from spine_async._model.record import RunChange
+from spine_async import (
+    Step,
+    StepResult,
+    StoreError,
+    Workflow,
+    WorkflowContext,
+    WorkflowRunner,
+    WorkflowRunnerConfig,
+)
+from spine_async._model.record import Busy, Claim, EventRow, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 
@@ -52,3 +61,51 @@ async def test_a_refused_record_spoils_nothing_for_the_others() -> None:
             tasks.start_soon(run, run_id)
     assert outcomes == {"good": "completed", "better": "completed", "bad": "a record was refused"}
     assert max(len(group) for group in store.groups) == 3
+
+
+class Telling(MemoryRunStore):
+    """Tells what it is asked to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    async def claim(self, run_id: str, owner: str, event: EventRow | None, **asked: Any) -> Claim | Busy | None:
+        self.written.append(f"claim, {event.event_type if event is not None else None}")
+        return await super().claim(run_id, owner, event, **asked)
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        self.written.append(", ".join(visit.path for change in changes for visit in change.visits))
+        return await super().commit(changes)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("override", "emits", "written"),
+    [
+        (None, True, ["claim, workflow_resumed", "second"]),
+        (None, False, ["claim, None", "second"]),
+        ({"n": 1}, True, ["claim, None", "@resume#2", "second"]),
+    ],
+)
+async def test_a_resume_writes_once_before_its_first_step_unless_it_changes_something(
+    override: dict[str, object] | None, emits: bool, written: list[str]
+) -> None:
+    store = Telling()
+    seen: list[list[str]] = []
+
+    async def stop(context: WorkflowContext, config: dict[str, object]) -> StepResult:
+        return StepResult.stop("for now")
+
+    async def look(context: WorkflowContext, config: dict[str, object]) -> None:
+        seen.append(list(store.written))
+
+    workflow = Workflow("w", [Step.lambda_("first", stop), Step.lambda_("second", look)])
+    async with WorkflowRunner(store=store, config=WorkflowRunnerConfig(emit_events=emits)) as runner:
+        await runner.execute(workflow, run_id="r")
+        store.written.clear()
+        await runner.resume("r", params_override=override)
+        events = [event.event_type async for event in runner.events("r")]
+    assert seen == [written[:-1]]
+    assert store.written == written
+    assert events.count("workflow_resumed") == int(emits)

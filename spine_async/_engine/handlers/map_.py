@@ -123,18 +123,17 @@ class _Pool:
             if self._report.has_failed:
                 self._cancel_items()
                 return
-            if before is not None:
-                await before.wait()
+            await _ended(before)
             if commit is not None and self._is_alone:
                 await commit.wait()
             before = commit
-        if before is not None:
-            await before.wait()
+        await _ended(before)
 
     async def _next(self) -> tuple[int, object] | None:
         if self._engine.is_draining:
             raise Draining
-        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing else here need ever wait, and none may begin then
+        if self._tasks.cancel_scope.cancel_called:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # no item begins after the one that ended the map
         return await self._feed.next()
 
     def _break_off(self, error: BaseException) -> None:
@@ -202,3 +201,11 @@ class _Pool:
             EventType.MAP_ITEM_FAILED, self._step.name, self._engine.clock.now(), encode(loss.told).text, path
         )
         self._visit.run.ledger.note(event)
+
+
+async def _ended(commit: Commit | None) -> None:
+    """Wait for the commit of the item before."""
+    if commit is None or commit.is_over:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # or a worker that need never wait could not be cancelled
+    if commit is not None:
+        await commit.wait()

@@ -46,14 +46,15 @@ class Lender(Generic[DriverT]):
     def __init__(self, engine: AsyncEngine, habits: DriverHabits[DriverT]) -> None:
         self._engine = engine
         self._habits = habits
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
         self._kept: tuple[AsyncConnection, DriverT] | None = None
         # The one connection of a database in memory is the database: it is never thrown away.
         self._is_irreplaceable = isinstance(engine.pool, StaticPool)
 
     async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
         """Run the job on the connection that is kept for writing."""
-        async with self._lock:
+        async with self._turn():
             connection, driver = await self._writer()
             try:
                 return await job(driver)
@@ -75,7 +76,7 @@ class Lender(Generic[DriverT]):
 
     async def close(self) -> None:
         """Give the writing connection back to the pool."""
-        async with self._lock:
+        async with self._turn():
             kept, self._kept = self._kept, None
             if kept is None:
                 return
@@ -88,6 +89,13 @@ class Lender(Generic[DriverT]):
                         await connection.invalidate()
                 finally:
                     await connection.close()
+
+    def _turn(self) -> asyncio.Lock:
+        """The lock of the running loop; one of a loop that is gone may never have been released."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
 
     async def _writer(self) -> tuple[AsyncConnection, DriverT]:
         if self._kept is not None and self._habits.is_usable(self._kept[1]):

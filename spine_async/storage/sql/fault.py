@@ -6,8 +6,8 @@ Mapped once, here at the border. The texts of drivers are quoted only where they
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -28,16 +28,43 @@ _SQLITE_BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
-@contextmanager
-def sqlite_faults(url: URL) -> Iterator[None]:
-    """Raise what SQLite and its folder complain about as errors of ours, which name the database."""
-    try:
-        yield
-    except (sqlite3.Error, SQLAlchemyError, OSError, ValueError) as exc:
-        cause = origin(exc)
-        if isinstance(cause, ValueError) and not _is_closed_connection(cause):
-            raise
-        raise _sqlite_error(cause, shown(url)) from cause
+class Faults:
+    """A context that raises what a driver complains about as an error of ours, which names the database.
+
+    One serves all calls: it keeps nothing between them, and each commit goes through it.
+
+    Args:
+        url: The database.
+        kinds: The errors that the driver and what it stands on may raise.
+        told: What to raise for the driver's own error and the name of the database; None leaves it as it is.
+    """
+
+    __slots__ = ("_kinds", "_told", "_url")
+
+    def __init__(
+        self, url: URL, kinds: tuple[type[Exception], ...], told: Callable[[Exception, str], StoreError | None]
+    ) -> None:
+        self._url = url
+        self._kinds = kinds
+        self._told = told
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not isinstance(error, self._kinds):
+            return
+        cause = origin(error)
+        told = self._told(cause, shown(self._url))
+        if told is not None:
+            raise told from cause
+
+
+def sqlite_faults(url: URL) -> Faults:
+    """What SQLite and its folder complain about."""
+    return Faults(url, (sqlite3.Error, SQLAlchemyError, OSError, ValueError), _sqlite_error)
 
 
 def is_passing_on_sqlite(exc: Exception) -> bool:
@@ -61,7 +88,9 @@ def unavailable(name: str, why: str, way_out: str) -> StoreUnavailableError:
     return StoreUnavailableError(f"{name}: {why}; {way_out}")
 
 
-def _sqlite_error(exc: Exception, name: str) -> StoreError:
+def _sqlite_error(exc: Exception, name: str) -> StoreError | None:
+    if isinstance(exc, ValueError) and not _is_closed_connection(exc):
+        return None
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the upper bits only say more of the same
     if code in _SQLITE_BROKEN:
         return CorruptRecordError(

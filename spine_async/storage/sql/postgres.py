@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -37,6 +36,7 @@ class PostgresDatabase:
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
+        self._faults = postgres_faults(engine.url)
         self._lender: Lender[Driver] = Lender(engine, DriverHabits(_is_usable, _nothing, _nothing))
 
     async def exists(self) -> bool:
@@ -46,8 +46,8 @@ class PostgresDatabase:
         """Nothing: the server has a place for the database."""
 
     async def version(self) -> int:
-        with self._faults():  # once: whoever opens the database with a wrong address is told at once
-            return await self._lender.read(_version)
+        with self._faults:  # once: whoever opens the database with a wrong address is told at once
+            return await self._lender.read(_version_if_there)
 
     async def upgrade(self) -> None:
         await self._insist(lambda driver, _: _upgrade(driver, self._engine.dialect))
@@ -58,7 +58,7 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return [tuple(record) for record in await driver.fetch(text, *bound)]
 
-        with self._faults():
+        with self._faults:
             return await insist(lambda _: self._lender.read(job), is_passing_on_postgres)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
@@ -85,22 +85,19 @@ class PostgresDatabase:
         return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
 
     async def close(self) -> None:
-        with self._faults():
+        with self._faults:
             await self._lender.close()
 
     async def _insist(self, job: Callable[[Driver, bool], Awaitable[ResultT]]) -> ResultT:
         """Write, and once more while what goes wrong passes; the job is told whether it may have been done already."""
-        with self._faults():
+        with self._faults:
             return await insist(
                 lambda is_unsure: self._lender.write(lambda driver: job(driver, is_unsure)), is_passing_on_postgres
             )
 
     async def _write(self, job: Job[Driver, ResultT]) -> ResultT:
-        with self._faults():
+        with self._faults:
             return await self._lender.write(job)
-
-    def _faults(self) -> AbstractContextManager[None]:
-        return postgres_faults(self._engine.url)
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
@@ -141,6 +138,14 @@ async def _version(driver: Driver) -> int:
     if not await driver.fetchval(statements.EXISTS):
         return 0
     return int(await driver.fetchval(statements.VERSION) or 0)
+
+
+async def _version_if_there(driver: Driver) -> int:
+    """The same, in one statement where our tables are there; only outside of a transaction, which an error ends."""
+    try:
+        return int(await driver.fetchval(statements.VERSION) or 0)
+    except asyncpg.UndefinedTableError:
+        return 0
 
 
 async def _upgrade(driver: Driver, dialect: Dialect) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import asyncpg
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from spine_async.errors import StoreError, StoreUnavailableError
-from spine_async.storage.sql.address import shown
-from spine_async.storage.sql.fault import origin, unavailable
+from spine_async.storage.sql.fault import Faults, unavailable
 
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidAuthorizationSpecificationError, "check user and password in the database URL"),
@@ -45,14 +41,9 @@ _LASTING = (
 _REACHABLE = "check that the server runs and that host and port are right"
 
 
-@contextmanager
-def postgres_faults(url: URL) -> Iterator[None]:
-    """Raise what the driver complains about as errors of ours, which name the database."""
-    try:
-        yield
-    except (asyncpg.PostgresError, *_CLIENT_ERRORS, SQLAlchemyError, OSError) as exc:
-        cause = origin(exc)
-        raise _error(cause, shown(url)) from cause
+def postgres_faults(url: URL) -> Faults:
+    """What the driver complains about."""
+    return Faults(url, (asyncpg.PostgresError, *_CLIENT_ERRORS, SQLAlchemyError, OSError), _error)
 
 
 def is_passing_on_postgres(exc: Exception) -> bool:

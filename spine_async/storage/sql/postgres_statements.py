@@ -8,16 +8,15 @@ and only what joins with them is inserted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from spine_async.storage.sql.claiming import HOLDING_COLUMNS
 from spine_async.storage.sql.postgres_additions import CHANGE, EVENT, NEW_RUN, STEP, RowType
 from spine_async.storage.sql.rows import NEW_RUN_COLUMNS
 
 
-@dataclass(frozen=True, slots=True)
-class CommitShape:
+class CommitShape(NamedTuple):
     """What a commit has, by which its statement is chosen.
 
     Attributes:

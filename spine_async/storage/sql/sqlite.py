@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -48,23 +47,24 @@ class SqliteDatabase:
         self._durability = durability
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
+        self._faults = sqlite_faults(engine.url)
         self._before: jobs.Pragmas = {}
         self._lender = Lender(engine, DriverHabits(_is_usable, self._prepare, self._restore, opens_at_once=True))
 
     async def exists(self) -> bool:
         """Whether there is a file to read; looking must not make one."""
-        with self._faults():
+        with self._faults:
             return self._file is None or await anyio.to_thread.run_sync(_is_there, self._file)
 
     async def make_place(self) -> None:
         """Make the folder that the file lies in, where the URL is ours, and the file."""
         _check_library(sqlite3.sqlite_version_info)
         if self._file is not None:
-            with self._faults():
+            with self._faults:
                 await anyio.to_thread.run_sync(_make_file, self._file, self._makes_folder)
 
     async def version(self) -> int:
-        with self._faults():
+        with self._faults:
             return await self._lender.read(lambda driver: _hop(driver, jobs.version))
 
     async def upgrade(self) -> None:
@@ -76,7 +76,7 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        with self._faults():
+        with self._faults:
             return await insist(lambda _: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
@@ -102,16 +102,16 @@ class SqliteDatabase:
         return await self._write(partial(jobs.delete, run_id=run_id))
 
     async def close(self) -> None:
-        with self._faults():
+        with self._faults:
             await self._lender.close()
 
     async def _insist(self, work: Callable[[bool], Callable[[sqlite3.Connection], ResultT]]) -> ResultT:
         """Write, and once more while what goes wrong passes; `work` is told whether it may have been done already."""
-        with self._faults():
+        with self._faults:
             return await insist(lambda is_unsure: self._written(work(is_unsure)), is_passing_on_sqlite)
 
     async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        with self._faults():
+        with self._faults:
             return await self._written(work)
 
     async def _written(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
@@ -125,9 +125,6 @@ class SqliteDatabase:
     async def _restore(self, driver: aiosqlite.Connection) -> None:
         before, self._before = self._before, {}
         await _hop(driver, partial(jobs.restore, before=before))
-
-    def _faults(self) -> AbstractContextManager[None]:
-        return sqlite_faults(self._engine.url)
 
 
 def _check_library(found: tuple[int, ...]) -> None:
