@@ -141,7 +141,7 @@ async def _version(driver: Driver) -> int:
 
 
 async def _version_if_there(driver: Driver) -> int:
-    """The same, in one statement where our tables are there; only outside of a transaction, which an error ends."""
+    """The version, asked for at once; not within a transaction, which an error would end."""
     try:
         return int(await driver.fetchval(statements.VERSION) or 0)
     except asyncpg.UndefinedTableError:
