@@ -71,6 +71,8 @@ async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd 
         return await conclude(engine, visit.scope, end)
     if engine.commits_after(visit.step):
         await engine.journal.commit(visit.run.ledger)
+    else:
+        await engine.journal.put_off()
     return None
 
 

@@ -33,6 +33,10 @@ class Recorder(Protocol):
 
     def hand_in(self, ledger: Ledger) -> Commit: ...
 
+    def put_off(self) -> Awaitable[None]:
+        """Leave what was added for a later commit; now and then other tasks get their turn, as while one goes on."""
+        ...
+
 
 class Commit(Protocol):
     """A commit that was asked for."""
@@ -61,7 +65,7 @@ class NullJournal:
     is_over = True
 
     def __init__(self) -> None:
-        self._yielded_mono = 0.0
+        self._turns = _Turns()
 
     async def create(self, creation: Creation) -> None:
         creation.claim = Claim(creation.run.run_id, 0, 1, 1)
@@ -80,12 +84,11 @@ class NullJournal:
     def when_broken(self, tell: Callable[[BaseException], None]) -> None:
         """What keeps nothing cannot fail."""
 
-    async def wait(self) -> None:
-        """Now and then other tasks get their turn, as they do while a commit goes on."""
-        now = time.monotonic()
-        if now - self._yielded_mono >= _TURN:
-            self._yielded_mono = now
-            await anyio.lowlevel.checkpoint()
+    def wait(self) -> Awaitable[None]:
+        return self._turns.give()
+
+    def put_off(self) -> Awaitable[None]:
+        return self._turns.give()
 
 
 class Journal:
@@ -97,6 +100,7 @@ class Journal:
         self._ledgers: dict[Ledger, Gate] = {}
         self._creations: list[Creation] = []
         self._writer: Promise[None] | None = None
+        self._turns = _Turns()
 
     async def create(self, creation: Creation) -> None:
         """Store a new run, and put the right to commit to it into `creation`.
@@ -129,6 +133,10 @@ class Journal:
             gate = self._ledgers[ledger] = Gate()
             self._wake()
         return gate
+
+    def put_off(self) -> Awaitable[None]:
+        """Now and then other tasks get their turn."""
+        return self._turns.give()
 
     def _wake(self) -> None:
         if self._writer is None or self._writer.done():
@@ -194,6 +202,19 @@ class Journal:
             if len(changes) == 1:
                 return [exc]
             return [outcome for change in changes for outcome in await self._committed([change])]
+
+
+class _Turns:
+    """Gives other tasks their turn now and then."""
+
+    def __init__(self) -> None:
+        self._given_mono = 0.0
+
+    async def give(self) -> None:
+        now = time.monotonic()
+        if now - self._given_mono >= _TURN:
+            self._given_mono = now
+            await anyio.lowlevel.checkpoint()
 
 
 class Creation:

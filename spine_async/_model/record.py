@@ -9,6 +9,7 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,6 +89,7 @@ class NewRun:
         params_hash: Digest of params and start, by which a second `execute` with the same id is compared.
         owner: Who executes it.
         lease_ttl: Seconds for which it is the owner's without being renewed.
+        commit_id: Random mark of this creation, by which it is found again when its outcome was not heard.
     """
 
     run_id: str
@@ -106,6 +108,7 @@ class NewRun:
     emits: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
+    commit_id: str = field(default_factory=lambda: os.urandom(6).hex())
 
 
 @dataclass(slots=True)

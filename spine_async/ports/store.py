@@ -39,6 +39,9 @@ class RunStore(Protocol):
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         """Store new runs, each with its `workflow_started` event (number 1, where it emits), leased to its owner.
 
+        A run that this very creation has made before, by its `commit_id`, and to which nothing has happened since, gets
+        its claim again: so a creation whose answer was not heard may be made once more.
+
         Returns:
             For each run its claim with epoch 1, or None where the id is taken already.
         """

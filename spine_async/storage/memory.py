@@ -34,12 +34,14 @@ class _Kept:
 
     Attributes:
         stored: The run as it was created, or claimed for the last time.
+        creation: Mark of the call that made it.
         change: The last change committed since then, or None; the run is read together from both.
         has_progressed: Whether a step has ended since then.
     """
 
     key: int
     stored: StoredRun
+    creation: str
     lease_end: float = 0.0
     stop_requested: str | None = None
     change: RunChange | None = None
@@ -83,7 +85,11 @@ class MemoryRunStore:
         self._keys = count(1)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return [self._create(run) for run in runs]
+        claims, seen = list[Claim | None](), set[str]()
+        for run in runs:
+            claims.append(self._create(run) if run.run_id not in seen else None)
+            seen.add(run.run_id)
+        return claims
 
     async def claim(
         self,
@@ -155,12 +161,14 @@ class MemoryRunStore:
         return None
 
     def _create(self, new: NewRun) -> Claim | None:
-        if new.run_id in self._kept:
+        kept = self._kept.get(new.run_id)
+        if kept is None:
+            kept = _Kept(next(self._keys), as_stored(new), new.commit_id, time.monotonic() + new.lease_ttl)
+            if new.emits:
+                kept.events.append(started_event(new))
+            self._kept[new.run_id] = kept
+        elif kept.creation != new.commit_id or kept.stored.epoch > 1 or kept.change is not None:
             return None
-        kept = _Kept(next(self._keys), as_stored(new), time.monotonic() + new.lease_ttl)
-        if new.emits:
-            kept.events.append(started_event(new))
-        self._kept[new.run_id] = kept
         return Claim(new.run_id, kept.key, kept.stored.epoch, kept.next_seq)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:

@@ -14,7 +14,7 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql import postgres_leases as leases
 from spine_async.storage.sql import postgres_statements as statements
-from spine_async.storage.sql.claiming import ClaimRequest, new_mark
+from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.compiled import CompiledQueries
 from spine_async.storage.sql.connection import DriverHabits, Job, Lender, ResultT
 from spine_async.storage.sql.insistence import insist
@@ -64,8 +64,7 @@ class PostgresDatabase:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        mark = new_mark()
-        return await self._insist(lambda driver, is_unsure: leases.create(driver, runs, mark, is_unsure=is_unsure))
+        return await self._insist(lambda driver, _: leases.create(driver, runs))
 
     async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
         return await self._insist(lambda driver, _: leases.claim(driver, asked))
@@ -79,7 +78,7 @@ class PostgresDatabase:
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._insist(lambda driver, is_unsure: _commit(driver, changes))
+        return await self._insist(lambda driver, _: _commit(driver, changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 _MOST_LOOKS = 20
 
 
-async def create(driver: Driver, runs: Sequence[NewRun], mark: str, *, is_unsure: bool) -> list[Claim | None]:
-    """Store new runs; None for each whose id is taken."""
+async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
+    """Store new runs; None for each whose id is taken, unless the same creation has taken it before this call."""
     first = {run.run_id: run for run in reversed(runs)}  # an id given twice is taken the second time
-    rows = [(*new_run_values(run, same_moment, mark), run.lease_ttl, _started(run)) for run in first.values()]
+    rows = [(*new_run_values(run, same_moment), run.lease_ttl, _started(run)) for run in first.values()]
     made = await driver.fetch(statements.CREATE, rows)
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in made}
-    if is_unsure and len(keys) < len(first):
-        before = await driver.fetch(statements.MADE_BEFORE, list(first), mark)
+    if len(keys) < len(first):
+        marks = [run.commit_id for run in first.values()]
+        before = await driver.fetch(statements.MADE_BEFORE, list(first), marks)
         keys.update((record["run_id"], record["id"]) for record in before)
     return [_claim(run, keys.pop(run.run_id, None)) for run in runs]
 

@@ -99,7 +99,11 @@ CREATE = (
 )
 """Argument: an array of `NEW_RUN`. Returns what was new."""
 
-MADE_BEFORE = "SELECT id, run_id FROM core_workflow_runs WHERE run_id = ANY($1::text[]) AND commit_id = $2"
+MADE_BEFORE = (
+    "SELECT r.id, r.run_id FROM core_workflow_runs r JOIN unnest($1::text[], $2::text[]) AS c(run_id, mark) "
+    "ON r.run_id = c.run_id AND r.commit_id = c.mark"
+)
+"""Arguments: ids and commit ids of creations. Returns those to which nothing has happened since."""
 
 _IS_LEASED = "COALESCE(lease_until > clock_timestamp(), false)"
 

@@ -91,8 +91,8 @@ def event_values(key: int, event: EventRow, moment: ToMoment) -> tuple[object, .
     )
 
 
-def new_run_values(run: NewRun, moment: ToMoment, mark: str) -> tuple[object, ...]:
-    """Values of a run about to be created, in the order of `NEW_RUN_COLUMNS`; `mark` is its first `commit_id`."""
+def new_run_values(run: NewRun, moment: ToMoment) -> tuple[object, ...]:
+    """Values of a run about to be created, in the order of `NEW_RUN_COLUMNS`."""
     at = moment(run.created_at)
     return (
         run.run_id,
@@ -115,7 +115,7 @@ def new_run_values(run: NewRun, moment: ToMoment, mark: str) -> tuple[object, ..
         at,
         at,
         run.metadata,
-        mark,
+        run.commit_id,
     )
 
 

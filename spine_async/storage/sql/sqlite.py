@@ -21,7 +21,7 @@ from spine_async.storage.sql import sqlite_jobs as jobs
 from spine_async.storage.sql import sqlite_leases as leases
 from spine_async.storage.sql.address import sqlite_file
 from spine_async.storage.sql.boot_clock import boot_time
-from spine_async.storage.sql.claiming import ClaimRequest, new_mark
+from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.compiled import CompiledQueries
 from spine_async.storage.sql.connection import DriverHabits, Lender
 from spine_async.storage.sql.fault import is_passing_on_sqlite, sqlite_faults
@@ -80,7 +80,7 @@ class SqliteDatabase:
             return await insist(lambda _: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        job = partial(leases.create, runs=runs, mark=new_mark())
+        job = partial(leases.create, runs=runs)
         return await self._insist(lambda is_unsure: job)
 
     async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:

@@ -45,17 +45,17 @@ _RENEW = (
 _REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id = ? AND status IN ('running', 'waiting')"
 
 
-def create(connection: sqlite3.Connection, runs: Sequence[NewRun], mark: str) -> list[Claim | None]:
-    """Store new runs; None for each whose id is taken, unless it was taken with the same mark before this call."""
+def create(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> list[Claim | None]:
+    """Store new runs; None for each whose id is taken, unless the same creation has taken it before this call."""
     now, seen = boot_time(), set[str]()
     claims: list[Claim | None] = []
     if len(runs) > 1:
         first = int(str(fetch(connection, _LAST_KEY)[0][0])) + 1
         # Nearly always no id is taken, and two calls for all take half the time of two for each.
-        if together(connection, lambda: _create_all(connection, runs, first, now, mark)):
+        if together(connection, lambda: _create_all(connection, runs, first, now)):
             return [_claim_of(run, key) for key, run in enumerate(runs, first)]
     for run in runs:
-        claims.append(_create(connection, run, now, mark) if run.run_id not in seen else None)
+        claims.append(_create(connection, run, now) if run.run_id not in seen else None)
         seen.add(run.run_id)
     return claims
 
@@ -81,9 +81,9 @@ def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bo
     return connection.execute(_REQUEST_STOP, (storable(reason), run_id)).rowcount == 1
 
 
-def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: int, now: BootTime, mark: str) -> bool:
+def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: int, now: BootTime) -> bool:
     """Store all the runs, with keys counted from `first`; whether no id was taken."""
-    rows = [(*_values(run, now, mark), key) for key, run in enumerate(runs, first)]
+    rows = [(*_values(run, now), key) for key, run in enumerate(runs, first)]
     if connection.executemany(_INSERT_WITH_KEY, rows).rowcount != len(rows):
         return False
     told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.emits)
@@ -91,17 +91,17 @@ def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: i
     return True
 
 
-def _values(run: NewRun, now: BootTime, mark: str) -> tuple[object, ...]:
-    return (*new_run_values(run, iso_moment, mark), now.boot, now.seconds + run.lease_ttl)
+def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
+    return (*new_run_values(run, iso_moment), now.boot, now.seconds + run.lease_ttl)
 
 
 def _claim_of(run: NewRun, key: int) -> Claim:
     return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
 
 
-def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime, mark: str) -> Claim | None:
-    made = fetch(connection, _INSERT_RUN, _values(run, now, mark))
-    before = [] if made else fetch(connection, _MADE_BEFORE, (run.run_id, mark))
+def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim | None:
+    made = fetch(connection, _INSERT_RUN, _values(run, now))
+    before = [] if made else fetch(connection, _MADE_BEFORE, (run.run_id, run.commit_id))
     if not made and not before:
         return None
     key = int(str((made or before)[0][0]))

@@ -7,7 +7,7 @@ from dataclasses import fields
 from spine_async._model.record import NewRun
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore
-from spine_async.testing.conformance.rows import created, loaded, moment, new_run
+from spine_async.testing.conformance.rows import change, committed, created, loaded, moment, new_run, visit
 
 
 class CreateContract:
@@ -21,7 +21,7 @@ class CreateContract:
         new = new_run()
         await created(store, new)
         run = await loaded(store)
-        shared = {each.name for each in fields(NewRun)} - {"emits", "lease_ttl"}
+        shared = {each.name for each in fields(NewRun)} - {"emits", "lease_ttl", "commit_id"}
         assert {name: getattr(run, name) for name in shared} == {name: getattr(new, name) for name in shared}
 
     async def test_a_created_run_is_running_and_has_no_end(self, store: RunStore) -> None:
@@ -68,6 +68,35 @@ class CreateContract:
         assert [claim and claim.run_id for claim in claims] == [f"run-{number}" for number in range(50)]
         assert len({claim.key for claim in claims if claim is not None}) == 50
         assert (await loaded(store, "run-49")).created_at == moment(49)
+
+    async def test_a_creation_that_is_made_again_gives_its_claim_again_and_stores_nothing(
+        self, store: RunStore
+    ) -> None:
+        alone, together = new_run("alone"), [new_run(f"run-{number}") for number in range(3)]
+        for runs in ([alone], together):
+            first = await store.create(runs)
+            assert await store.create(runs) == first
+            assert None not in first
+        assert len(await store.events("alone", 0, 10)) == 1
+        assert (await loaded(store, "alone")).next_seq == 2
+        assert [claim is None for claim in await store.create([together[0], new_run("run-1"), new_run("new")])] == [
+            False,
+            True,
+            False,
+        ]
+
+    async def test_a_creation_is_not_found_again_once_the_run_has_changed_hands_or_gone_on(
+        self, store: RunStore
+    ) -> None:
+        gone_on, claimed = new_run("gone-on"), new_run("claimed")
+        await committed(store, change(await created(store, gone_on), [visit("a", 2)]))
+        await created(store, claimed)
+        await store.claim("claimed", "worker-1", None, ttl=60.0)
+        assert await store.create([gone_on]) == await store.create([claimed]) == [None]
+
+    async def test_a_creation_given_twice_at_once_is_taken_the_second_time(self, store: RunStore) -> None:
+        new = new_run()
+        assert [claim is None for claim in await store.create([new, new])] == [False, True]
 
     async def test_create_of_nothing_gives_nothing(self, store: RunStore) -> None:
         assert await store.create([]) == []
