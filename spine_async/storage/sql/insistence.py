@@ -26,11 +26,11 @@ PATIENCE = 10.0
 """Seconds after which no further try begins, where the tries themselves take long."""
 
 
-async def insist(work: Callable[[bool], Awaitable[ResultT]], is_passing: Callable[[Exception], bool]) -> ResultT:
+async def insist(work: Callable[[], Awaitable[ResultT]], is_passing: Callable[[Exception], bool]) -> ResultT:
     """What the work gives, tried again while its errors are passing ones.
 
     Args:
-        work: Is told whether an earlier try may have been written.
+        work: Finds what an earlier try of it has done.
         is_passing: Whether an error of the driver is worth another try.
 
     Raises:
@@ -40,11 +40,11 @@ async def insist(work: Callable[[bool], Awaitable[ResultT]], is_passing: Callabl
         Not held up; the work may have been done or not.
     """
     give_up_at = time.monotonic() + PATIENCE
-    for number, delay in enumerate(DELAYS):
+    for delay in DELAYS:
         try:
-            return await work(number > 0)
+            return await work()
         except Exception as exc:
             if not is_passing(origin(exc)) or time.monotonic() + delay > give_up_at:
                 raise
         await anyio.sleep(delay)
-    return await work(True)
+    return await work()

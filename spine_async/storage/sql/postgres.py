@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -50,7 +50,7 @@ class PostgresDatabase:
             return await self._lender.read(_version_if_there)
 
     async def upgrade(self) -> None:
-        await self._insist(lambda driver, _: _upgrade(driver, self._engine.dialect))
+        await self._insist(lambda driver: _upgrade(driver, self._engine.dialect))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         text, bound = self._compiled.bind(query, values)
@@ -59,26 +59,26 @@ class PostgresDatabase:
             return [tuple(record) for record in await driver.fetch(text, *bound)]
 
         with self._faults:
-            return await insist(lambda _: self._lender.read(job), is_passing_on_postgres)
+            return await insist(lambda: self._lender.read(job), is_passing_on_postgres)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._insist(lambda driver, _: leases.create(driver, runs))
+        return await self._insist(lambda driver: leases.create(driver, runs))
 
     async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
-        return await self._insist(lambda driver, _: leases.claim(driver, asked))
+        return await self._insist(lambda driver: leases.claim(driver, asked))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._insist(lambda driver, _: leases.renew(driver, claims, ttl))
+        return await self._insist(lambda driver: leases.renew(driver, claims, ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._insist(lambda driver, _: leases.request_stop(driver, run_id, reason))
+        return await self._insist(lambda driver: leases.request_stop(driver, run_id, reason))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._insist(lambda driver, _: _commit(driver, changes))
+        return await self._insist(lambda driver: _commit(driver, changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
@@ -87,12 +87,10 @@ class PostgresDatabase:
         with self._faults:
             await self._lender.close()
 
-    async def _insist(self, job: Callable[[Driver, bool], Awaitable[ResultT]]) -> ResultT:
-        """Write, and once more while what goes wrong passes; the job is told whether it may have been done already."""
+    async def _insist(self, job: Job[Driver, ResultT]) -> ResultT:
+        """Write, and once more while what goes wrong passes."""
         with self._faults:
-            return await insist(
-                lambda is_unsure: self._lender.write(lambda driver: job(driver, is_unsure)), is_passing_on_postgres
-            )
+            return await insist(lambda: self._lender.write(job), is_passing_on_postgres)
 
     async def _write(self, job: Job[Driver, ResultT]) -> ResultT:
         with self._faults:

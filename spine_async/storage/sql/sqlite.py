@@ -77,26 +77,26 @@ class SqliteDatabase:
             return jobs.fetch(connection, text, bound)
 
         with self._faults:
-            return await insist(lambda _: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
+            return await insist(lambda: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         job = partial(leases.create, runs=runs)
-        return await self._insist(lambda is_unsure: job)
+        return await self._insist(job)
 
     async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
         job = partial(leases.claim, asked=asked)
-        return await self._insist(lambda is_unsure: job)
+        return await self._insist(job)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         job = partial(leases.renew, claims=claims, ttl=ttl)
-        return await self._insist(lambda is_unsure: job)
+        return await self._insist(job)
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
-        return await self._insist(lambda is_unsure: job)
+        return await self._insist(job)
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._insist(lambda is_unsure: partial(jobs.commit, changes=changes))
+        return await self._insist(partial(jobs.commit, changes=changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(partial(jobs.delete, run_id=run_id))
@@ -105,10 +105,10 @@ class SqliteDatabase:
         with self._faults:
             await self._lender.close()
 
-    async def _insist(self, work: Callable[[bool], Callable[[sqlite3.Connection], ResultT]]) -> ResultT:
-        """Write, and once more while what goes wrong passes; `work` is told whether it may have been done already."""
+    async def _insist(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """Write, and once more while what goes wrong passes."""
         with self._faults:
-            return await insist(lambda is_unsure: self._written(work(is_unsure)), is_passing_on_sqlite)
+            return await insist(lambda: self._written(work), is_passing_on_sqlite)
 
     async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         with self._faults:
