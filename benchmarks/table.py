@@ -14,7 +14,8 @@ _HEAD = ("", "median", "unit", "spread", "ours is … × as fast", "peak MB")
 _FURTHER = {
     "p50_ms": "p50 {} ms",
     "p95_ms": "p95 {} ms",
-    "connected_ms": "{} ms when connected",
+    "entering_ms": "{} ms to connect before",
+    "second_ms": "{} ms the second",
     "modules": "{} modules",
     "growth_mb": "grows by {} MB",
     "read_ahead": "{} read ahead",

@@ -293,11 +293,15 @@ class WorkflowRunner:
             await archive.delete(self._engine, run_id, force=force)
 
     async def __aenter__(self) -> Self:
-        """Hold the store open between executions; with `recover=True`, look for abandoned runs meanwhile.
+        """Open the store and hold it open; with `recover=True`, look for abandoned runs meanwhile.
 
-        It may be entered several times; whoever leaves last drains.
+        It may be entered several times; whoever leaves last drains. That the store cannot be opened is told in the log,
+        and by the first call that needs it.
+
+        Cancellation:
+            The runner has not been entered then.
         """
-        await self._activity.hold()
+        await self._activity.open()
         self._entries += 1
         if self._recovers and self._entries == 1:
             self._recovery.start()

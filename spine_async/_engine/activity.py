@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +18,9 @@ from spine_async._engine.interruption import CancelReason
 from spine_async._engine.ownership import new_owner
 from spine_async._engine.scope import Run
 from spine_async._engine.watcher import LOOK_EVERY, Watcher
-from spine_async.errors import RunBusyError
+from spine_async.errors import RunBusyError, StoreError
+
+_log = logging.getLogger("spine_async")
 
 _MARGIN = 8 * LOOK_EVERY  # seconds for the watcher to find what is stuck, and for the end to be committed
 
@@ -52,6 +55,21 @@ class Activity:
         if self._pid != os.getpid():
             await self._identify()
         self._holders += 1
+
+    async def open(self) -> None:
+        """Open the store if it can be reached, and keep it open until `let_go`.
+
+        Cancellation:
+            Nothing is held then.
+        """
+        await self.hold()
+        try:
+            await self._engine.store.open()
+        except StoreError as exc:
+            _log.warning("the store could not be opened, which will be tried again when it is used: %s", exc)
+        except BaseException:
+            await self.let_go()
+            raise
 
     async def let_go(self) -> None:
         """Close the store where nobody else holds it open."""

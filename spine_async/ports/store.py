@@ -36,6 +36,14 @@ class CommitOutcome(StrEnum):
 class RunStore(Protocol):
     """Keeps runs. Methods raise `StoreUnavailableError` when the store cannot be reached."""
 
+    async def open(self) -> None:
+        """Have everything there that the first call would wait for; called as a runner is entered.
+
+        May be called again. Makes no store where there is none, if reading would not; and who never calls it finds the
+        store opening when it is first used.
+        """
+        ...
+
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         """Store new runs, each with its `workflow_started` event (number 1, where it emits), leased to its owner.
 

@@ -84,6 +84,9 @@ class MemoryRunStore:
         self._kept: dict[str, _Kept] = {}
         self._keys = count(1)
 
+    async def open(self) -> None:
+        return None
+
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         claims, seen = list[Claim | None](), set[str]()
         for run in runs:

@@ -21,6 +21,9 @@ from spine_async.ports import CommitOutcome
 class NullRunStore:
     """Accepts everything and holds nothing: for dry runs and for runs without checkpoints."""
 
+    async def open(self) -> None:
+        return None
+
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
 

@@ -25,7 +25,7 @@ from spine_async.ports import CommitOutcome, RunStore
 
 ResultT = TypeVar("ResultT")
 Method: TypeAlias = Literal[
-    "create", "claim", "renew", "request_stop", "commit", "load", "visits", "runs", "events", "delete", "close"
+    "open", "create", "claim", "renew", "request_stop", "commit", "load", "visits", "runs", "events", "delete", "close"
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -94,6 +94,9 @@ class FaultInjectingStore:
         hang = Hang()
         self._faults[method, call, moment] = hang.pass_through
         return hang
+
+    async def open(self) -> None:
+        return await self._call("open", self._store.open)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._call("create", lambda: self._store.create(runs))

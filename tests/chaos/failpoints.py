@@ -68,6 +68,9 @@ class WatchedStore:
         self._diary = diary
         self._points = points
 
+    async def open(self) -> None:
+        return await self._call("open", self._store.open)
+
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         claims = await self._call("create", lambda: self._store.create(runs))
         for claim in claims:

@@ -32,8 +32,8 @@ from spine_async.storage.sql.rows import read_run, read_visit
 class SqlRunStore:
     """Keeps runs in SQLite (through aiosqlite) or PostgreSQL (through asyncpg).
 
-    Nothing is opened before the first call. One connection is kept for writing until `close`; the store opens again
-    when it is next used, in another event loop too.
+    Nothing is opened before `open` or the first other call. One connection is kept for writing until `close`; the store
+    opens again when it is next used, in another event loop too.
 
     Args:
         database: An engine, or the URL of the database. An engine is left as it is found: no hooks, no settings that
@@ -70,6 +70,9 @@ class SqlRunStore:
         directory of the first use; the folder is made by the first write.
         """
         return cls(url, auto_migrate=auto_migrate, durability=durability)
+
+    async def open(self) -> None:
+        await self._access.for_reading()
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._access.for_writing()

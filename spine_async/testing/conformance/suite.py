@@ -10,12 +10,14 @@ from spine_async.testing.conformance.fencing import FenceContract
 from spine_async.testing.conformance.keeping import ValueContract
 from spine_async.testing.conformance.leasing import LeaseContract
 from spine_async.testing.conformance.listing import ListContract
+from spine_async.testing.conformance.opening import OpenContract
 from spine_async.testing.conformance.renewing import RenewContract
 from spine_async.testing.conformance.telling import EventContract
 from spine_async.testing.conformance.visiting import VisitContract
 
 
 class RunStoreConformance(
+    OpenContract,
     CreateContract,
     ClaimContract,
     LeaseContract,

@@ -1,0 +1,144 @@
+"""Entering a runner connects to its store where that can be, tells where it cannot, and makes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy import event as sa_event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from spine_async import (
+    SchemaVersionError,
+    Step,
+    StepResult,
+    StoreUnavailableError,
+    Workflow,
+    WorkflowContext,
+    WorkflowRunner,
+    WorkflowRunnerConfig,
+)
+from spine_async.storage import MemoryRunStore, upgrade_schema
+from spine_async.testing import FaultInjectingStore
+from tests.storage.plain_sql import execute
+
+pytestmark = pytest.mark.anyio
+
+Config = Mapping[str, object]
+
+
+async def stop_once(context: WorkflowContext, config: Config) -> StepResult | None:
+    return None if context.metadata.get("resumed") else StepResult.stop("for another runner")
+
+
+WORKFLOW = Workflow("w", [Step.lambda_("only", stop_once)])
+
+
+def at(url: str, *, auto_migrate: bool = True, recover: bool = False) -> WorkflowRunner:
+    return WorkflowRunner(config=WorkflowRunnerConfig(database_url=url, auto_migrate=auto_migrate), recover=recover)
+
+
+async def test_the_first_resume_of_a_runner_that_was_entered_does_not_connect(database_url: str) -> None:
+    async with at(database_url) as runner:
+        await runner.execute(WORKFLOW, run_id="r")
+    engine = create_async_engine(database_url)
+    connected: list[object] = []
+    sa_event.listen(engine.sync_engine.pool, "connect", lambda driver, record: connected.append(driver))
+    async with WorkflowRunner(db_engine=engine) as runner:
+        assert len(connected) == 1
+        assert (await runner.resume("r", workflow=WORKFLOW)).status == "completed"
+        assert len(connected) == 1
+    await engine.dispose()
+
+
+async def test_entering_makes_no_file(tmp_path: Path) -> None:
+    async with at(f"sqlite:///{tmp_path / 'new' / 'runs.db'}") as runner:
+        assert os.listdir(tmp_path) == []  # noqa: PTH208 (the async rules know pathlib only)
+        await runner.execute(WORKFLOW)
+        assert os.listdir(tmp_path) == ["new"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("is_dry", [True, False])
+async def test_entering_needs_no_store_where_nothing_is_stored(is_dry: bool) -> None:
+    away = WorkflowRunnerConfig(database_url="postgresql://anna@127.0.0.1:9/orders")
+    async with WorkflowRunner(config=away, dry_run=is_dry, checkpoint_enabled=is_dry) as runner:
+        assert (await runner.execute(WORKFLOW)).status == "stopped"
+
+
+@pytest.mark.parametrize("recover", [False, True])
+async def test_a_server_that_is_not_there_is_told_at_once_and_to_who_needs_it(
+    recover: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with at("postgresql://anna:TOPSECRET@127.0.0.1:9/orders", recover=recover) as runner:
+        (told,) = caplog.messages
+        assert "PostgreSQL database orders at 127.0.0.1:9" in told
+        assert "TOPSECRET" not in told
+        with pytest.raises(StoreUnavailableError, match="orders"):
+            await runner.execute(WORKFLOW)
+
+
+async def test_a_schema_that_may_not_be_made_is_told_at_once(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if database_url.startswith("sqlite"):
+        execute(database_url, "CREATE TABLE other (n integer)")
+    async with at(database_url, auto_migrate=False) as runner:
+        assert "upgrade_schema" in caplog.text
+        with pytest.raises(SchemaVersionError):
+            await runner.execute(WORKFLOW)
+        await upgrade_schema(database_url)
+        assert (await runner.execute(WORKFLOW)).status == "stopped"
+
+
+async def test_a_store_that_fails_in_its_own_way_keeps_the_runner_from_being_entered() -> None:
+    store = FaultInjectingStore(MemoryRunStore())
+    store.fail("open", error=ZeroDivisionError())
+    runner = WorkflowRunner(store=store)
+    with pytest.raises(ZeroDivisionError):
+        await runner.__aenter__()
+    assert (store.calls["open"], store.calls["close"]) == (1, 1)
+    async with runner:
+        assert (await runner.execute(WORKFLOW)).status == "stopped"
+    assert (store.calls["open"], store.calls["close"]) == (2, 2)
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_entering_that_is_cancelled_is_given_up_at_once(native: bool) -> None:
+    store = FaultInjectingStore(MemoryRunStore())
+    hang = store.hang("open")
+    runner = WorkflowRunner(store=store)
+    scope = anyio.CancelScope()
+
+    async def enter() -> None:
+        with scope:
+            await runner.__aenter__()
+
+    entering = asyncio.create_task(enter())
+    await hang.reached.wait()
+    entering.cancel() if native else scope.cancel()
+    await asyncio.wait([entering])
+    assert (entering.cancelled(), scope.cancelled_caught) == (native, not native)
+    assert store.calls["close"] == 1
+    async with runner:
+        assert (await runner.execute(WORKFLOW)).status == "stopped"
+
+
+async def test_connecting_that_is_cancelled_leaves_no_connection(database_url: str) -> None:
+    """At each of the first turns of the loop."""
+    async with at(database_url) as runner:
+        await runner.execute(WORKFLOW, run_id="r")
+    for turns in range(12):
+        engine = create_async_engine(database_url)
+        entering = asyncio.create_task(WorkflowRunner(db_engine=engine).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        await engine.dispose()
+    async with at(database_url) as runner:
+        assert (await runner.resume("r", workflow=WORKFLOW)).status == "completed"
