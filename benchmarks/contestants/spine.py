@@ -9,7 +9,7 @@ from itertools import count
 import anyio
 import anyio.lowlevel
 
-from benchmarks.child import answer, latency_figures, payload_text, rss_mb, timed
+from benchmarks.child import answer, latency_figures, payload_text, rss_mb, start_clock, timed
 from benchmarks.task import Reading, Task
 from spine_async import (
     Step,
@@ -70,7 +70,7 @@ async def many_runs(task: Task) -> Reading:
 
     async with make_runner(task) as runner:
         await warm_up(runner)
-        began = time.perf_counter()
+        began = start_clock()
         async with anyio.create_task_group() as tasks:
             for _ in range(runs):
                 tasks.start_soon(one, runner, began)

@@ -9,7 +9,7 @@ import absurdctl
 import psycopg
 from absurd_sdk import AsyncAbsurd, AsyncTaskContext
 
-from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, start_clock, timed
 from benchmarks.task import Reading, Task
 
 
@@ -91,7 +91,7 @@ async def many_runs(task: Task) -> Reading:
         if len(latencies) == runs:
             app.stop_worker()
 
-    began = time.perf_counter()
+    began = start_clock()
     for _ in range(runs):
         await app.spawn("counted", {"steps": task.size["steps"]})
     await app.start_worker(concurrency=runs)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from burr.core import Application, ApplicationBuilder, State, action
 
-from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, start_clock, timed
 from benchmarks.task import Reading, Task
 
 _reached: list[tuple[int, float]] = []
@@ -90,7 +90,7 @@ async def many_runs(task: Task) -> Reading:
     runs, latencies = task.size["runs"], list[float]()
     async with persister(task) as opened:
         await run(await application(opened, "warm"), 2)
-        began = time.perf_counter()
+        began = start_clock()
 
         async def one(number: int) -> None:
             await run(await application(opened, f"run-{number}"), task.size["steps"])

@@ -15,7 +15,7 @@ from typing import Any
 from langgraph.func import entrypoint
 from langgraph.func import task as durable
 
-from benchmarks.child import answer, first_new, latency_figures, payload_text, timed
+from benchmarks.child import answer, first_new, latency_figures, payload_text, start_clock, timed
 from benchmarks.task import Reading, Task
 
 PACKAGES = ["langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres"]
@@ -99,7 +99,7 @@ async def many_runs(task: Task) -> Reading:
     async with saver(task) as opened:
         graph = flow(opened)
         await invoke(graph, {"steps": 2}, "warm")
-        began = time.perf_counter()
+        began = start_clock()
 
         async def one(number: int) -> None:
             await invoke(graph, {"steps": task.size["steps"]}, f"run-{number}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
-from benchmarks.child import answer, latency_figures, payload_text, timed
+from benchmarks.child import answer, latency_figures, payload_text, start_clock, timed
 from benchmarks.contestants.peers.langgraph import PACKAGES, invoke, saver
 from benchmarks.task import Reading, Task
 
@@ -91,7 +91,7 @@ async def many_runs(task: Task) -> Reading:
     async with saver(task) as opened:
         graph = graph_of(opened)
         await run(graph, 2, 0, "warm")
-        began = time.perf_counter()
+        began = start_clock()
 
         async def one(number: int) -> None:
             await run(graph, task.size["steps"], 0, f"run-{number}")
