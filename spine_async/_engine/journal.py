@@ -17,6 +17,7 @@ import anyio.lowlevel
 from spine_async._engine.background import Gate, Promise, in_another_turn, insist, next_turn, spawn
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
+from spine_async._model.mark import new_mark
 from spine_async._model.record import Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
@@ -180,8 +181,8 @@ class Journal:
     async def _write_ledgers(self, ledgers: dict[Ledger, Gate]) -> None:
         if not ledgers:
             return
-        at = self._clock.now()
-        changes = [ledger.draft(at) for ledger in ledgers]
+        at, mark = self._clock.now(), new_mark()
+        changes = [ledger.draft(at, mark) for ledger in ledgers]
         outcomes = await self._committed(changes)
         for (ledger, gate), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
             if outcome is CommitOutcome.COMMITTED:

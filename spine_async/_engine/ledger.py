@@ -9,7 +9,6 @@ before it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,10 +111,10 @@ class Ledger:
             self._end = end
             self._entries.append(EventRow(*_end_event(end)))
 
-    def draft(self, at: datetime) -> RunChange:
-        """Everything in here, numbered, as one change; the ledger is empty afterwards."""
+    def draft(self, at: datetime, mark: str) -> RunChange:
+        """Everything in here, numbered, as one change of this mark; the ledger is empty afterwards."""
         entries, self._entries, self._drafted = self._entries, [], self._entries
-        numbering = _Numbering(self.claim, os.urandom(6).hex(), emits=self._emits)
+        numbering = _Numbering(self.claim, mark, emits=self._emits)
         for entry in entries:
             numbering.take(entry)
         claim = self.claim

@@ -15,7 +15,7 @@ from spine_async._engine.report import live_result, stored_end, stored_failure
 from spine_async._engine.request import Request, mapping_documents, new_run
 from spine_async._engine.scope import Scope
 from spine_async._engine.settling import replay
-from spine_async._engine.signals import raising_store_errors
+from spine_async._engine.signals import RAISING_STORE_ERRORS
 from spine_async._model.creation import as_stored
 from spine_async._model.damage import Reading
 from spine_async._model.document import Document, join_object
@@ -43,7 +43,7 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
     """
     creation = Creation(new_run(engine, request))
     try:
-        with raising_store_errors():
+        with RAISING_STORE_ERRORS:
             await engine.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
@@ -164,7 +164,7 @@ async def _record_override(engine: Engine, scope: Scope, updates: Mapping[str, D
     ledger = scope.run.ledger
     scope.context = scope.context.with_documents(updates)
     ledger.keep(_override_row(ledger.claim.epoch, updates, scope), resumed)
-    with raising_store_errors():
+    with RAISING_STORE_ERRORS:
         await engine.journal.commit(ledger)
 
 
@@ -176,7 +176,7 @@ async def _end_poison(engine: Engine, scope: Scope, claims: int) -> WorkflowResu
     )
     end = RunEnd(RunStatus.FAILED, engine.clock.now(), step.name if step else None, told, ErrorCategory.INTERNAL)
     scope.run.ledger.close(end)
-    with raising_store_errors():
+    with RAISING_STORE_ERRORS:
         await engine.journal.commit(scope.run.ledger)
     return live_result(scope, end)
 

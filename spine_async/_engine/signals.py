@@ -5,8 +5,7 @@ They derive from `BaseException` so that a step's or middleware's `except Except
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from spine_async.errors import StoreError
 
@@ -39,10 +38,17 @@ class CommitFailed(RunInterrupt):
         super().__init__(str(error))
 
 
-@contextmanager
-def raising_store_errors() -> Iterator[None]:
-    """On the way out of the engine a failed commit becomes the error that the caller is told of."""
-    try:
-        yield
-    except CommitFailed as exc:
-        raise exc.error from exc.error.__cause__
+class RaisingStoreErrors:
+    """On the way out of the engine a failed commit becomes the error that the caller is told of; one serves all."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CommitFailed):
+            raise error.error from error.error.__cause__
+
+
+RAISING_STORE_ERRORS = RaisingStoreErrors()

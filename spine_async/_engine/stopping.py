@@ -9,7 +9,7 @@ from spine_async._engine.engine import Engine
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.opening import load
-from spine_async._engine.signals import raising_store_errors
+from spine_async._engine.signals import RAISING_STORE_ERRORS
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
@@ -34,7 +34,7 @@ async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str 
     ledger = Ledger(claim, emits=engine.config.emit_events)
     ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=text))
     try:
-        with raising_store_errors():
+        with RAISING_STORE_ERRORS:
             await engine.journal.commit(ledger)
     except LeaseLostError:  # somebody took it up meanwhile, and is the one to stop it
         await stop_run(engine, activity, run_id, reason)

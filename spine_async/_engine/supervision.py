@@ -21,7 +21,7 @@ from spine_async._engine.execution import conclude, drive
 from spine_async._engine.interruption import CancelReason
 from spine_async._engine.report import live_result
 from spine_async._engine.scope import Run, Scope
-from spine_async._engine.signals import CommitFailed, Draining, StopRequested, raising_store_errors
+from spine_async._engine.signals import RAISING_STORE_ERRORS, CommitFailed, Draining, StopRequested
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.result import WorkflowResult
@@ -49,7 +49,7 @@ async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
     """
     run = scope.run
     with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
-        with raising_store_errors():
+        with RAISING_STORE_ERRORS:
             try:
                 end = await supervise(engine, scope)
             except CommitFailed:

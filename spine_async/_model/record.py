@@ -9,11 +9,11 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from spine_async._model.mark import new_mark
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
 
@@ -108,7 +108,7 @@ class NewRun:
     emits: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
-    commit_id: str = field(default_factory=lambda: os.urandom(6).hex())
+    commit_id: str = field(default_factory=new_mark)
 
 
 @dataclass(slots=True)

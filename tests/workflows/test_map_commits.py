@@ -222,13 +222,13 @@ def test_what_was_refused_comes_before_what_is_committed_next() -> None:
         ledger.open(opened)
         row = VisitRow(opened.path, "", opened.path, StepType.LAMBDA, StepStatus.COMPLETED, 1, now(), now(), 0.0)
         ledger.settle(opened, row, ())
-        refused = ledger.draft(now())
+        refused = ledger.draft(now(), "mark")
         if opened.path == "a":
             ledger.take_back()
     assert [(row.path, row.started_seq, row.seq) for row in refused.visits] == [("a", 2, 3), ("b", 4, 5)]
     ledger.confirm(refused)
     ledger.take_back()
-    assert (ledger.draft(now()).visits, claim.next_seq) == ((), 6)
+    assert (ledger.draft(now(), "mark").visits, claim.next_seq) == ((), 6)
 
 
 def now() -> datetime:

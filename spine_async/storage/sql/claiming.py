@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from spine_async._model.mark import new_mark
 from spine_async._model.record import Busy, Claim, EventRow
 from spine_async._model.status import RunStatus
-
-
-def new_mark() -> str:
-    """A random text by which a creation or a claim is found again when its outcome was not heard."""
-    return os.urandom(8).hex()
 
 
 @dataclass(frozen=True, slots=True)
