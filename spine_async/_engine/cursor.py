@@ -7,6 +7,7 @@ therefore nothing else than moving over its visits one by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic_core import from_json
@@ -56,24 +57,24 @@ class Cursor:
         names = self._workflow.steps[self._position + 1 : self._position + 2]
         return names[0].name if names else None
 
-    def advance(self, jump: Jump | None = None) -> list[str]:
+    def advance(self, jump: Jump | None = None) -> Sequence[str]:
         """Move behind the current step; a choice says where to.
 
         Returns:
             Names of the steps jumped over and never visited, in order.
         """
         step = self._workflow.steps[self._position]
-        self._visits[step.name] = self._visits.get(step.name, 0) + 1
+        self._visits[step.name] = self.visit
         if jump is None and step.next_step is None:
             self._stand_at(self._position + 1)
-            return []
+            return ()
         target = jump.target if jump is not None else step.next_step
         behind = self._position + 1
         self._stand_at(len(self._workflow.steps) if target is None else self._workflow.positions[target])
         between = self._workflow.steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
-    def replay(self, run_id: str, row: VisitRow) -> list[str]:
+    def replay(self, run_id: str, row: VisitRow) -> Sequence[str]:
         """Move over a stored visit; returns what `advance` does.
 
         Raises:
@@ -81,7 +82,7 @@ class Cursor:
         """
         step = self.step
         is_it = step is not None and step.name == row.step_name and step.step_type is row.step_type
-        if not is_it or row.path.rpartition("/")[2] != self.segment:
+        if not is_it or (row.path != self.segment and row.path.rpartition("/")[2] != self.segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
         return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from spine_async._engine.acceptance import Accepted, accept
@@ -35,7 +36,7 @@ def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -
     return end
 
 
-def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: list[str]) -> None:
+def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: Sequence[str]) -> None:
     """Put a visit that was just settled into the scope's counts and context."""
     output = accepted.output
     _count(scope, row, output, jumped_over)
@@ -47,7 +48,7 @@ def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: list[s
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 
 
-def _count(scope: Scope, row: VisitRow, output: Document | None, jumped_over: list[str]) -> None:
+def _count(scope: Scope, row: VisitRow, output: Document | None, jumped_over: Sequence[str]) -> None:
     """Put a visit into the scope's counts."""
     scope.last_output = output
     if scope.is_run:

@@ -11,14 +11,12 @@ from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
 from spine_async._model.record import RunFilter
 from spine_async.storage.sql.lease import IS_LEASED, LEASED_TEXTS
-from spine_async.storage.sql.rows import EVENT_COLUMNS, RUN_COLUMNS, VISIT_COLUMNS, columns_of
+from spine_async.storage.sql.rows import EVENT_COLUMNS, RUN_COLUMNS, VISIT_FIELDS, columns_of
 from spine_async.storage.sql.schema import UNDER_WAY, runs
 
 Query: TypeAlias = ClauseElement
 
-EVENT_VISIT_COLUMNS = tuple(
-    name for name in VISIT_COLUMNS if name not in {"output", "opening", "updates", "quality", "run"}
-)
+EVENT_VISIT_COLUMNS = tuple(name for name in VISIT_FIELDS if name not in {"output", "opening", "updates", "quality"})
 """What telling the events of a visit takes; the documents stay where they are."""
 
 
@@ -27,7 +25,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 _OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
-_VISITS = f"SELECT {_listed(VISIT_COLUMNS)} FROM core_workflow_steps WHERE {_OF_RUN}"
+_VISITS = f"SELECT {_listed(VISIT_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
 
 # As text: whoever resumes a run in a new process would wait longer for constructs to be compiled than for answers.
 

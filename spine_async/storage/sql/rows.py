@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, Table
@@ -21,6 +20,9 @@ ToMoment = Callable[[datetime], object]
 """How the database takes a moment: text on SQLite, a datetime on PostgreSQL."""
 
 VISIT_COLUMNS = tuple(column.name for column in steps.columns)
+VISIT_FIELDS = tuple(each.name for each in fields(VisitRow))
+"""The same as they are read: in the order of the record's fields, without the run's key."""
+
 EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
 RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
@@ -152,19 +154,18 @@ def read_run(row: Row) -> StoredRun:
     return StoredRun(**cells.values)  # type: ignore[arg-type]
 
 
-def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_COLUMNS) -> VisitRow:
+def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_FIELDS) -> VisitRow:
     """The journal entry in a row of `columns`; what they leave out stays at its default.
 
     Raises:
         CorruptRecordError: A value is not what its column should hold.
     """
-    if columns is VISIT_COLUMNS:
+    if columns is VISIT_FIELDS:
         try:
             return _whole_visit(row)
         except (ValueError, TypeError, KeyError):
             pass  # read once more with care, to name the column
     cells = _Cells(steps, run_id, row, columns)
-    cells.values.pop("run", None)
     cells.parse("started_at", _moment)
     cells.parse("completed_at", _moment)
     cells.parse("step_type", StepType)
@@ -175,8 +176,8 @@ def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_COLUMNS) ->
 
 
 def _whole_visit(row: Row) -> VisitRow:
-    """The journal entry in a row of `VISIT_COLUMNS`, at once: a resume reads all that a run has."""
-    visit = VisitRow(*_in_order_of_fields(row))
+    """The journal entry in a row of `VISIT_FIELDS`, at once: a resume reads all that a run has."""
+    visit = VisitRow(*row)  # type: ignore[arg-type]
     visit.started_at = _moment(visit.started_at)
     visit.completed_at = _moment(visit.completed_at)
     visit.step_type = _STEP_TYPES[visit.step_type]
@@ -186,9 +187,6 @@ def _whole_visit(row: Row) -> VisitRow:
     return visit
 
 
-_in_order_of_fields: Callable[[Row], tuple[Any, ...]] = itemgetter(
-    *(VISIT_COLUMNS.index(each.name) for each in fields(VisitRow))
-)
 _STEP_TYPES: dict[str, StepType] = {each.value: each for each in StepType}
 _STEP_STATES: dict[str, StepStatus] = {each.value: each for each in StepStatus}
 

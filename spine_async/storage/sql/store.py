@@ -28,6 +28,8 @@ from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.history import read_events
 from spine_async.storage.sql.rows import read_run, read_visit
 
+_NOBODY = ""  # the id of no run
+
 
 class SqlRunStore:
     """Keeps runs in SQLite (through aiosqlite) or PostgreSQL (through asyncpg).
@@ -72,7 +74,9 @@ class SqlRunStore:
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     async def open(self) -> None:
-        await self._access.for_reading()
+        # A run that is not there is asked for, so that the statements of a resume are compiled, prepared and planned.
+        await self.load(_NOBODY)
+        await self.visits(_NOBODY)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._access.for_writing()
