@@ -148,7 +148,7 @@ def _check_same(new: NewRun, stored: StoredRun) -> None:
 
 
 async def _replayed(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim) -> Scope:
-    rows = await run_through(engine.store.visits(stored.run_id), "spine_async load")
+    rows = await run_through(engine.store.visits(stored.run_id, brief=True), "spine_async load")
     with Reading(stored.run_id):
         scope = first_scope(engine, workflow, stored, claim, is_resumed=True)
         replay(scope, rows)

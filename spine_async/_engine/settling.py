@@ -127,10 +127,10 @@ def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> 
         output.size if output is not None else 0,
         join_object(accepted.updates).text if accepted.updates else None,
         accepted.quality.text if accepted.quality is not None else None,
+        opening,
         result.error or result.skip_reason,
         result.category,
         scope.item_index,
-        opening=opening,
     )
 
 

@@ -53,12 +53,12 @@ class VisitRow:
     output_size: int = 0
     updates: str | None = None
     quality: str | None = None
+    opening: str | None = None
     error: str | None = None
     error_category: str | None = None
     item_index: int | None = None
     ends_item: bool = False
     emits: bool = True
-    opening: str | None = None
     seq: int = 0
     started_seq: int | None = None
     item_seq: int | None = None

@@ -136,7 +136,7 @@ class MemoryRunStore:
         kept = self._kept.get(run_id)
         return _as_seen(kept) if kept is not None else None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
         kept = self._kept.get(run_id)
         rows = kept.visits if kept is not None else ()
         return [replace(row) for row in rows if _is_chosen(row, below)]

@@ -51,7 +51,7 @@ class NullRunStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
         return []
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:

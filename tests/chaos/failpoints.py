@@ -112,8 +112,8 @@ class WatchedStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below))
+    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below, brief=brief))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))

@@ -23,6 +23,9 @@ VISIT_COLUMNS = tuple(column.name for column in steps.columns)
 VISIT_FIELDS = tuple(each.name for each in fields(VisitRow))
 """The same as they are read: in the order of the record's fields, without the run's key."""
 
+BRIEF_FIELDS = VISIT_FIELDS[: VISIT_FIELDS.index("opening") + 1]
+"""Those of them that a resume reads."""
+
 EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
 RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
@@ -160,9 +163,9 @@ def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_FIELDS) -> 
     Raises:
         CorruptRecordError: A value is not what its column should hold.
     """
-    if columns is VISIT_FIELDS:
+    if columns is VISIT_FIELDS or columns is BRIEF_FIELDS:
         try:
-            return _whole_visit(row)
+            return _visit_at_once(row)
         except (ValueError, TypeError, KeyError):
             pass  # read once more with care, to name the column
     cells = _Cells(steps, run_id, row, columns)
@@ -170,13 +173,14 @@ def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_FIELDS) -> 
     cells.parse("completed_at", _moment)
     cells.parse("step_type", StepType)
     cells.parse("status", StepStatus)
-    cells.parse("ends_item", bool)
-    cells.parse("emits", bool)
+    if columns is not BRIEF_FIELDS:
+        cells.parse("ends_item", bool)
+        cells.parse("emits", bool)
     return VisitRow(**cells.values)  # type: ignore[arg-type]
 
 
-def _whole_visit(row: Row) -> VisitRow:
-    """The journal entry in a row of `VISIT_FIELDS`, at once: a resume reads all that a run has."""
+def _visit_at_once(row: Row) -> VisitRow:
+    """The journal entry in a row of `VISIT_FIELDS` or `BRIEF_FIELDS`, at once: a resume reads all that a run has."""
     visit = VisitRow(*row)  # type: ignore[arg-type]
     visit.started_at = _moment(visit.started_at)
     visit.completed_at = _moment(visit.completed_at)

@@ -26,7 +26,7 @@ from spine_async.storage.sql import queries
 from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
 from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.history import read_events
-from spine_async.storage.sql.rows import read_run, read_visit
+from spine_async.storage.sql.rows import BRIEF_FIELDS, VISIT_FIELDS, read_run, read_visit
 
 _NOBODY = ""  # the id of no run
 
@@ -76,7 +76,7 @@ class SqlRunStore:
     async def open(self) -> None:
         # A run that is not there is asked for, so that the statements of a resume are compiled, prepared and planned.
         await self.load(_NOBODY)
-        await self.visits(_NOBODY)
+        await self.visits(_NOBODY, brief=True)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._access.for_writing()
@@ -119,14 +119,13 @@ class SqlRunStore:
         rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        if below is None:
-            rows = await self._read(queries.VISITS, {"run_id": run_id})
-        else:
+    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+        if below is not None:
             # `\\` follows `[`: the range holds exactly the paths that begin with `below[`.
             between = {"run_id": run_id, "from_path": f"{below}[", "to_path": f"{below}\\"}
-            rows = await self._read(queries.VISITS_BELOW, between)
-        return [read_visit(run_id, row) for row in rows]
+            return [read_visit(run_id, row) for row in await self._read(queries.VISITS_BELOW, between)]
+        query, columns = (queries.BRIEF_VISITS, BRIEF_FIELDS) if brief else (queries.VISITS, VISIT_FIELDS)
+        return [read_visit(run_id, row, columns) for row in await self._read(query, {"run_id": run_id})]
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
 from spine_async.ports import RunStore
@@ -112,11 +114,31 @@ class VisitContract:
         kept = [*await store.visits("run-1"), *await store.visits("run-1", "m")]
         assert sorted(kept, key=lambda row: row.seq) == list(made.visits)
 
+    async def test_a_brief_entry_has_all_that_a_resume_needs(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
+            visit("b", 4, output=None, output_size=0, status=StepStatus.SKIPPED, error="not today"),
+            visit("m[0]/x", 5, item_index=0, opening='{"item":7}'),
+        ]
+        await committed(store, change(claim, rows))
+        whole, brief = await store.visits("run-1"), await store.visits("run-1", brief=True)
+        names = [each.name for each in fields(VisitRow)]
+        needed = names[: names.index("opening") + 1]
+        assert len(brief) == 2
+        assert [_only(needed, row) for row in brief] == [_only(needed, row) for row in whole]
+        below = await store.visits("run-1", "m", brief=True)
+        assert [row.item_index for row in below] == [0]
+
     async def test_rows_that_come_back_belong_to_whoever_asked(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))
         (row,) = await store.visits("run-1")
         row.output = "changed"
         assert (await store.visits("run-1"))[0].output == '{"ok":true}'
+
+
+def _only(names: list[str], row: VisitRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in names}
 
 
 def _index_of(path: str) -> int | None:
