@@ -301,9 +301,13 @@ class WorkflowRunner:
         Cancellation:
             The runner has not been entered then.
         """
-        await self._activity.open()
-        self._entries += 1
-        if self._recovers and self._entries == 1:
+        self._entries += 1  # from here on whoever else leaves is not the last
+        try:
+            await self._activity.open()
+        except BaseException:
+            await self._leave()
+            raise
+        if self._recovers:
             self._recovery.start()
         return self
 
@@ -311,14 +315,15 @@ class WorkflowRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Drain: no new step starts, running ones get `drain_timeout`, the rest is stopped with reason `shutdown`."""
-        self._entries -= 1
         try:
-            if self._entries == 0:
-                self._recovery.halt()
-                await self._activity.drain()
-                await self._recovery.end()
+            await self._leave()
         finally:
             await self._activity.let_go()
+
+    async def _leave(self) -> None:
+        self._entries -= 1
+        if self._entries == 0:
+            await self._recovery.end_with(self._activity.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """One attempt of a lambda step; override to change how handlers are called."""

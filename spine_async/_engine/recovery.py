@@ -44,39 +44,39 @@ class Recovery:
         self._workflows = workflows
         self._take_over = take_over
         self._task: Task[None] | None = None
-        self._is_halted = False
+        self._halt = _Halt()
 
     async def once(self) -> list[WorkflowResult]:
         """One round: the results of the runs that were taken over."""
-        limiter = anyio.CapacityLimiter(self._engine.config.recover_concurrency)
+        halt, limiter = self._halt, anyio.CapacityLimiter(self._engine.config.recover_concurrency)
         results: list[WorkflowResult] = []
         async with anyio.create_task_group() as tasks:
             for run in await self._found():
-                tasks.start_soon(self._recover, run, limiter, results)
+                tasks.start_soon(self._recover, run, halt, limiter, results)
         return results
 
     def start(self) -> None:
-        """Look now and then, until `end`."""
-        self._is_halted = False
-        self._task = spawn(self._regularly(), "spine_async recovery")
+        """Look now and then, unless that is being done, until `end_with`."""
+        if self._task is None:
+            self._task = spawn(self._regularly(self._halt), "spine_async recovery")
 
-    def halt(self) -> None:
-        """Take nothing further over."""
-        self._is_halted = True
+    async def end_with(self, drain: Awaitable[None]) -> None:
+        """Take nothing further over, wait for `drain`, and stop looking; who starts anew meanwhile is left alone."""
+        looking, self._task = self._task, None
+        self._halt.is_called, self._halt = True, _Halt()
+        try:
+            await drain
+        finally:
+            if looking is not None:
+                await end(looking)
 
-    async def end(self) -> None:
-        """Stop looking."""
-        if self._task is not None:
-            await end(self._task)
-            self._task = None
-
-    async def _regularly(self) -> None:
+    async def _regularly(self, halt: _Halt) -> None:
         limiter = anyio.CapacityLimiter(self._engine.config.recover_concurrency)
         results: list[WorkflowResult] = []
         async with anyio.create_task_group() as tasks:
-            while not self._is_halted:
+            while not halt.is_called:
                 for run in await self._found_if_reachable():
-                    tasks.start_soon(self._recover, run, limiter, results)
+                    tasks.start_soon(self._recover, run, halt, limiter, results)
                 await anyio.sleep(self._engine.config.recover_interval)
                 results.clear()
 
@@ -91,9 +91,11 @@ class Recovery:
         found = await abandoned_runs(self._engine, frozenset(self._workflows))
         return [run for run in found if run.run_id not in self._activity.reserved_ids]
 
-    async def _recover(self, run: StoredRun, limiter: anyio.CapacityLimiter, results: list[WorkflowResult]) -> None:
+    async def _recover(
+        self, run: StoredRun, halt: _Halt, limiter: anyio.CapacityLimiter, results: list[WorkflowResult]
+    ) -> None:
         async with limiter:
-            if self._is_halted or run.run_id in self._activity.reserved_ids:
+            if halt.is_called or run.run_id in self._activity.reserved_ids:
                 return
             try:
                 results.append(await self._take_over(run))
@@ -101,6 +103,12 @@ class Recovery:
                 _log.warning("run %s was not recovered: %s", run.run_id, exc)
             except Exception:  # noqa: BLE001 - one run must not keep the others from being recovered
                 _log.exception("run %s was not recovered", run.run_id)
+
+
+class _Halt:
+    """Tells those who have begun to look that they are to take nothing further over."""
+
+    is_called = False
 
 
 async def abandoned_runs(engine: Engine, workflows: Collection[str]) -> list[StoredRun]:

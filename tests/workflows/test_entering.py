@@ -127,11 +127,16 @@ async def test_entering_that_is_cancelled_is_given_up_at_once(native: bool) -> N
         assert (await runner.execute(WORKFLOW)).status == "stopped"
 
 
-async def test_connecting_that_is_cancelled_leaves_no_connection(database_url: str) -> None:
-    """At each of the first turns of the loop."""
+async def test_connecting_that_is_cancelled_leaves_no_connection(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At each of the first turns of the loop, and nothing is said about it.
+
+    Of a connection that is given up at some later turns asyncpg complains to the event loop, whoever has cancelled it.
+    """
     async with at(database_url) as runner:
         await runner.execute(WORKFLOW, run_id="r")
-    for turns in range(12):
+    for turns in range(60 if database_url.startswith("sqlite") else 12):
         engine = create_async_engine(database_url)
         entering = asyncio.create_task(WorkflowRunner(db_engine=engine).__aenter__())
         for _ in range(turns):
@@ -140,5 +145,105 @@ async def test_connecting_that_is_cancelled_leaves_no_connection(database_url: s
         await asyncio.wait([entering])
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         await engine.dispose()
+    assert caplog.messages == []
     async with at(database_url) as runner:
         assert (await runner.resume("r", workflow=WORKFLOW)).status == "completed"
+
+
+class SlowToOpen(MemoryRunStore):
+    """Takes its time for each opening after the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.openings = 0
+        self.reached, self.release = anyio.Event(), anyio.Event()
+
+    async def open(self) -> None:
+        self.openings += 1
+        if self.openings > 1:
+            self.reached.set()
+            await self.release.wait()
+
+
+def recovering() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "spine_async recovery"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_who_is_entering_keeps_the_runner_from_being_drained(cancelled: bool) -> None:
+    """And a runner is drained by who gives its entering up, where everybody else has left."""
+    store, done = SlowToOpen(), anyio.Event()
+    began = anyio.Event()
+
+    async def work(context: WorkflowContext, config: Config) -> None:
+        began.set()
+        await done.wait()
+
+    runner = WorkflowRunner(store=store, recover=True, config=WorkflowRunnerConfig(drain_timeout=0.01))
+    async with runner:
+        run = asyncio.create_task(runner.execute(Workflow("w", [Step.lambda_("work", work)])))
+        await began.wait()
+        entering = asyncio.create_task(runner.__aenter__())
+        await store.reached.wait()
+    assert not run.done()
+    assert len(recovering()) == 1
+    if cancelled:
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert (await run).stop_reason == "shutdown"
+        assert recovering() == []
+        return
+    store.release.set()
+    await entering
+    assert len(recovering()) == 1
+    done.set()
+    assert (await run).status == "completed"
+    await runner.__aexit__(None, None, None)
+    assert recovering() == []
+
+
+async def test_entering_while_the_last_one_drains_looks_for_abandoned_runs_anew() -> None:
+    began, done = anyio.Event(), anyio.Event()
+
+    async def work(context: WorkflowContext, config: Config) -> None:
+        began.set()
+        await done.wait()
+
+    runner = WorkflowRunner(store=MemoryRunStore(), recover=True)
+    await runner.__aenter__()
+    run = asyncio.create_task(runner.execute(Workflow("w", [Step.lambda_("work", work)])))
+    await began.wait()
+    leaving = asyncio.create_task(runner.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    async with runner:
+        done.set()
+        await leaving
+        assert (await run).status in {"completed", "stopped"}
+        assert len(recovering()) == 1
+    assert recovering() == []
+
+
+async def test_a_runner_that_was_left_can_still_recover_by_hand(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    flow = Workflow("w", [Step.lambda_("only", lambda context, config: None)])
+    runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=url), workflows=[flow], store=None)
+    async with runner:
+        await runner.execute(flow, run_id="r")
+    execute(url, "UPDATE core_workflow_runs SET status = 'running', completed_at = NULL, owner = NULL")
+    assert [each.run_id for each in await runner.recover()] == ["r"]
+
+
+async def test_a_runner_that_is_entered_again_asks_its_pool_for_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'runs.db'}", pool_size=1, max_overflow=0, pool_timeout=1
+    )
+    runner = WorkflowRunner(db_engine=engine)
+    async with runner:
+        await runner.execute(WORKFLOW)  # the one connection is the writer's now
+        asked: list[object] = []
+        sa_event.listen(engine.sync_engine.pool, "checkout", lambda driver, record, proxy: asked.append(driver))
+        async with runner:
+            assert (asked, caplog.messages) == ([], [])
+    await engine.dispose()

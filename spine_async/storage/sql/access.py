@@ -78,7 +78,7 @@ class DatabaseAccess:
 
     async def for_writing(self) -> SqlDatabase:
         """The database, made where there is none."""
-        if self._database is not None and self._is_ready():
+        if self._database is not None and self.is_ready:
             return self._database
         async with self._lock:
             database = await self._opened()
@@ -89,7 +89,7 @@ class DatabaseAccess:
 
     async def for_reading(self) -> SqlDatabase | None:
         """The database, or None where there is none: reading makes none."""
-        if self._database is not None and self._is_ready():
+        if self._database is not None and self.is_ready:
             return self._database
         async with self._lock:
             database = await self._opened()
@@ -120,7 +120,9 @@ class DatabaseAccess:
                 if self._owns_engine:
                     await engine.dispose()
 
-    def _is_ready(self) -> bool:
+    @property
+    def is_ready(self) -> bool:
+        """Whether the database is open, with a schema that fits, and can be used in the running event loop."""
         return self._is_current and self._is_here()
 
     def _is_here(self) -> bool:

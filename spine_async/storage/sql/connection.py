@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -70,8 +70,7 @@ class Lender(Generic[DriverT]):
         except BaseException:
             await self._discard(connection, is_final=True)
             raise
-        with anyio.CancelScope(shield=True):
-            await connection.close()
+        await _through(connection.close())
         return result
 
     async def close(self) -> None:
@@ -158,6 +157,16 @@ class Lender(Generic[DriverT]):
 
 async def _connect(engine: AsyncEngine) -> AsyncConnection:
     return await engine.connect()
+
+
+async def _through(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end: in a task of its own, since a native cancellation pierces a shield."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _until_done(task)
+        raise
 
 
 async def _until_done(task: asyncio.Task[Any]) -> None:

@@ -74,6 +74,8 @@ class SqlRunStore:
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     async def open(self) -> None:
+        if self._access.is_ready:
+            return
         # A run that is not there is asked for, so that the statements of a resume are compiled, prepared and planned.
         await self.load(_NOBODY)
         await self.visits(_NOBODY, brief=True)
