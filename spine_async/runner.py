@@ -26,11 +26,12 @@ from spine_async._engine.request import Request
 from spine_async._engine.scope import Scope
 from spine_async._engine.stopping import stop_run
 from spine_async._engine.supervision import execute_run
+from spine_async._model.archive import Checkpoint, Event, RunRecord
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.outcome import StepResult
-from spine_async._model.record import Checkpoint, Event, RunFilter, RunRecord, StoredRun
+from spine_async._model.record import RunFilter, StoredRun
 from spine_async._model.result import WorkflowResult
 from spine_async._model.status import RunStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep

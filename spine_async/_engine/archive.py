@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from spine_async._engine.engine import Engine
 from spine_async._engine.opening import load
+from spine_async._model.archive import Checkpoint, Event, RunRecord
 from spine_async._model.damage import Reading
 from spine_async._model.document import Document, JsonValue, split_object, split_values
-from spine_async._model.record import Checkpoint, Event, RunFilter, RunRecord, StoredRun, VisitRow
+from spine_async._model.record import RunFilter, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async.errors import RunConflictError, RunNotFoundError
 

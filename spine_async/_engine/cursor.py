@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
-from spine_async._model.record import VisitRow
+from spine_async._model.record import PastVisit
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.step import Step
 from spine_async._model.workflow import Workflow
@@ -74,7 +74,7 @@ class Cursor:
         between = self._workflow.steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
-    def replay(self, run_id: str, row: VisitRow) -> Sequence[str]:
+    def replay(self, run_id: str, row: PastVisit) -> Sequence[str]:
         """Move over a stored visit; returns what `advance` does.
 
         Raises:
@@ -95,7 +95,7 @@ class Cursor:
         else:
             self.step, self.visit = None, 0
 
-    def _mismatch(self, row: VisitRow) -> str:
+    def _mismatch(self, row: PastVisit) -> str:
         """Why a stored visit does not fit here."""
         if row.step_name not in self._workflow.positions:
             return "is not in it"
@@ -105,7 +105,7 @@ class Cursor:
         there = f"step {self.step.name!r}" if self.step else "the end"
         return f"does not come at this place in it, where {there} does"
 
-    def _stored_jump(self, run_id: str, row: VisitRow) -> Jump | None:
+    def _stored_jump(self, run_id: str, row: PastVisit) -> Jump | None:
         if row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)

@@ -148,7 +148,7 @@ def _check_same(new: NewRun, stored: StoredRun) -> None:
 
 
 async def _replayed(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim) -> Scope:
-    rows = await run_through(engine.store.visits(stored.run_id, brief=True), "spine_async load")
+    rows = await run_through(engine.store.past_visits(stored.run_id), "spine_async load")
     with Reading(stored.run_id):
         scope = first_scope(engine, workflow, stored, claim, is_resumed=True)
         replay(scope, rows)
@@ -185,13 +185,17 @@ def _override_row(epoch: int, updates: Mapping[str, Document], scope: Scope) -> 
     now = scope.run.started_at
     return VisitRow(
         path=f"@resume#{epoch}",
-        scope="",
         step_name="@resume",
         step_type=StepType.LAMBDA,
         status=StepStatus.OVERRIDE,
         attempts=0,
         started_at=now,
-        completed_at=now,
         duration_ms=0.0,
+        output=None,
+        output_size=0,
         updates=join_object(updates).text,
+        quality=None,
+        opening=None,
+        scope="",
+        completed_at=now,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from spine_async._engine.acceptance import Accepted, accept
@@ -13,7 +13,7 @@ from spine_async._model.document import Document, encode, join_object, split_obj
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.outcome import StepResult
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.record import EventRow, PastVisit, VisitRow
 from spine_async._model.result import StepMetric
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 
@@ -48,14 +48,14 @@ def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: Sequen
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 
 
-def _count(scope: Scope, row: VisitRow, output: Document | None, jumped_over: Sequence[str]) -> None:
+def _count(scope: Scope, row: PastVisit, output: Document | None, jumped_over: Sequence[str]) -> None:
     """Put a visit into the scope's counts."""
     scope.last_output = output
     if scope.is_run:
         scope.run.tally.add(row, jumped_over)
 
 
-def replay(scope: Scope, rows: list[VisitRow]) -> None:
+def replay(scope: Scope, rows: Iterable[PastVisit]) -> None:
     """Move a fresh scope over the rows that a former execution stored for it.
 
     Raises:
@@ -115,19 +115,19 @@ def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> 
     opening, scope.opening = scope.opening, None
     return VisitRow(  # by position, which takes a third of the time
         visit.open.path,
-        scope.path,
         step.name,
         step.step_type,
         result.status,
         visit.attempts,
         visit.open.started_at,
-        now,
         elapsed_ms,
         output.text if output is not None else None,
         output.size if output is not None else 0,
         join_object(accepted.updates).text if accepted.updates else None,
         accepted.quality.text if accepted.quality is not None else None,
         opening,
+        scope.path,
+        now,
         result.error or result.skip_reason,
         result.category,
         scope.item_index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spine_async._model.record import VisitRow
+from spine_async._model.record import PastVisit
 from spine_async._model.result import StepMetric
 from spine_async._model.status import StepStatus
 
@@ -32,7 +32,7 @@ class Tally:
     def failed(self) -> list[str]:
         return list(self._failed)
 
-    def add(self, row: VisitRow, jumped_over: Iterable[str]) -> None:
+    def add(self, row: PastVisit, jumped_over: Iterable[str]) -> None:
         """Count a visit, and the steps that its end jumped over."""
         self.metrics.append(
             StepMetric(

@@ -4,12 +4,12 @@ A journal entry holds only what one step visit added. Numbers are taken from one
 next number, and a visit's `seq` is the number of the event that tells of its end.
 
 What goes to a store and comes from it is changed by nobody but who made it. It is not frozen all the same: a run makes
-several rows for each step, and a frozen one takes twice as long to make. What users get to see is frozen.
+several rows for each step, and a frozen one takes twice as long to make. What users get to see
+is frozen (`archive`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,19 +18,40 @@ from spine_async._model.status import RunStatus, StepStatus, StepType
 
 
 @dataclass(slots=True)
-class VisitRow:
+class PastVisit:
+    """What a resume reads of a journal entry: enough to be in the place where the run was, and to tell of it.
+
+    Attributes:
+        path: Where in the run: `fetch`, `review#3` (third visit), `process_all[17]/resize` (inside a map's item).
+        output: JSON text of the output, or None where the step has none.
+        updates: JSON object text of what changed in the params, or None.
+        quality: JSON object text of the quality metrics, or None.
+        opening: On the first row of a map item, JSON object text of the params its scope began with (the item), which
+            `updates` are laid over; else None.
+    """
+
+    path: str
+    step_name: str
+    step_type: StepType
+    status: StepStatus
+    attempts: int
+    started_at: datetime
+    duration_ms: float
+    output: str | None
+    output_size: int
+    updates: str | None
+    quality: str | None
+    opening: str | None
+
+
+@dataclass(slots=True)
+class VisitRow(PastVisit):
     """One finished visit of a step, or one of the two journal entries that are no visits (`StepStatus`).
 
     Filled in two goes: by the run when the step settles, and with its numbers when the journal commits it.
 
     Attributes:
-        path: Where in the run: `fetch`, `review#3` (third visit), `process_all[17]/resize` (inside a map's item).
         scope: The path up to the last slash: `` or `process_all[17]`.
-        output: JSON text of the output, or None where the step has none.
-        updates: JSON object text of what changed in the params, or None.
-        opening: On the first row of a map item, JSON object text of the params its scope began with (the item), which
-            `updates` are laid over; else None.
-        quality: JSON object text of the quality metrics, or None.
         error: Error text of a failure, reason of a skip, else None.
         item_index: Index of the innermost map item the visit belongs to, or None.
         ends_item: Whether this visit was its item's last.
@@ -40,20 +61,8 @@ class VisitRow:
         item_seq: Number of its `map_item_completed`, or None.
     """
 
-    path: str
     scope: str
-    step_name: str
-    step_type: StepType
-    status: StepStatus
-    attempts: int
-    started_at: datetime
     completed_at: datetime
-    duration_ms: float
-    output: str | None = None
-    output_size: int = 0
-    updates: str | None = None
-    quality: str | None = None
-    opening: str | None = None
     error: str | None = None
     error_category: str | None = None
     item_index: int | None = None
@@ -239,62 +248,3 @@ class RunFilter:
     limit: int = 100
     is_under_way: bool = False
     is_leased: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A stored run as `get_run` and `list_runs` show it; moments are aware UTC."""
-
-    run_id: str
-    workflow_name: str
-    workflow_version: int
-    status: RunStatus
-    params: Mapping[str, object]
-    partition: Mapping[str, object] | None
-    total_steps: int
-    error_step: str | None
-    error: str | None
-    error_category: str | None
-    stop_reason: str | None
-    created_at: datetime
-    started_at: datetime
-    updated_at: datetime
-    completed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """One finished step visit with the context after it.
-
-    Attributes:
-        step_name: The step; `path` tells visits and map items of it apart.
-        seq: Its number among the run's events; later is greater.
-        context_snapshot: `{"params": …, "outputs": {step: …}, "quality": {step: …}, "partition": …}`.
-    """
-
-    run_id: str
-    workflow_name: str
-    step_name: str
-    path: str
-    seq: int
-    step_type: StepType
-    created_at: datetime
-    context_snapshot: Mapping[str, object] = field(repr=False)
-
-    @property
-    def checkpoint_step(self) -> str:
-        """The step's name, as the specification calls it."""
-        return self.step_name
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of a run; `seq` counts from 1 without gaps."""
-
-    run_id: str
-    seq: int
-    event_type: str
-    step_name: str | None
-    path: str | None
-    timestamp: datetime
-    metadata: Mapping[str, object]

@@ -18,6 +18,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -108,15 +109,17 @@ class RunStore(Protocol):
         """The run, or None where it is not stored."""
         ...
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         """Journal entries in the order of their numbers.
 
         Args:
             run_id: The run.
             below: None for the entries outside of map items; a map's path for all entries inside of its items.
-            brief: Whether those outside of map items may come without what a resume can do without, which is all that
-                follows `opening` in `VisitRow` and then stands at its default.
         """
+        ...
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        """The entries that `visits` gives outside of map items, with no more than a resume needs."""
         ...
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:

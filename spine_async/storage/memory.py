@@ -14,6 +14,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -136,10 +137,13 @@ class MemoryRunStore:
         kept = self._kept.get(run_id)
         return _as_seen(kept) if kept is not None else None
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         kept = self._kept.get(run_id)
         rows = kept.visits if kept is not None else ()
         return [replace(row) for row in rows if _is_chosen(row, below)]
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        return await self.visits(run_id)
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         ordered = sorted(self._kept.values(), key=_age, reverse=True)

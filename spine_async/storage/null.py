@@ -9,6 +9,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -51,8 +52,11 @@ class NullRunStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return None
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return []
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        return ()
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return []

@@ -14,6 +14,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -25,7 +26,19 @@ from spine_async.ports import CommitOutcome, RunStore
 
 ResultT = TypeVar("ResultT")
 Method: TypeAlias = Literal[
-    "open", "create", "claim", "renew", "request_stop", "commit", "load", "visits", "runs", "events", "delete", "close"
+    "open",
+    "create",
+    "claim",
+    "renew",
+    "request_stop",
+    "commit",
+    "load",
+    "visits",
+    "past_visits",
+    "runs",
+    "events",
+    "delete",
+    "close",
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -128,8 +141,11 @@ class FaultInjectingStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below, brief=brief))
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below))
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        return await self._call("past_visits", lambda: self._store.past_visits(run_id))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))

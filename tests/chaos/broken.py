@@ -183,13 +183,13 @@ class LostVisits(MemoryRunStore):
 
 
 class ItemsAreNotLoaded(MemoryRunStore):
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return [] if below is not None else await super().visits(run_id)
 
 
 class LastVisitIsNotLoaded(MemoryRunStore):
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
-        return (await super().visits(run_id, below, brief=brief))[:-1]
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return (await super().visits(run_id, below))[:-1]
 
 
 class FencedIsToldAsCommitted(MemoryRunStore):

@@ -12,6 +12,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -112,8 +113,11 @@ class WatchedStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below, brief=brief))
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below))
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        return await self._call("past_visits", lambda: self._store.past_visits(run_id))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))

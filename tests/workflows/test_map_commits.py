@@ -23,10 +23,10 @@ from spine_async import (
     WorkflowRunnerConfig,
 )
 from spine_async._engine.ledger import Ledger, OpenVisit
-from spine_async._model.record import Claim, RunChange, VisitRow
-from spine_async._model.status import StepStatus, StepType
+from spine_async._model.record import Claim, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
+from spine_async.testing.conformance.rows import visit
 
 pytestmark = pytest.mark.anyio
 
@@ -220,7 +220,7 @@ def test_what_was_refused_comes_before_what_is_committed_next() -> None:
     visits = [OpenVisit(name, name, now(), 0.0) for name in ("a", "b")]
     for opened in visits:
         ledger.open(opened)
-        row = VisitRow(opened.path, "", opened.path, StepType.LAMBDA, StepStatus.COMPLETED, 1, now(), now(), 0.0)
+        row = visit(opened.path, 0)
         ledger.settle(opened, row, ())
         refused = ledger.draft(now(), "mark")
         if opened.path == "a":

@@ -47,15 +47,19 @@ async def _store(engine: Engine, visit: Visit, until: datetime) -> None:
     text = encode(until.isoformat()).text
     row = VisitRow(
         path=visit.path + WAIT_MARK,
-        scope=visit.scope.path,
         step_name=visit.step.name,
         step_type=visit.step.step_type,
         status=StepStatus.WAITING,
         attempts=0,
         started_at=visit.open.started_at,
-        completed_at=now,
         duration_ms=0.0,
         output=text,
+        output_size=0,
+        updates=None,
+        quality=None,
+        opening=None,
+        scope=visit.scope.path,
+        completed_at=now,
         item_index=visit.scope.item_index,
     )
     told = encode({"until": until.isoformat()}).text

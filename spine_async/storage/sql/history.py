@@ -37,5 +37,5 @@ async def _merged(
     log = await database.read(queries.EVENT_LOG, {"key": key, "after": after, "most": most})
     told = await database.read(queries.EVENT_VISITS, {"key": key, "from_seq": visits_from, "most": most})
     events = [read_event(run_id, row) for row in log]
-    visits = [read_visit(run_id, row, queries.EVENT_VISIT_COLUMNS) for row in told]
+    visits = [read_visit(run_id, row) for row in told]
     return merge_events(events, visits, after, before)

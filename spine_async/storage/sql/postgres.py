@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Dialect
@@ -56,7 +56,7 @@ class PostgresDatabase:
         text, bound = self._compiled.bind(query, values)
 
         async def job(driver: Driver) -> list[Row]:
-            return [tuple(record) for record in await driver.fetch(text, *bound)]
+            return cast("list[Row]", await driver.fetch(text, *bound))  # which a record is, but for its type
 
         with self._faults:
             return await insist(lambda: self._lender.read(job), is_passing_on_postgres)

@@ -11,13 +11,10 @@ from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
 from spine_async._model.record import RunFilter
 from spine_async.storage.sql.lease import IS_LEASED, LEASED_TEXTS
-from spine_async.storage.sql.rows import BRIEF_FIELDS, EVENT_COLUMNS, RUN_COLUMNS, VISIT_FIELDS, columns_of
+from spine_async.storage.sql.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
 from spine_async.storage.sql.schema import UNDER_WAY, runs
 
 Query: TypeAlias = ClauseElement
-
-EVENT_VISIT_COLUMNS = tuple(name for name in VISIT_FIELDS if name not in {"output", "opening", "updates", "quality"})
-"""What telling the events of a visit takes; the documents stay where they are."""
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -26,7 +23,10 @@ def _listed(names: Iterable[str]) -> str:
 
 _OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
 _VISITS = f"SELECT {_listed(VISIT_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
-_BRIEF_VISITS = f"SELECT {_listed(BRIEF_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
+
+# Telling the events of a visit takes no documents; they stay where they are.
+_DOCUMENTS = frozenset({"output", "opening", "updates", "quality"})
+_TELLING_FIELDS = ", ".join("NULL" if name in _DOCUMENTS else f'"{name}"' for name in VISIT_FIELDS)
 
 # As text: whoever resumes a run in a new process would wait longer for constructs to be compiled than for answers.
 
@@ -37,7 +37,9 @@ LOADS: Mapping[str, Query] = {
 """The query for one run, by the name of the dialect."""
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
-BRIEF_VISITS: Query = text(f"{_BRIEF_VISITS} AND scope = '' ORDER BY seq")
+PAST_VISITS: Query = text(
+    f"SELECT {_listed(PAST_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' ORDER BY seq"
+)
 
 # A range rather than LIKE: an index serves it, and no name has to be escaped.
 VISITS_BELOW: Query = text(f"{_VISITS} AND path >= :from_path AND path < :to_path ORDER BY seq")
@@ -50,8 +52,7 @@ EVENT_LOG: Query = text(
 )
 
 EVENT_VISITS: Query = text(
-    f"SELECT {_listed(EVENT_VISIT_COLUMNS)} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq "
-    "ORDER BY seq LIMIT :most"
+    f"SELECT {_TELLING_FIELDS} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq ORDER BY seq LIMIT :most"
 )
 
 
@@ -73,5 +74,5 @@ def list_runs(chosen: RunFilter) -> Query:
     return query.limit(chosen.limit)
 
 
-LASTING = frozenset({*LOADS.values(), VISITS, BRIEF_VISITS, VISITS_BELOW, LAST_NUMBER, EVENT_LOG, EVENT_VISITS})
+LASTING = frozenset({*LOADS.values(), VISITS, PAST_VISITS, VISITS_BELOW, LAST_NUMBER, EVENT_LOG, EVENT_VISITS})
 """The queries that stay the same, as opposed to those made for one call."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 
-from spine_async._model.record import EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.record import EventRow, NewRun, PastVisit, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.schema import event_log, runs, steps
@@ -23,7 +23,7 @@ VISIT_COLUMNS = tuple(column.name for column in steps.columns)
 VISIT_FIELDS = tuple(each.name for each in fields(VisitRow))
 """The same as they are read: in the order of the record's fields, without the run's key."""
 
-BRIEF_FIELDS = VISIT_FIELDS[: VISIT_FIELDS.index("opening") + 1]
+PAST_FIELDS = tuple(each.name for each in fields(PastVisit))
 """Those of them that a resume reads."""
 
 EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
@@ -157,38 +157,68 @@ def read_run(row: Row) -> StoredRun:
     return StoredRun(**cells.values)  # type: ignore[arg-type]
 
 
-def read_visit(run_id: str, row: Row, columns: Sequence[str] = VISIT_FIELDS) -> VisitRow:
-    """The journal entry in a row of `columns`; what they leave out stays at its default.
+def read_visit(run_id: str, row: Row) -> VisitRow:
+    """The journal entry in a row of `VISIT_FIELDS`.
 
     Raises:
         CorruptRecordError: A value is not what its column should hold.
     """
-    if columns is VISIT_FIELDS or columns is BRIEF_FIELDS:
-        try:
-            return _visit_at_once(row)
-        except (ValueError, TypeError, KeyError):
-            pass  # read once more with care, to name the column
-    cells = _Cells(steps, run_id, row, columns)
-    cells.parse("started_at", _moment)
-    cells.parse("completed_at", _moment)
-    cells.parse("step_type", StepType)
-    cells.parse("status", StepStatus)
-    if columns is not BRIEF_FIELDS:
-        cells.parse("ends_item", bool)
-        cells.parse("emits", bool)
-    return VisitRow(**cells.values)  # type: ignore[arg-type]
-
-
-def _visit_at_once(row: Row) -> VisitRow:
-    """The journal entry in a row of `VISIT_FIELDS` or `BRIEF_FIELDS`, at once: a resume reads all that a run has."""
-    visit = VisitRow(*row)  # type: ignore[arg-type]
-    visit.started_at = _moment(visit.started_at)
-    visit.completed_at = _moment(visit.completed_at)
-    visit.step_type = _STEP_TYPES[visit.step_type]
-    visit.status = _STEP_STATES[visit.status]
-    visit.ends_item = bool(visit.ends_item)
-    visit.emits = bool(visit.emits)
+    try:
+        visit = VisitRow(*row)  # type: ignore[arg-type]
+        visit.step_type = _STEP_TYPES[visit.step_type]
+        visit.status = _STEP_STATES[visit.status]
+        visit.started_at = _moment(visit.started_at)
+        visit.completed_at = _moment(visit.completed_at)
+        visit.ends_item = bool(visit.ends_item)
+        visit.emits = bool(visit.emits)
+    except _UNREADABLE:
+        return VisitRow(**_visit_cells(run_id, row, VISIT_FIELDS))  # type: ignore[arg-type]
     return visit
+
+
+def read_past_visits(run_id: str, rows: Sequence[Row]) -> list[PastVisit]:
+    """The journal entries in rows of `PAST_FIELDS`.
+
+    Raises:
+        CorruptRecordError: A value is not what its column should hold.
+    """
+    try:
+        return _past_visits(rows)
+    except _UNREADABLE:
+        return [PastVisit(**_visit_cells(run_id, row, PAST_FIELDS)) for row in rows]  # type: ignore[arg-type]
+
+
+def _past_visits(rows: Iterable[Any]) -> list[PastVisit]:
+    """All of them at once: a resume waits for everything that the run has."""
+    kinds, states = _STEP_TYPES, _STEP_STATES
+    return [
+        PastVisit(
+            path,
+            name,
+            kinds[kind],
+            states[state],
+            attempts,
+            started if type(started) is datetime else _moment(started),
+            duration,
+            output,
+            size,
+            updates,
+            quality,
+            opening,
+        )
+        for path, name, kind, state, attempts, started, duration, output, size, updates, quality, opening in rows
+    ]
+
+
+_UNREADABLE = (ValueError, TypeError, KeyError)  # the row is read once more then, with care, to name the column
+
+
+def _visit_cells(run_id: str, row: Row, columns: Sequence[str]) -> dict[str, object]:
+    cells = _Cells(steps, run_id, row, columns)
+    for column, read in _VISIT_READERS.items():
+        if column in cells.values:
+            cells.parse(column, read)
+    return cells.values
 
 
 _STEP_TYPES: dict[str, StepType] = {each.value: each for each in StepType}
@@ -234,6 +264,16 @@ def _moment(value: object) -> datetime:
     if at.tzinfo is None:
         raise ValueError("a moment without its time zone")
     return at
+
+
+_VISIT_READERS: Mapping[str, Callable[[Any], object]] = {
+    "started_at": _moment,
+    "completed_at": _moment,
+    "step_type": StepType,
+    "status": StepStatus,
+    "ends_item": bool,
+    "emits": bool,
+}
 
 
 def columns_of(table: Table, names: Sequence[str]) -> list[Column[object]]:

@@ -15,6 +15,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    PastVisit,
     Renewal,
     RunChange,
     RunFilter,
@@ -26,7 +27,7 @@ from spine_async.storage.sql import queries
 from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
 from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.history import read_events
-from spine_async.storage.sql.rows import BRIEF_FIELDS, VISIT_FIELDS, read_run, read_visit
+from spine_async.storage.sql.rows import read_past_visits, read_run, read_visit
 
 _NOBODY = ""  # the id of no run
 
@@ -78,7 +79,7 @@ class SqlRunStore:
             return
         # A run that is not there is asked for, so that the statements of a resume are compiled, prepared and planned.
         await self.load(_NOBODY)
-        await self.visits(_NOBODY, brief=True)
+        await self.past_visits(_NOBODY)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._access.for_writing()
@@ -121,13 +122,15 @@ class SqlRunStore:
         rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
-    async def visits(self, run_id: str, below: str | None = None, *, brief: bool = False) -> list[VisitRow]:
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         if below is not None:
             # `\\` follows `[`: the range holds exactly the paths that begin with `below[`.
             between = {"run_id": run_id, "from_path": f"{below}[", "to_path": f"{below}\\"}
             return [read_visit(run_id, row) for row in await self._read(queries.VISITS_BELOW, between)]
-        query, columns = (queries.BRIEF_VISITS, BRIEF_FIELDS) if brief else (queries.VISITS, VISIT_FIELDS)
-        return [read_visit(run_id, row, columns) for row in await self._read(query, {"run_id": run_id})]
+        return [read_visit(run_id, row) for row in await self._read(queries.VISITS, {"run_id": run_id})]
+
+    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
+        return read_past_visits(run_id, await self._read(queries.PAST_VISITS, {"run_id": run_id}))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]

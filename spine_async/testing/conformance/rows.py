@@ -70,16 +70,19 @@ def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
     scope, _, segment = path.rpartition("/")
     row = VisitRow(
         path=path,
-        scope=scope,
         step_name=segment.partition("#")[0],
         step_type=StepType.LAMBDA,
         status=StepStatus.COMPLETED,
         attempts=1,
         started_at=moment(seq),
-        completed_at=moment(seq + 0.25),
         duration_ms=250.5,
         output='{"ok":true}',
         output_size=11,
+        updates=None,
+        quality=None,
+        opening=None,
+        scope=scope,
+        completed_at=moment(seq + 0.25),
         seq=seq,
     )
     return replace(row, **values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from spine_async._model.record import VisitRow
+from spine_async._model.record import PastVisit, VisitRow
 from spine_async._model.status import StepStatus, StepType
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, new_run, visit
@@ -114,7 +114,7 @@ class VisitContract:
         kept = [*await store.visits("run-1"), *await store.visits("run-1", "m")]
         assert sorted(kept, key=lambda row: row.seq) == list(made.visits)
 
-    async def test_a_brief_entry_has_all_that_a_resume_needs(self, store: RunStore) -> None:
+    async def test_past_visits_have_all_that_a_resume_needs(self, store: RunStore) -> None:
         claim = await created(store)
         rows = [
             visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
@@ -122,13 +122,10 @@ class VisitContract:
             visit("m[0]/x", 5, item_index=0, opening='{"item":7}'),
         ]
         await committed(store, change(claim, rows))
-        whole, brief = await store.visits("run-1"), await store.visits("run-1", brief=True)
-        names = [each.name for each in fields(VisitRow)]
-        needed = names[: names.index("opening") + 1]
-        assert len(brief) == 2
-        assert [_only(needed, row) for row in brief] == [_only(needed, row) for row in whole]
-        below = await store.visits("run-1", "m", brief=True)
-        assert [row.item_index for row in below] == [0]
+        whole, past = await store.visits("run-1"), await store.past_visits("run-1")
+        assert [row.path for row in past] == ["a", "b"]
+        assert [_needed(row) for row in past] == [_needed(row) for row in whole]
+        assert list(await store.past_visits("nobody")) == []
 
     async def test_rows_that_come_back_belong_to_whoever_asked(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))
@@ -137,8 +134,8 @@ class VisitContract:
         assert (await store.visits("run-1"))[0].output == '{"ok":true}'
 
 
-def _only(names: list[str], row: VisitRow) -> dict[str, object]:
-    return {name: getattr(row, name) for name in names}
+def _needed(row: PastVisit) -> dict[str, object]:
+    return {each.name: getattr(row, each.name) for each in fields(PastVisit)}
 
 
 def _index_of(path: str) -> int | None:

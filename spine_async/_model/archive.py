@@ -1,0 +1,68 @@
+"""What is stored, as users get to see it: frozen, with documents as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from spine_async._model.status import RunStatus, StepType
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A stored run as `get_run` and `list_runs` show it; moments are aware UTC."""
+
+    run_id: str
+    workflow_name: str
+    workflow_version: int
+    status: RunStatus
+    params: Mapping[str, object]
+    partition: Mapping[str, object] | None
+    total_steps: int
+    error_step: str | None
+    error: str | None
+    error_category: str | None
+    stop_reason: str | None
+    created_at: datetime
+    started_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One finished step visit with the context after it.
+
+    Attributes:
+        step_name: The step; `path` tells visits and map items of it apart.
+        seq: Its number among the run's events; later is greater.
+        context_snapshot: `{"params": …, "outputs": {step: …}, "quality": {step: …}, "partition": …}`.
+    """
+
+    run_id: str
+    workflow_name: str
+    step_name: str
+    path: str
+    seq: int
+    step_type: StepType
+    created_at: datetime
+    context_snapshot: Mapping[str, object] = field(repr=False)
+
+    @property
+    def checkpoint_step(self) -> str:
+        """The step's name, as the specification calls it."""
+        return self.step_name
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run; `seq` counts from 1 without gaps."""
+
+    run_id: str
+    seq: int
+    event_type: str
+    step_name: str | None
+    path: str | None
+    timestamp: datetime
+    metadata: Mapping[str, object]
