@@ -40,9 +40,10 @@ class Cursor:
 
     def __init__(self, workflow: Workflow, start: str | None = None) -> None:
         self._workflow = workflow
+        self._steps = workflow.steps
         self._visits: dict[str, int] = {}
         self._position = workflow.positions[start] if start else 0
-        self.step: Step | None = workflow.steps[self._position]
+        self.step: Step | None = self._steps[self._position]
         self.visit = 1
 
     @property
@@ -54,8 +55,8 @@ class Cursor:
     @property
     def following(self) -> str | None:
         """Name of the step after this one in the list, or None behind the last."""
-        names = self._workflow.steps[self._position + 1 : self._position + 2]
-        return names[0].name if names else None
+        behind = self._position + 1
+        return self._steps[behind].name if behind < len(self._steps) else None
 
     def advance(self, jump: Jump | None = None) -> Sequence[str]:
         """Move behind the current step; a choice says where to.
@@ -63,15 +64,15 @@ class Cursor:
         Returns:
             Names of the steps jumped over and never visited, in order.
         """
-        step = self._workflow.steps[self._position]
+        step = self._steps[self._position]
         self._visits[step.name] = self.visit
         if jump is None and step.next_step is None:
             self._stand_at(self._position + 1)
             return ()
         target = jump.target if jump is not None else step.next_step
         behind = self._position + 1
-        self._stand_at(len(self._workflow.steps) if target is None else self._workflow.positions[target])
-        between = self._workflow.steps[behind : self._position]
+        self._stand_at(len(self._steps) if target is None else self._workflow.positions[target])
+        between = self._steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
     def replay(self, run_id: str, row: PastVisit) -> Sequence[str]:
@@ -82,15 +83,15 @@ class Cursor:
         """
         step = self.step
         is_it = step is not None and step.name == row.step_name and step.step_type is row.step_type
-        if not is_it or (row.path != self.segment and row.path.rpartition("/")[2] != self.segment):
+        segment = row.step_name if self.visit == 1 else self.segment
+        if not is_it or (row.path != segment and row.path.rpartition("/")[2] != segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
         return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
 
     def _stand_at(self, position: int) -> None:
         self._position = position
-        steps = self._workflow.steps
-        if position < len(steps):
-            self.step = step = steps[position]
+        if position < len(self._steps):
+            self.step = step = self._steps[position]
             self.visit = self._visits.get(step.name, 0) + 1
         else:
             self.step, self.visit = None, 0

@@ -63,21 +63,23 @@ def replay(scope: Scope, rows: Iterable[PastVisit]) -> None:
     """
     updates: dict[str, Document] = {}
     outputs: dict[str, Document] = {}
+    run_id, cursor, waiting, override = scope.run.run_id, scope.cursor, StepStatus.WAITING, StepStatus.OVERRIDE
     for row in rows:
         if row.opening is not None:
             scope.opening = None
-        if row.status is StepStatus.WAITING:
+        if row.status is waiting:
             scope.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
             continue
         if row.updates:
             updates |= split_object(row.updates)
-        if row.status is not StepStatus.OVERRIDE:
-            output = Document(row.output) if row.output is not None else None
-            _count(scope, row, output, scope.cursor.replay(scope.run.run_id, row))
-            if output is not None:
-                outputs[row.step_name] = output
-            if row.quality is not None:
-                scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
+        if row.status is override:
+            continue
+        output = Document(row.output) if row.output is not None else None
+        _count(scope, row, output, cursor.replay(run_id, row))
+        if output is not None:
+            outputs[row.step_name] = output
+        if row.quality is not None:
+            scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
     scope.context = scope.context.with_documents(updates, outputs)
 
 

@@ -14,19 +14,19 @@ class Tally:
 
     def __init__(self) -> None:
         self.metrics: list[StepMetric] = []
-        self._completed: dict[str, None] = {}
         self._skipped: dict[str, None] = {}
         self._failed: dict[str, None] = {}
 
     @property
     def completed(self) -> list[str]:
         """Names in the order of first completion."""
-        return list(self._completed)
+        return list(dict.fromkeys(each.name for each in self.metrics if each.status is StepStatus.COMPLETED))
 
     @property
     def skipped(self) -> list[str]:
         """Names of steps that were skipped and never completed."""
-        return [name for name in self._skipped if name not in self._completed]
+        completed = set(self.completed) if self._skipped else ()
+        return [name for name in self._skipped if name not in completed]
 
     @property
     def failed(self) -> list[str]:
@@ -34,26 +34,17 @@ class Tally:
 
     def add(self, row: PastVisit, jumped_over: Iterable[str]) -> None:
         """Count a visit, and the steps that its end jumped over."""
-        self.metrics.append(
-            StepMetric(
-                row.step_name,
-                row.step_type,
-                row.status,
-                row.attempts,
-                row.started_at,
-                row.duration_ms,
-                row.output_size,
-            )
-        )
-        if row.status is StepStatus.FAILED:
-            self._failed[row.step_name] = None
-        else:
-            ended = self._completed if row.status is StepStatus.COMPLETED else self._skipped
-            ended[row.step_name] = None
-            if self._failed:
-                self._failed.pop(row.step_name, None)
-        for name in jumped_over:
-            self._skipped.setdefault(name)
+        name, status = row.step_name, row.status
+        values = (name, row.step_type, status, row.attempts, row.started_at, row.duration_ms, row.output_size)
+        self.metrics.append(tuple.__new__(StepMetric, values))  # as `StepMetric(…)`, in half the time
+        if status is StepStatus.FAILED:
+            self._failed[name] = None
+        elif self._failed:
+            self._failed.pop(name, None)
+        if status is StepStatus.SKIPPED:
+            self._skipped[name] = None
+        for each in jumped_over:
+            self._skipped.setdefault(each)
 
     def add_failure(self, metric: StepMetric) -> None:
         """Count the visit that failed the run; it has no row."""
