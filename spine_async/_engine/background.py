@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -147,15 +147,18 @@ class Gate:
 
     def end(self, error: BaseException | None = None) -> None:
         """It is over: wake all who wait; only the first time counts."""
+        wake(self.close(error))
+
+    def close(self, error: BaseException | None = None) -> list[asyncio.Future[None]]:
+        """It is over; gives the promises of those who wait, who must be woken. Only the first time counts."""
         if self._is_over:
-            return
+            return []
         self._is_over, self._error = True, error
-        for promise in self._promises:
-            if not promise.done():
-                promise.set_result(None)
         if error is not None:
             for tell in self._listeners:
                 tell(error)
+        waiting, self._promises = self._promises, []
+        return waiting
 
     def pass_on(self, promise: asyncio.Future[Any]) -> None:
         """`end`, as a promise's callback."""
@@ -176,6 +179,13 @@ class Gate:
         else:
             self._promises.append(promise)
         return promise
+
+
+def wake(waiting: Iterable[asyncio.Future[None]]) -> None:
+    """Keep the promises, but for those that a cancellation has taken away."""
+    for promise in waiting:
+        if not promise.done():
+            promise.set_result(None)
 
 
 async def next_turn() -> None:

@@ -4,6 +4,9 @@ Theory of operation: a run that has something to commit puts its ledger among th
 is at work, one is started. The writer takes everything that waits, commits it in one call of the store, wakes those
 who waited, and looks again; it is gone when nothing waits. So a lone run commits at once, and a busy runner commits
 in groups as large as whatever settled while the last one was in flight. There is no timer and no size to tune.
+
+Many that do not wait for anything else would all be in one group, and the event loop idle while it is committed. Where
+the store does that with another's processor they are woken in two halves, so that one works while the other is stored.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Protocol
 
 import anyio.lowlevel
 
-from spine_async._engine.background import Gate, Promise, in_another_turn, insist, next_turn, spawn
+from spine_async._engine.background import Gate, Promise, in_another_turn, insist, next_turn, spawn, wake
 from spine_async._engine.ledger import Ledger
 from spine_async._engine.signals import CommitFailed
 from spine_async._model.mark import new_mark
@@ -22,6 +25,7 @@ from spine_async._model.record import Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
+_FEW = 32  # woken, who are not worth a commit more
 _TURN = 0.001  # seconds that steps which never wait may keep the event loop to themselves
 
 
@@ -102,6 +106,8 @@ class Journal:
         self._creations: list[Creation] = []
         self._writer: Promise[None] | None = None
         self._turns = _Turns()
+        self._commit_took = 0.0  # seconds, the last one
+        self._waking_took = 0.0  # seconds that the event loop was at work for each of those woken last
 
     async def create(self, creation: Creation) -> None:
         """Store a new run, and put the right to commit to it into `creation`.
@@ -151,16 +157,40 @@ class Journal:
 
     async def _write(self) -> None:
         while self._creations or self._ledgers:
-            await self._write_group()
-            if not self._ledgers:  # whoever was woken just now may be back at once with the next step
-                await next_turn()
+            waiting = await self._write_group()
+            if self._ledgers:
+                wake(waiting)
+            else:  # whoever is woken now may be back at once with the next step
+                await self._wake_and_see(waiting)
 
-    async def _write_group(self) -> None:
+    async def _wake_and_see(self, waiting: list[Promise[None]]) -> None:
+        """Wake those who waited, or half of them, and let them have their turn; then the others."""
+        first = len(waiting) // 2 if self._is_worth_halving(len(waiting)) else len(waiting)
+        began = time.perf_counter()
+        wake(waiting[:first])
+        try:
+            await next_turn()
+        finally:
+            wake(waiting[first:])
+        self._waking_took = (time.perf_counter() - began) / max(1, first)
+
+    def _is_worth_halving(self, count: int) -> bool:
+        """Whether to commit what one half comes to while the other half is at work."""
+        if count < _FEW or not self._store.works_elsewhere:
+            return False
+        return 2 * count * self._waking_took > self._commit_took
+
+    async def _write_group(self) -> list[Promise[None]]:
+        """Commit what waits; the promises of those who waited for it."""
+        waiting: list[Promise[None]] = []
         creations, self._creations = self._creations, []
         ledgers, self._ledgers = self._ledgers, {}
         try:
-            await self._write_creations(creations)
-            await self._write_ledgers(ledgers)
+            await self._write_creations(creations, waiting)
+            if ledgers:
+                wake(waiting)
+                waiting.clear()
+                await self._write_ledgers(ledgers, waiting)
         except BaseException as exc:
             error = CommitFailed(_as_store_error(exc))
             for ledger in ledgers:
@@ -168,30 +198,32 @@ class Journal:
             for gate in (*(each.gate for each in creations), *ledgers.values()):
                 gate.end(error)
             if not isinstance(exc, Exception):
+                wake(waiting)
                 raise
+        return waiting
 
-    async def _write_creations(self, creations: list[Creation]) -> None:
+    async def _write_creations(self, creations: list[Creation], waiting: list[Promise[None]]) -> None:
         if creations:
             runs = [each.run for each in creations]
             claims = await insist(lambda: in_another_turn(self._store.create(runs)))
             for creation, claim in zip(creations, claims, strict=True):
                 creation.claim = claim
-                creation.gate.end()
+                waiting += creation.gate.close()
 
-    async def _write_ledgers(self, ledgers: dict[Ledger, Gate]) -> None:
-        if not ledgers:
-            return
+    async def _write_ledgers(self, ledgers: dict[Ledger, Gate], waiting: list[Promise[None]]) -> None:
         at, mark = self._clock.now(), new_mark()
         changes = [ledger.draft(at, mark) for ledger in ledgers]
+        began = time.perf_counter()
         outcomes = await self._committed(changes)
+        self._commit_took = time.perf_counter() - began
         for (ledger, gate), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
             if outcome is CommitOutcome.COMMITTED:
                 ledger.confirm(change)
-                gate.end()
+                waiting += gate.close()
             else:
                 ledger.take_back()
                 error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                gate.end(CommitFailed(error))
+                waiting += gate.close(CommitFailed(error))
 
     async def _committed(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """What became of each change; one that the store refuses as a record spoils nothing for the others."""

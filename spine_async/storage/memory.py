@@ -81,6 +81,8 @@ class MemoryRunStore:
     Every method finishes without awaiting, so calls never interleave and each is atomic.
     """
 
+    works_elsewhere = False
+
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._keys = count(1)

@@ -22,6 +22,8 @@ from spine_async.ports import CommitOutcome
 class NullRunStore:
     """Accepts everything and holds nothing: for dry runs and for runs without checkpoints."""
 
+    works_elsewhere = False
+
     async def open(self) -> None:
         return None
 

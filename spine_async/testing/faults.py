@@ -84,6 +84,10 @@ class FaultInjectingStore:
         self._faults: dict[tuple[str, int, Moment], Callable[[], Awaitable[None]]] = {}
         self.calls: Counter[str] = Counter()
 
+    @property
+    def works_elsewhere(self) -> bool:
+        return self._store.works_elsewhere
+
     def fail(
         self, method: Method, *, call: int = 1, moment: Moment = "before", error: BaseException | None = None
     ) -> None:

@@ -64,6 +64,10 @@ class WatchedStore:
     `ended`.
     """
 
+    @property
+    def works_elsewhere(self) -> bool:
+        return self._store.works_elsewhere
+
     def __init__(self, store: RunStore, diary: Diary, points: Points) -> None:
         self._store = store
         self._diary = diary

@@ -27,6 +27,7 @@ class SqlDatabase(Protocol):
 
     dialect: str
     is_bound_to_loop: bool
+    works_elsewhere: bool
 
     async def exists(self) -> bool: ...
     async def make_place(self) -> None: ...
@@ -43,6 +44,8 @@ class SqlDatabase(Protocol):
 
 
 class _DatabaseKind(Protocol):
+    @property
+    def works_elsewhere(self) -> bool: ...
     def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
 
 
@@ -119,6 +122,11 @@ class DatabaseAccess:
             finally:
                 if self._owns_engine:
                     await engine.dispose()
+
+    @property
+    def works_elsewhere(self) -> bool:
+        """Whether the database has a processor other than this process's."""
+        return self._kind.works_elsewhere
 
     @property
     def is_ready(self) -> bool:

@@ -74,6 +74,10 @@ class SqlRunStore:
         """
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
+    @property
+    def works_elsewhere(self) -> bool:
+        return self._access.works_elsewhere
+
     async def open(self) -> None:
         if self._access.is_ready:
             return
