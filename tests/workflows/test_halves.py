@@ -62,6 +62,17 @@ async def executed(store: Remote, seen: list[bool], runs: int) -> list[WorkflowR
         return await asyncio.gather(*(runner.execute(workflow, run_id=f"r{number}") for number in range(runs)))
 
 
+def test_a_store_that_does_not_say_is_refused_when_the_runner_is_made() -> None:
+    class Silent:
+        """Knows everything else."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(MemoryRunStore(), name) if name != "works_elsewhere" else object.__getattribute__(self, name)
+
+    with pytest.raises(AttributeError, match="'Silent' object has no attribute 'works_elsewhere'"):
+        WorkflowRunner(store=Silent())  # type: ignore[arg-type]
+
+
 @pytest.mark.anyio
 async def test_one_half_works_while_the_other_is_committed() -> None:
     store, seen = Remote(), list[bool]()

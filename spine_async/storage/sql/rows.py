@@ -198,7 +198,7 @@ def _past_visits(rows: Iterable[Any]) -> list[PastVisit]:
             kinds[kind],
             states[state],
             attempts,
-            started if type(started) is datetime else _moment(started),
+            started if type(started) is datetime and started.tzinfo is not None else _moment(started),
             duration,
             output,
             size,
@@ -258,9 +258,7 @@ class _Cells:
 
 
 def _moment(value: object) -> datetime:
-    if isinstance(value, datetime):
-        return value
-    at = datetime.fromisoformat(value)  # type: ignore[arg-type]
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
     if at.tzinfo is None:
         raise ValueError("a moment without its time zone")
     return at

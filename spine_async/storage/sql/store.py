@@ -27,7 +27,7 @@ from spine_async.storage.sql import queries
 from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
 from spine_async.storage.sql.claiming import ClaimRequest
 from spine_async.storage.sql.history import read_events
-from spine_async.storage.sql.rows import read_past_visits, read_run, read_visit
+from spine_async.storage.sql.rows import Row, read_past_visits, read_run, read_visit
 
 _NOBODY = ""  # the id of no run
 
@@ -123,18 +123,19 @@ class SqlRunStore:
         database = await self._access.for_reading()
         if database is None:
             return None
-        rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
+        with Reading(run_id):  # PostgreSQL's driver reads moments, and may not be able to
+            rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         if below is not None:
             # `\\` follows `[`: the range holds exactly the paths that begin with `below[`.
-            between = {"run_id": run_id, "from_path": f"{below}[", "to_path": f"{below}\\"}
-            return [read_visit(run_id, row) for row in await self._read(queries.VISITS_BELOW, between)]
-        return [read_visit(run_id, row) for row in await self._read(queries.VISITS, {"run_id": run_id})]
+            between = {"from_path": f"{below}[", "to_path": f"{below}\\"}
+            return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS_BELOW, between)]
+        return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS, {})]
 
     async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return read_past_visits(run_id, await self._read(queries.PAST_VISITS, {"run_id": run_id}))
+        return read_past_visits(run_id, await self._read_of(run_id, queries.PAST_VISITS, {}))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]
@@ -153,6 +154,10 @@ class SqlRunStore:
     async def close(self) -> None:
         await self._access.close()
 
-    async def _read(self, query: queries.Query, values: Mapping[str, object]) -> Sequence[Sequence[object]]:
+    async def _read_of(self, run_id: str, query: queries.Query, values: Mapping[str, object]) -> Sequence[Row]:
+        with Reading(run_id):
+            return await self._read(query, {"run_id": run_id, **values})
+
+    async def _read(self, query: queries.Query, values: Mapping[str, object]) -> Sequence[Row]:
         database: SqlDatabase | None = await self._access.for_reading()
         return await database.read(query, values) if database is not None else []
