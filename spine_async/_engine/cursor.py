@@ -83,7 +83,7 @@ class Cursor:
         """
         step = self.step
         is_it = step is not None and step.name == row.step_name and step.step_type is row.step_type
-        segment = row.step_name if self.visit == 1 else self.segment
+        segment = self.segment
         if not is_it or (row.path != segment and row.path.rpartition("/")[2] != segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
         return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)

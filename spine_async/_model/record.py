@@ -4,8 +4,7 @@ A journal entry holds only what one step visit added. Numbers are taken from one
 next number, and a visit's `seq` is the number of the event that tells of its end.
 
 What goes to a store and comes from it is changed by nobody but who made it. It is not frozen all the same: a run makes
-several rows for each step, and a frozen one takes twice as long to make. What users get to see
-is frozen (`archive`).
+several rows for each step, and a frozen one takes twice as long to make. What users get to see is frozen (`archive`).
 """
 
 from __future__ import annotations

@@ -64,14 +64,14 @@ class WatchedStore:
     `ended`.
     """
 
-    @property
-    def works_elsewhere(self) -> bool:
-        return self._store.works_elsewhere
-
     def __init__(self, store: RunStore, diary: Diary, points: Points) -> None:
         self._store = store
         self._diary = diary
         self._points = points
+
+    @property
+    def works_elsewhere(self) -> bool:
+        return self._store.works_elsewhere
 
     async def open(self) -> None:
         return await self._call("open", self._store.open)
