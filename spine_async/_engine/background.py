@@ -110,6 +110,8 @@ class Gate:
     stand between the promise and the one who waits.
     """
 
+    __slots__ = ("_error", "_is_over", "_listeners", "_promises")
+
     def __init__(self) -> None:
         self._promises: list[asyncio.Future[None]] = []
         self._listeners: tuple[Callable[[BaseException], None], ...] = ()

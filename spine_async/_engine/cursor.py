@@ -18,6 +18,8 @@ from spine_async._model.step import Step
 from spine_async._model.workflow import Workflow
 from spine_async.errors import WorkflowChangedError
 
+_CHOICE = StepType.CHOICE
+
 
 @dataclass(slots=True)
 class Jump:
@@ -86,7 +88,7 @@ class Cursor:
         segment = self.segment
         if not is_it or (row.path != segment and row.path.rpartition("/")[2] != segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
-        return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
+        return self.advance(self._stored_jump(run_id, row) if row.step_type is _CHOICE else None)
 
     def _stand_at(self, position: int) -> None:
         self._position = position

@@ -38,6 +38,7 @@ class Middleware(Protocol):
         ...
 
 
+_RETRY = ErrorPolicy.RETRY
 _ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
 
 
@@ -96,7 +97,7 @@ class Engine:
 
     def retry_policy(self, step: Step) -> RetryPolicy | None:
         """The policy by which the step is retried, or None for one attempt."""
-        if step.retry is None and step.on_error is ErrorPolicy.RETRY:
+        if step.retry is None and step.on_error is _RETRY:
             return self.config.default_retry_policy
         return step.retry
 

@@ -55,22 +55,24 @@ def _enter(engine: Engine, scope: Scope, step: Step) -> Visit:
 
 
 async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd | None:
+    run, step = visit.run, visit.step
+    ledger = run.ledger
     engine.at_work[task] = visit
     try:
-        with engine.observer.step(visit.run.run_id, visit.open.path, visit.step) as span:
+        with engine.observer.step(run.run_id, visit.open.path, step) as span:
             accepted = await perform(engine, visit)
-            if visit.run.ledger.end is not None:
+            if ledger.end is not None:
                 raise LeftBehind
             elapsed_ms = round((engine.clock.monotonic() - visit.open.started_mono) * 1000, 3)
-            span.settled(visit.step, accepted.result, visit.attempts, elapsed_ms)
+            span.settled(step, accepted.result, visit.attempts, elapsed_ms)
     finally:
         del engine.at_work[task]
     now = engine.clock.now()
     end = settle(visit, accepted, now, elapsed_ms)
     if end is not None:
         return await conclude(engine, visit.scope, end)
-    if engine.commits_after(visit.step):
-        await engine.journal.commit(visit.run.ledger)
+    if engine.commits_after(step):
+        await engine.journal.commit(ledger)
     else:
         await engine.journal.put_off()
     return None

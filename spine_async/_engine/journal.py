@@ -217,8 +217,9 @@ class Journal:
         began = time.perf_counter()
         outcomes = await self._committed(changes)
         self._commit_took = time.perf_counter() - began
+        committed = CommitOutcome.COMMITTED
         for (ledger, gate), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
-            if outcome is CommitOutcome.COMMITTED:
+            if outcome is committed:
                 ledger.confirm(change)
                 waiting += gate.close()
             else:

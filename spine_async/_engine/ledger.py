@@ -9,9 +9,10 @@ before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
@@ -41,30 +42,41 @@ class OpenVisit:
 
 @dataclass(slots=True)
 class _Settled:
-    """A visit's row with the events that come before it, and one that shares its number."""
+    """A visit's row, where there is more to tell of it than its start and its end.
+
+    Attributes:
+        is_announced: Whether its `step_started` has been put in already.
+        before: Events that come before its end.
+        companion: An event that shares its number.
+    """
 
     row: VisitRow
     is_announced: bool
-    before: Sequence[EventRow]
+    before: Sequence[EventRow] = ()
     companion: EventRow | None = None
 
 
+_Entry: TypeAlias = VisitRow | _Settled | EventRow
+
+
 class Ledger:
-    """The uncommitted additions of one run, and its right to commit them."""
+    """The uncommitted additions of one run, and its right to commit them.
+
+    Attributes:
+        claim: The right.
+        open_visits: Step visits that are under way, by path.
+        status: State of the run while it has not ended.
+        end: The run's end once it has been put in; nothing may follow it.
+    """
 
     def __init__(self, claim: Claim, *, emits: bool) -> None:
         self.claim = claim
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
         self._emits = emits
-        self._entries: list[_Settled | EventRow] = []
-        self._drafted: Sequence[_Settled | EventRow] = ()
-        self._end: RunEnd | None = None
-
-    @property
-    def end(self) -> RunEnd | None:
-        """The run's end once it has been put in; nothing may follow it."""
-        return self._end
+        self._entries: list[_Entry] = []
+        self._drafted: Sequence[_Entry] = ()
+        self.end: RunEnd | None = None
 
     def open(self, visit: OpenVisit) -> None:
         """A step visit begins."""
@@ -78,8 +90,10 @@ class Ledger:
         """A step visit is over and adds `row`."""
         self.abandon(visit)
         row.emits = self._emits
-        before = [*visit.events, *own_events] if visit.events or own_events else ()
-        self._entries.append(_Settled(row, visit.is_announced, before))
+        if visit.is_announced or visit.events or own_events:
+            self._entries.append(_Settled(row, visit.is_announced, [*visit.events, *own_events]))
+        else:
+            self._entries.append(row)
 
     def settle_failed(self, visit: OpenVisit, told: Sequence[EventRow]) -> None:
         """A step visit failed and adds no row, only what it has to tell; a resume runs it again."""
@@ -89,7 +103,7 @@ class Ledger:
 
     def keep(self, row: VisitRow, companion: EventRow) -> None:
         """A journal entry that is no visit; it shares the number of the event that tells of it."""
-        self._entries.append(_Settled(row, True, (), companion))
+        self._entries.append(_Settled(row, True, companion=companion))
 
     def note(self, *events: EventRow) -> None:
         """Events that belong to no visit under way."""
@@ -107,29 +121,27 @@ class Ledger:
 
     def close(self, end: RunEnd) -> None:
         """The run ends; its end is written with whatever is still in here."""
-        if self._end is None:
-            self._end = end
+        if self.end is None:
+            self.end = end
             self._entries.append(EventRow(*_end_event(end)))
 
     def draft(self, at: datetime, mark: str) -> RunChange:
         """Everything in here, numbered, as one change of this mark; the ledger is empty afterwards."""
         entries, self._entries, self._drafted = self._entries, [], self._entries
-        numbering = _Numbering(self.claim, mark, emits=self._emits)
-        for entry in entries:
-            numbering.take(entry)
         claim = self.claim
+        visits, events, next_seq = _number(entries, claim, mark, emits=self._emits)
         return RunChange(  # by position, which takes a third of the time
             claim.run_id,
             claim.key,
             claim.epoch,
             claim.next_seq,
-            numbering.next_seq,
-            numbering.commit_id,
-            tuple(numbering.visits),
-            tuple(numbering.events),
+            next_seq,
+            mark,
+            visits,
+            events or (),
             at,
             self.status,
-            self._end,
+            self.end,
         )
 
     def discard(self) -> None:
@@ -159,49 +171,47 @@ class Ledger:
             self._entries.append(EventRow(EventType.STEP_STARTED, visit.step_name, visit.started_at, path=visit.path))
 
 
-class _Numbering:
-    """Hands out the numbers of one change."""
+def _number(
+    entries: Iterable[_Entry], claim: Claim, mark: str, *, emits: bool
+) -> tuple[list[VisitRow], list[EventRow], int]:
+    """Give the entries their numbers; the rows, the events, and the number that comes next.
 
-    def __init__(self, claim: Claim, commit_id: str, *, emits: bool) -> None:
-        self.next_seq = claim.next_seq
-        self.commit_id = commit_id
-        self.visits: list[VisitRow] = []
-        self.events: list[EventRow] = []
-        self._emits = emits
-        self._epoch = claim.epoch
-
-    def take(self, entry: _Settled | EventRow) -> None:
-        if isinstance(entry, _Settled):
-            self._settled(entry)
-        else:
-            self._event(entry)
-
-    def _settled(self, entry: _Settled) -> None:
-        row, number = entry.row, self.next_seq
-        if not entry.is_announced and self._emits:
+    In one go, since every step comes by here.
+    """
+    visits: list[VisitRow] = []
+    events: list[EventRow] = []
+    number = claim.next_seq
+    for entry in entries:
+        row, is_announced, before, companion = _parts(entry)
+        if row is not None and emits and not is_announced:
             row.started_seq = number
             number += 1
-        if entry.before:
-            self.next_seq = number
-            for event in entry.before:
-                self._event(event)
-            number = self.next_seq
-        row.seq = number
-        row.epoch, row.attempt_id = self._epoch, self.commit_id
-        if row.ends_item and self._emits:
+        if emits:
+            for event in before:
+                event.seq = number
+                number += 1
+                events.append(event)
+        if row is None:
+            continue
+        row.seq, row.epoch, row.attempt_id = number, claim.epoch, mark
+        visits.append(row)
+        if emits and row.ends_item:
             number += 1
             row.item_seq = number
-        self.next_seq = number + 1
-        self.visits.append(row)
-        if entry.companion is not None and self._emits:
-            entry.companion.seq = row.seq
-            self.events.append(entry.companion)
+        number += 1
+        if emits and companion is not None:
+            companion.seq = row.seq
+            events.append(companion)
+    return visits, events, number
 
-    def _event(self, event: EventRow) -> None:
-        if self._emits:
-            event.seq = self.next_seq
-            self.next_seq += 1
-            self.events.append(event)
+
+def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], EventRow | None]:
+    """The visit's row, whether its start was told already, what is told before its end, and together with it."""
+    if isinstance(entry, VisitRow):
+        return entry, False, (), None
+    if isinstance(entry, EventRow):
+        return None, True, (entry,), None
+    return entry.row, entry.is_announced, entry.before, entry.companion
 
 
 def _end_event(end: RunEnd) -> tuple[str, str | None, datetime, str]:

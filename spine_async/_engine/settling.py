@@ -17,18 +17,22 @@ from spine_async._model.record import EventRow, PastVisit, VisitRow
 from spine_async._model.result import StepMetric
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 
+_CHOICE = StepType.CHOICE
+
 
 def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd | None:
     """Put what the visit came to into its scope and ledger; the scope's end, where this was its last step."""
-    if visit.step.step_type is StepType.CHOICE:
+    is_choice = visit.step.step_type is _CHOICE
+    if is_choice:
         accepted = _with_target(visit, accepted)
     if not accepted.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
         return _settle_failure(visit, accepted, now, elapsed_ms)
-    scope, ledger = visit.scope, visit.run.ledger
+    scope = visit.scope
+    ledger, is_run = scope.run.ledger, scope.is_run
     row = _row(visit, accepted, now, elapsed_ms)
-    jumped_over = scope.cursor.advance(_jump(visit, accepted) if visit.step.step_type is StepType.CHOICE else None)
+    jumped_over = scope.cursor.advance(_jump(visit, accepted) if is_choice else None)
     end = _end_after(visit, accepted)
-    row.ends_item = end is COMPLETED and not scope.is_run
+    row.ends_item = end is COMPLETED and not is_run
     _absorb(scope, row, accepted, jumped_over)
     ledger.settle(visit.open, row, _own_events(visit, accepted, now) if accepted.events else ())
     if jumped_over:

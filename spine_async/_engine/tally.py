@@ -8,6 +8,8 @@ from spine_async._model.record import PastVisit
 from spine_async._model.result import StepMetric
 from spine_async._model.status import StepStatus
 
+_SKIPPED, _FAILED = StepStatus.SKIPPED, StepStatus.FAILED
+
 
 class Tally:
     """Grows with each settled visit outside of map items."""
@@ -37,11 +39,11 @@ class Tally:
         name, status = row.step_name, row.status
         values = (name, row.step_type, status, row.attempts, row.started_at, row.duration_ms, row.output_size)
         self.metrics.append(tuple.__new__(StepMetric, values))  # as `StepMetric(…)`, in half the time
-        if status is StepStatus.FAILED:
+        if status is _FAILED:
             self._failed[name] = None
         elif self._failed:
             self._failed.pop(name, None)
-        if status is StepStatus.SKIPPED:
+        if status is _SKIPPED:
             self._skipped[name] = None
         for each in jumped_over:
             self._skipped.setdefault(each)

@@ -256,9 +256,9 @@ class WorkflowContext:
         raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
 
     def _changed(self, **attributes: object) -> Self:
-        """A copy with other attributes; by one update of a dict, because a run makes several for each step."""
+        """A copy with other attributes; by one union of dicts, because a run makes several for each step."""
         changed = object.__new__(type(self))
-        changed.__dict__.update(self.__dict__, **attributes)
+        object.__setattr__(changed, "__dict__", self.__dict__ | attributes)
         if type(self) is not WorkflowContext:  # what a subclass remembers may no longer be true
             for name in changed.__dict__.keys() - WorkflowContext.__annotations__.keys():
                 del changed.__dict__[name]

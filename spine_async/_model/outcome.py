@@ -10,6 +10,8 @@ from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
 
+_COMPLETED, _SKIPPED, _FAILED = StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED
+
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
@@ -111,8 +113,8 @@ class StepResult:
     def status(self) -> StepStatus:
         """Completed (also where the run is to stop), skipped or failed."""
         if not self.success:
-            return StepStatus.FAILED
-        return StepStatus.SKIPPED if self.skip_reason is not None else StepStatus.COMPLETED
+            return _FAILED
+        return _SKIPPED if self.skip_reason is not None else _COMPLETED
 
     @property
     def as_exception(self) -> BaseException:

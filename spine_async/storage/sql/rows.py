@@ -45,13 +45,14 @@ NEW_RUN_COLUMNS = (
 def iso_moment(at: datetime) -> str:
     """`at` as fixed-width ISO 8601 text in UTC, so that text order is time order."""
     utc = at if at.tzinfo is UTC else at.astimezone(UTC)
-    return f"{_minute(utc.year, utc.month, utc.day, utc.hour, utc.minute)}:{utc.second:02}.{utc.microsecond:06}Z"
+    second = _second(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second)
+    return f"{second}.{utc.microsecond:06}Z"
 
 
 @lru_cache(maxsize=16)
-def _minute(year: int, month: int, day: int, hour: int, minute: int) -> str:
+def _second(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:  # noqa: PLR0917
     """Kept, since moments lie close together and each row has two of them."""
-    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}"
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
 
 
 def same_moment(at: datetime) -> datetime:

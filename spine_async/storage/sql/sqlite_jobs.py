@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from spine_async._model.durability import Durability
@@ -26,6 +27,7 @@ from spine_async.storage.sql.rows import (
     storable,
     visit_values,
 )
+from spine_async.storage.sql.sqlite_insertion import Insertion
 
 ResultT = TypeVar("ResultT")
 Pragmas = dict[str, object]
@@ -36,14 +38,8 @@ BUSY_SECONDS = 30.0
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
 
-def insertion(table: str, columns: Sequence[str]) -> str:
-    """The statement that inserts one row."""
-    names, marks = ", ".join(f'"{name}"' for name in columns), ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({names}) VALUES ({marks})"
-
-
-INSERT_EVENT = insertion("core_workflow_event_log", EVENT_COLUMNS)
-_INSERT_VISIT = insertion("core_workflow_steps", VISIT_COLUMNS)
+EVENTS = Insertion("INSERT INTO core_workflow_event_log", EVENT_COLUMNS)
+_VISITS = Insertion("INSERT INTO core_workflow_steps", VISIT_COLUMNS)
 
 _MINE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
 _IN_FORCE = f"{_MINE} AND status IN ('running', 'waiting')"
@@ -125,12 +121,11 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
     kept = [change for change, is_held in zip(changes, held, strict=True) if is_held]
     visits = [visit_values(change.key, visit, iso_moment) for change in kept for visit in change.visits]
     events = [event_values(change.key, event, iso_moment) for change in kept for event in change.events]
-    if visits:
-        connection.executemany(_INSERT_VISIT, visits)
-    if events:
-        connection.executemany(INSERT_EVENT, events)
+    _VISITS.insert(connection, visits)
+    EVENTS.insert(connection, events)
     written = [is_held or _is_written(connection, change) for change, is_held in zip(changes, held, strict=True)]
-    return [CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED for is_written in written]
+    committed, fenced = CommitOutcome.COMMITTED, CommitOutcome.FENCED
+    return [committed if is_written else fenced for is_written in written]
 
 
 def delete(connection: sqlite3.Connection, run_id: str) -> bool:
@@ -151,10 +146,10 @@ def together(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
 def _advance_all(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[bool]:
     """The fence: which runs were still ours, and are now one change further."""
     if len(changes) > 1:
-        going = [change for change in changes if change.end is None]
+        going, running = [change for change in changes if change.end is None], RunStatus.RUNNING
         calls: dict[str, list[Row]] = {
-            _RUN_ON: [(*_moved(each), *_fence(each)) for each in going if each.status is RunStatus.RUNNING],
-            _ADVANCE: [_advance_values(each) for each in going if each.status is not RunStatus.RUNNING],
+            _RUN_ON: [_run_on_values(each) for each in going if each.status is running],
+            _ADVANCE: [_advance_values(each) for each in going if each.status is not running],
             _END: [_end_values(each, each.end) for each in changes if each.end is not None],
         }
         # Nearly always all of them are, and few calls for all take half the time of one for each.
@@ -171,27 +166,41 @@ def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     """Whether the run was still ours, and is now one change further."""
     if change.end is not None:
         return connection.execute(_END, _end_values(change, change.end)).rowcount == 1
-    values = (*_moved(change), *_fence(change))
-    if change.status is RunStatus.RUNNING and connection.execute(_RUN_ON, values).rowcount == 1:
+    if change.status is RunStatus.RUNNING and connection.execute(_RUN_ON, _run_on_values(change)).rowcount == 1:
         return True
     return connection.execute(_ADVANCE, _advance_values(change)).rowcount == 1
 
 
+def _run_on_values(change: RunChange) -> Row:
+    """Those of `_MOVED` and `_MINE`, in one go: this is the hot path."""
+    return (
+        change.next_seq,
+        _moment_of_group(change.at),
+        change.commit_id,
+        int(change.makes_progress),
+        change.key,
+        change.epoch,
+        change.expected_seq,
+    )
+
+
+_moment_of_group = lru_cache(maxsize=16)(iso_moment)
+
+
 def _advance_values(change: RunChange) -> Row:
-    return (*_moved(change), change.status.value, *_fence(change))
+    moved, fence = _parted(change)
+    return (*moved, change.status.value, *fence)
 
 
-def _fence(change: RunChange) -> Row:
-    return change.key, change.epoch, change.expected_seq
-
-
-def _moved(change: RunChange) -> Row:
-    return change.next_seq, iso_moment(change.at), change.commit_id, change.makes_progress
+def _parted(change: RunChange) -> tuple[Row, Row]:
+    values = _run_on_values(change)
+    return values[:4], values[4:]
 
 
 def _end_values(change: RunChange, end: RunEnd) -> Row:
     told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
-    return (*_moved(change), end.status.value, iso_moment(end.at), *told, *_fence(change))
+    moved, fence = _parted(change)
+    return (*moved, end.status.value, iso_moment(end.at), *told, *fence)
 
 
 def _is_written(connection: sqlite3.Connection, change: RunChange) -> bool:

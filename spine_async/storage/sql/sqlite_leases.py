@@ -16,12 +16,14 @@ from spine_async.storage.expansion import started_event
 from spine_async.storage.sql.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.claiming import HOLDING_COLUMNS, ClaimRequest, Free, holding, judge
 from spine_async.storage.sql.rows import NEW_RUN_COLUMNS, event_values, iso_moment, new_run_values, storable
-from spine_async.storage.sql.sqlite_jobs import INSERT_EVENT, fetch, insertion, together
+from spine_async.storage.sql.sqlite_insertion import Insertion, insertion
+from spine_async.storage.sql.sqlite_jobs import EVENTS, fetch, together
 
 _COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
 _UNLESS_TAKEN = "ON CONFLICT (run_id) DO NOTHING"
-_INSERT_RUN = f"{insertion('core_workflow_runs', _COLUMNS)} {_UNLESS_TAKEN} RETURNING id"
-_INSERT_WITH_KEY = f"{insertion('core_workflow_runs', (*_COLUMNS, 'id'))} {_UNLESS_TAKEN}"
+_INTO_RUNS = "INSERT INTO core_workflow_runs"
+_INSERT_RUN = insertion(_INTO_RUNS, _COLUMNS, f"{_UNLESS_TAKEN} RETURNING id")
+_RUNS_WITH_KEY = Insertion(_INTO_RUNS, (*_COLUMNS, "id"), _UNLESS_TAKEN)
 _LAST_KEY = (
     "SELECT max(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'core_workflow_runs'), 0), "
     "COALESCE((SELECT max(id) FROM core_workflow_runs), 0))"
@@ -84,10 +86,10 @@ def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bo
 def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: int, now: BootTime) -> bool:
     """Store all the runs, with keys counted from `first`; whether no id was taken."""
     rows = [(*_values(run, now), key) for key, run in enumerate(runs, first)]
-    if connection.executemany(_INSERT_WITH_KEY, rows).rowcount != len(rows):
+    if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
     told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.emits)
-    connection.executemany(INSERT_EVENT, [event_values(key, event, iso_moment) for key, event in told])
+    EVENTS.insert(connection, [event_values(key, event, iso_moment) for key, event in told])
     return True
 
 
@@ -106,7 +108,7 @@ def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim
         return None
     key = int(str((made or before)[0][0]))
     if made and run.emits:
-        connection.execute(INSERT_EVENT, event_values(key, started_event(run), iso_moment))
+        EVENTS.insert(connection, [event_values(key, started_event(run), iso_moment)])
     return _claim_of(run, key)
 
 
@@ -116,7 +118,7 @@ def _take(connection: sqlite3.Connection, asked: ClaimRequest, now: BootTime) ->
     key, epoch, next_seq = (int(str(value)) for value in taken[0])
     if asked.event is not None:
         values = event_values(key, asked.event, iso_moment)
-        connection.execute(INSERT_EVENT, (values[0], next_seq - 1, *values[2:]))
+        EVENTS.insert(connection, [(values[0], next_seq - 1, *values[2:])])
     return Claim(asked.run_id, key, epoch, next_seq)
 
 
