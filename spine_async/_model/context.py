@@ -272,7 +272,11 @@ class WorkflowContext:
 
 
 def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:
-    return MappingProxyType(dict(mapping))
+    return MappingProxyType(dict(mapping)) if mapping else _NOTHING
+
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+"""The one that is empty; it serves all."""
 
 
 def _as_mapping(value: object) -> Mapping[str, object]:

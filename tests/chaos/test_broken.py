@@ -10,7 +10,9 @@ import pytest
 from spine_async import StoreError
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
-from spine_async.storage.sql import claiming, sqlite_jobs, sqlite_leases
+from spine_async.storage.sql import claiming, sqlite_insertion, sqlite_jobs, sqlite_leases
+from spine_async.storage.sql.rows import EVENT_COLUMNS, VISIT_COLUMNS
+from spine_async.storage.sql.sqlite_insertion import Insertion
 from tests.chaos.broken import BROKEN
 from tests.chaos.checks import Reader, Violation, read_memory
 from tests.chaos.scenes import SCENES, Cast, Look, Scene
@@ -99,8 +101,9 @@ async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatc
         module, names, (text, changed) = SQL[what]
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name).replace(text, changed))
-    for rows in (sqlite_jobs._VISITS, sqlite_jobs.EVENTS):
-        monkeypatch.setattr(rows, "into", rows.into.replace("INSERT", "INSERT OR REPLACE"))
+    monkeypatch.setattr(sqlite_insertion, "INSERT", "INSERT OR REPLACE INTO")
+    monkeypatch.setattr(sqlite_jobs, "_VISITS", Insertion("core_workflow_steps", VISIT_COLUMNS))
+    monkeypatch.setattr(sqlite_jobs, "EVENTS", Insertion("core_workflow_event_log", EVENT_COLUMNS))
     assert await found_in_sqlite(tmp_path)
 
 

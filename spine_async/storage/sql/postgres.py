@@ -112,7 +112,7 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
     """The statement and its arguments."""
     # In the order of their keys, so that two writers lock the rows of runs in the same order.
     ordered = sorted(changes, key=lambda change: change.key)
-    visits = [visit_values(change.key, visit, same_moment) for change in ordered for visit in change.visits]
+    visits = [visit_values(change.key, visit, same_moment, bool) for change in ordered for visit in change.visits]
     events = [event_values(change.key, event, same_moment) for change in ordered for event in change.events]
     moved = list(map(_change_values, ordered))
     is_single = len(moved) == 1 and len(visits) <= 1 and len(events) <= 1

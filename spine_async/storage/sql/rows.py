@@ -60,8 +60,8 @@ def same_moment(at: datetime) -> datetime:
     return at
 
 
-def visit_values(key: int, visit: VisitRow, moment: ToMoment) -> tuple[object, ...]:
-    """Values of one journal entry, in the order of `VISIT_COLUMNS`."""
+def visit_values(key: int, visit: VisitRow, moment: ToMoment, flag: type[int]) -> tuple[object, ...]:
+    """Values of one journal entry, in the order of `VISIT_COLUMNS`; `flag` is `bool`, or `int` for SQLite."""
     return (
         key,
         moment(visit.started_at),
@@ -74,8 +74,8 @@ def visit_values(key: int, visit: VisitRow, moment: ToMoment) -> tuple[object, .
         visit.attempts,
         visit.output_size,
         visit.item_index,
-        visit.ends_item,
-        visit.emits,
+        flag(visit.ends_item),
+        flag(visit.emits),
         visit.path,
         visit.scope,
         visit.step_name,

@@ -38,8 +38,8 @@ BUSY_SECONDS = 30.0
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
 
-EVENTS = Insertion("INSERT INTO core_workflow_event_log", EVENT_COLUMNS)
-_VISITS = Insertion("INSERT INTO core_workflow_steps", VISIT_COLUMNS)
+EVENTS = Insertion("core_workflow_event_log", EVENT_COLUMNS)
+_VISITS = Insertion("core_workflow_steps", VISIT_COLUMNS)
 
 _MINE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
 _IN_FORCE = f"{_MINE} AND status IN ('running', 'waiting')"
@@ -119,7 +119,7 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
     """
     held = _advance_all(connection, changes)
     kept = [change for change, is_held in zip(changes, held, strict=True) if is_held]
-    visits = [visit_values(change.key, visit, iso_moment) for change in kept for visit in change.visits]
+    visits = [visit_values(change.key, visit, iso_moment, int) for change in kept for visit in change.visits]
     events = [event_values(change.key, event, iso_moment) for change in kept for event in change.events]
     _VISITS.insert(connection, visits)
     EVENTS.insert(connection, events)

@@ -21,9 +21,8 @@ from spine_async.storage.sql.sqlite_jobs import EVENTS, fetch, together
 
 _COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
 _UNLESS_TAKEN = "ON CONFLICT (run_id) DO NOTHING"
-_INTO_RUNS = "INSERT INTO core_workflow_runs"
-_INSERT_RUN = insertion(_INTO_RUNS, _COLUMNS, f"{_UNLESS_TAKEN} RETURNING id")
-_RUNS_WITH_KEY = Insertion(_INTO_RUNS, (*_COLUMNS, "id"), _UNLESS_TAKEN)
+_INSERT_RUN = insertion("core_workflow_runs", _COLUMNS, f"{_UNLESS_TAKEN} RETURNING id")
+_RUNS_WITH_KEY = Insertion("core_workflow_runs", (*_COLUMNS, "id"), _UNLESS_TAKEN)
 _LAST_KEY = (
     "SELECT max(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'core_workflow_runs'), 0), "
     "COALESCE((SELECT max(id) FROM core_workflow_runs), 0))"
