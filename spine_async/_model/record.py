@@ -9,7 +9,6 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -190,8 +189,8 @@ class RunChange:
     expected_seq: int
     next_seq: int
     commit_id: str
-    visits: Sequence[VisitRow]
-    events: Sequence[EventRow]
+    visits: tuple[VisitRow, ...]
+    events: tuple[EventRow, ...]
     at: datetime
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None

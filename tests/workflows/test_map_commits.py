@@ -228,7 +228,7 @@ def test_what_was_refused_comes_before_what_is_committed_next() -> None:
     assert [(row.path, row.started_seq, row.seq) for row in refused.visits] == [("a", 2, 3), ("b", 4, 5)]
     ledger.confirm(refused)
     ledger.take_back()
-    assert (ledger.draft(now(), "mark").visits, claim.next_seq) == ([], 6)
+    assert (ledger.draft(now(), "mark").visits, claim.next_seq) == ((), 6)
 
 
 def now() -> datetime:
