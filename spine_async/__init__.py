@@ -1,16 +1,16 @@
 """Durable workflows for async Python: each step is checkpointed, and a run that died resumes after its last step."""
 
-from spine_async._model.archive import Checkpoint, Event, RunRecord
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.outcome import StepEvent, StepResult
+from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityMetrics, QualityThresholds
-from spine_async._model.result import StepMetric, WorkflowResult
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.step_result import StepEvent, StepResult
 from spine_async._model.workflow import Workflow
+from spine_async._model.workflow_result import StepMetric, WorkflowResult
 from spine_async.dispatch import Dispatcher, LocalDispatcher
 from spine_async.errors import (
     CorruptRecordError,

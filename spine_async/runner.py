@@ -9,33 +9,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from spine_async._clock import SystemClock
-from spine_async._engine import archive
-from spine_async._engine.acceptance import as_result
-from spine_async._engine.activity import Activity, Execution
-from spine_async._engine.admission import admit
-from spine_async._engine.engine import Engine, Middleware
+from spine_async._engine.commit.journal import Journal, NullJournal
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
-from spine_async._engine.journal import Journal, NullJournal
-from spine_async._engine.opening import load, open_new, take_up
-from spine_async._engine.recovery import Recovery
-from spine_async._engine.request import Request
-from spine_async._engine.scope import Scope
-from spine_async._engine.stopping import stop_run
-from spine_async._engine.supervision import execute_run
-from spine_async._model.archive import Checkpoint, Event, RunRecord
+from spine_async._engine.run.supervision import execute_run
+from spine_async._engine.runtime.runtime import Engine, Middleware
+from spine_async._engine.service import query
+from spine_async._engine.service.active_runs import Activity, Execution
+from spine_async._engine.service.recovery import Recovery
+from spine_async._engine.service.stop import stop_run
+from spine_async._engine.start.admission import admit
+from spine_async._engine.start.opening import load, open_new, take_up
+from spine_async._engine.start.request import Request
+from spine_async._engine.state.scope import Scope
+from spine_async._engine.step.encoding import as_result
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
+from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
-from spine_async._model.outcome import StepResult
 from spine_async._model.record import RunFilter, StoredRun
-from spine_async._model.result import WorkflowResult
 from spine_async._model.status import RunStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
+from spine_async._model.step_result import StepResult
 from spine_async._model.workflow import Workflow
+from spine_async._model.workflow_result import WorkflowResult
 from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
@@ -243,7 +243,7 @@ class WorkflowRunner:
     async def get_run(self, run_id: str) -> RunRecord:
         """The stored run; `RunNotFoundError` where there is none."""
         async with self._activity.session():
-            return await archive.run_record(self._engine, run_id)
+            return await query.run_record(self._engine, run_id)
 
     async def list_runs(
         self,
@@ -265,12 +265,12 @@ class WorkflowRunner:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
         async with self._activity.session():
-            return await archive.run_records(self._engine, chosen)
+            return await query.run_records(self._engine, chosen)
 
     async def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
         """The run's finished step visits in order, each with the context after it; `RunNotFoundError` if unknown."""
         async with self._activity.session():
-            return await archive.checkpoints(self._engine, run_id)
+            return await query.checkpoints(self._engine, run_id)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
         """The checkpoint of the last finished visit of `step`, or None where it has not finished."""
@@ -280,7 +280,7 @@ class WorkflowRunner:
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """The run's stored events with a number above `after`, in order; `RunNotFoundError` if unknown."""
         async with self._activity.session():
-            async for event in archive.events(self._engine, run_id, after):
+            async for event in query.events(self._engine, run_id, after):
                 yield event
 
     async def delete_run(self, run_id: str, *, force: bool = False) -> None:
@@ -291,7 +291,7 @@ class WorkflowRunner:
             RunConflictError: It has not ended; `force=True` removes it all the same.
         """
         async with self._activity.session():
-            await archive.delete(self._engine, run_id, force=force)
+            await query.delete(self._engine, run_id, force=force)
 
     async def __aenter__(self) -> Self:
         """Open the store and hold it open; with `recover=True`, look for abandoned runs meanwhile.

@@ -10,9 +10,9 @@ from typing import Self
 from pydantic import BaseModel
 
 from spine_async._model.document import Document, JsonValue, encode, encode_object
+from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.view import DocumentView
 
 DRY_RUN_PARAM = "__dry_run__"
 """Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from spine_async._model.mark import new_mark
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.token import new_mark
 
 _OVERRIDE = StepStatus.OVERRIDE
 

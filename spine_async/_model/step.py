@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypedDict, Unpack
 
 from pydantic import BaseModel
 
-from spine_async._model.colour import is_async_callable
-from spine_async._model.items import ItemSource, as_item_source, check_tolerance
+from spine_async._model.async_callable import is_async_callable
+from spine_async._model.item_source import ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
 from spine_async._model.policy import RetryPolicy, to_seconds
 from spine_async._model.quality import QualityThresholds

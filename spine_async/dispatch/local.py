@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from spine_async._model.colour import is_async_callable
+from spine_async._model.async_callable import is_async_callable
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.outcome import StepResult
+from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError
 

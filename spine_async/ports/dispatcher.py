@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from spine_async._model.context import WorkflowContext
-from spine_async._model.outcome import StepResult
+from spine_async._model.step_result import StepResult
 
 
 class Dispatcher(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from spine_async._model.outcome import StepResult
 from spine_async._model.step import Step
+from spine_async._model.step_result import StepResult
 
 
 class StepSpan(Protocol):

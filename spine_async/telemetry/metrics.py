@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from opentelemetry.metrics import Meter
 
-from spine_async._model.outcome import StepResult
 from spine_async._model.step import Step
+from spine_async._model.step_result import StepResult
 
 
 class RunnerMetrics:

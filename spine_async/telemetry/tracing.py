@@ -13,9 +13,9 @@ from typing import Self
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 
-from spine_async._model.outcome import StepResult
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
+from spine_async._model.step_result import StepResult
 from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SILENT, SilentSpan

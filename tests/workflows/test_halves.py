@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowResult, WorkflowRunner
-from spine_async._engine import journal
+from spine_async._engine.commit import journal
 from spine_async._model.record import RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

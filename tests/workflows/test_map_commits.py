@@ -22,7 +22,7 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._engine.ledger import Ledger, OpenVisit
+from spine_async._engine.state.pending_writes import Ledger, OpenVisit
 from spine_async._model.record import Claim, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-from spine_async._engine.scope import visit_of
+from spine_async._engine.state.scope import visit_of
 from spine_async._model.context import WorkflowContext
-from spine_async._model.outcome import StepResult
 from spine_async._model.step import ChoiceStep
+from spine_async._model.step_result import StepResult
 
 
 async def run_choice(step: ChoiceStep, context: WorkflowContext) -> StepResult:

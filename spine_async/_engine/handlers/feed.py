@@ -9,7 +9,7 @@ import anyio
 from pydantic import BaseModel
 
 from spine_async._model.context import WorkflowContext
-from spine_async._model.items import ItemCall, ItemPath, ItemSource, ItemStream
+from spine_async._model.item_source import ItemCall, ItemPath, ItemSource, ItemStream
 from spine_async.errors import StepError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from spine_async._engine.engine import Engine
+from spine_async._engine.runtime.runtime import Engine
 from spine_async._model.context import WorkflowContext
 from spine_async._model.step import LambdaStep
 

@@ -14,24 +14,24 @@ from __future__ import annotations
 import anyio
 import anyio.lowlevel
 
-from spine_async._engine.background import CANCELLATION, FOREIGN, is_asked_for, is_foreign
-from spine_async._engine.cursor import Cursor
-from spine_async._engine.ending import ScopeEnd
-from spine_async._engine.engine import Engine
-from spine_async._engine.execution import drive
+from spine_async._engine.commit.journal import Commit
 from spine_async._engine.handlers.feed import Feed, open_feed
-from spine_async._engine.handlers.items import ItemLoss, MapReport, base_context, check_same_item
-from spine_async._engine.journal import Commit
-from spine_async._engine.map_memory import MapMemory
-from spine_async._engine.scope import Scope, Visit, visit_of
-from spine_async._engine.settling import replay
-from spine_async._engine.signals import Draining, RunInterrupt, StopRequested
+from spine_async._engine.handlers.map_report import ItemLoss, MapReport, base_context, check_same_item
+from spine_async._engine.run.loop import drive
+from spine_async._engine.run.transition import replay
+from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
+from spine_async._engine.state.map_progress import MapMemory
+from spine_async._engine.state.outcome import ScopeEnd
+from spine_async._engine.state.scope import Scope, Visit, visit_of
+from spine_async._engine.tasks import CANCELLATION, FOREIGN, is_asked_for, is_foreign
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import NULL, Document, encode, quote
-from spine_async._model.outcome import StepResult
 from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step import MapStep
+from spine_async._model.step_result import StepResult
 from spine_async.errors import SerializationError, StepError
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from spine_async._engine.acceptance import as_result
-from spine_async._engine.engine import Engine
+from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.outcome import StepResult
 from spine_async._model.step import PipelineStep
+from spine_async._model.step_result import StepResult
 
 
 async def run_pipeline(engine: Engine, step: PipelineStep, context: WorkflowContext) -> StepResult:

@@ -7,15 +7,15 @@ from typing import cast
 
 import anyio
 
-from spine_async._engine.engine import Engine
-from spine_async._engine.scope import Visit, visit_of
-from spine_async._engine.settling import WAIT_MARK
+from spine_async._engine.run.transition import WAIT_MARK
+from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.state.scope import Visit, visit_of
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
-from spine_async._model.outcome import StepResult
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step import WaitStep, as_moment
+from spine_async._model.step_result import StepResult
 
 _LONGEST_SLEEP = 3600.0  # seconds; a wait of days follows the wall clock even if that is set meanwhile
 

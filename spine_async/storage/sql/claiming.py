@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from spine_async._model.mark import new_mark
 from spine_async._model.record import Busy, Claim, EventRow
 from spine_async._model.status import RunStatus
+from spine_async._model.token import new_mark
 
 
 @dataclass(frozen=True, slots=True)

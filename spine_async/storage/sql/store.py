@@ -8,7 +8,7 @@ from typing import Self
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.damage import Reading
+from spine_async._model.corruption_guard import Reading
 from spine_async._model.durability import Durability
 from spine_async._model.record import (
     Busy,

@@ -1,0 +1,1 @@
+"""Commits: the only writer to the store."""

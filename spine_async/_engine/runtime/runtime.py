@@ -1,0 +1,123 @@
+"""What all runs of one runner share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import anyio
+
+from spine_async._engine.commit.journal import Recorder
+from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.tasks import Task
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.context import WorkflowContext
+from spine_async._model.policy import RetryPolicy
+from spine_async._model.status import ErrorPolicy, StepType
+from spine_async._model.step import Step
+from spine_async._model.step_result import StepResult
+from spine_async._threads import WorkerThreads
+from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+
+if TYPE_CHECKING:
+    from spine_async._engine.state.scope import Visit
+
+StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
+
+# Each executor takes steps of its own type only, and is looked up by that type.
+Executor: TypeAlias = "Callable[[Any, WorkflowContext], Awaitable[StepResult]]"
+
+
+class Middleware(Protocol):
+    """Wraps the whole attempt series of each step."""
+
+    def __call__(self, step: Step, context: WorkflowContext, next_fn: StepFunction, /) -> Awaitable[StepResult]:
+        """Call `next_fn(step, context)`, before or after whatever it adds, and return a result."""
+        ...
+
+
+_RETRY = ErrorPolicy.RETRY
+_ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Settings, ports and limits that runs are executed with.
+
+    Attributes:
+        executors: What brings each type of step to a result; the runner's extension points.
+        middleware: The first one is outermost.
+        draw: Gives a number from 0 to 1, for jitter.
+        threads: Where `def` handlers run.
+        owner: Name of this runner as the owner of runs; made on first use, and anew in a forked process.
+        is_draining: Whether the runner is being left; no further step begins then.
+        at_work: The visit that each task is at work on.
+        deadlines: When the attempts under way time out.
+        slots: Bound on lambdas and pipelines at work, made on first use because it belongs to an event loop.
+    """
+
+    config: WorkflowRunnerConfig
+    store: RunStore
+    journal: Recorder
+    clock: Clock
+    observer: Observer
+    executors: Mapping[StepType, Executor]
+    middleware: list[Middleware]
+    dispatcher: Dispatcher | None
+    draw: Callable[[], float]
+    threads: WorkerThreads
+    owner: str = ""
+    is_dry: bool = False
+    is_draining: bool = False
+    at_work: dict[Task[Any], Visit] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    slots: anyio.CapacityLimiter | None = field(default=None)
+
+    def slot(self, step: Step) -> AbstractAsyncContextManager[object]:
+        """A place among the steps at work. Maps and waits hold none, so that nesting maps cannot deadlock."""
+        limit = self.config.max_concurrent_steps
+        if limit is None or step.step_type not in _ATTEMPT_TYPES:
+            return _NO_SLOT
+        if self.slots is None:
+            self.slots = anyio.CapacityLimiter(limit)
+        return _Slot(self.slots)
+
+    def forget_loop(self) -> None:
+        """Drop what belongs to the event loop, so that the runner works on another one afterwards."""
+        self.threads.forget_loop()
+        self.slots = None
+
+    def timeout(self, step: Step) -> float | None:
+        """Seconds that one attempt of the step may take, or None."""
+        if step.timeout is not None or step.step_type not in _ATTEMPT_TYPES:
+            return step.timeout
+        return self.config.default_step_timeout
+
+    def retry_policy(self, step: Step) -> RetryPolicy | None:
+        """The policy by which the step is retried, or None for one attempt."""
+        if step.retry is None and step.on_error is _RETRY:
+            return self.config.default_retry_policy
+        return step.retry
+
+    def commits_after(self, step: Step) -> bool:
+        """Whether the step's end is committed at once."""
+        return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
+
+
+_NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()
+
+
+class _Slot(AbstractAsyncContextManager[object]):
+    """A token of its own for each attempt: one task may hold several, where a step executes another workflow."""
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> object:
+        await self._limiter.acquire_on_behalf_of(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release_on_behalf_of(self)

@@ -1,0 +1,1 @@
+"""What serves many runs: tracking, leases, recovery, stop, queries."""

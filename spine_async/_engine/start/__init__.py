@@ -1,0 +1,1 @@
+"""How a run begins to be executed: created, claimed, replayed."""

@@ -1,0 +1,119 @@
+"""What `execute` was asked for, checked, as a run that can be created."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from spine_async._engine.runtime.runtime import Engine
+from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
+from spine_async._model.document import EMPTY, Document, JsonValue, encode, encode_object, join_object, split_object
+from spine_async._model.failure import validation_problems
+from spine_async._model.record import NewRun
+from spine_async._model.workflow import Workflow
+from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
+
+
+@dataclass(slots=True)
+class Request:
+    """What `execute` was asked for."""
+
+    workflow: Workflow
+    params: Mapping[str, object] | None
+    partition: Mapping[str, object] | None
+    context: WorkflowContext | None
+    start_from: str | None
+    run_id: str
+
+
+def new_run(engine: Engine, request: Request) -> NewRun:
+    """The run that the request stands for.
+
+    Raises:
+        DefinitionError: The workflow has no name, or not the step to start from.
+        InvalidParamsError: The params do not fit.
+        SerializationError: A param has no strict JSON form.
+    """
+    workflow, context = request.workflow, request.context
+    if not isinstance(workflow, Workflow):
+        raise DefinitionError(f"{workflow!r} is not a workflow; build one with Workflow(name, steps)")
+    if not workflow.name:
+        raise DefinitionError("a workflow that is executed by itself needs a name")
+    if request.start_from is not None:
+        workflow.step(request.start_from)
+    params = join_object(_params(engine, request))
+    outputs = context.documents[1] if context else {}
+    partition = request.partition if request.partition is not None else (context.partition if context else None)
+    return NewRun(
+        run_id=request.run_id,
+        workflow_name=workflow.name,
+        workflow_version=workflow.version,
+        fingerprint=workflow.fingerprint,
+        params=params.text,
+        params_hash=_digest(params, request.start_from),
+        partition=join_object(mapping_documents("partition", partition)).text if partition is not None else None,
+        initial_outputs=join_object(outputs).text,
+        initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
+        start_from=request.start_from,
+        total_steps=len(workflow.steps),
+        owner=engine.owner,
+        created_at=engine.clock.now(),
+        emits=engine.config.emit_events,
+        metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
+        lease_ttl=engine.config.lease_ttl,
+    )
+
+
+def _params(engine: Engine, request: Request) -> dict[str, Document]:
+    """Defaults, then the context's params, then the given ones; as the workflow's model reads them."""
+    workflow = request.workflow
+    from_context = dict(request.context.documents[0]) if request.context else {}
+    given = {**encode_object(workflow.defaults), **from_context, **mapping_documents("params", request.params or {})}
+    if workflow.params_model is not None:
+        given |= _as_modelled(workflow, workflow.params_model, given)
+    if engine.is_dry:  # after the model has looked: one that forbids further fields must not meet the mark
+        given[DRY_RUN_PARAM] = encode(True)
+    return given
+
+
+def _as_modelled(workflow: Workflow, params_model: type[BaseModel], given: dict[str, Document]) -> dict[str, Document]:
+    try:
+        model = params_model.model_validate_json(join_object(given).text)
+    except ValidationError as exc:
+        told = f"the params do not fit {validation_problems(exc)}"
+        raise InvalidParamsError(told, workflow=workflow.name) from None
+    return split_object(encode(model).text)
+
+
+def mapping_documents(what: str, given: object) -> dict[str, Document]:
+    """A document for each value of a mapping that a caller gave as `what`.
+
+    Raises:
+        InvalidParamsError: It is no mapping.
+        SerializationError: One of its values has no strict JSON form.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidParamsError(f"{what} is of type {type(given).__name__}; it must be a mapping of names to values")
+    try:
+        return encode_object(given)
+    except SerializationError as exc:
+        raise exc.within(f".{what}") from None
+
+
+def _digest(params: Document, start_from: str | None) -> str:
+    """The same for the same values, whatever the order of keys they came in."""
+    if params is EMPTY and start_from is None:
+        return _DIGEST_OF_NOTHING
+    return _digest_of([start_from, params.value()])
+
+
+def _digest_of(values: list[JsonValue]) -> str:
+    canonical = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+_DIGEST_OF_NOTHING = _digest_of([None, {}])

@@ -1,0 +1,1 @@
+"""The state of runs in memory; no I/O."""

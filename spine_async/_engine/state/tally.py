@@ -1,0 +1,54 @@
+"""What a run's result counts: which steps completed, were skipped, failed, and how each visit went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spine_async._model.record import PastVisit
+from spine_async._model.status import StepStatus
+from spine_async._model.workflow_result import StepMetric
+
+_SKIPPED, _FAILED = StepStatus.SKIPPED, StepStatus.FAILED
+
+
+class Tally:
+    """Grows with each settled visit outside of map items."""
+
+    def __init__(self) -> None:
+        self.metrics: list[StepMetric] = []
+        self._skipped: dict[str, None] = {}
+        self._failed: dict[str, None] = {}
+
+    @property
+    def completed(self) -> list[str]:
+        """Names in the order of first completion."""
+        return list(dict.fromkeys(each.name for each in self.metrics if each.status is StepStatus.COMPLETED))
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of steps that were skipped and never completed."""
+        completed = set(self.completed) if self._skipped else ()
+        return [name for name in self._skipped if name not in completed]
+
+    @property
+    def failed(self) -> list[str]:
+        return list(self._failed)
+
+    def add(self, row: PastVisit, jumped_over: Iterable[str]) -> None:
+        """Count a visit, and the steps that its end jumped over."""
+        name, status = row.step_name, row.status
+        values = (name, row.step_type, status, row.attempts, row.started_at, row.duration_ms, row.output_size)
+        self.metrics.append(tuple.__new__(StepMetric, values))  # as `StepMetric(…)`, in half the time
+        if status is _FAILED:
+            self._failed[name] = None
+        elif self._failed:
+            self._failed.pop(name, None)
+        if status is _SKIPPED:
+            self._skipped[name] = None
+        for each in jumped_over:
+            self._skipped.setdefault(each)
+
+    def add_failure(self, metric: StepMetric) -> None:
+        """Count the visit that failed the run; it has no row."""
+        self.metrics.append(metric)
+        self._failed.setdefault(metric.name)

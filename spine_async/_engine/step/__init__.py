@@ -1,0 +1,1 @@
+"""One step, from its first attempt to an encoded result."""

@@ -1,0 +1,148 @@
+"""What a step returned becomes a result whose values can be stored, or a failure that says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from spine_async._model.document import Document, encode, encode_object
+from spine_async._model.failure import ErrorCategory, validation_problems
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
+from spine_async._model.quality import QualityMetrics
+from spine_async._model.status import EventType
+from spine_async._model.step import Step
+from spine_async._model.step_result import StepEvent, StepResult
+from spine_async.errors import SerializationError
+
+_NO_UPDATES: Mapping[str, Document] = {}
+_RUNNERS_TYPES = frozenset(EventType)
+_NOTHING = StepResult.ok()
+"""What a step that returns None came to; the same for all of them, since a result cannot be changed."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A result and the strict JSON of its values, made once as the step returned.
+
+    Attributes:
+        output: None where the step has no output to keep.
+        events: Type and metadata of each event of the step's own.
+    """
+
+    result: StepResult
+    output: Document | None
+    updates: Mapping[str, Document]
+    quality: Document | None
+    events: tuple[tuple[str, str], ...] = ()
+
+
+def as_result(returned: object) -> StepResult:
+    """What a handler or pipeline returned, as a result.
+
+    Source: public contract, "Defining a workflow".
+    """
+    if isinstance(returned, StepResult):
+        return returned
+    if returned is None:
+        return _NOTHING
+    if isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
+        return StepResult.ok(returned)
+    if inspect.iscoroutine(returned):
+        returned.close()  # it will never be awaited; without this Python warns about it at some later time
+    return StepResult.fail(
+        f"the step returned a value of type {type(returned).__name__}; "
+        "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
+        ErrorCategory.CONFIGURATION,
+    )
+
+
+def accept(step: Step, result: StepResult) -> Accepted:
+    """The result with its values encoded; a failure in its place where they cannot be stored or break a limit."""
+    violations = _violations(step, result) if step.quality_thresholds is not None else None
+    if violations:
+        told = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
+        result = StepResult.fail(told, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
+    try:
+        return _encoded(step, result)
+    except SerializationError as exc:
+        if not result.success:  # why it failed is worth more than what it wanted to add
+            return Accepted(result, None, _NO_UPDATES, None)
+        return _refused(f"step {step.name!r} returned something that cannot be stored: {exc}", ErrorCategory.INTERNAL)
+    except ValidationError as exc:
+        told = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
+        return _refused(told, ErrorCategory.DATA_QUALITY)
+
+
+def _encoded(step: Step, result: StepResult) -> Accepted:
+    accepted = Accepted(result, _output(step, result), _NO_UPDATES, None)
+    if result.context_updates:
+        accepted.updates = _updates(result.context_updates)
+    if result.quality is not None:
+        accepted.quality = _within("quality", result.quality)
+    if result.events:
+        accepted.events = _own_events(result.events)
+    return accepted
+
+
+def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
+    return tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in events)
+
+
+def _output(step: Step, result: StepResult) -> Document | None:
+    has_value = result.success and result.skip_reason is None
+    if result.output is None and not has_value:
+        return None
+    model = step.output_model
+    if model is None or not has_value:
+        return encode(result.output)
+    document = encode(model.model_validate(_plain_dataclass(result.output)))
+    document.revive(model)  # what later steps do; better to hear of it now than in the middle of a resume
+    return document
+
+
+def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
+    if not isinstance(updates, Mapping):
+        raise SerializationError(f"context_updates is of type {type(updates).__name__}, not a mapping")
+    try:
+        return encode_object(updates)
+    except SerializationError as exc:
+        raise exc.within(".context_updates") from None
+
+
+def _own_type(event_type: str) -> str:
+    problem = text_problem(event_type, MAX_NAME_LENGTH)
+    if problem is None and event_type in _RUNNERS_TYPES:
+        problem = f"{event_type!r} is one of the runner's own event types"
+    if problem is not None:
+        raise SerializationError(problem, (".events",))
+    return event_type
+
+
+def _within(part: str, value: object) -> Document:
+    try:
+        return encode(value)
+    except SerializationError as exc:
+        raise exc.within(f".{part}") from None
+
+
+def _violations(step: Step, result: StepResult) -> list[str]:
+    thresholds = step.quality_thresholds
+    if thresholds is None or not result.success or result.skip_reason is not None:
+        return []
+    return thresholds.violations(result.quality if isinstance(result.quality, QualityMetrics) else None)
+
+
+def _refused(error: str, category: ErrorCategory) -> Accepted:
+    return Accepted(StepResult.fail(error, category), None, _NO_UPDATES, None)
+
+
+def _plain_dataclass(output: object) -> object:
+    return dataclasses.asdict(output) if _is_dataclass_value(output) else output  # type: ignore[call-overload]
+
+
+def _is_dataclass_value(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)

@@ -1,0 +1,74 @@
+"""Work whose answer comes in a later turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from spine_async._engine.tasks import in_another_turn
+
+pytestmark = pytest.mark.anyio
+
+
+async def turns_of(waits: int) -> int:
+    """How many turns the loop takes until the answer of work that waits so often is there."""
+    turns, loop = 0, asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        counting[0] = loop.call_soon(count)
+
+    async def work() -> str:
+        for _ in range(waits):
+            await asyncio.sleep(0)
+        return "done"
+
+    counting = [loop.call_soon(count)]
+    try:
+        assert await in_another_turn(work()) == "done"
+    finally:
+        counting[0].cancel()
+    return turns
+
+
+@pytest.mark.parametrize(("waits", "turns"), [(0, 1), (1, 1), (3, 3)])
+async def test_one_turn_is_added_only_where_there_was_none(waits: int, turns: int) -> None:
+    assert await turns_of(waits) == turns
+
+
+@pytest.mark.parametrize("waits", [0, 2])
+async def test_errors_come_out_as_they_are(waits: int) -> None:
+    async def work() -> None:
+        for _ in range(waits):
+            await asyncio.sleep(0)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await in_another_turn(work())
+
+
+async def test_a_cancellation_reaches_the_work() -> None:
+    told: list[str] = []
+
+    async def work() -> str:
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            await asyncio.sleep(0)  # it may go on waiting, and have an answer all the same
+            return "answer"
+        return "never"
+
+    async def waits() -> None:
+        told.append(await in_another_turn(work()))
+
+    task = asyncio.create_task(waits())
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    task.cancel()
+    await task
+    assert told == ["cancelled", "answer"]
