@@ -9,20 +9,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from spine_async._clock import SystemClock
-from spine_async._engine.commit.journal import Journal, NullJournal
+from spine_async._engine.commit.journal import Journal
+from spine_async._engine.commit.null_journal import NullJournal
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.run.supervision import execute_run
-from spine_async._engine.runtime.runtime import Engine, Middleware
+from spine_async._engine.runtime.runtime import Middleware, Runtime
 from spine_async._engine.service import query
-from spine_async._engine.service.active_runs import Activity, Execution
+from spine_async._engine.service.active_runs import ActiveRuns, Execution
 from spine_async._engine.service.recovery import Recovery
 from spine_async._engine.service.stop import stop_run
-from spine_async._engine.start.admission import admit
-from spine_async._engine.start.opening import load, open_new, take_up
+from spine_async._engine.start.opening import claim_and_replay, load, run_uncancelled, start_or_load
 from spine_async._engine.start.request import Request
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import as_result
@@ -112,9 +112,9 @@ class WorkflowRunner:
         self.tracer = open_tracer(tracer_provider)
         self.metrics = open_metrics(meter_provider)
         self._workflows: dict[str, Workflow] = {}
-        self._engine = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
-        self._activity = Activity(self._engine)
-        self._recovery = Recovery(self._engine, self._activity, self._workflows, self._take_over)
+        self._runtime = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
+        self._active_runs = ActiveRuns(self._runtime)
+        self._recovery = Recovery(self._runtime, self._active_runs, self._workflows, self._recover)
         self._recovers = recover
         self._entries = 0
         for workflow in workflows:
@@ -158,8 +158,8 @@ class WorkflowRunner:
         """
         run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
         request = Request(workflow, params, partition, context, start_from, run_id)
-        async with self._activity.execution(run_id) as execution:
-            opened = await open_new(self._engine, request)
+        async with self._active_runs.execution(run_id) as execution:
+            opened = await start_or_load(self._runtime, request)
             self._workflows[workflow.name] = workflow
             return await self._run(opened, execution)
 
@@ -191,10 +191,12 @@ class WorkflowRunner:
             As for `execute`.
         """
         check_run_id(run_id)
-        async with self._activity.execution(run_id) as execution:
-            stored = await load(self._engine, run_id)
+        async with self._active_runs.execution(run_id) as execution:
+            stored = await load(self._runtime, run_id)
             definition = workflow or self._known(stored)
-            opened = await admit(self._engine, take_up(self._engine, definition, stored, params_override))
+            opened = await run_uncancelled(
+                self._runtime, claim_and_replay(self._runtime, definition, stored, params_override)
+            )
             self._workflows[definition.name] = definition
             return await self._run(opened, execution)
 
@@ -212,8 +214,8 @@ class WorkflowRunner:
             RunNotFoundError: No such run is stored.
             StoreError: The store cannot be reached or written.
         """
-        async with self._activity.session():
-            await stop_run(self._engine, self._activity, check_run_id(run_id), reason)
+        async with self._active_runs.session():
+            await stop_run(self._runtime, self._active_runs, check_run_id(run_id), reason)
 
     async def recover(self) -> list[WorkflowResult]:
         """Take over unfinished runs of known workflows whose owner is gone, and bring them to their ends; one round.
@@ -224,7 +226,7 @@ class WorkflowRunner:
         Returns:
             The results of the runs that were taken over.
         """
-        async with self._activity.session():
+        async with self._active_runs.session():
             return await self._recovery.once()
 
     def register(self, workflow: Workflow) -> None:
@@ -237,13 +239,13 @@ class WorkflowRunner:
         """Wrap each step's attempts in `async def function(step, context, next_fn)`; the first one is outermost."""
         if not callable(function):
             raise DefinitionError(f"{function!r} cannot be middleware; it must be an async function")
-        self._engine.middleware.append(function)
+        self._runtime.middleware.append(function)
         return function
 
     async def get_run(self, run_id: str) -> RunRecord:
         """The stored run; `RunNotFoundError` where there is none."""
-        async with self._activity.session():
-            return await query.run_record(self._engine, run_id)
+        async with self._active_runs.session():
+            return await query.run_record(self._runtime, run_id)
 
     async def list_runs(
         self,
@@ -264,13 +266,13 @@ class WorkflowRunner:
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
-        async with self._activity.session():
-            return await query.run_records(self._engine, chosen)
+        async with self._active_runs.session():
+            return await query.run_records(self._runtime, chosen)
 
     async def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
         """The run's finished step visits in order, each with the context after it; `RunNotFoundError` if unknown."""
-        async with self._activity.session():
-            return await query.checkpoints(self._engine, run_id)
+        async with self._active_runs.session():
+            return await query.checkpoints(self._runtime, run_id)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
         """The checkpoint of the last finished visit of `step`, or None where it has not finished."""
@@ -279,8 +281,8 @@ class WorkflowRunner:
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """The run's stored events with a number above `after`, in order; `RunNotFoundError` if unknown."""
-        async with self._activity.session():
-            async for event in query.events(self._engine, run_id, after):
+        async with self._active_runs.session():
+            async for event in query.events(self._runtime, run_id, after):
                 yield event
 
     async def delete_run(self, run_id: str, *, force: bool = False) -> None:
@@ -290,21 +292,21 @@ class WorkflowRunner:
             RunNotFoundError: No such run is stored.
             RunConflictError: It has not ended; `force=True` removes it all the same.
         """
-        async with self._activity.session():
-            await query.delete(self._engine, run_id, force=force)
+        async with self._active_runs.session():
+            await query.delete(self._runtime, run_id, force=force)
 
     async def __aenter__(self) -> Self:
         """Open the store and hold it open; with `recover=True`, look for abandoned runs meanwhile.
 
-        It may be entered several times; whoever leaves last drains. That the store cannot be opened is told in the log,
-        and by the first call that needs it.
+        It may be entered several times; only the last exit drains. If the store cannot be opened, a warning is
+        logged, and the first call that needs it raises.
 
         Cancellation:
             The runner has not been entered then.
         """
         self._entries += 1  # from here on whoever else leaves is not the last
         try:
-            await self._activity.open()
+            await self._active_runs.open()
         except BaseException:
             await self._leave()
             raise
@@ -319,20 +321,20 @@ class WorkflowRunner:
         try:
             await self._leave()
         finally:
-            await self._activity.let_go()
+            await self._active_runs.release()
 
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:
-            await self._recovery.end_with(self._activity.drain())
+            await self._recovery.end_with(self._active_runs.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """One attempt of a lambda step; override to change how handlers are called."""
-        return as_result(await run_lambda(self._engine, step, context))
+        return as_result(await run_lambda(self._runtime, step, context))
 
     async def _execute_pipeline(self, step: PipelineStep, context: WorkflowContext) -> StepResult:
         """One attempt of a pipeline step."""
-        return await run_pipeline(self._engine, step, context)
+        return await run_pipeline(self._runtime, step, context)
 
     async def _execute_choice(self, step: ChoiceStep, context: WorkflowContext) -> StepResult:
         """A choice; its output's `next_step` is where the run goes."""
@@ -340,38 +342,38 @@ class WorkflowRunner:
 
     async def _execute_map(self, step: MapStep, context: WorkflowContext) -> StepResult:
         """One attempt of a map step."""
-        return await run_map(self._engine, step, context)
+        return await run_map(self._runtime, step, context)
 
     async def _execute_wait(self, step: WaitStep, context: WorkflowContext) -> StepResult:
         """A wait."""
-        return await run_wait(self._engine, step, context)
+        return await run_wait(self._runtime, step, context)
 
     async def _run(self, opened: Scope | WorkflowResult, execution: Execution) -> WorkflowResult:
         if isinstance(opened, WorkflowResult):
             return opened
-        self._activity.watch(opened.run, execution)
+        self._active_runs.watch(opened.run, execution)
         try:
-            return await execute_run(self._engine, opened)
+            return await execute_run(self._runtime, opened)
         finally:
-            self._activity.unwatch(opened.run)
+            self._active_runs.unwatch(opened.run)
 
-    async def _take_over(self, stored: StoredRun) -> WorkflowResult:
-        async with self._activity.execution(stored.run_id) as execution:
-            opened = await admit(self._engine, take_up(self._engine, self._known(stored), stored))
+    async def _recover(self, stored: StoredRun) -> WorkflowResult:
+        async with self._active_runs.execution(stored.run_id) as execution:
+            opened = await run_uncancelled(self._runtime, claim_and_replay(self._runtime, self._known(stored), stored))
             return await self._run(opened, execution)
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:
-            told = (
+            message = (
                 f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, which this runner does not know; "
                 "register() it, or pass it as workflow="
             )
-            raise RunNotResumableError(stored.run_id, told)
+            raise RunNotResumableError(stored.run_id, message)
         return self._workflows[stored.workflow_name]
 
     def _assembled(
         self, db_engine: AsyncEngine | None, store: RunStore | None, dispatcher: Dispatcher | None, clock: Clock
-    ) -> Engine:
+    ) -> Runtime:
         is_durable = self.config.checkpoint_enabled and not self.config.dry_run
         chosen = (store or open_store(self.config, db_engine)) if is_durable else NullRunStore()
         observer: Observer = SilentObserver()
@@ -379,10 +381,10 @@ class WorkflowRunner:
             from spine_async.telemetry.tracing import TracingObserver  # noqa: PLC0415 - as above
 
             observer = TracingObserver(self.tracer, self.metrics)
-        return Engine(
+        return Runtime(
             config=self.config,
             store=chosen,
-            journal=Journal(chosen, clock) if is_durable else NullJournal(),
+            journal=_journal(chosen, clock) if is_durable else NullJournal(),
             clock=clock,
             observer=observer,
             executors={
@@ -394,12 +396,17 @@ class WorkflowRunner:
             },
             middleware=[],
             dispatcher=dispatcher,
-            draw=random.random,
+            random=random.random,
             threads=WorkerThreads(
                 self.config.worker_threads, self.config.max_abandoned_threads, self.metrics.record_abandoned_thread
             ),
             is_dry=self.config.dry_run,
         )
+
+
+def _journal(store: RunStore, clock: Clock) -> Journal:
+    # An optional attribute of a store, not part of the port: it only makes commits faster.
+    return Journal(store, clock, commits_out_of_process=getattr(store, "commits_out_of_process", False))
 
 
 def _with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:

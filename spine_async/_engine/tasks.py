@@ -1,8 +1,8 @@
-"""Work that belongs to the runner: it goes on when its caller is cancelled.
+"""Tasks and futures of the event loop: the only file that uses asyncio itself.
 
-This is the one place that speaks to asyncio itself. A native `Task.cancel()` pierces an anyio shield, and a cancelled
-driver call is not a call that did nothing; so whatever writes runs in a task of its own, and the caller waits for it
-in a way that remembers a cancellation and passes it on afterwards.
+A native `Task.cancel()` pierces an anyio shield, and a cancelled driver call may still have had its effect. Work that
+must not be cut off therefore runs in a task of its own. The caller waits for that task, remembers a cancellation that
+arrives meanwhile, and raises it afterwards.
 """
 
 from __future__ import annotations
@@ -17,233 +17,200 @@ import anyio
 
 ValueT = TypeVar("ValueT")
 
-Promise: TypeAlias = asyncio.Future
+Future: TypeAlias = asyncio.Future
 Task: TypeAlias = asyncio.Task
+EventLoop: TypeAlias = asyncio.AbstractEventLoop
+TimerHandle: TypeAlias = asyncio.TimerHandle
 CANCELLATION = asyncio.CancelledError
 
+STRAY_CANCELLATION = "the step awaited something that another task had cancelled, which raised CancelledError"
+"""Error text of a step that failed with a cancellation that nobody had requested for it."""
 
-def is_asked_for() -> bool:
-    """Inside `except CANCELLATION`: whether a scope around us was cancelled."""
+
+def is_scope_cancelled() -> bool:
+    """Inside `except CANCELLATION`: whether an enclosing cancel scope was cancelled."""
     return anyio.current_effective_deadline() == -math.inf
 
 
-def is_foreign() -> bool:
-    """Inside `except CANCELLATION`: whether nobody cancelled us, but something that was awaited here."""
-    return not is_asked_for() and current_task().cancelling() == 0
+def is_stray_cancellation() -> bool:
+    """Inside `except CANCELLATION`: whether neither a scope nor this task was cancelled, only an awaited object."""
+    return not is_scope_cancelled() and current_task().cancelling() == 0
 
 
-FOREIGN = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
-
-
-def new_promise() -> asyncio.Future[Any]:
+def new_future() -> asyncio.Future[Any]:
     """A future of the running loop."""
     return asyncio.get_running_loop().create_future()
 
 
 def current_task() -> asyncio.Task[Any]:
-    """The task that asks."""
+    """The running task."""
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("there is no running task")
     return task
 
 
-def blocking_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
-    """The task that `loop` is executing right now; may be asked from another thread."""
+def task_of_loop(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    """The task that `loop` executes right now; may be called from another thread."""
     return asyncio.current_task(loop)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The loop of the task that asks."""
+    """The running event loop."""
     return asyncio.get_running_loop()
 
 
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
-    """Start `work` as a task that no caller's cancellation reaches."""
+    """Start `work` as a task that a caller's cancellation does not reach."""
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-async def attend_either(*promises: asyncio.Future[Any]) -> None:
-    """Wait until one of the promises is done.
+async def wait_any(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of the futures is done.
 
     Cancellation:
-        Ends the waiting and leaves the promises alone.
+        Ends the wait; the futures are not cancelled.
     """
-    await asyncio.wait(promises, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def attend(*promises: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until one of the promises is done, whatever happens to the caller.
+async def wait_shielded(*futures: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until one of the futures is done, even if the caller is cancelled.
 
     Returns:
-        A native cancellation that came meanwhile, to be passed on.
+        A native cancellation that arrived meanwhile, for the caller to raise.
     """
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
-        while not any(promise.done() for promise in promises):
+        while not any(future.done() for future in futures):
             try:
-                await asyncio.wait(promises, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError as exc:
                 cancelled = exc
     return cancelled
 
 
-async def outlast(promise: asyncio.Future[ValueT]) -> ValueT:
-    """Wait for `promise` until it is done, whatever happens to the caller.
+async def await_shielded(future: asyncio.Future[ValueT]) -> ValueT:
+    """The result of `future`; waits for it even if the caller is cancelled.
 
     Cancellation:
-        Is remembered and raised once the promise is done; the promise itself is never cancelled by it.
+        Raised once the future is done. The future itself is never cancelled by it.
     """
     try:
-        return await asyncio.shield(promise)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
-        if not promise.cancelled():
-            await attend(promise)
-            promise.exception()  # counts as seen; the cancellation outranks it
+        if not future.cancelled():
+            await wait_shielded(future)
+            future.exception()  # marks it as retrieved; the cancellation takes precedence
         raise
 
 
-class Gate:
-    """Something that many wait for, whatever happens to them, and that is passed or broken once for all of them.
+async def run_shielded(work: Coroutine[object, object, ValueT], name: str) -> ValueT:
+    """Run `work` to its end in a task of its own; waits as `await_shielded` does."""
+    return await await_shielded(spawn(work, name))
 
-    Each waits on a promise of its own, which a cancellation may take away without harm to the others; so nothing has to
-    stand between the promise and the one who waits.
+
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancel a background task of the runner and wait until it has ended, with whatever result."""
+    task.cancel()
+    await wait_shielded(task)
+
+
+class Latch:
+    """One-shot latch that many tasks await; it completes or fails once.
+
+    Each waiter has its own future, so cancelling one does not affect the others.
     """
 
-    __slots__ = ("_error", "_is_over", "_listeners", "_promises")
+    __slots__ = ("_error", "_error_callbacks", "_futures", "_is_set")
 
     def __init__(self) -> None:
-        self._promises: list[asyncio.Future[None]] = []
-        self._listeners: tuple[Callable[[BaseException], None], ...] = ()
+        self._futures: list[asyncio.Future[None]] = []
+        self._error_callbacks: tuple[Callable[[BaseException], None], ...] = ()
         self._error: BaseException | None = None
-        self._is_over = False
+        self._is_set = False
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has completed or failed."""
+        return self._is_set
 
     async def wait(self) -> None:
-        """Wait until it is over; raises what it was broken with.
+        """Wait until it is set; raises the error it failed with.
 
-        Does not look for a cancellation where it is over already.
+        Does not check for a cancellation if it is set already.
 
         Cancellation:
-            Is remembered and raised once it is over, unless it was broken: that must not be overlooked.
+            Raised once it is set, unless it failed: the failure takes precedence.
         """
         try:
-            await self.promise()
+            await self.future()
         except asyncio.CancelledError:
-            await self.attend()
+            await self.wait_shielded()
             if self._error is None:
                 raise
         if self._error is not None:
             raise self._error
 
-    async def attend(self) -> None:
-        """Wait until it is over, whatever happens to the caller."""
+    async def wait_shielded(self) -> None:
+        """Wait until it is set, even if the caller is cancelled; never raises."""
         with anyio.CancelScope(shield=True):
-            while not self._is_over:
+            while not self._is_set:
                 with suppress(asyncio.CancelledError):
-                    await self.promise()
+                    await self.future()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has been passed or broken."""
-        return self._is_over
-
-    def end(self, error: BaseException | None = None) -> None:
-        """It is over: wake all who wait; only the first time counts."""
-        wake(self.close(error))
-
-    def close(self, error: BaseException | None = None) -> list[asyncio.Future[None]]:
-        """It is over; gives the promises of those who wait, who must be woken. Only the first time counts."""
-        if self._is_over:
-            return []
-        self._is_over, self._error = True, error
-        if error is not None:
-            for tell in self._listeners:
-                tell(error)
-        waiting, self._promises = self._promises, []
-        return waiting
-
-    def pass_on(self, promise: asyncio.Future[Any]) -> None:
-        """`end`, as a promise's callback."""
-        self.end()
-
-    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
-        """Have `tell` called with what it is broken with, should it be."""
-        if self._error is not None:
-            tell(self._error)
-        elif not self._is_over:
-            self._listeners = (*self._listeners, tell)
-
-    def promise(self) -> asyncio.Future[None]:
-        """A promise of the caller's own, done when it is over; for a waiting that a cancellation ends."""
-        promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._is_over:
-            promise.set_result(None)
+    def future(self) -> asyncio.Future[None]:
+        """A future for one waiter, done when the latch is set. Cancelling it ends only that waiter's wait."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._is_set:
+            future.set_result(None)
         else:
-            self._promises.append(promise)
-        return promise
+            self._futures.append(future)
+        return future
+
+    def set(self, error: BaseException | None = None) -> None:
+        """Complete, or fail with `error`, and resume all waiters; calls after the first have no effect."""
+        resolve(self.release(error))
+
+    def release(self, error: BaseException | None = None) -> list[asyncio.Future[None]]:
+        """Complete, or fail with `error`; returns the waiters' futures, which the caller must `resolve`."""
+        if self._is_set:
+            return []
+        self._is_set, self._error = True, error
+        if error is not None:
+            for callback in self._error_callbacks:
+                callback(error)
+        futures, self._futures = self._futures, []
+        return futures
+
+    def callback(self, future: asyncio.Future[Any]) -> None:
+        """`set`, in the form of a future's done callback."""
+        self.set()
+
+    def add_error_callback(self, callback: Callable[[BaseException], None]) -> None:
+        """Call `callback` with the error if the latch fails, at once if it has failed already."""
+        if self._error is not None:
+            callback(self._error)
+        elif not self._is_set:
+            self._error_callbacks = (*self._error_callbacks, callback)
 
 
-def wake(waiting: Iterable[asyncio.Future[None]]) -> None:
-    """Keep the promises, but for those that a cancellation has taken away."""
-    for promise in waiting:
-        if not promise.done():
-            promise.set_result(None)
+def resolve(futures: Iterable[asyncio.Future[None]]) -> None:
+    """Set the result of each future, except those whose waiter was cancelled."""
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
-async def next_turn() -> None:
-    """Let everybody else have one turn; for tasks that no scope is around."""
+async def yield_to_loop() -> None:
+    """Let all other ready tasks run once; for tasks that no cancel scope encloses."""
     await asyncio.sleep(0)
 
 
-async def in_another_turn(work: Coroutine[Any, Any, ValueT]) -> ValueT:
-    """What the work gives, in a later turn of the event loop than this one, even if it never waits.
+async def retry_if_cancelled(call: Callable[[], Awaitable[ValueT]]) -> ValueT:
+    """The result of `call`; if a loop that is shutting down cancels it, it is called once more.
 
-    Those who wait for it since before are found waiting by a cancellation, which looks for them once in each turn.
-    """
-    watched = _Watched(work)
-    result = await watched
-    if not watched.has_waited:
-        await next_turn()
-    return result
-
-
-class _Watched(Generator[Any, Any, ValueT]):
-    """An awaitable that remembers whether the work in it has ever waited."""
-
-    __slots__ = ("_work", "has_waited")
-
-    def __init__(self, work: Coroutine[Any, Any, ValueT]) -> None:
-        self._work = work
-        self.has_waited = False
-
-    def __await__(self) -> Generator[Any, Any, ValueT]:
-        return self
-
-    def __next__(self) -> Any:
-        waits_for = self._work.send(None)  # raises StopIteration with the result
-        self.has_waited = True
-        return waits_for
-
-    def send(self, value: Any) -> Any:
-        waits_for = self._work.send(value)
-        self.has_waited = True
-        return waits_for
-
-    def throw(self, *error: Any) -> Any:
-        waits_for = self._work.throw(*error)
-        self.has_waited = True
-        return waits_for
-
-
-async def run_through(work: Coroutine[object, object, ValueT], name: str) -> ValueT:
-    """Run `work` to its end in a task of its own, as `outlast` waits."""
-    return await outlast(spawn(work, name))
-
-
-async def insist(call: Callable[[], Awaitable[ValueT]]) -> ValueT:
-    """The call's result; one that a loop being torn down cancels in the middle is made once more.
-
-    Only for calls that may be repeated: whoever takes them recognises what it has done before.
+    Only for idempotent calls.
     """
     try:
         return await call()
@@ -251,7 +218,39 @@ async def insist(call: Callable[[], Awaitable[ValueT]]) -> ValueT:
         return await call()
 
 
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task of our own and wait until it is over, however that comes out."""
-    task.cancel()
-    await attend(task)
+async def ensure_suspends(work: Coroutine[Any, Any, ValueT]) -> ValueT:
+    """The result of `work`, delivered in a later iteration of the event loop, even if `work` never suspends.
+
+    A cancel scope looks for waiting tasks once per iteration. Tasks that wait for this result are then found waiting.
+    """
+    observed = _Observed(work)
+    result = await observed
+    if not observed.has_suspended:
+        await yield_to_loop()
+    return result
+
+
+class _Observed(Generator[Any, Any, ValueT]):
+    """An awaitable that records whether its coroutine has ever suspended."""
+
+    __slots__ = ("_work", "has_suspended")
+
+    def __init__(self, work: Coroutine[Any, Any, ValueT]) -> None:
+        self._work = work
+        self.has_suspended = False
+
+    def __await__(self) -> Generator[Any, Any, ValueT]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        awaited = self._work.send(value)  # raises StopIteration with the result
+        self.has_suspended = True
+        return awaited
+
+    def throw(self, *error: Any) -> Any:
+        awaited = self._work.throw(*error)
+        self.has_suspended = True
+        return awaited

@@ -1,4 +1,4 @@
-"""Stored values that are not what they should be."""
+"""Reports unreadable stored values as corrupt records."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from types import TracebackType
 from spine_async.errors import CorruptRecordError, SpineError
 
 
-class Reading:
-    """While something stored is read: what goes wrong then is the record's fault, and told as that.
+class CorruptionGuard:
+    """A context manager around the reading of stored values: translates decoding errors into `CorruptRecordError`.
 
     Args:
         run_id: The run that is read.
 
     Raises:
-        CorruptRecordError: Something stored cannot be read. Its text never holds the value.
+        CorruptRecordError: A stored value cannot be read. The message never contains the value.
     """
 
     __slots__ = ("_run_id",)
@@ -27,11 +27,11 @@ class Reading:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, _UNREADABLE) and not isinstance(error, SpineError):
-            told = (
+            message = (
                 f"run {self._run_id!r} holds a stored value that cannot be read ({type(error).__name__}); "
                 "restore the run from a backup, or delete it"
             )
-            raise CorruptRecordError(told) from error
+            raise CorruptRecordError(message) from error
 
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)

@@ -9,13 +9,19 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from spine_async._model.status import RunStatus, StepStatus, StepType
-from spine_async._model.token import new_mark
 
-_OVERRIDE = StepStatus.OVERRIDE
+
+def new_token() -> str:
+    """A random token that identifies a creation, claim or commit, so that a retry finds what it wrote before.
+
+    It must be unique within one run only, so 48 bits suffice; the row of every step stores it.
+    """
+    return os.urandom(6).hex()
 
 
 @dataclass(slots=True)
@@ -118,7 +124,7 @@ class NewRun:
     emits: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
-    commit_id: str = field(default_factory=new_mark)
+    commit_id: str = field(default_factory=new_token)
 
 
 @dataclass(slots=True)
@@ -199,7 +205,7 @@ class RunChange:
     def makes_progress(self) -> bool:
         """Whether the run is further than before; events and what a resume overrides come before any step ends."""
         for visit in self.visits:  # noqa: SIM110 (the first one says it nearly always; `any` makes a generator for it)
-            if visit.status is not _OVERRIDE:
+            if visit.status is not StepStatus.OVERRIDE:
                 return True
         return False
 
@@ -234,6 +240,36 @@ class StoredRun:
     metadata: str = "{}"
     is_leased: bool = False
     claims_since_progress: int = 0
+
+    @classmethod
+    def from_new(cls, new: NewRun) -> StoredRun:
+        """The run as a store has it right after its creation."""
+        return cls(
+            run_id=new.run_id,
+            workflow_name=new.workflow_name,
+            workflow_version=new.workflow_version,
+            fingerprint=new.fingerprint,
+            params=new.params,
+            params_hash=new.params_hash,
+            partition=new.partition,
+            initial_outputs=new.initial_outputs,
+            initial_quality=new.initial_quality,
+            start_from=new.start_from,
+            total_steps=new.total_steps,
+            status=RunStatus.RUNNING,
+            epoch=1,
+            owner=new.owner,
+            next_seq=2 if new.emits else 1,
+            error_step=None,
+            error=None,
+            error_category=None,
+            stop_reason=None,
+            created_at=new.created_at,
+            started_at=new.created_at,
+            updated_at=new.created_at,
+            completed_at=None,
+            metadata=new.metadata,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypedDict, Unpack
 
 from pydantic import BaseModel
 
@@ -20,12 +20,46 @@ from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
     from spine_async._model.context import WorkflowContext
-    from spine_async._model.workflow import Workflow
 
 Handler: TypeAlias = "Callable[[WorkflowContext, dict[str, object]], object]"
 Condition: TypeAlias = "Callable[[WorkflowContext], bool | Awaitable[bool]]"
 ItemFunction: TypeAlias = "Callable[[WorkflowContext], object]"
 Moment: TypeAlias = "datetime | str | Callable[[WorkflowContext], datetime | str]"
+
+
+class Definition(Protocol):
+    """A named list of steps, as the engine reads it; `Workflow` is the implementation.
+
+    Attributes:
+        positions: Index of each step in the list, by step name.
+        models: The `output_model` of each step that has one, by step name.
+        defaults: Params that apply if no others are given.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def steps(self) -> tuple[Step, ...]: ...
+
+    @property
+    def step_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def positions(self) -> Mapping[str, int]: ...
+
+    @property
+    def models(self) -> Mapping[str, type[BaseModel]]: ...
+
+    @property
+    def defaults(self) -> Mapping[str, object]: ...
+
+    def step(self, name: str, /) -> Step:
+        """The step of that name; raises `UnknownStepError` if there is none."""
+        ...
 
 
 class StepOptions(TypedDict, total=False):
@@ -107,7 +141,7 @@ class Step:
     def map(
         name: str,
         *,
-        iterator: Workflow | Handler,
+        iterator: Definition | Handler,
         items: Iterable[object] | AsyncIterable[object] | ItemFunction | None = None,
         items_path: str | None = None,
         item_param: str = "item",
@@ -242,7 +276,7 @@ class MapStep(Step):
 
     step_type: ClassVar[StepType] = StepType.MAP
 
-    iterator: Workflow | Handler
+    iterator: Definition | Handler
     source: ItemSource
     item_param: str = "item"
     max_concurrency: int = 10
@@ -259,7 +293,7 @@ class MapStep(Step):
         self._checked(lambda: check_tolerance(self.tolerated_failures))
 
     @property
-    def workflow(self) -> Workflow:
+    def workflow(self) -> Definition:
         """What runs for each item."""
         return self.iterator  # type: ignore[return-value]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from spine_async._model.document import encode, encode_object
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
-from spine_async._model.step import ChoiceStep, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
 
 ITEM_STEP = "item"
@@ -160,7 +160,7 @@ def _fingerprint(workflow: Workflow) -> str:
     return hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
 
 
-def _plan(workflow: Workflow) -> dict[str, object]:
+def _plan(workflow: Definition) -> dict[str, object]:
     return {"name": workflow.name, "version": workflow.version, "steps": [_planned(step) for step in workflow.steps]}
 
 

@@ -37,14 +37,6 @@ class CommitOutcome(StrEnum):
 class RunStore(Protocol):
     """Keeps runs. Methods raise `StoreUnavailableError` when the store cannot be reached."""
 
-    @property
-    def works_elsewhere(self) -> bool:
-        """Whether a commit leaves this process's processor to others, as a server's does.
-
-        Then the runs of a busy runner are committed in two groups in turn, one of which works meanwhile.
-        """
-        ...
-
     async def open(self) -> None:
         """Have everything there that the first call would wait for; called as a runner is entered.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 
-from spine_async._model.creation import as_stored
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -172,7 +171,7 @@ class MemoryRunStore:
     def _create(self, new: NewRun) -> Claim | None:
         kept = self._kept.get(new.run_id)
         if kept is None:
-            kept = _Kept(next(self._keys), as_stored(new), new.commit_id, time.monotonic() + new.lease_ttl)
+            kept = _Kept(next(self._keys), StoredRun.from_new(new), new.commit_id, time.monotonic() + new.lease_ttl)
             if new.emits:
                 kept.events.append(started_event(new))
             self._kept[new.run_id] = kept

@@ -151,7 +151,7 @@ async def test_middleware_may_put_scopes_and_tasks_around_an_attempt(make_runner
             return await next_fn(step, context)
 
     async def adds(context: WorkflowContext, config: Mapping[str, Any]) -> None:
-        if not runner._engine.middleware:
+        if not runner._runtime.middleware:
             runner.middleware(wraps)
 
     steps = [

@@ -56,7 +56,7 @@ async def test_a_run_owned_elsewhere_is_busy(make_runner: MakeRunner, how: str) 
             await (other.resume("r", workflow=flow) if how == "resume" else other.execute(flow, run_id="r"))
         await runner.stop("r")
     told = caught.value
-    assert told.owner == runner._engine.owner
+    assert told.owner == runner._runtime.owner
     assert told.lease_until is not None
     assert re.search(rf"executed by {re.escape(str(told.owner))}, whose lease ends at 20", str(told))
     assert sleeper.ran == ["first", "sleep"]

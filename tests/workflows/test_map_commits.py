@@ -22,7 +22,7 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._engine.state.pending_writes import Ledger, OpenVisit
+from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._model.record import Claim, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
@@ -214,21 +214,21 @@ async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhil
 
 
 def test_what_was_refused_comes_before_what_is_committed_next() -> None:
-    """A ledger whose draft was refused, as a cancelled run's may be, whose end is committed all the same."""
+    """Pending writes whose commit failed, as a cancelled run's may, are committed with its end."""
     claim = Claim("r", 1, 1, 2)
-    ledger = Ledger(claim, emits=True)
+    pending = PendingWrites(claim, records_events=True)
     visits = [OpenVisit(name, name, now(), 0.0) for name in ("a", "b")]
     for opened in visits:
-        ledger.open(opened)
+        pending.begin_visit(opened)
         row = visit(opened.path, 0)
-        ledger.settle(opened, row, ())
-        refused = ledger.draft(now(), "mark")
+        pending.add_visit(opened, row, ())
+        refused = pending.drain(now(), "mark")
         if opened.path == "a":
-            ledger.take_back()
+            pending.restore()
     assert [(row.path, row.started_seq, row.seq) for row in refused.visits] == [("a", 2, 3), ("b", 4, 5)]
-    ledger.confirm(refused)
-    ledger.take_back()
-    assert (ledger.draft(now(), "mark").visits, claim.next_seq) == ((), 6)
+    pending.committed(refused)
+    pending.restore()
+    assert (pending.drain(now(), "mark").visits, claim.next_seq) == ((), 6)
 
 
 def now() -> datetime:

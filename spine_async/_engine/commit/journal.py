@@ -1,12 +1,13 @@
-"""The only writer: what settled steps of all runs added is committed in groups, by a task that belongs to the runner.
+"""The only writer: commits the settled steps of all runs in groups, in a task that belongs to the runner.
 
-Theory of operation: a run that has something to commit puts its ledger among the waiting ones and waits. If no writer
-is at work, one is started. The writer takes everything that waits, commits it in one call of the store, wakes those
-who waited, and looks again; it is gone when nothing waits. So a lone run commits at once, and a busy runner commits
-in groups as large as whatever settled while the last one was in flight. There is no timer and no size to tune.
+Theory of operation: a run that has something to commit adds its pending writes to a queue and waits. If no writer task
+is running, one is started. The writer takes everything in the queue, commits it in one call of the store, resumes the
+waiters, and looks at the queue again; it ends when the queue is empty. So a lone run commits at once, and a busy runner
+commits in groups as large as what settled during the last commit. There is no timer, and no group size to tune.
 
-Many that do not wait for anything else would all be in one group, and the event loop idle while it is committed. Where
-the store does that with another's processor they are woken in two halves, so that one works while the other is stored.
+If all waiters resumed at the same time, they would all be in the next group too, and the event loop would be idle while
+that group is committed. Where the database works in another process, the waiters are therefore resumed in two halves:
+one half executes steps while the writes of the other half are committed.
 """
 
 from __future__ import annotations
@@ -18,251 +19,236 @@ from typing import Protocol
 import anyio.lowlevel
 
 from spine_async._engine.state.interrupts import CommitFailed
-from spine_async._engine.state.pending_writes import Ledger
-from spine_async._engine.tasks import Gate, Promise, in_another_turn, insist, next_turn, spawn, wake
-from spine_async._model.record import Claim, NewRun, RunChange
-from spine_async._model.token import new_mark
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.tasks import (
+    Future,
+    Latch,
+    ensure_suspends,
+    resolve,
+    retry_if_cancelled,
+    spawn,
+    yield_to_loop,
+)
+from spine_async._model.record import Claim, NewRun, RunChange, new_token
 from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
-_FEW = 32  # woken, who are not worth a commit more
-_TURN = 0.001  # seconds that steps which never wait may keep the event loop to themselves
+_FEW = 32  # below so many waiters, splitting a group costs more than it saves
+_YIELD_EVERY = 0.001  # seconds that steps which never suspend may keep the event loop to themselves
 
 
 class Recorder(Protocol):
-    """Where runs are created and their ledgers committed."""
+    """Creates runs and commits their pending writes."""
 
     async def create(self, creation: Creation) -> None: ...
 
-    def commit(self, ledger: Ledger) -> Awaitable[None]: ...
+    def commit(self, pending: PendingWrites) -> Awaitable[None]: ...
 
-    def hand_in(self, ledger: Ledger) -> Commit: ...
+    def enqueue(self, pending: PendingWrites) -> Commit: ...
 
-    def put_off(self) -> Awaitable[None]:
-        """Leave what was added for a later commit; now and then other tasks get their turn, as while one goes on."""
+    def defer(self) -> Awaitable[None]:
+        """Leave what was added for a later commit; yields to the event loop now and then."""
         ...
 
 
 class Commit(Protocol):
-    """A commit that was asked for."""
+    """A commit that was enqueued."""
 
     def wait(self) -> Awaitable[None]:
         """Wait until it has ended; raises as `Journal.commit` does."""
         ...
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has ended already, so that waiting for it does not take any time."""
+    def is_set(self) -> bool:
+        """Whether it has ended, so that `wait` returns at once."""
         ...
 
-    async def attend(self) -> None:
-        """Wait until it has ended, whatever happens to the caller, and however it ends."""
+    async def wait_shielded(self) -> None:
+        """Wait until it has ended, even if the caller is cancelled; never raises."""
         ...
 
-    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
-        """Have `tell` called with what broke it, should it fail."""
+    def add_error_callback(self, callback: Callable[[BaseException], None]) -> None:
+        """Call `callback` with the error if it fails."""
         ...
-
-
-class NullJournal:
-    """Keeps nothing: for dry runs, and with checkpoints switched off."""
-
-    is_over = True
-
-    def __init__(self) -> None:
-        self._turns = _Turns()
-
-    async def create(self, creation: Creation) -> None:
-        creation.claim = Claim(creation.run.run_id, 0, 1, 1)
-
-    def commit(self, ledger: Ledger) -> Awaitable[None]:
-        return self.hand_in(ledger).wait()
-
-    def hand_in(self, ledger: Ledger) -> Commit:
-        """Forget what the ledger holds."""
-        ledger.discard()
-        return self
-
-    async def attend(self) -> None:
-        """What keeps nothing has ended."""
-
-    def when_broken(self, tell: Callable[[BaseException], None]) -> None:
-        """What keeps nothing cannot fail."""
-
-    def wait(self) -> Awaitable[None]:
-        return self._turns.give()
-
-    def put_off(self) -> Awaitable[None]:
-        return self._turns.give()
-
-
-class Journal:
-    """Commits runs' creations and additions to a store."""
-
-    def __init__(self, store: RunStore, clock: Clock) -> None:
-        self._store = store
-        self._works_elsewhere = store.works_elsewhere
-        self._clock = clock
-        self._ledgers: dict[Ledger, Gate] = {}
-        self._creations: list[Creation] = []
-        self._writer: Promise[None] | None = None
-        self._turns = _Turns()
-        self._commit_took = 0.0  # seconds, the last one
-        self._waking_took = 0.0  # seconds that the event loop was at work for each of those woken last
-
-    async def create(self, creation: Creation) -> None:
-        """Store a new run, and put the right to commit to it into `creation`.
-
-        Raises:
-            CommitFailed: The store has a problem.
-
-        Cancellation:
-            Raised only after the store has answered; the run may have been created.
-        """
-        self._creations.append(creation)
-        self._wake()
-        await creation.gate.wait()
-
-    def commit(self, ledger: Ledger) -> Awaitable[None]:
-        """Commit what the ledger holds, together with whatever else waits.
-
-        Raises:
-            CommitFailed: The run belongs to somebody else, or the store has a problem.
-
-        Cancellation:
-            Raised only after the commit has ended, and what was in the ledger is committed.
-        """
-        return self.hand_in(ledger).wait()
-
-    def hand_in(self, ledger: Ledger) -> Gate:
-        """Have what the ledger holds committed; the gate is passed, or broken, once that has ended."""
-        gate = self._ledgers.get(ledger)
-        if gate is None:
-            gate = self._ledgers[ledger] = Gate()
-            self._wake()
-        return gate
-
-    def put_off(self) -> Awaitable[None]:
-        """Now and then other tasks get their turn."""
-        return self._turns.give()
-
-    def _wake(self) -> None:
-        if self._writer is None or self._writer.done():
-            self._writer = spawn(self._write(), "spine_async journal")
-            self._writer.add_done_callback(self._check_left)
-
-    def _check_left(self, writer: Promise[None]) -> None:
-        """A loop being torn down may cancel a writer before it begins; what waits for it needs another."""
-        if self._creations or self._ledgers:
-            self._wake()
-
-    async def _write(self) -> None:
-        while self._creations or self._ledgers:
-            waiting = await self._write_group()
-            if self._ledgers:
-                wake(waiting)
-            else:  # whoever is woken now may be back at once with the next step
-                await self._wake_and_see(waiting)
-
-    async def _wake_and_see(self, waiting: list[Promise[None]]) -> None:
-        """Wake those who waited, or half of them, and let them have their turn; then the others."""
-        first = len(waiting) // 2 if self._is_worth_halving(len(waiting)) else len(waiting)
-        began = time.perf_counter()
-        wake(waiting[:first])
-        try:
-            await next_turn()
-        finally:
-            wake(waiting[first:])
-        self._waking_took = (time.perf_counter() - began) / max(1, first)
-
-    def _is_worth_halving(self, count: int) -> bool:
-        """Whether to commit what one half comes to while the other half is at work."""
-        if count < _FEW or not self._works_elsewhere:
-            return False
-        return 2 * count * self._waking_took > self._commit_took
-
-    async def _write_group(self) -> list[Promise[None]]:
-        """Commit what waits; the promises of those who waited for it."""
-        waiting: list[Promise[None]] = []
-        creations, self._creations = self._creations, []
-        ledgers, self._ledgers = self._ledgers, {}
-        try:
-            await self._write_creations(creations, waiting)
-            if ledgers:
-                wake(waiting)
-                waiting.clear()
-                await self._write_ledgers(ledgers, waiting)
-        except BaseException as exc:
-            error = CommitFailed(_as_store_error(exc))
-            for ledger in ledgers:
-                ledger.take_back()
-            for gate in (*(each.gate for each in creations), *ledgers.values()):
-                gate.end(error)
-            if not isinstance(exc, Exception):
-                wake(waiting)
-                raise
-        return waiting
-
-    async def _write_creations(self, creations: list[Creation], waiting: list[Promise[None]]) -> None:
-        if creations:
-            runs = [each.run for each in creations]
-            claims = await insist(lambda: in_another_turn(self._store.create(runs)))
-            for creation, claim in zip(creations, claims, strict=True):
-                creation.claim = claim
-                waiting += creation.gate.close()
-
-    async def _write_ledgers(self, ledgers: dict[Ledger, Gate], waiting: list[Promise[None]]) -> None:
-        at, mark = self._clock.now(), new_mark()
-        changes = [ledger.draft(at, mark) for ledger in ledgers]
-        began = time.perf_counter()
-        outcomes = await self._committed(changes)
-        self._commit_took = time.perf_counter() - began
-        committed = CommitOutcome.COMMITTED
-        for (ledger, gate), change, outcome in zip(ledgers.items(), changes, outcomes, strict=True):
-            if outcome is committed:
-                ledger.confirm(change)
-                waiting += gate.close()
-            else:
-                ledger.take_back()
-                error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                waiting += gate.close(CommitFailed(error))
-
-    async def _committed(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
-        """What became of each change; one that the store refuses as a record spoils nothing for the others."""
-        try:
-            return [*await insist(lambda: in_another_turn(self._store.commit(changes)))]
-        except StoreUnavailableError:
-            raise
-        except StoreError as exc:
-            if len(changes) == 1:
-                return [exc]
-            return [outcome for change in changes for outcome in await self._committed([change])]
-
-
-class _Turns:
-    """Gives other tasks their turn now and then."""
-
-    def __init__(self) -> None:
-        self._given_mono = 0.0
-
-    async def give(self) -> None:
-        now = time.monotonic()
-        if now - self._given_mono >= _TURN:
-            self._given_mono = now
-            await anyio.lowlevel.checkpoint()
 
 
 class Creation:
-    """A run waiting to be created.
+    """A run that is to be created.
 
     Attributes:
-        claim: The right to commit to it once it is stored; None where its id is taken.
+        claim: The claim to commit to it, once it is stored; None if its id is taken.
     """
 
     def __init__(self, run: NewRun) -> None:
         self.run = run
         self.claim: Claim | None = None
-        self.gate = Gate()
+        self.done = Latch()
+
+
+class Journal:
+    """Commits creations and pending writes of runs to a store.
+
+    Args:
+        store: Where they are stored.
+        clock: Source of the times that are stored.
+        commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
+            are resumed in two halves.
+    """
+
+    def __init__(self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False) -> None:
+        self._store = store
+        self._commits_out_of_process = commits_out_of_process
+        self._clock = clock
+        self._queue: dict[PendingWrites, Latch] = {}
+        self._creations: list[Creation] = []
+        self._writer: Future[None] | None = None
+        self._yield = PeriodicYield()
+        self._commit_seconds = 0.0  # duration of the last commit
+        self._resume_seconds = 0.0  # time on the event loop per waiter that was resumed last
+
+    async def create(self, creation: Creation) -> None:
+        """Store a new run, and set `creation.claim`.
+
+        Raises:
+            CommitFailed: The store failed.
+
+        Cancellation:
+            Raised only after the store has answered; the run may have been created.
+        """
+        self._creations.append(creation)
+        self._start_writer()
+        await creation.done.wait()
+
+    def commit(self, pending: PendingWrites) -> Awaitable[None]:
+        """Commit the pending writes of a run, together with everything else in the queue.
+
+        Raises:
+            CommitFailed: The run has another owner, or the store failed.
+
+        Cancellation:
+            Raised only after the commit has ended; the pending writes are committed then.
+        """
+        return self.enqueue(pending).wait()
+
+    def enqueue(self, pending: PendingWrites) -> Latch:
+        """Add pending writes to the queue; the latch is set when their commit ends, or fails with its error."""
+        latch = self._queue.get(pending)
+        if latch is None:
+            latch = self._queue[pending] = Latch()
+            if self._writer is None or self._writer.done():
+                self._start_writer()
+        return latch
+
+    def defer(self) -> Awaitable[None]:
+        """Leave what was added for a later commit; yields to the event loop now and then."""
+        return self._yield()
+
+    def _start_writer(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = spawn(self._write(), "spine_async journal")
+            self._writer.add_done_callback(self._restart_writer)
+
+    def _restart_writer(self, writer: Future[None]) -> None:
+        """A loop that is shutting down may cancel the writer before it begins; the queue needs another one then."""
+        if self._creations or self._queue:
+            self._start_writer()
+
+    async def _write(self) -> None:
+        while self._creations or self._queue:
+            waiters = await self._write_group()
+            if self._queue:
+                resolve(waiters)
+            else:  # the waiters may enqueue their next step at once, so give them one iteration before the task ends
+                await self._resume(waiters)
+
+    async def _resume(self, waiters: list[Future[None]]) -> None:
+        """Resume all waiters, or half of them, let them run, then resume the rest."""
+        first = len(waiters) // 2 if self._should_split(len(waiters)) else len(waiters)
+        began = time.perf_counter()
+        resolve(waiters[:first])
+        try:
+            await yield_to_loop()
+        finally:
+            resolve(waiters[first:])
+        self._resume_seconds = (time.perf_counter() - began) / max(1, first)
+
+    def _should_split(self, count: int) -> bool:
+        """Whether to commit the writes of one half while the other half executes steps."""
+        if count < _FEW or not self._commits_out_of_process:
+            return False
+        return 2 * count * self._resume_seconds > self._commit_seconds
+
+    async def _write_group(self) -> list[Future[None]]:
+        """Write everything in the queue; returns the futures of the waiters."""
+        waiters: list[Future[None]] = []
+        creations, self._creations = self._creations, []
+        queue, self._queue = self._queue, {}
+        try:
+            if creations:
+                waiters = await self._create(creations)
+            if queue:
+                resolve(waiters)
+                waiters = await self._commit(queue)
+        except BaseException as exc:
+            error = CommitFailed(_as_store_error(exc))
+            for pending in queue:
+                pending.restore()
+            for latch in (*(each.done for each in creations), *queue.values()):
+                latch.set(error)
+            if not isinstance(exc, Exception):
+                resolve(waiters)
+                raise
+        return waiters
+
+    async def _create(self, creations: list[Creation]) -> list[Future[None]]:
+        waiters: list[Future[None]] = []
+        runs = [each.run for each in creations]
+        claims = await retry_if_cancelled(lambda: ensure_suspends(self._store.create(runs)))
+        for creation, claim in zip(creations, claims, strict=True):
+            creation.claim = claim
+            waiters += creation.done.release()
+        return waiters
+
+    async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
+        waiters: list[Future[None]] = []
+        at, token = self._clock.now(), new_token()
+        changes = [pending.drain(at, token) for pending in queue]
+        began = time.perf_counter()
+        outcomes = await self._outcomes(changes)
+        self._commit_seconds = time.perf_counter() - began
+        for (pending, latch), change, outcome in zip(queue.items(), changes, outcomes, strict=True):
+            if outcome is CommitOutcome.COMMITTED:
+                pending.committed(change)
+                waiters += latch.release()
+            else:
+                pending.restore()
+                error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
+                waiters += latch.release(CommitFailed(error))
+        return waiters
+
+    async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
+        """The outcome of each change; a change that the store refuses does not affect the others."""
+        try:
+            return [*await retry_if_cancelled(lambda: ensure_suspends(self._store.commit(changes)))]
+        except StoreUnavailableError:
+            raise
+        except StoreError as exc:
+            if len(changes) == 1:
+                return [exc]
+            return [outcome for change in changes for outcome in await self._outcomes([change])]
+
+
+class PeriodicYield:
+    """Yields to the event loop if it has not done so for a millisecond."""
+
+    def __init__(self) -> None:
+        self._yielded_mono = 0.0
+
+    async def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._yielded_mono >= _YIELD_EVERY:
+            self._yielded_mono = now
+            await anyio.lowlevel.checkpoint()
 
 
 def _as_store_error(exc: BaseException) -> StoreError:
@@ -270,6 +256,6 @@ def _as_store_error(exc: BaseException) -> StoreError:
         return exc
     if isinstance(exc, SpineError):
         return StoreError(str(exc))
-    told = StoreUnavailableError(f"the commit did not end as it should: {type(exc).__name__}: {exc}")
-    told.__cause__ = exc
-    return told
+    error = StoreUnavailableError(f"the commit failed unexpectedly: {type(exc).__name__}: {exc}")
+    error.__cause__ = exc
+    return error

@@ -1,4 +1,4 @@
-"""The items of a map, one at a time, to many workers."""
+"""Distributes the items of a map to its workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spine_async.errors import StepError
 
 
 class Feed:
-    """Gives each item once, with its index; reads no further ahead than it is asked.
+    """Returns each item once, with its index; reads no items ahead.
 
     Attributes:
-        taken: Items given so far.
-        total: How many there are, or None while that is not known.
+        taken: Number of items returned so far.
+        total: Number of all items, or None while it is unknown.
     """
 
     def __init__(self, items: object) -> None:
@@ -33,7 +33,7 @@ class Feed:
         if self._stream is None:
             item = next(self._plain, _END)
         else:
-            async with self._lock:  # an async generator must not be entered twice at once
+            async with self._lock:  # an async generator must not be resumed concurrently
                 item = await anext(self._stream, _END)
         if item is _END:
             self.total = self.taken
@@ -42,7 +42,7 @@ class Feed:
         return self.taken - 1, item
 
     async def close(self) -> None:
-        """Let an async generator that was not read to its end clean up."""
+        """Close an async generator that was not read to its end."""
         if isinstance(self._stream, AsyncGenerator):
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
@@ -52,10 +52,10 @@ _END = object()
 
 
 async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
-    """The items that `source` stands for.
+    """A feed of the items that `source` describes.
 
     Raises:
-        StepError: There are no such items, or what is there cannot be gone through; category CONFIGURATION.
+        StepError: The items do not exist or cannot be iterated; category CONFIGURATION.
     """
     items: object
     if isinstance(source, ItemCall):
@@ -72,8 +72,8 @@ async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
 def _iterator(items: object) -> Iterator[object]:
     if isinstance(items, Iterable) and not isinstance(items, (str, bytes, set, frozenset)):
         return iter(items)
-    told = f"the items of a map are of type {type(items).__name__}; it takes a list or another ordered iterable"
-    raise StepError(told, category="CONFIGURATION")
+    message = f"the items of a map are of type {type(items).__name__}; it takes a list or another ordered iterable"
+    raise StepError(message, category="CONFIGURATION")
 
 
 def _found(path: str, context: WorkflowContext) -> object:
@@ -83,14 +83,14 @@ def _found(path: str, context: WorkflowContext) -> object:
         if context.has_output(step):
             return _inside(context.get_output(step), path[len(step) + 1 :], path)
     known = sorted([*context.params, *(f"{step}.…" for step in context.outputs)])
-    told = (
+    message = (
         f"items_path {path!r} is neither a param nor inside an earlier output; there are {', '.join(known) or 'none'}"
     )
-    raise StepError(told, category="CONFIGURATION")
+    raise StepError(message, category="CONFIGURATION")
 
 
 def _prefixes(path: str) -> list[str]:
-    """Names of steps that the path may begin with, the longest first; names may have dots themselves."""
+    """Names of steps that the path may begin with, longest first, because names may contain dots."""
     parts = path.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._model.context import WorkflowContext
 from spine_async._model.step import LambdaStep
 
 
-def run_lambda(engine: Engine, step: LambdaStep, context: WorkflowContext) -> Awaitable[object]:
+def run_lambda(runtime: Runtime, step: LambdaStep, context: WorkflowContext) -> Awaitable[object]:
     """Call the step's handler once; what it returns.
 
     Cancellation:
@@ -19,4 +19,4 @@ def run_lambda(engine: Engine, step: LambdaStep, context: WorkflowContext) -> Aw
     config = dict(step.config) if step.config else {}
     if step.is_async:
         return step.handler(context, config)  # type: ignore[return-value]
-    return engine.threads.call(step.name, step.handler, context, config)
+    return runtime.threads.call(step.name, step.handler, context, config)

@@ -1,12 +1,12 @@
-"""Runs a workflow for each item, in a bounded pool of workers that pull from one feed.
+"""Executes a map: runs a workflow for each item, in a bounded pool of workers that share one feed of items.
 
-A worker takes an item only when it is free, so that there are never more tasks than `max_concurrency` nor items read
-ahead of the work. Each item is a scope of its own in the run's ledger: what it finished is committed item by item, and
-a retry or a resume of the map runs only the rest.
+A worker takes an item only when it is free, so there are never more tasks than `max_concurrency`, and no items are read
+ahead. Each item is a scope of its own that adds to the run's pending writes. Finished items are committed one by one; a
+retry or a resume of the map runs only the remaining ones.
 
-While an item that has ended is being committed its worker goes on to the next one, and no further: it begins a third
-only when the first is stored. So commits take none of the workers' time, and a crash repeats at most two items for each
-worker. A lone worker waits at once, so that each item of a map that goes one by one is stored before the next begins.
+While a finished item is being committed, its worker executes the next item, but begins no third one before the first is
+stored. So commits do not delay the workers, and a crash repeats at most two items per worker. If there is only one
+worker, it waits for each commit, so that each item of a sequential map is stored before the next one begins.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import anyio.lowlevel
 
 from spine_async._engine.commit.journal import Commit
 from spine_async._engine.handlers.feed import Feed, open_feed
-from spine_async._engine.handlers.map_report import ItemLoss, MapReport, base_context, check_same_item
-from spine_async._engine.run.loop import drive
+from spine_async._engine.handlers.map_report import ItemFailure, MapReport, base_context, check_same_item
+from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.transition import replay
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
-from spine_async._engine.state.map_progress import MapMemory
-from spine_async._engine.state.outcome import ScopeEnd
-from spine_async._engine.state.scope import Scope, Visit, visit_of
-from spine_async._engine.tasks import CANCELLATION, FOREIGN, is_asked_for, is_foreign
+from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
+from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import NULL, Document, encode, quote
 from spine_async._model.record import EventRow
@@ -35,27 +35,27 @@ from spine_async._model.step_result import StepResult
 from spine_async.errors import SerializationError, StepError
 
 
-async def run_map(engine: Engine, step: MapStep, context: WorkflowContext) -> StepResult:
-    """Run the step's iterator once for each item that is not finished yet.
+async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> StepResult:
+    """Run the step's iterator for each item that is not finished yet.
 
     Returns:
         Output `{"results": [...], "succeeded": n, "failed": n, "errors": [{"index", "error", "category"}]}`.
     """
     visit = visit_of(context)
-    visit.run.ledger.announce_visit(visit.open)
-    memory = await _memory(engine, visit, step)
-    pool = _Pool(engine, step, context, memory=memory, feed=await open_feed(step.source, context))
+    visit.run.pending.announce_visit(visit)
+    progress = await _progress(runtime, visit, step)
+    pool = _Pool(runtime, step, context, progress=progress, feed=await open_feed(step.source, context))
     await pool.run()
     return pool.result()
 
 
-async def _memory(engine: Engine, visit: Visit, step: MapStep) -> MapMemory:
+async def _progress(runtime: Runtime, visit: Visit, step: MapStep) -> MapProgress:
     scope, path = visit.scope, visit.path
     if path not in scope.maps:
         rows = scope.stored_below(path) if not scope.is_run else []
         if scope.is_run and visit.run.is_resumed:
-            rows = await engine.store.visits(visit.run.run_id, below=path)
-        scope.maps[path] = MapMemory(path, collects=step.collect, rows=rows)
+            rows = await runtime.store.visits(visit.run.run_id, below=path)
+        scope.maps[path] = MapProgress(path, collects=step.collect, rows=rows)
     return scope.maps[path]
 
 
@@ -63,39 +63,40 @@ class _Pool:
     """The workers of one attempt of a map."""
 
     def __init__(
-        self, engine: Engine, step: MapStep, context: WorkflowContext, *, memory: MapMemory, feed: Feed
+        self, runtime: Runtime, step: MapStep, context: WorkflowContext, *, progress: MapProgress, feed: Feed
     ) -> None:
-        self._engine = engine
+        self._runtime = runtime
         self._visit = visit_of(context)
         self._step = step
         self._context = context
-        self._memory = memory
+        self._progress = progress
         self._feed = feed
-        self._report = MapReport(step, memory, feed)
+        self._report = MapReport(step, progress, feed)
         self._item_param = quote(step.item_param)
         self._item_context = base_context(context, step.workflow)
         self._tasks = anyio.create_task_group()
-        self._is_alone = True
+        self._is_single = True
         self._newest: Commit | None = None
         self._interrupt: BaseException | None = None
 
     async def run(self) -> None:
-        """Work through the feed; returns early when more items failed than may."""
+        """Run all items; returns early if more items failed than the step tolerates."""
         try:
             async with self._tasks as tasks:
                 count = self._workers_needed()
-                self._is_alone = count == 1
+                self._is_single = count == 1
                 for number in range(count):
                     tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
         finally:
-            self._visit.open.cancelled_mono = None  # the workers are gone; a retry of the map begins anew
+            self._visit.cancelled_mono = None  # all workers have ended; a retry of the map starts new ones
             if self._newest is not None:
-                await self._newest.attend()  # the run goes on, or ends, when nothing of it is under way any more
+                await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
             await self._feed.close()
         if self._interrupt is not None:
             raise self._interrupt
 
     def result(self) -> StepResult:
+        """The result of the map."""
         return self._report.result()
 
     def _workers_needed(self) -> int:
@@ -105,107 +106,118 @@ class _Pool:
     async def _work(self) -> None:
         try:
             await self._take_items()
-        except Draining as exc:  # the other workers come to the same by themselves, each when its step has ended
+        except Draining as exc:  # each of the other workers raises it too when its step has ended
             self._interrupt = self._interrupt or exc
         except CANCELLATION:
-            if is_asked_for():
+            if is_scope_cancelled():
                 raise
-            # Nobody cancelled the map: the group would take it for its own end, and the map for complete.
-            self._break_off(StepError(FOREIGN) if is_foreign() else Draining())
+            # Nobody cancelled the map, but the task group would treat this as its own cancellation and end normally.
+            self._abort(StepError(STRAY_CANCELLATION) if is_stray_cancellation() else Draining())
             raise
         except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
-            self._break_off(exc)
+            self._abort(exc)
 
     async def _take_items(self) -> None:
-        before: Commit | None = None
+        previous: Commit | None = None
         while (entry := await self._next()) is not None:
             commit = await self._run_item(*entry)
             if self._report.has_failed:
                 self._cancel_items()
                 return
-            await _ended(before)
-            if commit is not None and self._is_alone:
+            await _wait_for(previous)
+            if commit is not None and self._is_single:
                 await commit.wait()
-            before = commit
-        await _ended(before)
+            previous = commit
+        await _wait_for(previous)
 
     async def _next(self) -> tuple[int, object] | None:
-        if self._engine.is_draining:
+        if self._runtime.is_draining:
             raise Draining
         if self._tasks.cancel_scope.cancel_called:
-            await anyio.lowlevel.checkpoint_if_cancelled()  # no item begins after the one that ended the map
+            await anyio.lowlevel.checkpoint_if_cancelled()  # no item begins after one that ended the map
         return await self._feed.next()
 
-    def _break_off(self, error: BaseException) -> None:
-        # Kept and raised after the group has ended, so that it comes out as itself and not inside a group.
+    def _abort(self, error: BaseException) -> None:
+        # Raised after the task group has ended, so that it is not wrapped in an exception group.
         self._interrupt = self._interrupt or error
         self._cancel_items()
 
     def _cancel_items(self) -> None:
-        if self._visit.open.cancelled_mono is None:
-            self._visit.open.cancelled_mono = self._engine.clock.monotonic()
+        if self._visit.cancelled_mono is None:
+            self._visit.cancelled_mono = self._runtime.clock.monotonic()
         self._tasks.cancel_scope.cancel()
 
     async def _run_item(self, index: int, item: object) -> Commit | None:
-        """Bring an item to its end; the commit that stores it, where there is something to store."""
+        """Run one item to its end; returns the commit that stores it, if there is something to store."""
         try:
             encoded = encode(item)
         except SerializationError as exc:
             raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
-        if index in self._memory.finished:
+        if index in self._progress.finished:
             return None
         scope = self._item_scope(index, encoded)
         if scope.cursor.step is not None:
-            return self._conclude(index, scope, await drive(self._engine, scope))
-        self._memory.finish(index, (scope.last_output or NULL).text)
+            return self._finish_item(index, scope, await run_steps(self._runtime, scope))
+        self._finish(index, scope)
         return None
 
     def _item_scope(self, index: int, item: Document) -> Scope:
-        begun = self._memory.begun.get(index)
-        if begun is not None:
-            return begun
-        step, workflow, run = self._step, self._step.workflow, self._visit.run
-        context = self._item_context.for_item({step.item_param: item})
-        path = self._memory.item_path(index)
-        scope = Scope(run, workflow, path, Cursor(workflow), context, item_index=index, parent=self._visit)
-        scope.opening = f"{{{self._item_param}:{item.text}}}"
-        # Also where the item has no rows of its own: it may begin with a map, whose items have some.
-        scope.outer_memory = self._memory
-        rows = self._memory.stored_rows(index)
+        path, outer = self._progress.item_path(index), self._visit.scope
+        if path in outer.open_items:
+            return outer.open_items[path]
+        workflow, run = self._step.workflow, self._visit.run
+        position = Position(Cursor(workflow), self._item_context.for_item({self._step.item_param: item}))
+        rows = self._progress.stored_rows(index)
         if rows:
-            check_same_item(step, index, item, rows)
-            replay(scope, rows)
-        self._memory.begun[index] = scope
+            check_same_item(self._step, index, item, rows)
+            replay(position, run.run_id, rows)
+        scope = Scope(
+            run,
+            workflow,
+            path,
+            position.cursor,
+            position.context,
+            position.waits,
+            position.last_output,
+            item_index=index,
+            item_params=f"{{{self._item_param}:{item.text}}}",
+            parent=self._visit,
+            parent_progress=self._progress,
+        )
+        outer.open_items[path] = scope
         return scope
 
-    def _conclude(self, index: int, scope: Scope, end: ScopeEnd) -> Commit | None:
-        if end.status is RunStatus.COMPLETED:
-            self._memory.finish(index, (scope.last_output or NULL).text)
-            return self._handed_in()
-        if end.status is RunStatus.STOPPED:
-            raise StopRequested(end.reason or "")
-        # What it has to tell goes with the next commit; nothing was finished that could be lost.
-        self._fail(ItemLoss(index, end.error or "", end.category or "INTERNAL"), scope.path)
+    def _finish_item(self, index: int, scope: Scope, outcome: Outcome) -> Commit | None:
+        if outcome.status is RunStatus.COMPLETED:
+            self._finish(index, scope)
+            return self._enqueue()
+        if outcome.status is RunStatus.STOPPED:
+            raise StopRequested(outcome.stop_reason or "")
+        # Its events are written with the next commit; nothing was finished that could be lost.
+        self._fail(ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL"), scope.path)
         return None
 
-    def _handed_in(self) -> Commit:
-        commit = self._engine.journal.hand_in(self._visit.run.ledger)
-        if commit is not self._newest:  # the workers share it
+    def _finish(self, index: int, scope: Scope) -> None:
+        self._visit.scope.open_items.pop(scope.path, None)
+        self._progress.finish(index, (scope.last_output or NULL).text)
+
+    def _enqueue(self) -> Commit:
+        commit = self._runtime.journal.enqueue(self._visit.run.pending)
+        if commit is not self._newest:  # all workers share it
             self._newest = commit
-            commit.when_broken(self._break_off)
+            commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, loss: ItemLoss, path: str) -> None:
-        self._report.lose(loss)
-        event = EventRow(
-            EventType.MAP_ITEM_FAILED, self._step.name, self._engine.clock.now(), encode(loss.told).text, path
-        )
-        self._visit.run.ledger.note(event)
+    def _fail(self, failure: ItemFailure, path: str) -> None:
+        self._report.add_failure(failure)
+        metadata = encode(failure.as_dict()).text
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._runtime.clock.now(), metadata, path)
+        self._visit.run.pending.add_events(event)
 
 
-async def _ended(commit: Commit | None) -> None:
-    """Wait for the commit of the item before."""
-    if commit is None or commit.is_over:
-        await anyio.lowlevel.checkpoint_if_cancelled()  # or a worker that need never wait could not be cancelled
+async def _wait_for(commit: Commit | None) -> None:
+    """Wait for the commit of the previous item."""
+    if commit is None or commit.is_set:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a worker that never suspends could not be cancelled otherwise
     if commit is not None:
         await commit.wait()

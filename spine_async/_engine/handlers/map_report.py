@@ -1,17 +1,16 @@
-"""What a map knows of its items: the context each begins with, which were lost, and what all came to."""
+"""Results of a map's items: the context that items begin with, their failures, and the output of the map."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from spine_async._engine.handlers.feed import Feed
-from spine_async._engine.state.map_progress import MapMemory
+from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array, split_object
 from spine_async._model.record import VisitRow
-from spine_async._model.step import MapStep
+from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
-from spine_async._model.workflow import Workflow
 from spine_async.errors import StepError
 
 _ERRORS_KEPT_UNCOLLECTED = 100
@@ -19,36 +18,37 @@ _ERRORS_KEPT_UNCOLLECTED = 100
 
 
 @dataclass(slots=True)
-class ItemLoss:
+class ItemFailure:
     """An item that failed."""
 
     index: int
     error: str
     category: str
 
-    @property
-    def told(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
+        """The entry of the failure in the map's output."""
         return {"index": self.index, "error": self.error, "category": self.category}
 
 
 class MapReport:
-    """Counts the items of one attempt of a map."""
+    """Counts the finished and failed items of one attempt of a map."""
 
-    def __init__(self, step: MapStep, memory: MapMemory, feed: Feed) -> None:
+    def __init__(self, step: MapStep, progress: MapProgress, feed: Feed) -> None:
         self._step = step
-        self._memory = memory
+        self._progress = progress
         self._feed = feed
         self._failed = 0
-        self._losses: list[ItemLoss] = []
+        self._failures: list[ItemFailure] = []
 
-    def lose(self, loss: ItemLoss) -> None:
+    def add_failure(self, failure: ItemFailure) -> None:
+        """Record that an item failed."""
         self._failed += 1
-        if self._step.collect or len(self._losses) < _ERRORS_KEPT_UNCOLLECTED:
-            self._losses.append(loss)
+        if self._step.collect or len(self._failures) < _ERRORS_KEPT_UNCOLLECTED:
+            self._failures.append(failure)
 
     @property
     def has_failed(self) -> bool:
-        """Whether more items failed than the step tolerates, as far as that can be said already."""
+        """Whether more items failed than the step tolerates, as far as is known so far."""
         tolerated = self._step.tolerated_failures
         if isinstance(tolerated, int):
             return self._failed > tolerated
@@ -56,28 +56,28 @@ class MapReport:
         return self._failed > 0 and (tolerated == 0 or (total is not None and self._failed > tolerated * total))
 
     def result(self) -> StepResult:
-        """What the map came to."""
-        losses = sorted(self._losses, key=lambda loss: loss.index)
+        """The result of the map."""
+        failures = sorted(self._failures, key=lambda failure: failure.index)
         if self.has_failed:
-            return StepResult.fail(self._told(losses[0]), losses[0].category)
-        return StepResult.ok(DocumentMapping(self._output(losses)))
+            return StepResult.fail(self._message(failures[0]), failures[0].category)
+        return StepResult.ok(DocumentMapping(self._output(failures)))
 
-    def _told(self, first: ItemLoss) -> str:
+    def _message(self, first: ItemFailure) -> str:
         return (
             f"{self._failed} of {self._feed.taken} items failed, more than the tolerated "
             f"{self._step.tolerated_failures}; first: item {first.index}: {first.error}"
         )
 
-    def _output(self, losses: list[ItemLoss]) -> Document:
-        outputs = self._memory.outputs
+    def _output(self, failures: list[ItemFailure]) -> Document:
+        outputs = self._progress.outputs
         results = join_array([outputs.get(index, "null") for index in range(self._feed.taken)])
-        counts = f'"succeeded":{len(self._memory.finished)},"failed":{self._failed}'
-        errors = encode([loss.told for loss in losses]).text
+        counts = f'"succeeded":{len(self._progress.finished)},"failed":{self._failed}'
+        errors = encode([failure.as_dict() for failure in failures]).text
         return Document(f'{{"results":{results if self._step.collect else "null"},{counts},"errors":{errors}}}')
 
 
-def base_context(context: WorkflowContext, workflow: Workflow) -> WorkflowContext:
-    """What the contexts of all items have in common: the map's own, with the models and defaults of their workflow."""
+def base_context(context: WorkflowContext, workflow: Definition) -> WorkflowContext:
+    """The context that all items share: the map's own, with the models and defaults of the iterator."""
     models = workflow.models
     if context.models:
         own = workflow.positions
@@ -87,16 +87,16 @@ def base_context(context: WorkflowContext, workflow: Workflow) -> WorkflowContex
 
 
 def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitRow]) -> None:
-    """Refuse to go on with an item that is not the one stored at this index.
+    """Check that an item is the one that is stored at this index.
 
     Raises:
-        StepError: It is another one; category CONFIGURATION.
+        StepError: It is another item; category CONFIGURATION.
     """
     opening = next((row.opening for row in rows if row.opening is not None), "{}")
     stored = split_object(opening).get(step.item_param)
     if stored is not None and stored.value() != item.value():
-        told = (
+        message = (
             f"items[{index}] is not the item that was there before this run was interrupted; "
             "the items of a map must be the same in every execution of a run"
         )
-        raise StepError(told, category="CONFIGURATION")
+        raise StepError(message, category="CONFIGURATION")

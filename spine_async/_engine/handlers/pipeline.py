@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
@@ -10,14 +10,14 @@ from spine_async._model.step import PipelineStep
 from spine_async._model.step_result import StepResult
 
 
-async def run_pipeline(engine: Engine, step: PipelineStep, context: WorkflowContext) -> StepResult:
+async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowContext) -> StepResult:
     """Submit the step's pipeline with the run's params and the step's own on top; in a dry run only say so."""
-    if engine.is_dry:
+    if runtime.is_dry:
         return StepResult.ok({"dry_run": True, "pipeline": step.pipeline_name})
-    if engine.dispatcher is None:
-        told = (
+    if runtime.dispatcher is None:
+        message = (
             f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
         )
-        return StepResult.fail(told, ErrorCategory.CONFIGURATION)
+        return StepResult.fail(message, ErrorCategory.CONFIGURATION)
     params = {**context.params, **step.config}
-    return as_result(await engine.dispatcher.submit(step.pipeline_name, params, context=context))
+    return as_result(await runtime.dispatcher.submit(step.pipeline_name, params, context=context))

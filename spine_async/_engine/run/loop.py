@@ -1,92 +1,87 @@
-"""The steps of a scope one after the other: ask the cursor, bring the step to a result, settle it, commit, repeat."""
+"""Executes the steps of a scope in order: ask the cursor, execute the step, apply its result, commit, repeat."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from spine_async._engine.run.transition import settle
-from spine_async._engine.runtime.runtime import Engine
-from spine_async._engine.state.deadline import Limit
-from spine_async._engine.state.interrupts import Draining, LeftBehind
-from spine_async._engine.state.outcome import COMPLETED, ScopeEnd
-from spine_async._engine.state.pending_writes import OpenVisit
+from spine_async._engine.run.transition import apply_result
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.deadline import AttemptLimit
+from spine_async._engine.state.interrupts import Draining, RunAlreadyRecorded
+from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import Scope, Visit
-from spine_async._engine.step.attempt import perform
+from spine_async._engine.step.attempt import execute_step
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
 
 
-async def drive(engine: Engine, scope: Scope) -> ScopeEnd:
-    """Run the steps of a scope one after the other; how it ended.
+async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
+    """Execute the steps of a scope one after the other; returns how they ended.
 
-    The last step of a map's item is settled, and left to the map to commit.
+    The last step is applied but not committed: whoever called this commits it together with the outcome.
 
     Raises:
         CommitFailed: A step could not be committed.
-        Draining: The runner is being left; no further step begins.
+        Draining: The runner is shutting down; no further step begins.
+        RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
-    task, cursor, ledger = current_task(), scope.cursor, scope.run.ledger
-    with Limit(engine.deadlines) as scope.limit:
+    task, cursor, pending = current_task(), scope.cursor, scope.run.pending
+    with AttemptLimit(runtime.deadlines) as limit:
         while (step := cursor.step) is not None:
-            if cursor.visit > engine.config.max_step_visits:
-                return await conclude(engine, scope, _too_many_visits(engine, step))
-            if ledger.end is not None:
-                raise LeftBehind
-            if engine.is_draining:
+            if cursor.visit > runtime.config.max_step_visits:
+                return _too_many_visits(step, runtime.config.max_step_visits)
+            if pending.end is not None:
+                raise RunAlreadyRecorded
+            if runtime.is_draining:
                 raise Draining
-            visit = _enter(engine, scope, step)
+            visit = _begin_visit(runtime, scope, step)
             try:
-                end = await _run_visit(engine, visit, task)
+                outcome = await _execute_visit(runtime, visit, limit, task)
             except BaseException:
-                ledger.abandon(visit.open)
+                pending.drop_visit(visit)
                 raise
-            if end is not None:
-                return end
-    return await conclude(engine, scope, COMPLETED)
+            if outcome is not None:
+                return outcome
+            if runtime.commits_after(step):
+                await runtime.journal.commit(pending)
+            else:
+                await runtime.journal.defer()
+    return COMPLETED
 
 
-def _enter(engine: Engine, scope: Scope, step: Step) -> Visit:
-    path = scope.child_path(scope.cursor.segment)
-    visit = Visit(scope, step, OpenVisit(path, step.name, engine.clock.now(), engine.clock.monotonic()))
-    scope.run.ledger.open(visit.open)
+def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
+    visit = Visit(
+        path=scope.child_path(scope.cursor.segment),
+        step_name=step.name,
+        started_at=runtime.clock.now(),
+        started_mono=runtime.clock.monotonic(),
+        scope=scope,
+        step=step,
+    )
+    scope.run.pending.begin_visit(visit)
     return visit
 
 
-async def _run_visit(engine: Engine, visit: Visit, task: Task[Any]) -> ScopeEnd | None:
-    run, step = visit.run, visit.step
-    ledger = run.ledger
-    engine.at_work[task] = visit
+async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, task: Task[Any]) -> Outcome | None:
+    """Execute one visit and apply its result; returns the outcome of the scope if this was its last step."""
+    run = visit.scope.run
+    runtime.running_visits[task] = visit
     try:
-        with engine.observer.step(run.run_id, visit.open.path, step) as span:
-            accepted = await perform(engine, visit)
-            if ledger.end is not None:
-                raise LeftBehind
-            elapsed_ms = round((engine.clock.monotonic() - visit.open.started_mono) * 1000, 3)
-            span.settled(step, accepted.result, visit.attempts, elapsed_ms)
+        with runtime.observer.step(run.run_id, visit.path, visit.step) as span:
+            encoded = await execute_step(runtime, visit, limit)
+            if run.pending.end is not None:
+                raise RunAlreadyRecorded
+            elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1000, 3)
+            span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
     finally:
-        del engine.at_work[task]
-    now = engine.clock.now()
-    end = settle(visit, accepted, now, elapsed_ms)
-    if end is not None:
-        return await conclude(engine, visit.scope, end)
-    if engine.commits_after(step):
-        await engine.journal.commit(ledger)
-    else:
-        await engine.journal.put_off()
-    return None
+        del runtime.running_visits[task]
+    return apply_result(visit, encoded, runtime.clock.now(), elapsed_ms)
 
 
-async def conclude(engine: Engine, scope: Scope, end: ScopeEnd) -> ScopeEnd:
-    """Commit the end of a run with its final state; an item's end is its map's business."""
-    if scope.is_run:
-        scope.run.ledger.close(end.at(engine.clock.now()))
-        await engine.journal.commit(scope.run.ledger)
-    return end
-
-
-def _too_many_visits(engine: Engine, step: Step) -> ScopeEnd:
-    limit = engine.config.max_step_visits
-    told = f"step {step.name!r} was visited {limit:,} times, which is max_step_visits; is there a loop without an end?"
-    return ScopeEnd(RunStatus.FAILED, step.name, told, ErrorCategory.CONFIGURATION)
+def _too_many_visits(step: Step, limit: int) -> Outcome:
+    message = (
+        f"step {step.name!r} was visited {limit:,} times, which is max_step_visits; is there a loop without an end?"
+    )
+    return Outcome(RunStatus.FAILED, step.name, message, ErrorCategory.CONFIGURATION)

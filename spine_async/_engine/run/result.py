@@ -1,60 +1,44 @@
-"""The result of a run, from the run itself or from what is stored of it."""
+"""The `WorkflowResult` of a run: of one that ended here, or of a stored one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from spine_async._engine.state.scope import Scope
+from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.scope import Position, Scope
+from spine_async._engine.state.tally import Tally
+from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.record import EventRow, RunEnd, StoredRun
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.step import Definition
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
-    """The result of a run that ended here."""
-    run, tally = scope.run, scope.run.tally
-    return WorkflowResult(
-        run_id=run.run_id,
-        workflow_name=run.workflow.name,
-        status=end.status,
-        context=scope.context.outside_steps(),
-        completed_steps=tally.completed,
-        skipped_steps=tally.skipped,
-        failed_steps=tally.failed,
-        total_steps=len(run.workflow.steps),
-        error_step=end.error_step,
-        error=end.error,
-        error_category=end.error_category,
-        stop_reason=end.stop_reason,
-        started_at=run.started_at,
-        completed_at=end.at,
-        duration_ms=_elapsed_ms(run.started_at, end.at),
-        step_metrics=tally.metrics,
-    )
+    """The result of a run that was executed here."""
+    return _result(scope.run.workflow, scope.context, scope.run.tally, scope.run.started_at, end)
 
 
-def stored_end(stored: StoredRun) -> RunEnd:
-    """How a stored run ended."""
-    return RunEnd(
-        stored.status,
-        stored.completed_at or stored.updated_at,
-        stored.error_step,
-        stored.error,
-        stored.error_category,
-        stored.stop_reason,
-    )
+def stored_result(workflow: Definition, stored: StoredRun, position: Position) -> WorkflowResult:
+    """The result of a stored run that has ended, from its replayed position."""
+    return position_result(workflow, stored, position, _stored_end(stored))
 
 
-def stored_failure(scope: Scope, events: Sequence[EventRow]) -> StepMetric | None:
-    """The visit that failed a stored run, as its last `step_failed` event tells; it has no row of its own."""
-    failed = [each for each in events if each.event_type == EventType.STEP_FAILED and each.path == _next_path(scope)]
-    step = scope.cursor.step
+def position_result(workflow: Definition, stored: StoredRun, position: Position, end: RunEnd) -> WorkflowResult:
+    """The result of a stored run that ends at its replayed position."""
+    return _result(workflow, position.context, position.tally, stored.started_at, end)
+
+
+def stored_failure(cursor: Cursor, events: Sequence[EventRow]) -> StepMetric | None:
+    """The visit that failed a stored run, from its last `step_failed` event, because such a visit has no row."""
+    failed = [each for each in events if each.event_type == EventType.STEP_FAILED and each.path == cursor.segment]
+    step = cursor.step
     if not failed or step is None:
         return None
-    told = Document(failed[-1].metadata).value()
-    numbers = told if isinstance(told, dict) else {}
+    metadata = Document(failed[-1].metadata).value()
+    numbers = metadata if isinstance(metadata, dict) else {}
     started = [each for each in events if each.event_type == EventType.STEP_STARTED and each.path == failed[-1].path]
     return StepMetric(
         step.name,
@@ -67,8 +51,38 @@ def stored_failure(scope: Scope, events: Sequence[EventRow]) -> StepMetric | Non
     )
 
 
-def _next_path(scope: Scope) -> str:
-    return scope.child_path(scope.cursor.segment)
+def _stored_end(stored: StoredRun) -> RunEnd:
+    return RunEnd(
+        stored.status,
+        stored.completed_at or stored.updated_at,
+        error_step=stored.error_step,
+        error=stored.error,
+        error_category=stored.error_category,
+        stop_reason=stored.stop_reason,
+    )
+
+
+def _result(
+    workflow: Definition, context: WorkflowContext, tally: Tally, started_at: datetime, end: RunEnd
+) -> WorkflowResult:
+    return WorkflowResult(
+        run_id=context.run_id,
+        workflow_name=workflow.name,
+        status=end.status,
+        context=context.outside_steps(),
+        completed_steps=tally.completed,
+        skipped_steps=tally.skipped,
+        failed_steps=tally.failed,
+        total_steps=len(workflow.steps),
+        error_step=end.error_step,
+        error=end.error,
+        error_category=end.error_category,
+        stop_reason=end.stop_reason,
+        started_at=started_at,
+        completed_at=end.at,
+        duration_ms=_elapsed_ms(started_at, end.at),
+        step_metrics=tally.metrics,
+    )
 
 
 def _elapsed_ms(started_at: datetime, ended_at: datetime) -> float:

@@ -1,9 +1,8 @@
-"""A run's steps in a task of their own, and whoever waits for them.
+"""Executes a run in a task of its own, and waits for it.
 
-The steps run in a task that belongs to the runner, so that no native cancellation of the caller ever lands in the
-middle of them: the caller's is taken here, handed on as an interruption with its reason, and goes on once the run is
-recorded. A step that does not end although it was cancelled is left behind after a grace period; the run is recorded
-without it.
+No native cancellation of the caller ever reaches the middle of the run's steps: it is caught here, passed to the run as
+a cancellation with a reason, and raised again once the run's end is recorded. A step that does not end although it was
+cancelled is left running after a grace period, and the run's end is recorded without it.
 """
 
 from __future__ import annotations
@@ -14,145 +13,155 @@ from typing import Any
 
 import anyio
 
-from spine_async._engine.run.loop import conclude, drive
+from spine_async._engine.run.loop import run_steps
+from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import live_result
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS, CommitFailed, Draining, StopRequested
-from spine_async._engine.state.outcome import ScopeEnd
+from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.scope import Run, Scope
-from spine_async._engine.tasks import CANCELLATION, Task, attend_either, spawn
+from spine_async._engine.tasks import CANCELLATION, Task, spawn, wait_any
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError
 
-_LET_GO_WITHIN = 1.0  # seconds; a store that does not answer is not waited for
+_EXPIRE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
+
+_SHUTDOWN = Outcome(RunStatus.STOPPED, stop_reason=CancelReason.SHUTDOWN.value)
 
 _log = logging.getLogger("spine_async")
 
 
-async def execute_run(engine: Engine, scope: Scope) -> WorkflowResult:
-    """Bring a run to its end and record it.
+async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
+    """Execute a run to its end and record it.
 
     Args:
-        engine: What all runs share.
-        scope: The run's own scope, standing on the step that comes next.
+        runtime: What all runs share.
+        scope: The run's own scope, positioned at the step that comes next.
 
     Raises:
-        LeaseLostError: Another owner took the run over.
-        StoreError: The store has a problem; the run stays as it was last committed and can be resumed.
+        LeaseLostError: Another owner claimed the run.
+        StoreError: The store failed; the run stays as it was last committed and can be resumed.
 
     Cancellation:
-        The run is recorded as stopped, then the cancellation goes on.
+        The run is recorded as stopped, then the cancellation is raised.
     """
     run = scope.run
-    with engine.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
+    with runtime.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
         with RAISING_STORE_ERRORS:
             try:
-                end = await supervise(engine, scope)
+                end = await supervise(runtime, scope)
             except CommitFailed:
-                await _let_lease_end(engine, run)
+                await _expire_lease(runtime, run)
                 raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
 
 
-async def _let_lease_end(engine: Engine, run: Run) -> None:
-    """Nothing more can be committed from here: whoever resumes the run may have it at once."""
-    renewal = spawn(engine.store.renew([run.ledger.claim], 0.0), f"spine_async let go of {run.run_id}")
-    with anyio.move_on_after(_LET_GO_WITHIN, shield=True):
-        await attend_either(renewal)
-    renewal.cancel()
-    renewal.add_done_callback(_forget)
-
-
-async def supervise(engine: Engine, scope: Scope) -> RunEnd:
-    """Run the steps of `scope` to the run's end, and record it.
+async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
+    """Execute the steps of `scope` to the run's end, and record it.
 
     Raises:
-        CommitFailed: The run could not be recorded, or belongs to somebody else now.
+        CommitFailed: The run's end could not be recorded, or the run has another owner.
 
     Cancellation:
-        Interrupts the run; raised once its end is recorded.
+        Cancels the run; raised once its end is recorded.
     """
     run = scope.run
-    work = spawn(_brought_to_end(engine, scope), f"spine_async run {run.run_id}")
-    work.add_done_callback(run.over.pass_on)
+    work = spawn(_run_to_end(runtime, scope), f"spine_async run {run.run_id}")
+    work.add_done_callback(run.done.callback)
     try:
-        await run.over.promise()
+        await run.done.future()
     except CANCELLATION:
-        run.interruption.request(CancelReason.CANCELLED, engine.clock.monotonic())
-        # The caller is owed its cancellation, and the run can be resumed either way. The event loop has been told
-        # already of what ends the process.
+        run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
+        # The caller receives its cancellation, and the run can be resumed in any case. An exception that ends the
+        # process has reached the event loop already.
         with suppress(CommitFailed, SystemExit, KeyboardInterrupt):
-            await run.over.attend()
-            await _outcome(engine, scope, work)
+            await run.done.wait_shielded()
+            await _recorded_end(runtime, scope, work)
         raise
-    return await _outcome(engine, scope, work)
+    return await _recorded_end(runtime, scope, work)
 
 
-async def _outcome(engine: Engine, scope: Scope, work: Task[RunEnd]) -> RunEnd:
+async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
+    """The run's own task."""
+    pending = scope.run.pending
+    try:
+        with anyio.move_on_after(runtime.config.workflow_timeout) as limit:
+            scope.run.cancellation.attach(limit)
+            if scope.run.cancellation.reason is None:
+                # Committed inside the scope: leaving it raises if a handler left a scope of its own open.
+                return await commit_outcome(runtime, pending, await run_steps(runtime, scope))
+    except StopRequested as stop:
+        outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
+    except Draining:
+        outcome = _SHUTDOWN
+    else:
+        if pending.end is not None:
+            return pending.end
+        outcome = _cancelled_outcome(runtime, scope)
+    return await commit_outcome(runtime, pending, outcome)
+
+
+def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
+    """The outcome of a run whose steps were cancelled.
+
+    Raises:
+        CommitFailed: It was cancelled because it has another owner, who alone may record its end.
+    """
+    cancellation = scope.run.cancellation
+    if cancellation.reason is CancelReason.LEASE_LOST:
+        raise CommitFailed(LeaseLostError(scope.run.run_id))
+    if cancellation.reason is not None:
+        return Outcome(RunStatus.STOPPED, stop_reason=cancellation.text)
+    step = scope.cursor.step
+    message = f"the workflow timed out after {runtime.config.workflow_timeout:g} s"
+    return Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.TIMEOUT)
+
+
+async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
+    """The end of a run whose task has ended, or that has a stuck step; recorded here if its task did not."""
     if not work.done():
-        return await _leave_behind(engine, scope, work)
-    if work.cancelled():  # the event loop is being torn down
-        return await _recorded(engine, scope, ScopeEnd(RunStatus.STOPPED, reason=CancelReason.SHUTDOWN.value))
-    error = work.exception()
-    if error is not None and not isinstance(error, (Exception, CommitFailed)):  # SystemExit and the like
-        await _recorded(engine, scope, ScopeEnd(RunStatus.STOPPED, reason=CancelReason.SHUTDOWN.value))
+        return await _leave_behind(runtime, scope, work)
+    is_cancelled = work.cancelled()  # the event loop is shutting down
+    error = None if is_cancelled else work.exception()
+    if is_cancelled or (error is not None and not isinstance(error, (Exception, CommitFailed))):  # SystemExit etc.
+        _refuse_if_lost(scope)
+        end = await commit_outcome(runtime, scope.run.pending, _SHUTDOWN)
+        return end if is_cancelled else work.result()
     return work.result()
 
 
-async def _brought_to_end(engine: Engine, scope: Scope) -> RunEnd:
-    """The run's own task."""
-    run = scope.run
-    end: ScopeEnd | None = None
-    try:
-        with anyio.move_on_after(engine.config.workflow_timeout) as limit:
-            run.interruption.enclose(limit)
-            if run.interruption.reason is None:
-                await drive(engine, scope)
-    except StopRequested as stop:
-        end = ScopeEnd(RunStatus.STOPPED, reason=stop.reason)
-    except Draining:
-        end = ScopeEnd(RunStatus.STOPPED, reason=CancelReason.SHUTDOWN.value)
-    if run.ledger.end is not None:
-        return run.ledger.end
-    return await _recorded(engine, scope, end or _interrupted(engine, scope))
+async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
+    """Record the end of a run that has a step which does not end."""
+    run, outcome = scope.run, scope.run.stuck_outcome
+    if outcome is None:
+        raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")
+    reason = outcome.error or outcome.stop_reason
+    _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, reason)
+    work.add_done_callback(_mark_retrieved)
+    _refuse_if_lost(scope)
+    return await commit_outcome(runtime, run.pending, outcome)
 
 
-async def _recorded(engine: Engine, scope: Scope, end: ScopeEnd) -> RunEnd:
-    """The end of the run as it is stored; one that was recorded before stays."""
-    ledger = scope.run.ledger
-    if ledger.end is None:
-        if scope.run.interruption.reason is CancelReason.LEASE_LOST:
-            raise CommitFailed(LeaseLostError(scope.run.run_id))
-        await conclude(engine, scope, end)
-    if ledger.end is None:
-        raise RuntimeError(f"run {scope.run.run_id!r} came to no end")
-    return ledger.end
+def _refuse_if_lost(scope: Scope) -> None:
+    if scope.run.pending.end is None and scope.run.cancellation.reason is CancelReason.LEASE_LOST:
+        raise CommitFailed(LeaseLostError(scope.run.run_id))
 
 
-def _interrupted(engine: Engine, scope: Scope) -> ScopeEnd:
-    interruption = scope.run.interruption
-    if interruption.reason is not None:
-        return ScopeEnd(RunStatus.STOPPED, reason=interruption.text)
-    step = scope.cursor.step
-    told = f"the workflow timed out after {engine.config.workflow_timeout:g} s"
-    return ScopeEnd(RunStatus.FAILED, step.name if step else None, told, ErrorCategory.TIMEOUT)
+async def _expire_lease(runtime: Runtime, run: Run) -> None:
+    """End the lease of a run that cannot be committed from here, so that another owner need not wait for it."""
+    renewal = spawn(runtime.store.renew([run.pending.claim], 0.0), f"spine_async expire lease of {run.run_id}")
+    with anyio.move_on_after(_EXPIRE_WITHIN, shield=True):
+        await wait_any(renewal)
+    renewal.cancel()
+    renewal.add_done_callback(_mark_retrieved)
 
 
-async def _leave_behind(engine: Engine, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """Record the end of a run of which a step does not end."""
-    run, stuck = scope.run, scope.run.hung
-    if stuck is None:
-        raise RuntimeError(f"run {run.run_id!r} is neither over nor stuck")
-    _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, stuck.error or stuck.reason)
-    work.add_done_callback(_forget)
-    return await _recorded(engine, scope, stuck)
-
-
-def _forget(work: Task[Any]) -> None:
+def _mark_retrieved(work: Task[Any]) -> None:
+    """Mark the exception of an abandoned task as retrieved, so that asyncio does not report it."""
     if not work.cancelled():
-        work.exception()  # counts as seen; what a step left behind comes to changes nothing any more
+        work.exception()

@@ -1,14 +1,14 @@
-"""What a step's result adds to the run, and where the run goes next. Pure: decides, and writes into values at hand."""
+"""Applies a step's result to the scope, the cursor and the pending writes. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 from spine_async._engine.state.cursor import Jump, jump_of
-from spine_async._engine.state.outcome import COMPLETED, ScopeEnd
-from spine_async._engine.state.scope import Scope, Visit
-from spine_async._engine.step.encoding import Accepted, accept
+from spine_async._engine.state.outcome import COMPLETED, Outcome
+from spine_async._engine.state.scope import WAIT_MARK, Position, Scope, Visit
+from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.document import Document, encode, join_object, split_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.quality import QualityMetrics
@@ -17,78 +17,54 @@ from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepSta
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow_result import StepMetric
 
-_CHOICE = StepType.CHOICE
 
-
-def settle(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd | None:
-    """Put what the visit came to into its scope and ledger; the scope's end, where this was its last step."""
-    is_choice = visit.step.step_type is _CHOICE
+def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome | None:
+    """Apply the result of a visit; returns the outcome of the scope if this was its last step."""
+    is_choice = visit.step.step_type is StepType.CHOICE
     if is_choice:
-        accepted = _with_target(visit, accepted)
-    if not accepted.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
-        return _settle_failure(visit, accepted, now, elapsed_ms)
+        encoded = _with_target(visit, encoded)
+    if not encoded.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
+        return _apply_failure(visit, encoded, now, elapsed_ms)
     scope = visit.scope
-    ledger, is_run = scope.run.ledger, scope.is_run
-    row = _row(visit, accepted, now, elapsed_ms)
-    jumped_over = scope.cursor.advance(_jump(visit, accepted) if is_choice else None)
-    end = _end_after(visit, accepted)
-    row.ends_item = end is COMPLETED and not is_run
-    _absorb(scope, row, accepted, jumped_over)
-    ledger.settle(visit.open, row, _own_events(visit, accepted, now) if accepted.events else ())
-    if jumped_over:
-        ledger.note(*(_skipped_event(visit, name, now) for name in jumped_over))
-    return end
-
-
-def _absorb(scope: Scope, row: VisitRow, accepted: Accepted, jumped_over: Sequence[str]) -> None:
-    """Put a visit that was just settled into the scope's counts and context."""
-    output = accepted.output
-    _count(scope, row, output, jumped_over)
-    if scope.cursor.step is None and not scope.is_run:
-        return  # a map takes an item's last output; nobody reads the context of one that has come to its end
-    outputs = {row.step_name: output} if output is not None else None
-    scope.context = scope.context.with_documents(accepted.updates, outputs)
-    if row.quality is not None:
-        scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
-
-
-def _count(scope: Scope, row: PastVisit, output: Document | None, jumped_over: Sequence[str]) -> None:
-    """Put a visit into the scope's counts."""
-    scope.last_output = output
-    if scope.is_run:
+    pending, is_run = scope.run.pending, scope.is_run
+    row = _row(visit, encoded, now, elapsed_ms)
+    jumped_over = scope.cursor.advance(_jump(visit, encoded) if is_choice else None)
+    outcome = _outcome_after(visit, encoded)
+    row.ends_item = outcome is COMPLETED and not is_run
+    if is_run:
         scope.run.tally.add(row, jumped_over)
+    _update_context(scope, row, encoded)
+    pending.add_visit(visit, row, _own_events(visit, encoded, now) if encoded.events else ())
+    if jumped_over:
+        pending.add_events(*(_skipped_event(visit, name, now) for name in jumped_over))
+    return outcome
 
 
-def replay(scope: Scope, rows: Iterable[PastVisit]) -> None:
-    """Move a fresh scope over the rows that a former execution stored for it.
+def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
+    """Move a position at the first step past the rows that an earlier execution stored for its scope.
 
     Raises:
-        WorkflowChangedError: The definition no longer fits them.
+        WorkflowChangedError: The definition no longer fits the rows.
     """
     updates: dict[str, Document] = {}
     outputs: dict[str, Document] = {}
-    run_id, cursor, waiting, override = scope.run.run_id, scope.cursor, StepStatus.WAITING, StepStatus.OVERRIDE
+    cursor = position.cursor
     for row in rows:
-        if row.opening is not None:
-            scope.opening = None
-        if row.status is waiting:
-            scope.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
+        if row.status is StepStatus.WAITING:
+            position.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
             continue
         if row.updates:
             updates |= split_object(row.updates)
-        if row.status is override:
+        if row.status is StepStatus.OVERRIDE:
             continue
         output = Document(row.output) if row.output is not None else None
-        _count(scope, row, output, cursor.replay(run_id, row))
+        position.last_output = output
+        position.tally.add(row, cursor.replay(run_id, row))
         if output is not None:
             outputs[row.step_name] = output
         if row.quality is not None:
-            scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
-    scope.context = scope.context.with_documents(updates, outputs)
-
-
-WAIT_MARK = "@until"
-"""Ends the path of the journal entry that keeps a wait's moment."""
+            position.context = position.context.with_quality(row.step_name, read_quality(row.quality))
+    position.context = position.context.with_documents(updates, outputs)
 
 
 def read_quality(text: str) -> QualityMetrics:
@@ -96,72 +72,82 @@ def read_quality(text: str) -> QualityMetrics:
     return QualityMetrics(**Document(text).value())  # type: ignore[arg-type]
 
 
-def _with_target(visit: Visit, accepted: Accepted) -> Accepted:
-    """A choice that succeeded must name where to go; one that does not has failed."""
-    if not accepted.result.success or accepted.result.skip_reason is not None or _jump(visit, accepted) is not None:
-        return accepted
-    told = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
-    return accept(visit.step, StepResult.fail(told, ErrorCategory.CONFIGURATION))
+def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None:
+    output = encoded.output
+    scope.last_output = output
+    if scope.cursor.step is None and not scope.is_run:
+        return  # nothing reads the context of a finished item; its map uses the last output
+    outputs = {row.step_name: output} if output is not None else None
+    scope.context = scope.context.with_documents(encoded.updates, outputs)
+    if row.quality is not None:
+        scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 
 
-def _jump(visit: Visit, accepted: Accepted) -> Jump | None:
-    if accepted.result.status is not StepStatus.COMPLETED:
+def _with_target(visit: Visit, encoded: EncodedResult) -> EncodedResult:
+    """The result of a choice; a failure if it succeeded without saying where to go."""
+    if not encoded.result.success or encoded.result.skip_reason is not None or _jump(visit, encoded) is not None:
+        return encoded
+    message = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
+    return encode_result(visit.step, StepResult.fail(message, ErrorCategory.CONFIGURATION))
+
+
+def _jump(visit: Visit, encoded: EncodedResult) -> Jump | None:
+    if encoded.result.status is not StepStatus.COMPLETED:
         return None
-    return jump_of(accepted.output.value() if accepted.output else None, visit.scope.cursor)
+    return jump_of(encoded.output.value() if encoded.output else None, visit.scope.cursor)
 
 
-def _end_after(visit: Visit, accepted: Accepted) -> ScopeEnd | None:
-    if accepted.result.stop_reason is not None:
-        return ScopeEnd(RunStatus.STOPPED, reason=accepted.result.stop_reason)
+def _outcome_after(visit: Visit, encoded: EncodedResult) -> Outcome | None:
+    if encoded.result.stop_reason is not None:
+        return Outcome(RunStatus.STOPPED, stop_reason=encoded.result.stop_reason)
     return COMPLETED if visit.scope.cursor.step is None else None
 
 
-def _row(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> VisitRow:
-    result, output, scope, step = accepted.result, accepted.output, visit.scope, visit.step
-    opening, scope.opening = scope.opening, None
-    return VisitRow(  # by position, which takes a third of the time
-        visit.open.path,
-        step.name,
-        step.step_type,
-        result.status,
-        visit.attempts,
-        visit.open.started_at,
-        elapsed_ms,
-        output.text if output is not None else None,
-        output.size if output is not None else 0,
-        join_object(accepted.updates).text if accepted.updates else None,
-        accepted.quality.text if accepted.quality is not None else None,
-        opening,
-        scope.path,
-        now,
-        result.error or result.skip_reason,
-        result.category,
-        scope.item_index,
+def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> VisitRow:
+    result, output, scope, step = encoded.result, encoded.output, visit.scope, visit.step
+    return VisitRow(
+        path=visit.path,
+        step_name=step.name,
+        step_type=step.step_type,
+        status=result.status,
+        attempts=visit.attempts,
+        started_at=visit.started_at,
+        duration_ms=elapsed_ms,
+        output=output.text if output is not None else None,
+        output_size=output.size if output is not None else 0,
+        updates=join_object(encoded.updates).text if encoded.updates else None,
+        quality=encoded.quality.text if encoded.quality is not None else None,
+        opening=None if scope.cursor.has_moved else scope.item_params,
+        scope=scope.path,
+        completed_at=now,
+        error=result.error or result.skip_reason,
+        error_category=result.category,
+        item_index=scope.item_index,
     )
 
 
-def _settle_failure(visit: Visit, accepted: Accepted, now: datetime, elapsed_ms: float) -> ScopeEnd:
-    result, step = accepted.result, visit.step
-    told = {
+def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome:
+    result, step = encoded.result, visit.step
+    metadata = {
         "duration_ms": elapsed_ms,
         "attempts": visit.attempts,
         "error_category": result.category,
         "error": result.error,
     }
-    event = EventRow(EventType.STEP_FAILED, step.name, now, encode(told).text, visit.path)
-    visit.run.ledger.settle_failed(visit.open, [*_own_events(visit, accepted, now), event])
+    event = EventRow(EventType.STEP_FAILED, step.name, now, encode(metadata).text, visit.path)
+    visit.run.pending.add_failed_visit(visit, [*_own_events(visit, encoded, now), event])
     if visit.scope.is_run:
         metric = StepMetric(
-            step.name, step.step_type, StepStatus.FAILED, visit.attempts, visit.open.started_at, elapsed_ms, 0
+            step.name, step.step_type, StepStatus.FAILED, visit.attempts, visit.started_at, elapsed_ms, 0
         )
         visit.run.tally.add_failure(metric)
-    return ScopeEnd(RunStatus.FAILED, step.name, result.error, result.category)
+    return Outcome(RunStatus.FAILED, step.name, result.error, result.category)
 
 
-def _own_events(visit: Visit, accepted: Accepted, now: datetime) -> list[EventRow]:
-    return [EventRow(kind, visit.step.name, now, metadata, visit.path) for kind, metadata in accepted.events]
+def _own_events(visit: Visit, encoded: EncodedResult, now: datetime) -> list[EventRow]:
+    return [EventRow(kind, visit.step.name, now, metadata, visit.path) for kind, metadata in encoded.events]
 
 
 def _skipped_event(visit: Visit, name: str, now: datetime) -> EventRow:
-    told = encode({"reason": f"{visit.step.name} went past it"})
-    return EventRow(EventType.STEP_SKIPPED, name, now, told.text, visit.scope.child_path(name))
+    metadata = encode({"reason": f"{visit.step.name} went past it"})
+    return EventRow(EventType.STEP_SKIPPED, name, now, metadata.text, visit.scope.child_path(name))

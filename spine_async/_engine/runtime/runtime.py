@@ -1,16 +1,17 @@
-"""What all runs of one runner share."""
+"""Settings, ports and limits that all runs of one runner share."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import Task
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -21,9 +22,6 @@ from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 
-if TYPE_CHECKING:
-    from spine_async._engine.state.scope import Visit
-
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
 
 # Each executor takes steps of its own type only, and is looked up by that type.
@@ -31,31 +29,30 @@ Executor: TypeAlias = "Callable[[Any, WorkflowContext], Awaitable[StepResult]]"
 
 
 class Middleware(Protocol):
-    """Wraps the whole attempt series of each step."""
+    """Wraps all attempts of each step."""
 
     def __call__(self, step: Step, context: WorkflowContext, next_fn: StepFunction, /) -> Awaitable[StepResult]:
-        """Call `next_fn(step, context)`, before or after whatever it adds, and return a result."""
+        """Call `next_fn(step, context)` and return a result, with any work before or after the call."""
         ...
 
 
-_RETRY = ErrorPolicy.RETRY
 _ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
 
 
 @dataclass(slots=True)
-class Engine:
-    """Settings, ports and limits that runs are executed with.
+class Runtime:
+    """What the execution of runs needs of the runner; it executes nothing itself.
 
     Attributes:
-        executors: What brings each type of step to a result; the runner's extension points.
+        executors: Functions that execute one attempt, by step type; the runner's extension points.
         middleware: The first one is outermost.
-        draw: Gives a number from 0 to 1, for jitter.
-        threads: Where `def` handlers run.
-        owner: Name of this runner as the owner of runs; made on first use, and anew in a forked process.
-        is_draining: Whether the runner is being left; no further step begins then.
-        at_work: The visit that each task is at work on.
-        deadlines: When the attempts under way time out.
-        slots: Bound on lambdas and pipelines at work, made on first use because it belongs to an event loop.
+        random: Returns a number from 0 to 1, for jitter.
+        threads: Worker threads for `def` handlers.
+        owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
+        is_draining: Whether the runner is shutting down; no further step begins then.
+        running_visits: The visit that each task executes.
+        deadlines: Deadlines of the running attempts.
+        slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
     config: WorkflowRunnerConfig
@@ -66,51 +63,51 @@ class Engine:
     executors: Mapping[StepType, Executor]
     middleware: list[Middleware]
     dispatcher: Dispatcher | None
-    draw: Callable[[], float]
+    random: Callable[[], float]
     threads: WorkerThreads
     owner: str = ""
     is_dry: bool = False
     is_draining: bool = False
-    at_work: dict[Task[Any], Visit] = field(default_factory=dict)
+    running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
 
-    def slot(self, step: Step) -> AbstractAsyncContextManager[object]:
-        """A place among the steps at work. Maps and waits hold none, so that nesting maps cannot deadlock."""
+    def concurrency_slot(self, step: Step) -> AbstractAsyncContextManager[object]:
+        """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
         limit = self.config.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
         if self.slots is None:
             self.slots = anyio.CapacityLimiter(limit)
-        return _Slot(self.slots)
+        return _ConcurrencySlot(self.slots)
 
     def forget_loop(self) -> None:
-        """Drop what belongs to the event loop, so that the runner works on another one afterwards."""
+        """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
         self.threads.forget_loop()
         self.slots = None
 
     def timeout(self, step: Step) -> float | None:
-        """Seconds that one attempt of the step may take, or None."""
+        """Seconds that one attempt of the step may take, or None for no limit."""
         if step.timeout is not None or step.step_type not in _ATTEMPT_TYPES:
             return step.timeout
         return self.config.default_step_timeout
 
     def retry_policy(self, step: Step) -> RetryPolicy | None:
-        """The policy by which the step is retried, or None for one attempt."""
-        if step.retry is None and step.on_error is _RETRY:
+        """The retry policy of the step, or None for a single attempt."""
+        if step.retry is None and step.on_error is ErrorPolicy.RETRY:
             return self.config.default_retry_policy
         return step.retry
 
     def commits_after(self, step: Step) -> bool:
-        """Whether the step's end is committed at once."""
+        """Whether a visit of the step is committed before the next step begins."""
         return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
 
 
 _NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()
 
 
-class _Slot(AbstractAsyncContextManager[object]):
-    """A token of its own for each attempt: one task may hold several, where a step executes another workflow."""
+class _ConcurrencySlot(AbstractAsyncContextManager[object]):
+    """A token for each attempt: one task may hold several, where a step executes another workflow."""
 
     def __init__(self, limiter: anyio.CapacityLimiter) -> None:
         self._limiter = limiter

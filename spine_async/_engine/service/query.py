@@ -1,12 +1,12 @@
-"""Reading what is stored: runs, checkpoints, events."""
+"""Queries: stored runs, checkpoints and events; deletion of runs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
-from spine_async._model.corruption_guard import Reading
+from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue, split_object, split_values
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.record import RunFilter, StoredRun, VisitRow
@@ -16,58 +16,58 @@ from spine_async.errors import RunConflictError, RunNotFoundError
 _PAGE = 500
 
 
-async def run_record(engine: Engine, run_id: str) -> RunRecord:
+async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     """One stored run.
 
     Raises:
         RunNotFoundError: There is none of this id.
     """
-    stored = await load(engine, run_id)
-    with Reading(run_id):
+    stored = await load(runtime, run_id)
+    with CorruptionGuard(run_id):
         return _as_record(stored)
 
 
-async def run_records(engine: Engine, chosen: RunFilter) -> list[RunRecord]:
-    """Stored runs that fit, the newest first."""
+async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
+    """Stored runs that match the filter, newest first."""
     records = []
-    for stored in await engine.store.runs(chosen):
-        with Reading(stored.run_id):
+    for stored in await runtime.store.runs(chosen):
+        with CorruptionGuard(stored.run_id):
             records.append(_as_record(stored))
     return records
 
 
-async def checkpoints(engine: Engine, run_id: str) -> list[Checkpoint]:
+async def checkpoints(runtime: Runtime, run_id: str) -> list[Checkpoint]:
     """The run's finished step visits outside of map items, in order, each with the context after it."""
-    stored = await load(engine, run_id)
-    rows = await engine.store.visits(run_id)
-    with Reading(run_id):
+    stored = await load(runtime, run_id)
+    rows = await runtime.store.visits(run_id)
+    with CorruptionGuard(run_id):
         return list(_checkpoints(stored, rows))
 
 
-async def events(engine: Engine, run_id: str, after: int) -> AsyncIterator[Event]:
+async def events(runtime: Runtime, run_id: str, after: int) -> AsyncIterator[Event]:
     """The run's events with a number above `after`, in order."""
-    await load(engine, run_id)
+    await load(runtime, run_id)
     last = after
-    while page := await engine.store.events(run_id, last, _PAGE):
+    while page := await runtime.store.events(run_id, last, _PAGE):
         for row in page:
-            with Reading(run_id):
-                told = split_values(row.metadata)
-            yield Event(run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, told)
+            with CorruptionGuard(run_id):
+                metadata = split_values(row.metadata)
+            yield Event(run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, metadata)
         last = page[-1].seq
 
 
-async def delete(engine: Engine, run_id: str, *, force: bool) -> None:
+async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
     """Remove a run.
 
     Raises:
         RunNotFoundError: There is none of this id.
         RunConflictError: It has not ended, and `force` is not given.
     """
-    stored = await load(engine, run_id)
+    stored = await load(runtime, run_id)
     if not stored.status.is_final and not force:
-        told = f"run {run_id!r} is {stored.status}, not ended; resume it to its end, or delete it with force=True"
-        raise RunConflictError(run_id, told)
-    if not await engine.store.delete(run_id):
+        message = f"run {run_id!r} is {stored.status}, not ended; resume it to its end, or delete it with force=True"
+        raise RunConflictError(run_id, message)
+    if not await runtime.store.delete(run_id):
         raise RunNotFoundError(run_id)
 
 
@@ -100,7 +100,7 @@ def _checkpoints(stored: StoredRun, rows: Iterable[VisitRow]) -> Iterator[Checkp
 
 
 class _Snapshot:
-    """The stored form of the context, as it grows from visit to visit."""
+    """The stored form of the context after each visit in turn."""
 
     def __init__(self, stored: StoredRun) -> None:
         self._stored = stored

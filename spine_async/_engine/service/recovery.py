@@ -1,4 +1,4 @@
-"""Taking over runs whose owner is gone."""
+"""Claims and executes runs whose owner is gone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 import anyio
 from anyio import to_thread
 
-from spine_async._engine.runtime.runtime import Engine
-from spine_async._engine.service.active_runs import Activity
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.owner import is_gone
-from spine_async._engine.tasks import Task, end, run_through, spawn
+from spine_async._engine.tasks import Task, end_task, run_shielded, spawn
 from spine_async._model.record import RunFilter, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
@@ -23,82 +23,82 @@ _log = logging.getLogger("spine_async")
 
 
 class Recovery:
-    """Looks for runs whose owner is gone and takes them over, by hand or regularly.
+    """Finds runs whose owner is gone and executes them, once on request or regularly.
 
     Args:
-        engine: What all runs share.
-        activity: The runs at work here.
+        runtime: What all runs share.
+        active_runs: The runs that this runner executes.
         workflows: The known workflows by name; may grow.
-        take_over: Brings one of the found runs to its end.
+        execute: Claims one of the found runs and executes it to its end.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        activity: Activity,
+        runtime: Runtime,
+        active_runs: ActiveRuns,
         workflows: Mapping[str, Workflow],
-        take_over: Callable[[StoredRun], Awaitable[WorkflowResult]],
+        execute: Callable[[StoredRun], Awaitable[WorkflowResult]],
     ) -> None:
-        self._engine = engine
-        self._activity = activity
+        self._runtime = runtime
+        self._active_runs = active_runs
         self._workflows = workflows
-        self._take_over = take_over
+        self._execute = execute
         self._task: Task[None] | None = None
         self._halt = _Halt()
 
     async def once(self) -> list[WorkflowResult]:
-        """One round: the results of the runs that were taken over."""
-        halt, limiter = self._halt, anyio.CapacityLimiter(self._engine.config.recover_concurrency)
+        """Do one round; returns the results of the runs that were recovered."""
+        halt, limiter = self._halt, anyio.CapacityLimiter(self._runtime.config.recover_concurrency)
         results: list[WorkflowResult] = []
         async with anyio.create_task_group() as tasks:
-            for run in await self._found():
+            for run in await self._find():
                 tasks.start_soon(self._recover, run, halt, limiter, results)
         return results
 
     def start(self) -> None:
-        """Look now and then, unless that is being done, until `end_with`."""
+        """Do rounds regularly until `end_with`, unless they are being done already."""
         if self._task is None:
-            self._task = spawn(self._regularly(self._halt), "spine_async recovery")
+            self._task = spawn(self._do_rounds(self._halt), "spine_async recovery")
 
     async def end_with(self, drain: Awaitable[None]) -> None:
-        """Take nothing further over, wait for `drain`, and stop looking; who starts anew meanwhile is left alone."""
-        looking, self._task = self._task, None
-        self._halt.is_called, self._halt = True, _Halt()
+        """Claim no further runs, wait for `drain`, and end the rounds. Rounds that start meanwhile are not affected."""
+        rounds, self._task = self._task, None
+        self._halt.is_set, self._halt = True, _Halt()
         try:
             await drain
         finally:
-            if looking is not None:
-                await end(looking)
+            if rounds is not None:
+                await end_task(rounds)
 
-    async def _regularly(self, halt: _Halt) -> None:
-        limiter = anyio.CapacityLimiter(self._engine.config.recover_concurrency)
+    async def _do_rounds(self, halt: _Halt) -> None:
+        limiter = anyio.CapacityLimiter(self._runtime.config.recover_concurrency)
         results: list[WorkflowResult] = []
         async with anyio.create_task_group() as tasks:
-            while not halt.is_called:
-                for run in await self._found_if_reachable():
+            while not halt.is_set:
+                for run in await self._find_if_reachable():
                     tasks.start_soon(self._recover, run, halt, limiter, results)
-                await anyio.sleep(self._engine.config.recover_interval)
+                await anyio.sleep(self._runtime.config.recover_interval)
                 results.clear()
 
-    async def _found_if_reachable(self) -> list[StoredRun]:
+    async def _find_if_reachable(self) -> list[StoredRun]:
         try:
-            return await self._found()
+            return await self._find()
         except StoreError as exc:
-            _log.warning("abandoned runs could not be looked for, will be tried again: %s", exc)
+            _log.warning("the search for abandoned runs failed; it will be retried: %s", exc)
             return []
 
-    async def _found(self) -> list[StoredRun]:
-        found = await abandoned_runs(self._engine, frozenset(self._workflows))
-        return [run for run in found if run.run_id not in self._activity.reserved_ids]
+    async def _find(self) -> list[StoredRun]:
+        found = await abandoned_runs(self._runtime, frozenset(self._workflows))
+        return [run for run in found if run.run_id not in self._active_runs.active_ids]
 
     async def _recover(
         self, run: StoredRun, halt: _Halt, limiter: anyio.CapacityLimiter, results: list[WorkflowResult]
     ) -> None:
         async with limiter:
-            if halt.is_called or run.run_id in self._activity.reserved_ids:
+            if halt.is_set or run.run_id in self._active_runs.active_ids:
                 return
             try:
-                results.append(await self._take_over(run))
+                results.append(await self._execute(run))
             except (RunError, StoreError) as exc:
                 _log.warning("run %s was not recovered: %s", run.run_id, exc)
             except Exception:  # noqa: BLE001 - one run must not keep the others from being recovered
@@ -106,21 +106,21 @@ class Recovery:
 
 
 class _Halt:
-    """Tells those who have begun to look that they are to take nothing further over."""
+    """Signals to the rounds that began before it was set that they must claim no further runs."""
 
-    is_called = False
+    is_set = False
 
 
-async def abandoned_runs(engine: Engine, workflows: Collection[str]) -> list[StoredRun]:
-    """Unfinished runs of these workflows that nobody owns any more, the oldest first."""
-    free = await _under_way(engine, is_leased=False)
-    leased = await _under_way(engine, is_leased=True)
+async def abandoned_runs(runtime: Runtime, workflows: Collection[str]) -> list[StoredRun]:
+    """Unfinished runs of these workflows that have no owner, or whose owner is gone; oldest first."""
+    unleased = await _unfinished_runs(runtime, is_leased=False)
+    leased = await _unfinished_runs(runtime, is_leased=True)
     owners = {run.owner for run in leased if run.owner is not None}
     gone = await to_thread.run_sync(lambda: {owner for owner in owners if is_gone(owner)})
-    found = [*free, *(run for run in leased if run.owner in gone)]
+    found = [*unleased, *(run for run in leased if run.owner in gone)]
     return sorted((run for run in found if run.workflow_name in workflows), key=lambda run: run.created_at)
 
 
-async def _under_way(engine: Engine, *, is_leased: bool) -> list[StoredRun]:
+async def _unfinished_runs(runtime: Runtime, *, is_leased: bool) -> list[StoredRun]:
     chosen = RunFilter(is_under_way=True, is_leased=is_leased, limit=_PAGE)
-    return await run_through(engine.store.runs(chosen), "spine_async look for abandoned runs")
+    return await run_shielded(runtime.store.runs(chosen), "spine_async find abandoned runs")

@@ -1,40 +1,40 @@
-"""Asking a run to stop, wherever it is executed."""
+"""Stops a run, wherever it is executed."""
 
 from __future__ import annotations
 
-from spine_async._engine.runtime.runtime import Engine
-from spine_async._engine.service.active_runs import Activity
+from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.opening import load
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
-from spine_async._engine.state.pending_writes import Ledger
-from spine_async._engine.tasks import run_through
-from spine_async._model.record import RunEnd
+from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.tasks import run_shielded
 from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
 
 
-async def stop_run(engine: Engine, activity: Activity, run_id: str, reason: str | None) -> None:
-    """Interrupt the run where it is at work here; else leave word for its owner, or end it where there is none.
+async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None) -> None:
+    """Cancel the run if it is active here; else store the request for its owner, or record the stop if it has none.
 
     Raises:
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
-    if activity.interrupt(run_id, CancelReason.USER, text):
+    if active_runs.cancel(run_id, CancelReason.USER, text):
         return
-    stored = await load(engine, run_id)
-    if stored.status.is_final or not await run_through(engine.store.request_stop(run_id, text), "spine_async stop"):
+    stored = await load(runtime, run_id)
+    if stored.status.is_final or not await run_shielded(runtime.store.request_stop(run_id, text), "spine_async stop"):
         return
     try:
-        claim = await claim_run(engine, run_id, None, unless_ended=True)
+        claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
-        return  # its owner is there and will find the word left for it
-    ledger = Ledger(claim, emits=engine.config.emit_events)
-    ledger.close(RunEnd(RunStatus.STOPPED, engine.clock.now(), stop_reason=text))
+        return  # its owner finds the request when it renews the lease
+    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
     try:
         with RAISING_STORE_ERRORS:
-            await engine.journal.commit(ledger)
-    except LeaseLostError:  # somebody took it up meanwhile, and is the one to stop it
-        await stop_run(engine, activity, run_id, reason)
+            await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
+    except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
+        await stop_run(runtime, active_runs, run_id, reason)

@@ -1,39 +1,34 @@
-"""How a run comes to be executed: created, found again, or taken up after an interruption."""
+"""How a run becomes executable: created, joined, or claimed after an interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 
 from spine_async._engine.commit.journal import Creation
-from spine_async._engine.run.result import live_result, stored_end, stored_failure
-from spine_async._engine.run.transition import replay
-from spine_async._engine.runtime.runtime import Engine
-from spine_async._engine.start.admission import admit, stop_unstarted
+from spine_async._engine.run.recording import commit_outcome, record_cancelled
+from spine_async._engine.run.result import position_result, stored_failure, stored_result
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
-from spine_async._engine.start.origin import first_scope, unclaimed
+from spine_async._engine.start.replay import first_position, load_position
 from spine_async._engine.start.request import Request, mapping_documents, new_run
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
-from spine_async._engine.state.pending_writes import Ledger
-from spine_async._engine.state.scope import Scope
-from spine_async._engine.tasks import CANCELLATION, run_through
-from spine_async._model.corruption_guard import Reading
-from spine_async._model.creation import as_stored
+from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.state.scope import Position, Run, Scope
+from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded, spawn
+from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import Claim, EventRow, NewRun, RunEnd, StoredRun, VisitRow
+from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import (
-    RunConflictError,
-    RunNotFoundError,
-    RunNotResumableError,
-)
+from spine_async.errors import RunConflictError, RunNotFoundError, RunNotResumableError
 
 
-async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
-    """A new run's scope; or, where its id is stored already, that run's to go on with, or its result.
+async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowResult:
+    """The scope of a new run; if its id is stored already, the scope of the stored run, or its result if it has ended.
 
     Raises:
         DefinitionError: The workflow has no name, or not the step to start from.
@@ -41,62 +36,67 @@ async def open_new(engine: Engine, request: Request) -> Scope | WorkflowResult:
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
     """
-    creation = Creation(new_run(engine, request))
+    creation = Creation(new_run(runtime, request))
     try:
         with RAISING_STORE_ERRORS:
-            await engine.journal.create(creation)
+            await runtime.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
-            await stop_unstarted(engine, _opened(engine, request, creation.run, creation.claim))
+            created = _created_scope(runtime, request.workflow, creation.run, creation.claim)
+            await record_cancelled(runtime, created.run.pending)
         raise
     if creation.claim is not None:
-        return _opened(engine, request, creation.run, creation.claim)
-    return await admit(engine, _found_again(engine, request, creation.run))
+        return _created_scope(runtime, request.workflow, creation.run, creation.claim)
+    return await run_uncancelled(runtime, _load_existing(runtime, request, creation.run))
 
 
-def _opened(engine: Engine, request: Request, new: NewRun, claim: Claim) -> Scope:
-    return first_scope(engine, request.workflow, as_stored(new), claim, is_resumed=False)
+async def run_uncancelled(
+    runtime: Runtime, opening: Coroutine[object, object, Scope | WorkflowResult]
+) -> Scope | WorkflowResult:
+    """Finish opening a run despite cancellation, so that no claimed run is left without an executor.
+
+    Cancellation:
+        Raised once the opening has ended; a run that it claimed is recorded as stopped before.
+    """
+    task = spawn(opening, "spine_async open")
+    try:
+        return await await_shielded(task)
+    except CANCELLATION:
+        opened = task.result() if not task.cancelled() and task.exception() is None else None
+        if isinstance(opened, Scope):
+            await record_cancelled(runtime, opened.run.pending)
+        raise
 
 
-async def _found_again(engine: Engine, request: Request, new: NewRun) -> Scope | WorkflowResult:
-    stored = await load(engine, new.run_id)
-    _check_same(new, stored)
-    if not stored.status.is_final:
-        try:
-            return await take_up(engine, request.workflow, stored)
-        except RunNotResumableError:  # it has ended since
-            stored = await load(engine, new.run_id)
-    return await stored_result(engine, request.workflow, stored)
-
-
-async def load(engine: Engine, run_id: str) -> StoredRun:
+async def load(runtime: Runtime, run_id: str) -> StoredRun:
     """The stored run.
 
     Raises:
         RunNotFoundError: There is none.
     """
-    stored = await run_through(engine.store.load(check_run_id(run_id)), "spine_async load")
+    stored = await run_shielded(runtime.store.load(check_run_id(run_id)), "spine_async load")
     if stored is None:
         raise RunNotFoundError(run_id)
     return stored
 
 
-async def take_up(
-    engine: Engine,
+async def claim_and_replay(
+    runtime: Runtime,
     workflow: Workflow,
     stored: StoredRun,
     override: Mapping[str, object] | None = None,
 ) -> Scope | WorkflowResult:
-    """Claim a stored run and put its scope behind the last committed step.
+    """Claim a stored run and replay its committed steps.
 
     Returns:
-        The scope; the result of a poison run, which was taken over again and again without getting any further.
+        The run's scope, positioned after the last committed step; or the result of a poison run, which was claimed
+        again and again without finishing a step.
 
     Raises:
-        RunBusyError: Somebody else owns the run.
-        RunConflictError: The run is one of another workflow.
+        RunBusyError: Another owner holds the run.
+        RunConflictError: The run belongs to another workflow.
         RunNotResumableError: It has completed.
-        WorkflowChangedError: The definition no longer fits its finished steps; nothing is claimed then.
+        WorkflowChangedError: The definition no longer fits its finished steps; the run is not claimed then.
     """
     if stored.status is RunStatus.COMPLETED:
         raise RunNotResumableError(stored.run_id, f"run {stored.run_id!r} has completed; there is nothing to resume")
@@ -105,91 +105,112 @@ async def take_up(
             stored.run_id,
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
-    updates = _override_documents(override)
-    is_poison = not stored.status.is_final and stored.claims_since_progress >= engine.config.max_claims
-    scope = await _replayed(engine, workflow, stored, unclaimed(stored))
-    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, engine.clock.now())
-    # The claim tells of the resume itself, unless there is more to tell with it.
-    event = resumed if engine.config.emit_events and not updates and not is_poison else None
-    claim = await claim_run(engine, stored.run_id, event, unless_ended=not stored.status.is_final)
-    if claim.next_seq != stored.next_seq + (event is not None):  # somebody committed between the load and the claim
-        scope = await _replayed(engine, workflow, stored, claim)
-    scope.run.ledger = Ledger(claim, emits=engine.config.emit_events)
+    updates = mapping_documents("params_override", override) if override else {}
+    is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
+    position = await load_position(runtime, workflow, stored)
+    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, runtime.clock.now())
+    # The claim writes the event of the resume, unless another commit follows that writes it with more.
+    event = resumed if runtime.config.emit_events and not updates and not is_poison else None
+    claim = await claim_run(runtime, stored.run_id, event, unless_ended=not stored.status.is_final)
+    if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
+        position = await load_position(runtime, workflow, stored)
+    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
     if is_poison:
-        return await _end_poison(engine, scope, stored.claims_since_progress)
+        return await _end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
-        await _record_override(engine, scope, updates, resumed)
-    return scope
+        await _commit_override(runtime, pending, updates, stored, resumed)
+        position.context = position.context.with_documents(updates)
+    return _scope(runtime, workflow, stored, position, pending, is_resumed=True)
 
 
-async def stored_result(engine: Engine, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
+def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
+    stored = StoredRun.from_new(new)
+    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
+    position = first_position(workflow, stored, is_resumed=False)
+    return _scope(runtime, workflow, stored, position, pending, is_resumed=False)
+
+
+def _scope(
+    runtime: Runtime,
+    workflow: Workflow,
+    stored: StoredRun,
+    position: Position,
+    pending: PendingWrites,
+    *,
+    is_resumed: bool,
+) -> Scope:
+    run = Run(
+        stored.run_id, workflow, pending, stored.started_at, runtime.clock, is_resumed=is_resumed, tally=position.tally
+    )
+    return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
+
+
+async def _load_existing(runtime: Runtime, request: Request, new: NewRun) -> Scope | WorkflowResult:
+    stored = await load(runtime, new.run_id)
+    _check_same(new, stored)
+    if not stored.status.is_final:
+        try:
+            return await claim_and_replay(runtime, request.workflow, stored)
+        except RunNotResumableError:  # it has ended since it was loaded
+            stored = await load(runtime, new.run_id)
+    return await _load_result(runtime, request.workflow, stored)
+
+
+async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
-    scope = await _replayed(engine, workflow, stored, unclaimed(stored))
+    position = await load_position(runtime, workflow, stored)
     if stored.status is RunStatus.FAILED:
-        after = scope.run.ledger.claim.next_seq
-        events = await engine.store.events(stored.run_id, 0, after)
-        with Reading(stored.run_id):
-            failure = stored_failure(scope, events)
+        events = await runtime.store.events(stored.run_id, 0, stored.next_seq)
+        with CorruptionGuard(stored.run_id):
+            failure = stored_failure(position.cursor, events)
         if failure is not None:
-            scope.run.tally.add_failure(failure)
-    return live_result(scope, stored_end(stored))
+            position.tally.add_failure(failure)
+    return stored_result(workflow, stored, position)
 
 
 def _check_same(new: NewRun, stored: StoredRun) -> None:
     if stored.workflow_name != new.workflow_name:
-        told = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
+        problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
     elif stored.params_hash != new.params_hash:
-        told = "was started with other params (or another start_from)"
+        problem = "was started with other params (or another start_from)"
     else:
         return
     raise RunConflictError(
-        new.run_id, f"run {new.run_id!r} {told}; use another run id, or resume() to go on with the stored run"
+        new.run_id, f"run {new.run_id!r} {problem}; use another run id, or resume() to go on with the stored run"
     )
 
 
-async def _replayed(engine: Engine, workflow: Workflow, stored: StoredRun, claim: Claim) -> Scope:
-    rows = await run_through(engine.store.past_visits(stored.run_id), "spine_async load")
-    with Reading(stored.run_id):
-        scope = first_scope(engine, workflow, stored, claim, is_resumed=True)
-        replay(scope, rows)
-    return scope
-
-
-def _override_documents(override: Mapping[str, object] | None) -> dict[str, Document]:
-    return mapping_documents("params_override", override) if override else {}
-
-
-async def _record_override(engine: Engine, scope: Scope, updates: Mapping[str, Document], resumed: EventRow) -> None:
-    """Store what the resume changes before any step sees it."""
-    ledger = scope.run.ledger
-    scope.context = scope.context.with_documents(updates)
-    ledger.keep(_override_row(ledger.claim.epoch, updates, scope), resumed)
+async def _commit_override(
+    runtime: Runtime, pending: PendingWrites, updates: Mapping[str, Document], stored: StoredRun, resumed: EventRow
+) -> None:
+    """Store the params that a resume changes, before any step sees them."""
+    pending.add_marker(_override_row(pending.claim.epoch, updates, stored), resumed)
     with RAISING_STORE_ERRORS:
-        await engine.journal.commit(ledger)
+        await runtime.journal.commit(pending)
 
 
-async def _end_poison(engine: Engine, scope: Scope, claims: int) -> WorkflowResult:
-    step = scope.cursor.step
-    told = (
-        f"poison run: it was taken over {claims} times without finishing another step, each time at step "
-        f"{step.name if step else None!r}; resume() it once the cause is mended"
+async def _end_poison_run(
+    runtime: Runtime, workflow: Workflow, stored: StoredRun, position: Position, pending: PendingWrites
+) -> WorkflowResult:
+    step = position.cursor.step
+    message = (
+        f"poison run: it was taken over {stored.claims_since_progress} times without finishing another step, "
+        f"each time at step {step.name if step else None!r}; resume() it once the cause is mended"
     )
-    end = RunEnd(RunStatus.FAILED, engine.clock.now(), step.name if step else None, told, ErrorCategory.INTERNAL)
-    scope.run.ledger.close(end)
+    outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
     with RAISING_STORE_ERRORS:
-        await engine.journal.commit(scope.run.ledger)
-    return live_result(scope, end)
+        end = await commit_outcome(runtime, pending, outcome)
+    return position_result(workflow, stored, position, end)
 
 
-def _override_row(epoch: int, updates: Mapping[str, Document], scope: Scope) -> VisitRow:
-    now = scope.run.started_at
+def _override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
     return VisitRow(
         path=f"@resume#{epoch}",
         step_name="@resume",
         step_type=StepType.LAMBDA,
         status=StepStatus.OVERRIDE,
         attempts=0,
-        started_at=now,
+        started_at=stored.started_at,
         duration_ms=0.0,
         output=None,
         output_size=0,
@@ -197,5 +218,5 @@ def _override_row(epoch: int, updates: Mapping[str, Document], scope: Scope) -> 
         quality=None,
         opening=None,
         scope="",
-        completed_at=now,
+        completed_at=stored.started_at,
     )

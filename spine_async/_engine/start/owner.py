@@ -1,7 +1,7 @@
-"""Who owns a run, and whether that owner is still there.
+"""Names of owners, and whether the process of an owner still exists.
 
-An owner is a process on a host and a runner in it, told in one line that can be read and compared. A process that was
-killed must not make its own host wait for its lease: an owner whose process is gone from this host is gone.
+The name of an owner identifies a host, a process on it, and a runner in that process. If a process was killed, other
+processes on its host need not wait for its leases: they see that the process is gone.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ _PARTS = 4
 
 
 def new_owner() -> str:
-    """The name of a runner in this process: host, process id, when that process started, and something random."""
+    """The name of a runner in this process: host, process id, start time of the process, and a random token."""
     pid = os.getpid()
     return f"{_host()}/{pid}/{_started(pid) or 0}/{secrets.token_hex(4)}"
 
 
 def is_gone(owner: str) -> bool:
-    """Whether `owner` was a process of this host and that process is no more. Reads files; not for the event loop."""
+    """Whether `owner` was a process on this host that no longer exists. Reads files, so not for the event loop."""
     parts = owner.split("/")
     if len(parts) != _PARTS or parts[0] != _host() or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return False
     pid, started = int(parts[1]), int(parts[2])
     if not _is_running(pid):
         return True
-    return started != 0 and _started(pid) not in {None, started}  # another process has got the number since
+    return started != 0 and _started(pid) not in {None, started}  # another process has the same id now
 
 
 def _host() -> str:
-    """This host, as far as process ids mean the same: one boot of one machine, one container."""
+    """The space of process ids that this process belongs to: one boot of one machine, one container."""
     space = _link("/proc/self/ns/pid")
-    mark = hashlib.sha256(f"{_text('/proc/sys/kernel/random/boot_id')}{space}".encode()).hexdigest()[:12]
-    return f"{socket.gethostname().replace('/', '-')}-{mark}"
+    token = hashlib.sha256(f"{_text('/proc/sys/kernel/random/boot_id')}{space}".encode()).hexdigest()[:12]
+    return f"{socket.gethostname().replace('/', '-')}-{token}"
 
 
 def _is_running(pid: int) -> bool:
     stat = _text(f"/proc/{pid}/stat")
     if stat:
-        return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}  # a zombie runs nothing any more
+        return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}  # a zombie executes nothing
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -53,7 +53,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When the process started, in clock ticks since the boot, or None where the host does not tell."""
+    """Start time of the process in clock ticks since the boot, or None if the host does not provide it."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 else None
 

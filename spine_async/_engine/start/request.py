@@ -1,4 +1,4 @@
-"""What `execute` was asked for, checked, as a run that can be created."""
+"""A request to execute a workflow: checked, and turned into a run that can be created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from spine_async._engine.runtime.runtime import Engine
+from spine_async._engine.runtime.runtime import Runtime
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.document import EMPTY, Document, JsonValue, encode, encode_object, join_object, split_object
 from spine_async._model.failure import validation_problems
@@ -20,7 +20,7 @@ from spine_async.errors import DefinitionError, InvalidParamsError, Serializatio
 
 @dataclass(slots=True)
 class Request:
-    """What `execute` was asked for."""
+    """The arguments of `execute`."""
 
     workflow: Workflow
     params: Mapping[str, object] | None
@@ -30,8 +30,8 @@ class Request:
     run_id: str
 
 
-def new_run(engine: Engine, request: Request) -> NewRun:
-    """The run that the request stands for.
+def new_run(runtime: Runtime, request: Request) -> NewRun:
+    """The run to create for a request.
 
     Raises:
         DefinitionError: The workflow has no name, or not the step to start from.
@@ -45,7 +45,7 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         raise DefinitionError("a workflow that is executed by itself needs a name")
     if request.start_from is not None:
         workflow.step(request.start_from)
-    params = join_object(_params(engine, request))
+    params = join_object(_params(runtime, request))
     outputs = context.documents[1] if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     return NewRun(
@@ -60,40 +60,40 @@ def new_run(engine: Engine, request: Request) -> NewRun:
         initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
         start_from=request.start_from,
         total_steps=len(workflow.steps),
-        owner=engine.owner,
-        created_at=engine.clock.now(),
-        emits=engine.config.emit_events,
+        owner=runtime.owner,
+        created_at=runtime.clock.now(),
+        emits=runtime.config.emit_events,
         metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
-        lease_ttl=engine.config.lease_ttl,
+        lease_ttl=runtime.config.lease_ttl,
     )
 
 
-def _params(engine: Engine, request: Request) -> dict[str, Document]:
-    """Defaults, then the context's params, then the given ones; as the workflow's model reads them."""
+def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
+    """The workflow's defaults, overlaid by the context's params, then by the given ones; validated by its model."""
     workflow = request.workflow
     from_context = dict(request.context.documents[0]) if request.context else {}
     given = {**encode_object(workflow.defaults), **from_context, **mapping_documents("params", request.params or {})}
     if workflow.params_model is not None:
-        given |= _as_modelled(workflow, workflow.params_model, given)
-    if engine.is_dry:  # after the model has looked: one that forbids further fields must not meet the mark
+        given |= _validated(workflow, workflow.params_model, given)
+    if runtime.is_dry:  # set after validation, because the model may forbid extra fields
         given[DRY_RUN_PARAM] = encode(True)
     return given
 
 
-def _as_modelled(workflow: Workflow, params_model: type[BaseModel], given: dict[str, Document]) -> dict[str, Document]:
+def _validated(workflow: Workflow, params_model: type[BaseModel], given: dict[str, Document]) -> dict[str, Document]:
     try:
         model = params_model.model_validate_json(join_object(given).text)
     except ValidationError as exc:
-        told = f"the params do not fit {validation_problems(exc)}"
-        raise InvalidParamsError(told, workflow=workflow.name) from None
+        message = f"the params do not fit {validation_problems(exc)}"
+        raise InvalidParamsError(message, workflow=workflow.name) from None
     return split_object(encode(model).text)
 
 
 def mapping_documents(what: str, given: object) -> dict[str, Document]:
-    """A document for each value of a mapping that a caller gave as `what`.
+    """A document for each value of the mapping that a caller passed as `what`.
 
     Raises:
-        InvalidParamsError: It is no mapping.
+        InvalidParamsError: It is not a mapping.
         SerializationError: One of its values has no strict JSON form.
     """
     if not isinstance(given, Mapping):
@@ -105,9 +105,9 @@ def mapping_documents(what: str, given: object) -> dict[str, Document]:
 
 
 def _digest(params: Document, start_from: str | None) -> str:
-    """The same for the same values, whatever the order of keys they came in."""
+    """Digest of params and start; does not depend on the order of keys."""
     if params is EMPTY and start_from is None:
-        return _DIGEST_OF_NOTHING
+        return _EMPTY_DIGEST
     return _digest_of([start_from, params.value()])
 
 
@@ -116,4 +116,4 @@ def _digest_of(values: list[JsonValue]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-_DIGEST_OF_NOTHING = _digest_of([None, {}])
+_EMPTY_DIGEST = _digest_of([None, {}])

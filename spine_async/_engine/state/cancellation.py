@@ -1,6 +1,6 @@
-"""Why a run is cancelled from within, and how its steps come to know.
+"""Cancellation of a run, with its reason.
 
-Source: the architecture's list of reasons. A caller's own cancellation of `execute` has the reason `cancelled`.
+Source: the architecture's list of reasons. Cancelling the caller of `execute` has the reason `cancelled`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import anyio
 
 
 class CancelReason(StrEnum):
-    """What a step reads from `context.cancel_reason` while it is being cancelled."""
+    """The values of `context.cancel_reason`, which a step reads while it is being cancelled."""
 
     USER = "user"
     STEP_TIMEOUT = "step_timeout"
@@ -22,37 +22,37 @@ class CancelReason(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Interruption:
-    """The one way to end a run from outside of its steps.
+class RunCancellation:
+    """The cancellation of one run; the only way to end a run other than by its own steps.
 
     Attributes:
-        reason: Why, once it was asked for; the first one counts.
-        text: What is recorded as the run's `stop_reason`.
-        since_mono: When it was asked for.
-        scope: Encloses the run's steps while they are at work; its deadline is the run's.
+        reason: Why the run is cancelled, or None while it is not. The first request counts.
+        text: The run's `stop_reason`, as it will be stored.
+        requested_mono: When it was requested, or None.
+        scope: Cancel scope around the run's steps while they execute; its deadline is that of the run.
     """
 
     def __init__(self) -> None:
         self.reason: CancelReason | None = None
         self.text = ""
-        self.since_mono: float | None = None
+        self.requested_mono: float | None = None
         self.scope: anyio.CancelScope | None = None
 
     def request(self, reason: CancelReason, now_mono: float, text: str | None = None) -> None:
-        """Cancel the run's steps for this reason; nothing happens where it was asked for before."""
+        """Cancel the run's steps for this reason; has no effect if the run is being cancelled already."""
         if self.reason is None:
-            self.reason, self.text, self.since_mono = reason, text or reason.value, now_mono
+            self.reason, self.text, self.requested_mono = reason, text or reason.value, now_mono
             if self.scope is not None:
                 self.scope.cancel()
 
-    def enclose(self, scope: anyio.CancelScope) -> None:
-        """`scope` is what encloses the run's steps from now on."""
+    def attach(self, scope: anyio.CancelScope) -> None:
+        """Use `scope` as the scope around the run's steps; cancels it if a request was made before."""
         self.scope = scope
         if self.reason is not None:
             scope.cancel()
 
     def reason_at(self, now_mono: float) -> CancelReason | None:
-        """Why the run's steps are being cancelled at that moment, or None."""
+        """Why the run's steps are being cancelled at that time, or None."""
         if self.reason is not None:
             return self.reason
         is_late = self.scope is not None and self.scope.deadline <= now_mono

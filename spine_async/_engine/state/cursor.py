@@ -1,8 +1,8 @@
-"""Where a run is in its workflow, and what comes next. Pure: nothing here waits or stores.
+"""Position in a workflow, and what comes next. Pure: no I/O, nothing is awaited.
 
-A cursor stands on a step or behind the last one. `advance` moves it as the outcome of that step says; `replay` moves it
-over a visit that is stored, and refuses one that the definition would not have made. Starting from a history is
-therefore nothing else than moving over its visits one by one.
+A cursor points to a step, or behind the last one. `advance` moves it as the outcome of the step says. `replay` moves it
+over a stored visit, and refuses a visit that the definition would not have made. To start from a history is therefore
+to replay its visits one by one.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from pydantic_core import from_json
 
 from spine_async._model.record import PastVisit
 from spine_async._model.status import StepStatus, StepType
-from spine_async._model.step import Step
-from spine_async._model.workflow import Workflow
+from spine_async._model.step import Definition, Step
 from spine_async.errors import WorkflowChangedError
-
-_CHOICE = StepType.CHOICE
 
 
 @dataclass(slots=True)
 class Jump:
-    """Where a choice sends the run; None is the end of the workflow."""
+    """Where a choice goes; None is the end of the workflow."""
 
     target: str | None
 
 
 class Cursor:
-    """A place in a workflow.
+    """A position in a workflow.
 
     Args:
         workflow: The definition.
@@ -37,10 +34,10 @@ class Cursor:
 
     Attributes:
         step: The step that comes next, or None at the end.
-        visit: Number of the coming visit of that step, from 1; 0 at the end.
+        visit: Number of the next visit of that step, from 1; 0 at the end.
     """
 
-    def __init__(self, workflow: Workflow, start: str | None = None) -> None:
+    def __init__(self, workflow: Definition, start: str | None = None) -> None:
         self._workflow = workflow
         self._steps = workflow.steps
         self._visits: dict[str, int] = {}
@@ -49,48 +46,57 @@ class Cursor:
         self.visit = 1
 
     @property
+    def has_moved(self) -> bool:
+        """Whether any step has been settled or replayed."""
+        return bool(self._visits)
+
+    @property
     def segment(self) -> str:
-        """How the coming visit is called in a path: `review`, `review#2`."""
+        """Last part of the next visit's path: `review`, `review#2`."""
         name = self.step.name if self.step is not None else ""
         return name if self.visit <= 1 else f"{name}#{self.visit}"
 
     @property
     def following(self) -> str | None:
-        """Name of the step after this one in the list, or None behind the last."""
+        """Name of the step after this one in the list, or None at the last."""
         behind = self._position + 1
         return self._steps[behind].name if behind < len(self._steps) else None
 
     def advance(self, jump: Jump | None = None) -> Sequence[str]:
-        """Move behind the current step; a choice says where to.
+        """Move past the current step; for a choice, to where it goes.
 
         Returns:
-            Names of the steps jumped over and never visited, in order.
+            Names of the steps that were jumped over and never visited, in order.
         """
         step = self._steps[self._position]
         self._visits[step.name] = self.visit
         if jump is None and step.next_step is None:
-            self._stand_at(self._position + 1)
+            self._move_to(self._position + 1)
             return ()
         target = jump.target if jump is not None else step.next_step
         behind = self._position + 1
-        self._stand_at(len(self._steps) if target is None else self._workflow.positions[target])
+        self._move_to(len(self._steps) if target is None else self._workflow.positions[target])
         between = self._steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
     def replay(self, run_id: str, row: PastVisit) -> Sequence[str]:
-        """Move over a stored visit; returns what `advance` does.
+        """Move past a stored visit; returns what `advance` does.
 
         Raises:
-            WorkflowChangedError: The definition has no such visit at this place.
+            WorkflowChangedError: The definition has no such visit at this position.
         """
         step = self.step
-        is_it = step is not None and step.name == row.step_name and step.step_type is row.step_type
+        is_match = step is not None and step.name == row.step_name and step.step_type is row.step_type
         segment = self.segment
-        if not is_it or (row.path != segment and row.path.rpartition("/")[2] != segment):
+        if not is_match or (row.path != segment and row.path.rpartition("/")[2] != segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
-        return self.advance(self._stored_jump(run_id, row) if row.step_type is _CHOICE else None)
+        return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
 
-    def _stand_at(self, position: int) -> None:
+    def has_step(self, name: str) -> bool:
+        """Whether the workflow has a step of this name."""
+        return name in self._workflow.positions
+
+    def _move_to(self, position: int) -> None:
         self._position = position
         if position < len(self._steps):
             self.step = step = self._steps[position]
@@ -116,12 +122,9 @@ class Cursor:
             raise WorkflowChangedError(run_id, row.step_name, "went to a step that is not in it")
         return jump
 
-    def has_step(self, name: str) -> bool:
-        return name in self._workflow.positions
-
 
 def jump_of(output: object, cursor: Cursor) -> Jump | None:
-    """The jump that a choice's output tells of, or None where it tells of none that the workflow has."""
+    """The jump in a choice's output, or None if it has no `next_step` that the workflow knows."""
     if not isinstance(output, dict) or "next_step" not in output:
         return None
     target = output["next_step"]

@@ -1,114 +1,113 @@
-"""The moments by which attempts must have ended.
+"""Deadlines of attempts.
 
-Theory of operation: one timer, set for the earliest moment, serves all attempts, since hardly any of them ever fires.
-And one cancel scope serves the attempts of a task one after the other, until one of them is too slow. Setting a timer
-and entering a scope for each would cost as much as half of all else that is done about a step which does nothing.
+Theory of operation: attempts rarely time out, and a timer and a cancel scope for each of them would take half as much
+time as everything else in a step. So one timer, set to the earliest deadline, serves all attempts. One cancel scope
+serves all consecutive attempts of a task, until one of them times out.
 """
 
 from __future__ import annotations
 
 import math
-from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-from spine_async._engine.tasks import Task, current_task
+from spine_async._engine.tasks import EventLoop, Task, TimerHandle, current_task, running_loop
 
 
 @cache
 def _scope_class() -> Any:
-    """The class behind `CancelScope()`, which finds out anew each time what kind of event loop is running."""
+    """The class of `CancelScope()` objects, which anyio looks up anew for each scope."""
     base: Any = type(anyio.CancelScope())
 
     class AttemptScope(base):  # type: ignore[misc]  # known only where there is a loop
-        """A scope that sets no timer of its own, and says all the same until when it lasts.
+        """A cancel scope that sets no timer of its own, but reports its deadline.
 
-        That is what `anyio.current_effective_deadline()` tells a handler.
+        `anyio.current_effective_deadline()` returns that deadline inside a handler.
         """
 
-        __slots__ = ("moment",)
+        __slots__ = ("deadline_mono",)
 
         @property
         def deadline(self) -> float:
-            moment: float = self.moment
-            return moment
+            deadline: float = self.deadline_mono
+            return deadline
 
     return AttemptScope
 
 
 class Deadlines:
-    """Cancels scopes when their time is over."""
+    """Cancels scopes whose deadline has passed."""
 
     def __init__(self) -> None:
         self._scopes: set[Any] = set()
-        self._loop: AbstractEventLoop | None = None
+        self._loop: EventLoop | None = None
         self._timer: TimerHandle | None = None
-        self._due = math.inf
+        self._next_mono = math.inf
 
     def new_scope(self) -> Any:
-        """A scope without a deadline yet, to be entered in the running loop and dropped afterwards."""
-        loop = get_running_loop()
+        """A scope without a deadline, to be entered in the running loop and passed to `remove` when it is left."""
+        loop = running_loop()
         if loop is not self._loop:
             self._scopes.clear()
-            self._loop, self._timer, self._due = loop, None, math.inf
+            self._loop, self._timer, self._next_mono = loop, None, math.inf
         scope = _scope_class()()
-        scope.moment = math.inf
+        scope.deadline_mono = math.inf
         self._scopes.add(scope)
         return scope
 
-    def drop(self, scope: Any) -> None:
-        """The scope has been left."""
+    def remove(self, scope: Any) -> None:
+        """Forget a scope that was left."""
         self._scopes.discard(scope)
 
     def set(self, scope: Any, seconds: float) -> float:
-        """The scope is cancelled after so many seconds unless its moment is changed; that moment of the loop."""
-        loop = get_running_loop()
-        moment: float = loop.time() + seconds
-        scope.moment = moment
-        if moment < self._due:
-            self._set_timer(loop, moment)
-        return moment
+        """Cancel the scope after `seconds`, unless its deadline is changed; returns the deadline in loop time."""
+        loop = running_loop()
+        deadline: float = loop.time() + seconds
+        scope.deadline_mono = deadline
+        if deadline < self._next_mono:
+            self._set_timer(loop, deadline)
+        return deadline
 
-    def _set_timer(self, loop: AbstractEventLoop, moment: float) -> None:
+    def _set_timer(self, loop: EventLoop, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._due, self._timer = moment, loop.call_at(moment, self._look, loop)
+        self._next_mono, self._timer = deadline, loop.call_at(deadline, self._cancel_expired, loop)
 
-    def _look(self, loop: AbstractEventLoop) -> None:
-        self._due, self._timer = math.inf, None
+    def _cancel_expired(self, loop: EventLoop) -> None:
+        self._next_mono, self._timer = math.inf, None
         now = loop.time()
-        for scope in [scope for scope in self._scopes if scope.moment <= now]:
+        for scope in [scope for scope in self._scopes if scope.deadline_mono <= now]:
             self._scopes.discard(scope)
             scope.cancel()
-        due = min((scope.moment for scope in self._scopes), default=math.inf)
-        if due < math.inf:
-            self._set_timer(loop, due)
+        earliest = min((scope.deadline_mono for scope in self._scopes), default=math.inf)
+        if earliest < math.inf:
+            self._set_timer(loop, earliest)
 
 
-class Limit:
-    """The time limit of attempts that follow each other in one task, as a context around them all.
+class AttemptLimit:
+    """The time limit of consecutive attempts in one task: a context manager around all of them.
 
-    The scope that the first attempt enters stays for those after it, unless `lasts` says otherwise. Between two
-    attempts it has no deadline, and nobody but its own deadline ever cancels it. Whenever an attempt begins or ends it
-    must be the innermost one.
+    The scope that the first attempt enters serves the later ones too, unless `is_shared` is False. Between two attempts
+    it has no deadline. Only its own deadline ever cancels it. It must be the innermost scope of the task whenever an
+    attempt begins or ends.
     """
 
-    __slots__ = ("_cancellings", "_deadlines", "_lasts", "_scope", "_task")
+    __slots__ = ("_cancellings", "_deadlines", "_is_shared", "_scope", "_task")
 
-    def __init__(self, deadlines: Deadlines, *, lasts: bool = True) -> None:
+    def __init__(self, deadlines: Deadlines, *, is_shared: bool = True) -> None:
         self._deadlines = deadlines
-        self._lasts = lasts
+        self._is_shared = is_shared
         self._scope: Any = None
         self._task: Task[Any] | None = None
         self._cancellings = 0
 
     def begin(self, seconds: float) -> float:
-        """An attempt begins; the moment of the loop at which it is cancelled."""
+        """Begin an attempt that may take `seconds`; returns its deadline in loop time."""
         if self._task is not None and self._task.cancelling() != self._cancellings:
-            self._leave(None)  # a handler cancelled its own task, which a scope takes for its business once entered
+            self._leave(None)  # a handler cancelled its own task, which an entered scope would take for its own
         if self._scope is None:
             self._task = current_task()
             self._cancellings = self._task.cancelling()
@@ -117,22 +116,22 @@ class Limit:
         return self._deadlines.set(self._scope, seconds)
 
     def end(self, error: BaseException | None = None) -> bool:
-        """An attempt has ended, with `error`; whether that is nothing but the cancellation by its deadline.
+        """End an attempt that raised `error`, or nothing; returns whether `error` is the cancellation by its deadline.
 
         Raises:
-            RuntimeError: It has left a scope of its own open, such as that of an async generator not read to its end.
+            RuntimeError: The attempt left a scope of its own open, for instance that of an unfinished async generator.
         """
         scope = self._scope
-        scope.moment = math.inf
-        # Leaving it is what finds scopes within it that are still open.
-        may_stay = self._lasts and not scope.cancel_called and not getattr(scope, "_child_scopes", None)
+        scope.deadline_mono = math.inf
+        # Only leaving the scope detects scopes inside it that are still open.
+        may_stay = self._is_shared and not scope.cancel_called and not getattr(scope, "_child_scopes", None)
         return False if may_stay else self._leave(error)
 
     def _leave(self, error: BaseException | None) -> bool:
         scope, self._scope, self._task = self._scope, None, None
         if scope is None:
             return False
-        self._deadlines.drop(scope)
+        self._deadlines.remove(scope)
         return bool(scope.__exit__(type(error) if error is not None else None, error, None))
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""What ends a run from inside without being a step's failure.
+"""Exceptions that end a run's execution and are not a step's failure.
 
-They derive from `BaseException` so that a step's or middleware's `except Exception` cannot take them for one.
+They derive from `BaseException`, so that `except Exception` in a step or in middleware does not catch them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from spine_async.errors import StoreError
 
 
 class RunInterrupt(BaseException):
-    """The run cannot or must not go on."""
+    """The run cannot or must not continue."""
 
 
 class StopRequested(RunInterrupt):
-    """A step inside a map's item asked for the whole run to stop."""
+    """A step inside a map item requested that the whole run stops."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -23,15 +23,15 @@ class StopRequested(RunInterrupt):
 
 
 class Draining(RunInterrupt):
-    """The runner is being left: what is at work may finish, and nothing further begins."""
+    """The runner is shutting down: running steps may finish, no further step begins."""
 
 
-class LeftBehind(RunInterrupt):
-    """The run was recorded without this step, which has only now come to an end."""
+class RunAlreadyRecorded(RunInterrupt):
+    """The run's end was recorded while this step did not react to its cancellation."""
 
 
 class CommitFailed(RunInterrupt):
-    """The journal could not commit; `error` is what the caller of `execute` gets."""
+    """The journal could not commit; `error` is what the caller of `execute` receives."""
 
     def __init__(self, error: StoreError) -> None:
         self.error = error
@@ -39,7 +39,7 @@ class CommitFailed(RunInterrupt):
 
 
 class RaisingStoreErrors:
-    """On the way out of the engine a failed commit becomes the error that the caller is told of; one serves all."""
+    """A context manager that raises the `StoreError` of a `CommitFailed`; stateless, so one instance serves all."""
 
     def __enter__(self) -> None:
         return None

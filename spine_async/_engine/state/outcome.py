@@ -1,4 +1,4 @@
-"""How the steps of a scope come to an end."""
+"""How the steps of a scope ended."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from spine_async._model.status import RunStatus
 
 
 @dataclass(slots=True)
-class ScopeEnd:
-    """How the steps of a scope came to an end."""
+class Outcome:
+    """How the steps of a run or of a map item ended: completed, failed with an error, or stopped with a reason."""
 
     status: RunStatus
     error_step: str | None = None
     error: str | None = None
-    category: str | None = None
-    reason: str | None = None
+    error_category: str | None = None
+    stop_reason: str | None = None
 
     def at(self, moment: datetime) -> RunEnd:
-        """The end of a run, as it is stored."""
-        return RunEnd(self.status, moment, self.error_step, self.error, self.category, self.reason)
+        """The end of a run in its stored form."""
+        return RunEnd(
+            self.status,
+            moment,
+            error_step=self.error_step,
+            error=self.error,
+            error_category=self.error_category,
+            stop_reason=self.stop_reason,
+        )
 
 
-COMPLETED = ScopeEnd(RunStatus.COMPLETED)
+COMPLETED = Outcome(RunStatus.COMPLETED)

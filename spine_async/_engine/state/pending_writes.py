@@ -1,10 +1,9 @@
-"""What one run has added and not yet committed.
+"""The uncommitted rows of one run.
 
-Theory of operation: settled visits and events are put in here in the order in which they happened. When the journal
-takes the ledger into a commit, `draft` numbers everything that is there, and what comes in meanwhile waits for the
-next one. Numbers are final only with `confirm`. A draft that was refused leaves the claim as it was, and what was in
-it comes before whatever else the run commits, should it get to that: nothing may be stored that leaves out what was
-before it.
+Theory of operation: settled visits and events are added in the order in which they happen. When the journal begins a
+commit, `drain` numbers everything that is there; what is added meanwhile waits for the next commit. The numbers are
+final only with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is
+ever stored without what precedes it.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitR
 from spine_async._model.status import EventType, RunStatus
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class OpenVisit:
-    """A step visit that is under way.
+    """A step visit that has begun and is not settled.
 
     Attributes:
-        events: What it has to tell before its end, such as retries.
-        is_announced: Whether its `step_started` has been put into the ledger already.
-        deadline_mono: When the attempt under way times out, or None.
-        cancelled_mono: When a map cancelled its items because one failed, or None.
+        path: Path of the visit in the run: `fetch`, `review#3`, `process_all[17]/resize`.
+        events: Events to be written before the end of the visit, such as retries.
+        is_announced: Whether its `step_started` event has been added.
+        deadline_mono: When the current attempt times out, or None.
+        cancelled_mono: For a map: when it cancelled its items because one failed, or None.
     """
 
     path: str
@@ -41,13 +41,13 @@ class OpenVisit:
 
 
 @dataclass(slots=True)
-class _Settled:
-    """A visit's row, where there is more to tell of it than its start and its end.
+class _RowWithEvents:
+    """A row that is written with events other than its own start and end.
 
     Attributes:
-        is_announced: Whether its `step_started` has been put in already.
-        before: Events that come before its end.
-        companion: An event that shares its number.
+        is_announced: Whether its `step_started` event has been added before.
+        before: Events that precede its end.
+        companion: An event that shares the row's number.
     """
 
     row: VisitRow
@@ -56,114 +56,117 @@ class _Settled:
     companion: EventRow | None = None
 
 
-_Entry: TypeAlias = VisitRow | _Settled | EventRow
+_Entry: TypeAlias = VisitRow | _RowWithEvents | EventRow
 
 
-class Ledger:
-    """The uncommitted additions of one run, and its right to commit them.
+class PendingWrites:
+    """Buffers the uncommitted rows of a run, together with the claim that permits to commit them.
+
+    Args:
+        claim: The claim.
+        records_events: Whether the run records events.
 
     Attributes:
-        claim: The right.
-        open_visits: Step visits that are under way, by path.
-        status: State of the run while it has not ended.
-        end: The run's end once it has been put in; nothing may follow it.
+        open_visits: Step visits that have begun and are not settled, by path.
+        status: Status of the run while it has not ended.
+        end: The run's end, once it was added; nothing may be added after it.
     """
 
-    def __init__(self, claim: Claim, *, emits: bool) -> None:
+    def __init__(self, claim: Claim, *, records_events: bool) -> None:
         self.claim = claim
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
-        self._emits = emits
-        self._entries: list[_Entry] = []
-        self._drafted: Sequence[_Entry] = ()
         self.end: RunEnd | None = None
+        self._records_events = records_events
+        self._entries: list[_Entry] = []
+        self._drained: Sequence[_Entry] = ()
 
-    def open(self, visit: OpenVisit) -> None:
-        """A step visit begins."""
+    def begin_visit(self, visit: OpenVisit) -> None:
+        """Add a visit to `open_visits`."""
         self.open_visits[visit.path] = visit
 
-    def abandon(self, visit: OpenVisit) -> None:
-        """A step visit is over without anything to keep."""
+    def drop_visit(self, visit: OpenVisit) -> None:
+        """Remove a visit from `open_visits` without writing anything."""
         self.open_visits.pop(visit.path, None)
 
-    def settle(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
-        """A step visit is over and adds `row`."""
-        self.abandon(visit)
-        row.emits = self._emits
+    def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
+        """Add the row of a settled visit."""
+        self.open_visits.pop(visit.path, None)
+        row.emits = self._records_events
         if visit.is_announced or visit.events or own_events:
-            self._entries.append(_Settled(row, visit.is_announced, [*visit.events, *own_events]))
+            self._entries.append(_RowWithEvents(row, visit.is_announced, [*visit.events, *own_events]))
         else:
             self._entries.append(row)
 
-    def settle_failed(self, visit: OpenVisit, told: Sequence[EventRow]) -> None:
-        """A step visit failed and adds no row, only what it has to tell; a resume runs it again."""
-        self.abandon(visit)
+    def add_failed_visit(self, visit: OpenVisit, events: Sequence[EventRow]) -> None:
+        """Add the events of a visit that failed the run. It has no row, so a resume runs it again."""
+        self.open_visits.pop(visit.path, None)
         self._announce(visit)
-        self._entries.extend((*visit.events, *told))
+        self._entries.extend((*visit.events, *events))
 
-    def keep(self, row: VisitRow, companion: EventRow) -> None:
-        """A journal entry that is no visit; it shares the number of the event that tells of it."""
-        self._entries.append(_Settled(row, True, companion=companion))
+    def add_marker(self, row: VisitRow, event: EventRow) -> None:
+        """Add a row that is no visit, with the event that reports it; both have the same number."""
+        self._entries.append(_RowWithEvents(row, True, companion=event))
 
-    def note(self, *events: EventRow) -> None:
-        """Events that belong to no visit under way."""
+    def add_events(self, *events: EventRow) -> None:
+        """Add events that belong to no open visit."""
         self._entries.extend(events)
 
     def announce_visit(self, visit: OpenVisit) -> None:
-        """Put in `step_started` of a visit that others will write before: a map, ahead of its items."""
+        """Add the `step_started` event of a map, which must precede the rows of its items."""
         self._announce(visit)
 
-    def announce(self, older_than_mono: float) -> bool:
-        """Put in `step_started`, and what else was to be told, of visits under way since before that; whether any."""
+    def announce_visits(self, older_than_mono: float) -> bool:
+        """Add `step_started` and waiting events of visits that began before that time; returns whether any exist."""
         due = [each for each in self.open_visits.values() if each.started_mono <= older_than_mono]
-        told = [each for each in due if self._tell(each)]
-        return bool(told) and self._emits
+        announced = [each for each in due if self._add_waiting_events(each)]
+        return bool(announced) and self._records_events
 
     def close(self, end: RunEnd) -> None:
-        """The run ends; its end is written with whatever is still in here."""
+        """Add the run's end, unless it has one. It is committed with everything that was added before."""
         if self.end is None:
             self.end = end
-            self._entries.append(EventRow(*_end_event(end)))
+            self._entries.append(_end_event(end))
 
-    def draft(self, at: datetime, mark: str) -> RunChange:
-        """Everything in here, numbered, as one change of this mark; the ledger is empty afterwards."""
-        entries, self._entries, self._drafted = self._entries, [], self._entries
+    def drain(self, at: datetime, token: str) -> RunChange:
+        """Remove all entries and return them as one numbered change with this token as its `commit_id`."""
+        entries, self._entries, self._drained = self._entries, [], self._entries
         claim = self.claim
-        visits, events, next_seq = _number(entries, claim, mark, emits=self._emits)
-        return RunChange(  # by position, which takes a third of the time
-            claim.run_id,
-            claim.key,
-            claim.epoch,
-            claim.next_seq,
-            next_seq,
-            mark,
-            tuple(visits),
-            tuple(events),
-            at,
-            self.status,
-            self.end,
+        visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
+        return RunChange(
+            run_id=claim.run_id,
+            key=claim.key,
+            epoch=claim.epoch,
+            expected_seq=claim.next_seq,
+            next_seq=next_seq,
+            commit_id=token,
+            visits=tuple(visits),
+            events=tuple(events),
+            at=at,
+            status=self.status,
+            end=self.end,
         )
 
-    def discard(self) -> None:
-        """Forget everything in here."""
+    def committed(self, change: RunChange) -> None:
+        """Accept the numbers of a change that was committed."""
+        self.claim.next_seq = change.next_seq
+        self._drained = ()
+
+    def restore(self) -> None:
+        """Put the entries of a failed commit back in front; has no effect after `committed`."""
+        drained, self._drained = self._drained, ()
+        self._entries[:0] = drained
+
+    def clear(self) -> None:
+        """Remove all entries."""
         self._entries.clear()
 
-    def confirm(self, change: RunChange) -> None:
-        """The change was committed."""
-        self.claim.next_seq = change.next_seq
-        self._drafted = ()
-
-    def take_back(self) -> None:
-        """What was drafted last was not committed, unless it has been confirmed."""
-        drafted, self._drafted = self._drafted, ()
-        self._entries[:0] = drafted
-
-    def _tell(self, visit: OpenVisit) -> bool:
-        is_news = not visit.is_announced or bool(visit.events)
+    def _add_waiting_events(self, visit: OpenVisit) -> bool:
+        has_news = not visit.is_announced or bool(visit.events)
         self._announce(visit)
         self._entries.extend(visit.events)
         visit.events = ()
-        return is_news
+        return has_news
 
     def _announce(self, visit: OpenVisit) -> None:
         if not visit.is_announced:
@@ -172,41 +175,38 @@ class Ledger:
 
 
 def _number(
-    entries: Iterable[_Entry], claim: Claim, mark: str, *, emits: bool
+    entries: Iterable[_Entry], claim: Claim, token: str, *, records_events: bool
 ) -> tuple[list[VisitRow], list[EventRow], int]:
-    """Give the entries their numbers; the rows, the events, and the number that comes next.
-
-    In one go, since every step comes by here.
-    """
+    """Number the entries in one loop, because every step passes here; returns rows, events and the next number."""
     visits: list[VisitRow] = []
     events: list[EventRow] = []
     number = claim.next_seq
     for entry in entries:
         row, is_announced, before, companion = _parts(entry)
-        if row is not None and emits and not is_announced:
+        if row is not None and records_events and not is_announced:
             row.started_seq = number
             number += 1
-        if emits:
+        if records_events:
             for event in before:
                 event.seq = number
                 number += 1
                 events.append(event)
         if row is None:
             continue
-        row.seq, row.epoch, row.attempt_id = number, claim.epoch, mark
+        row.seq, row.epoch, row.attempt_id = number, claim.epoch, token
         visits.append(row)
-        if emits and row.ends_item:
+        if records_events and row.ends_item:
             number += 1
             row.item_seq = number
         number += 1
-        if emits and companion is not None:
+        if records_events and companion is not None:
             companion.seq = row.seq
             events.append(companion)
     return visits, events, number
 
 
 def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], EventRow | None]:
-    """The visit's row, whether its start was told already, what is told before its end, and together with it."""
+    """The row, whether its start was announced before, the events before its end, and the event with its number."""
     if isinstance(entry, VisitRow):
         return entry, False, (), None
     if isinstance(entry, EventRow):
@@ -214,15 +214,15 @@ def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], Ev
     return entry.row, entry.is_announced, entry.before, entry.companion
 
 
-def _end_event(end: RunEnd) -> tuple[str, str | None, datetime, str]:
-    told: Mapping[str, object] = {
+def _end_event(end: RunEnd) -> EventRow:
+    metadata: Mapping[str, object] = {
         "error_step": end.error_step,
         "error": end.error,
         "error_category": end.error_category,
         "reason": end.stop_reason,
     }
-    known = {key: value for key, value in told.items() if value is not None}
-    return _END_EVENTS[end.status], None, end.at, encode(known).text if known else "{}"
+    known = {key: value for key, value in metadata.items() if value is not None}
+    return EventRow(_END_EVENTS[end.status], None, end.at, encode(known).text if known else "{}")
 
 
 _END_EVENTS = {

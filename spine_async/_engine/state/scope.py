@@ -1,7 +1,7 @@
-"""The places in a running workflow: the run, a scope of steps in it, and the visit of one step.
+"""A running workflow: the run, its scopes of steps, and the visits of single steps.
 
-The run itself is the outermost scope; each map item is a scope of its own, below the map's visit. All scopes of a run
-write into one ledger, under paths that tell them apart.
+The run itself is the outermost scope. Each map item is a scope of its own below the visit of its map. All scopes of a
+run add to the same pending writes, under paths that tell them apart.
 """
 
 from __future__ import annotations
@@ -9,126 +9,150 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from spine_async._engine.state.cancellation import CancelReason, Interruption
+from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.deadline import Limit
-from spine_async._engine.state.map_progress import MapMemory
-from spine_async._engine.state.outcome import ScopeEnd
-from spine_async._engine.state.pending_writes import Ledger, OpenVisit
+from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.tally import Tally
-from spine_async._engine.tasks import Gate
+from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.record import VisitRow
-from spine_async._model.step import Step
-from spine_async._model.workflow import Workflow
+from spine_async._model.step import Definition, Step
 from spine_async.ports import Clock
+
+WAIT_MARK = "@until"
+"""Suffix of the path of the row that stores when a wait ends."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run while it is executed here.
+    """A run that this runner executes.
 
     Attributes:
-        hung: The end to record where one of its steps does not end although it was cancelled, or None.
-        over: Ended when the run's task is, or when it hangs.
+        pending: Its uncommitted rows, and the claim to commit them.
+        cancellation: Cancels its steps, with a reason.
+        stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
+        done: Set when the run's task has ended, or when a step is stuck.
     """
 
     run_id: str
-    workflow: Workflow
-    ledger: Ledger
+    workflow: Definition
+    pending: PendingWrites
     started_at: datetime
     clock: Clock
     is_resumed: bool = False
-    is_dry: bool = False
     tally: Tally = field(default_factory=Tally)
-    interruption: Interruption = field(default_factory=Interruption)
-    hung: ScopeEnd | None = None
-    over: Gate = field(default_factory=Gate)
+    cancellation: RunCancellation = field(default_factory=RunCancellation)
+    stuck_outcome: Outcome | None = None
+    done: Latch = field(default_factory=Latch)
+
+
+@dataclass(slots=True)
+class Position:
+    """Where the steps of a scope stand: before the first one, or after the stored visits that were replayed.
+
+    Attributes:
+        cursor: The step that comes next.
+        context: The context that it sees.
+        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        last_output: Output of the last step that ran.
+        tally: Counts of the replayed visits; used for the run's own scope only.
+    """
+
+    cursor: Cursor
+    context: WorkflowContext
+    waits: dict[str, str] = field(default_factory=dict)
+    last_output: Document | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(slots=True)
 class Scope:
-    """Steps that run one after the other: the run's own, or those of one map item.
+    """Steps that run one after the other: those of the run itself, or those of one map item.
 
     Attributes:
         path: "" for the run itself, `process_all[17]` for an item.
-        item_index: Index of the item, or None.
-        opening: JSON object text of the params that the scope's first row has to record: the item; else None.
-        waits: Moment at which a wait that had begun ends, by the path of its visit.
-        maps: What is known of the items of maps in this scope, by the path of the map's visit.
+        cursor: The step that comes next.
+        context: The context that it sees.
+        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
         last_output: Output of the last step that ran.
-        parent: Visit of the map that an item belongs to, or None.
-        outer_memory: For an item, what its map knows of a former execution.
-        limit: The time limit of its attempts, while its steps are at work.
+        item_index: For an item, its index; else None.
+        item_params: For an item, JSON object text of the params that its first row stores; else None.
+        parent: For an item, the visit of its map; else None.
+        parent_progress: For an item, the progress of its map; else None.
+        maps: Progress of the maps in this scope, by the path of the map's visit.
+        open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
     """
 
     run: Run
-    workflow: Workflow
+    workflow: Definition
     path: str
     cursor: Cursor
     context: WorkflowContext
-    item_index: int | None = None
-    opening: str | None = None
     waits: dict[str, str] = field(default_factory=dict)
-    maps: dict[str, MapMemory] = field(default_factory=dict)
     last_output: Document | None = None
+    item_index: int | None = None
+    item_params: str | None = None
     parent: Visit | None = None
-    outer_memory: MapMemory | None = None
-    limit: Limit = field(init=False)
+    parent_progress: MapProgress | None = None
+    maps: dict[str, MapProgress] = field(default_factory=dict)
+    open_items: dict[str, Scope] = field(default_factory=dict)
 
     @property
     def is_run(self) -> bool:
-        """Whether this is the run's own scope, not a map item's."""
+        """Whether this is the run's own scope, not that of a map item."""
         return self.item_index is None
 
     def child_path(self, segment: str) -> str:
+        """Path of a visit in this scope."""
         return f"{self.path}/{segment}" if self.path else segment
 
     def stored_below(self, visit_path: str) -> list[VisitRow]:
-        """Rows that a former execution stored for the items of a map in this item."""
-        if self.outer_memory is None or self.item_index is None:
+        """Rows that an earlier execution stored for the items of a map in this item."""
+        if self.parent_progress is None or self.item_index is None:
             return []
-        return self.outer_memory.rows_below(self.item_index, visit_path)
+        return self.parent_progress.rows_below(self.item_index, visit_path)
 
 
-@dataclass(slots=True)
-class Visit:
-    """One visit of one step, from its start until it is settled; the `frame` of the contexts that the step is given."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Visit(OpenVisit):
+    """One visit of one step, from its start until it is settled; the `frame` of the contexts that its attempts get.
+
+    Attributes:
+        attempts: Attempts made so far.
+    """
 
     scope: Scope
     step: Step
-    open: OpenVisit
     attempts: int = 0
 
     @property
-    def path(self) -> str:
-        return self.open.path
-
-    @property
     def run(self) -> Run:
+        """The run that the visit belongs to."""
         return self.scope.run
-
-    def cancel_reason(self, now_mono: float) -> CancelReason | None:
-        """Why the step is being cancelled at that moment, or None."""
-        deadline = self.open.deadline_mono
-        if deadline is not None and deadline <= now_mono:
-            return CancelReason.STEP_TIMEOUT
-        parent = self.scope.parent
-        if parent is None:
-            return self.run.interruption.reason_at(now_mono)
-        if parent.open.cancelled_mono is not None:
-            return CancelReason.SIBLING_FAILED
-        return parent.cancel_reason(now_mono)
 
     @property
     def current_cancel_reason(self) -> CancelReason | None:
-        """Why the step is being cancelled right now; may be read from a worker thread."""
-        return self.cancel_reason(self.run.clock.monotonic())
+        """Why the step is being cancelled now, or None; may be read from a worker thread."""
+        return self.cancel_reason_at(self.run.clock.monotonic())
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self.scope.run.run_id}/{self.open.path}"
+        """The same for every attempt and every resume of this visit."""
+        return f"{self.scope.run.run_id}/{self.path}"
+
+    def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
+        """Why the step is being cancelled at that time, or None."""
+        if self.deadline_mono is not None and self.deadline_mono <= now_mono:
+            return CancelReason.STEP_TIMEOUT
+        parent = self.scope.parent
+        if parent is None:
+            return self.run.cancellation.reason_at(now_mono)
+        if parent.cancelled_mono is not None:
+            return CancelReason.SIBLING_FAILED
+        return parent.cancel_reason_at(now_mono)
 
 
 def visit_of(context: WorkflowContext) -> Visit:
@@ -138,5 +162,5 @@ def visit_of(context: WorkflowContext) -> Visit:
         TypeError: The context was not given to a step by a running workflow.
     """
     if not isinstance(context.frame, Visit):
-        raise TypeError("this context does not come from a running step; pass on the one the step was given")
+        raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
     return context.frame

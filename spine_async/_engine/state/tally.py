@@ -1,4 +1,4 @@
-"""What a run's result counts: which steps completed, were skipped, failed, and how each visit went."""
+"""Counts for a run's result: which steps completed, were skipped or failed, and the metrics of each visit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from spine_async._model.record import PastVisit
 from spine_async._model.status import StepStatus
 from spine_async._model.workflow_result import StepMetric
 
-_SKIPPED, _FAILED = StepStatus.SKIPPED, StepStatus.FAILED
-
 
 class Tally:
-    """Grows with each settled visit outside of map items."""
+    """Counts the settled visits outside of map items."""
 
     def __init__(self) -> None:
         self.metrics: list[StepMetric] = []
@@ -21,7 +19,7 @@ class Tally:
 
     @property
     def completed(self) -> list[str]:
-        """Names in the order of first completion."""
+        """Names of completed steps in the order of first completion."""
         return list(dict.fromkeys(each.name for each in self.metrics if each.status is StepStatus.COMPLETED))
 
     @property
@@ -32,18 +30,20 @@ class Tally:
 
     @property
     def failed(self) -> list[str]:
+        """Names of steps that failed and have not completed since."""
         return list(self._failed)
 
     def add(self, row: PastVisit, jumped_over: Iterable[str]) -> None:
-        """Count a visit, and the steps that its end jumped over."""
+        """Count a visit, and the steps that were jumped over after it."""
         name, status = row.step_name, row.status
-        values = (name, row.step_type, status, row.attempts, row.started_at, row.duration_ms, row.output_size)
-        self.metrics.append(tuple.__new__(StepMetric, values))  # as `StepMetric(…)`, in half the time
-        if status is _FAILED:
+        self.metrics.append(
+            StepMetric(name, row.step_type, status, row.attempts, row.started_at, row.duration_ms, row.output_size)
+        )
+        if status is StepStatus.FAILED:
             self._failed[name] = None
         elif self._failed:
             self._failed.pop(name, None)
-        if status is _SKIPPED:
+        if status is StepStatus.SKIPPED:
             self._skipped[name] = None
         for each in jumped_over:
             self._skipped.setdefault(each)

@@ -1,4 +1,4 @@
-"""How long to wait before a retry."""
+"""The delay before a retry."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from spine_async._model.policy import RetryPolicy
 
 
-def next_delay(policy: RetryPolicy, retry: int, draw: Callable[[], float]) -> float:
+def next_delay(policy: RetryPolicy, retry: int, random: Callable[[], float]) -> float:
     """Seconds before retry number `retry`.
 
     Args:
         policy: The step's policy.
         retry: 1 for the first retry.
-        draw: Gives a number from 0 to 1; used only with jitter.
+        random: Returns a number from 0 to 1; used only with jitter.
 
     Source: public contract, "Defining a workflow".
     """
     delay = min(_computed(policy, retry), float(policy.max_delay))
-    return delay * draw() if policy.jitter else delay
+    return delay * random() if policy.jitter else delay
 
 
 def _computed(policy: RetryPolicy, retry: int) -> float:
@@ -26,6 +26,6 @@ def _computed(policy: RetryPolicy, retry: int) -> float:
         return float(policy.initial_delay)
     if policy.backoff == "linear":
         return float(policy.initial_delay * retry)
-    if retry > 64:  # 2.0 ** 1024 would overflow, and any cap was passed long before
+    if retry > 64:  # 2.0 ** 1024 would overflow, and any maximum is exceeded long before
         return float(policy.max_delay)
     return float(policy.initial_delay * 2.0 ** (retry - 1))

@@ -1,4 +1,4 @@
-"""What a step returned becomes a result whose values can be stored, or a failure that says why not."""
+"""Encodes what a step returned as strict JSON; a value that cannot be stored becomes a failure that says why."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from spine_async._model.step_result import StepEvent, StepResult
 from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
-_RUNNERS_TYPES = frozenset(EventType)
-_NOTHING = StepResult.ok()
-"""What a step that returns None came to; the same for all of them, since a result cannot be changed."""
+_RESERVED_EVENT_TYPES = frozenset(EventType)
+_NO_OUTPUT = StepResult.ok()
+"""Result of every step that returns None; one object serves all, because results are immutable."""
 
 
 @dataclass(slots=True)
-class Accepted:
-    """A result and the strict JSON of its values, made once as the step returned.
+class EncodedResult:
+    """A result with the strict JSON of its values, encoded once when the step returns.
 
     Attributes:
-        output: None where the step has no output to keep.
-        events: Type and metadata of each event of the step's own.
+        result: The result.
+        output: None if the step has no output to store.
+        updates: Params that change, by name.
+        quality: Quality metrics, or None.
+        events: Type and metadata (JSON text) of each event that the step added.
     """
 
     result: StepResult
@@ -41,18 +44,18 @@ class Accepted:
 
 
 def as_result(returned: object) -> StepResult:
-    """What a handler or pipeline returned, as a result.
+    """The result for what a handler or pipeline returned.
 
     Source: public contract, "Defining a workflow".
     """
     if isinstance(returned, StepResult):
         return returned
     if returned is None:
-        return _NOTHING
+        return _NO_OUTPUT
     if isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
         return StepResult.ok(returned)
     if inspect.iscoroutine(returned):
-        returned.close()  # it will never be awaited; without this Python warns about it at some later time
+        returned.close()  # it will never be awaited, and Python would warn about that later
     return StepResult.fail(
         f"the step returned a value of type {type(returned).__name__}; "
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
@@ -60,32 +63,32 @@ def as_result(returned: object) -> StepResult:
     )
 
 
-def accept(step: Step, result: StepResult) -> Accepted:
-    """The result with its values encoded; a failure in its place where they cannot be stored or break a limit."""
+def encode_result(step: Step, result: StepResult) -> EncodedResult:
+    """Encode the values of a result; returns a failure if they cannot be stored or break a quality threshold."""
     violations = _violations(step, result) if step.quality_thresholds is not None else None
     if violations:
-        told = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
-        result = StepResult.fail(told, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
+        error = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
+        result = StepResult.fail(error, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
     try:
         return _encoded(step, result)
     except SerializationError as exc:
-        if not result.success:  # why it failed is worth more than what it wanted to add
-            return Accepted(result, None, _NO_UPDATES, None)
+        if not result.success:  # the reason of the failure matters more than its output
+            return EncodedResult(result, None, _NO_UPDATES, None)
         return _refused(f"step {step.name!r} returned something that cannot be stored: {exc}", ErrorCategory.INTERNAL)
     except ValidationError as exc:
-        told = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
-        return _refused(told, ErrorCategory.DATA_QUALITY)
+        error = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
+        return _refused(error, ErrorCategory.DATA_QUALITY)
 
 
-def _encoded(step: Step, result: StepResult) -> Accepted:
-    accepted = Accepted(result, _output(step, result), _NO_UPDATES, None)
+def _encoded(step: Step, result: StepResult) -> EncodedResult:
+    encoded = EncodedResult(result, _output(step, result), _NO_UPDATES, None)
     if result.context_updates:
-        accepted.updates = _updates(result.context_updates)
+        encoded.updates = _updates(result.context_updates)
     if result.quality is not None:
-        accepted.quality = _within("quality", result.quality)
+        encoded.quality = _within("quality", result.quality)
     if result.events:
-        accepted.events = _own_events(result.events)
-    return accepted
+        encoded.events = _own_events(result.events)
+    return encoded
 
 
 def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
@@ -100,7 +103,7 @@ def _output(step: Step, result: StepResult) -> Document | None:
     if model is None or not has_value:
         return encode(result.output)
     document = encode(model.model_validate(_plain_dataclass(result.output)))
-    document.revive(model)  # what later steps do; better to hear of it now than in the middle of a resume
+    document.revive(model)  # later steps and a resume revive it; a model that cannot be revived must fail here
     return document
 
 
@@ -115,7 +118,7 @@ def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
 
 def _own_type(event_type: str) -> str:
     problem = text_problem(event_type, MAX_NAME_LENGTH)
-    if problem is None and event_type in _RUNNERS_TYPES:
+    if problem is None and event_type in _RESERVED_EVENT_TYPES:
         problem = f"{event_type!r} is one of the runner's own event types"
     if problem is not None:
         raise SerializationError(problem, (".events",))
@@ -136,8 +139,8 @@ def _violations(step: Step, result: StepResult) -> list[str]:
     return thresholds.violations(result.quality if isinstance(result.quality, QualityMetrics) else None)
 
 
-def _refused(error: str, category: ErrorCategory) -> Accepted:
-    return Accepted(StepResult.fail(error, category), None, _NO_UPDATES, None)
+def _refused(error: str, category: ErrorCategory) -> EncodedResult:
+    return EncodedResult(StepResult.fail(error, category), None, _NO_UPDATES, None)
 
 
 def _plain_dataclass(output: object) -> object:

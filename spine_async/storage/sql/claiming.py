@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from spine_async._model.record import Busy, Claim, EventRow
+from spine_async._model.record import Busy, Claim, EventRow, new_token
 from spine_async._model.status import RunStatus
-from spine_async._model.token import new_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class ClaimRequest:
     ttl: float
     over_epoch: int | None = None
     unless_ended: bool = False
-    mark: str = field(default_factory=new_mark)
+    mark: str = field(default_factory=new_token)
 
     @property
     def at(self) -> datetime:

@@ -8,7 +8,7 @@ from typing import Self
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.corruption_guard import Reading
+from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.durability import Durability
 from spine_async._model.record import (
     Busy,
@@ -102,7 +102,7 @@ class SqlRunStore:
         if await self._access.for_reading() is None:
             return None
         database = await self._access.for_writing()
-        with Reading(run_id):
+        with CorruptionGuard(run_id):
             return await database.claim(ClaimRequest(run_id, owner, event, ttl, over_epoch, unless_ended=unless_ended))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -123,7 +123,7 @@ class SqlRunStore:
         database = await self._access.for_reading()
         if database is None:
             return None
-        with Reading(run_id):  # PostgreSQL's driver reads moments, and may not be able to
+        with CorruptionGuard(run_id):  # PostgreSQL's driver reads moments, and may not be able to
             rows = await database.read(queries.LOADS[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
@@ -142,7 +142,7 @@ class SqlRunStore:
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         database = await self._access.for_reading()
-        with Reading(run_id):
+        with CorruptionGuard(run_id):
             return await read_events(database, run_id, after, limit) if database is not None else []
 
     async def delete(self, run_id: str) -> bool:
@@ -155,7 +155,7 @@ class SqlRunStore:
         await self._access.close()
 
     async def _read_of(self, run_id: str, query: queries.Query, values: Mapping[str, object]) -> Sequence[Row]:
-        with Reading(run_id):
+        with CorruptionGuard(run_id):
             return await self._read(query, {"run_id": run_id, **values})
 
     async def _read(self, query: queries.Query, values: Mapping[str, object]) -> Sequence[Row]:

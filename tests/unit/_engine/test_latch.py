@@ -1,4 +1,4 @@
-"""What many wait for, whatever happens to them."""
+"""A one-shot latch that many tasks await."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from spine_async._engine.tasks import Gate
+from spine_async._engine.tasks import Latch
 
 pytestmark = pytest.mark.anyio
 
 
-async def waits(gate: Gate, told: list[str], name: str) -> None:
+async def waits(latch: Latch, told: list[str], name: str) -> None:
     try:
-        await gate.wait()
+        await latch.wait()
         told.append(f"{name} went on")
     except asyncio.CancelledError:
         told.append(f"{name} was cancelled")
@@ -30,64 +30,64 @@ async def turns() -> None:
 
 
 async def test_all_who_wait_go_on_at_once_and_who_comes_later_too() -> None:
-    gate, told = Gate(), list[str]()
+    latch, told = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
-            tasks.start_soon(waits, gate, told, name)
+            tasks.start_soon(waits, latch, told, name)
         await turns()
         assert told == []
-        gate.end()
-    await waits(gate, told, "c")
+        latch.set()
+    await waits(latch, told, "c")
     assert told == ["a went on", "b went on", "c went on"]
 
 
 async def test_all_are_told_what_broke_it() -> None:
-    gate, told = Gate(), list[str]()
+    latch, told = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
-            tasks.start_soon(waits, gate, told, name)
+            tasks.start_soon(waits, latch, told, name)
         await turns()
-        gate.end(ValueError("no"))
-        gate.end()
+        latch.set(ValueError("no"))
+        latch.set()
     assert told == ["a was told: no", "b was told: no"]
 
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_native_cancellation_waits_for_the_end_and_harms_no_other(times: int) -> None:
-    gate, told = Gate(), list[str]()
-    cancelled = asyncio.create_task(waits(gate, told, "a"))
-    other = asyncio.create_task(waits(gate, told, "b"))
+    latch, told = Latch(), list[str]()
+    cancelled = asyncio.create_task(waits(latch, told, "a"))
+    other = asyncio.create_task(waits(latch, told, "b"))
     await turns()
     for _ in range(times):
         cancelled.cancel()
         await turns()
     assert told == []
-    gate.end()
+    latch.set()
     await asyncio.wait([cancelled, other])
     assert sorted(told) == ["a was cancelled", "b went on"]
     assert cancelled.cancelled()
 
 
 async def test_a_scope_that_is_cancelled_is_left_only_at_the_end() -> None:
-    gate, told = Gate(), list[str]()
+    latch, told = Latch(), list[str]()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(waits, gate, told, "a")
+            tasks.start_soon(waits, latch, told, "a")
             await turns()
             scope.cancel()
             with anyio.CancelScope(shield=True):
                 await turns()
                 assert told == []
-                gate.end()
+                latch.set()
     assert told == ["a was cancelled"]
 
 
 async def test_attending_swallows_what_comes() -> None:
-    gate = Gate()
-    task = asyncio.create_task(gate.attend())
+    latch = Latch()
+    task = asyncio.create_task(latch.wait_shielded())
     await turns()
     task.cancel()
     await turns()
     assert not task.done()
-    gate.end()
+    latch.set()
     await task

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from spine_async._engine.tasks import in_another_turn
+from spine_async._engine.tasks import ensure_suspends
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ async def turns_of(waits: int) -> int:
 
     counting = [loop.call_soon(count)]
     try:
-        assert await in_another_turn(work()) == "done"
+        assert await ensure_suspends(work()) == "done"
     finally:
         counting[0].cancel()
     return turns
@@ -48,7 +48,7 @@ async def test_errors_come_out_as_they_are(waits: int) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await in_another_turn(work())
+        await ensure_suspends(work())
 
 
 async def test_a_cancellation_reaches_the_work() -> None:
@@ -64,7 +64,7 @@ async def test_a_cancellation_reaches_the_work() -> None:
         return "never"
 
     async def waits() -> None:
-        told.append(await in_another_turn(work()))
+        told.append(await ensure_suspends(work()))
 
     task = asyncio.create_task(waits())
     await anyio.lowlevel.checkpoint()

@@ -1,0 +1,45 @@
+"""A journal that stores nothing: for dry runs, and for runs without checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from spine_async._engine.commit.journal import Commit, Creation, PeriodicYield
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._model.record import Claim
+
+
+class NullJournal:
+    """Discards pending writes. It is its own commit, which has always ended."""
+
+    is_set = True
+
+    def __init__(self) -> None:
+        self._yield = PeriodicYield()
+
+    async def create(self, creation: Creation) -> None:
+        """Set a claim that permits nothing."""
+        creation.claim = Claim(creation.run.run_id, 0, 1, 1)
+
+    def commit(self, pending: PendingWrites) -> Awaitable[None]:
+        """Discard the pending writes."""
+        return self.enqueue(pending).wait()
+
+    def enqueue(self, pending: PendingWrites) -> Commit:
+        """Discard the pending writes."""
+        pending.clear()
+        return self
+
+    def defer(self) -> Awaitable[None]:
+        """Yield to the event loop now and then."""
+        return self._yield()
+
+    def wait(self) -> Awaitable[None]:
+        """Yield to the event loop now and then."""
+        return self._yield()
+
+    async def wait_shielded(self) -> None:
+        """Return at once."""
+
+    def add_error_callback(self, callback: Callable[[BaseException], None]) -> None:
+        """Do nothing, because it never fails."""
