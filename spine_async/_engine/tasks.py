@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
 ValueT = TypeVar("ValueT")
+ArgumentT = TypeVar("ArgumentT")
 
 Future: TypeAlias = asyncio.Future
 Task: TypeAlias = asyncio.Task
@@ -23,7 +24,7 @@ EventLoop: TypeAlias = asyncio.AbstractEventLoop
 TimerHandle: TypeAlias = asyncio.TimerHandle
 CANCELLATION = asyncio.CancelledError
 
-STRAY_CANCELLATION = "the step awaited something that another task had cancelled, which raised CancelledError"
+STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
 """Error text of a step that failed with a cancellation that nobody had requested for it."""
 
 
@@ -207,15 +208,15 @@ async def yield_to_loop() -> None:
     await asyncio.sleep(0)
 
 
-async def retry_if_cancelled(call: Callable[[], Awaitable[ValueT]]) -> ValueT:
-    """The result of `call`; if a loop that is shutting down cancels it, it is called once more.
+async def retry_if_cancelled(call: Callable[[ArgumentT], Coroutine[Any, Any, ValueT]], argument: ArgumentT) -> ValueT:
+    """The result of `call(argument)`; if a loop that is shutting down cancels it, it is called once more.
 
-    Only for idempotent calls.
+    Only for idempotent calls. The result is delivered as `ensure_suspends` does.
     """
     try:
-        return await call()
+        return await ensure_suspends(call(argument))
     except asyncio.CancelledError:
-        return await call()
+        return await ensure_suspends(call(argument))
 
 
 async def ensure_suspends(work: Coroutine[Any, Any, ValueT]) -> ValueT:

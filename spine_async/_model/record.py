@@ -9,19 +9,17 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import datetime
+from secrets import token_hex
 
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
+TOKEN_BYTES = 6
+"""Random bytes in the token of a creation, claim or commit, by which a retry finds what it wrote before.
 
-def new_token() -> str:
-    """A random token that identifies a creation, claim or commit, so that a retry finds what it wrote before.
-
-    It must be unique within one run only, so 48 bits suffice; the row of every step stores it.
-    """
-    return os.urandom(6).hex()
+A token must be unique within one run only, so 48 bits suffice; the row of every step stores one.
+"""
 
 
 @dataclass(slots=True)
@@ -124,7 +122,7 @@ class NewRun:
     emits: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
-    commit_id: str = field(default_factory=new_token)
+    commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
 
 @dataclass(slots=True)

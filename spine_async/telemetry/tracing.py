@@ -18,7 +18,7 @@ from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
 from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry.metrics import RunnerMetrics
-from spine_async.telemetry.silent import SILENT, SilentSpan
+from spine_async.telemetry.silent import SILENT
 
 
 class TracingObserver:
@@ -84,11 +84,17 @@ class _RunSpan(_CurrentSpan):
             self._span.set_status(Status(StatusCode.ERROR, category))
 
 
-class _MeasuredStep(SilentSpan):
-    """A step without a span, whose duration is recorded; the same one serves every step."""
+class _MeasuredStep:
+    """A step without a span, whose duration is recorded; one object serves all steps."""
 
     def __init__(self, metrics: RunnerMetrics) -> None:
         self._metrics = metrics
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def settled(self, step: Step, result: StepResult, attempts: int, duration_ms: float) -> None:
         self._metrics.record_duration(step, result, duration_ms)

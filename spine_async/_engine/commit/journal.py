@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import Protocol
 
 import anyio.lowlevel
@@ -23,13 +24,12 @@ from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import (
     Future,
     Latch,
-    ensure_suspends,
     resolve,
     retry_if_cancelled,
     spawn,
     yield_to_loop,
 )
-from spine_async._model.record import Claim, NewRun, RunChange, new_token
+from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
@@ -203,7 +203,7 @@ class Journal:
     async def _create(self, creations: list[Creation]) -> list[Future[None]]:
         waiters: list[Future[None]] = []
         runs = [each.run for each in creations]
-        claims = await retry_if_cancelled(lambda: ensure_suspends(self._store.create(runs)))
+        claims = await retry_if_cancelled(self._store.create, runs)
         for creation, claim in zip(creations, claims, strict=True):
             creation.claim = claim
             waiters += creation.done.release()
@@ -211,7 +211,7 @@ class Journal:
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         waiters: list[Future[None]] = []
-        at, token = self._clock.now(), new_token()
+        at, token = self._clock.now(), token_hex(TOKEN_BYTES)
         changes = [pending.drain(at, token) for pending in queue]
         began = time.perf_counter()
         outcomes = await self._outcomes(changes)
@@ -229,7 +229,7 @@ class Journal:
     async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """The outcome of each change; a change that the store refuses does not affect the others."""
         try:
-            return [*await retry_if_cancelled(lambda: ensure_suspends(self._store.commit(changes)))]
+            return [*await retry_if_cancelled(self._store.commit, changes)]
         except StoreUnavailableError:
             raise
         except StoreError as exc:

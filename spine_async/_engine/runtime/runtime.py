@@ -86,17 +86,14 @@ class Runtime:
         self.threads.forget_loop()
         self.slots = None
 
-    def timeout(self, step: Step) -> float | None:
-        """Seconds that one attempt of the step may take, or None for no limit."""
-        if step.timeout is not None or step.step_type not in _ATTEMPT_TYPES:
-            return step.timeout
-        return self.config.default_step_timeout
-
-    def retry_policy(self, step: Step) -> RetryPolicy | None:
-        """The retry policy of the step, or None for a single attempt."""
-        if step.retry is None and step.on_error is ErrorPolicy.RETRY:
-            return self.config.default_retry_policy
-        return step.retry
+    def limits(self, step: Step) -> tuple[float | None, RetryPolicy | None]:
+        """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""
+        timeout, retry = step.timeout, step.retry
+        if timeout is None and step.step_type in _ATTEMPT_TYPES:
+            timeout = self.config.default_step_timeout
+        if retry is None and step.on_error is ErrorPolicy.RETRY:
+            retry = self.config.default_retry_policy
+        return timeout, retry
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""

@@ -64,7 +64,8 @@ class Deadlines:
 
     def set(self, scope: Any, seconds: float) -> float:
         """Cancel the scope after `seconds`, unless its deadline is changed; returns the deadline in loop time."""
-        loop = running_loop()
+        loop = self._loop
+        assert loop is not None  # noqa: S101 (`new_scope` has set it)
         deadline: float = loop.time() + seconds
         scope.deadline_mono = deadline
         if deadline < self._next_mono:

@@ -83,6 +83,7 @@ class Scope:
         parent: For an item, the visit of its map; else None.
         parent_progress: For an item, the progress of its map; else None.
         maps: Progress of the maps in this scope, by the path of the map's visit.
+        is_run: Whether this is the run's own scope, not that of a map item.
         open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
     """
 
@@ -99,11 +100,10 @@ class Scope:
     parent_progress: MapProgress | None = None
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
+    is_run: bool = field(init=False)
 
-    @property
-    def is_run(self) -> bool:
-        """Whether this is the run's own scope, not that of a map item."""
-        return self.item_index is None
+    def __post_init__(self) -> None:
+        self.is_run = self.item_index is None
 
     def child_path(self, segment: str) -> str:
         """Path of a visit in this scope."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -34,7 +35,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     try:
         if runtime.middleware:
             return await _through_middleware(runtime, visit)
-        return await _attempts(runtime, visit, limit, visit.step, visit.scope.context)
+        return await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
     except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
         result = StepResult.from_exception(exc)
     except CANCELLATION:
@@ -50,7 +51,8 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
     async def innermost(step: Step, context: WorkflowContext) -> StepResult:
         nonlocal encoded
         # Middleware may have cancel scopes and tasks of its own around the attempts, so they share no limit.
-        encoded = await _attempts(runtime, visit, AttemptLimit(runtime.deadlines, is_shared=False), step, context)
+        limit = AttemptLimit(runtime.deadlines, is_shared=False)
+        encoded = await _Attempts(runtime, visit, limit, step).run(context)
         return encoded.result
 
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
@@ -72,65 +74,68 @@ async def _call_middleware(
     return await middleware(step, context, next_fn)
 
 
-async def _attempts(
-    runtime: Runtime, visit: Visit, limit: AttemptLimit, step: Step, context: WorkflowContext
-) -> EncodedResult:
-    """Attempt the step until it succeeds or the policy gives up; returns the last result."""
-    policy, attempts = runtime.retry_policy(step), 0
-    while True:
-        attempts += 1
-        encoded = await _attempt(runtime, visit, limit, step, context)
-        result = encoded.result
-        if result.success or policy is None or attempts >= policy.max_attempts:
-            return encoded
-        if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
-            return encoded
-        delay = next_delay(policy, attempts, runtime.random)
-        if _is_duration(result.retry_after):
-            delay = float(cast("float", result.retry_after))
-        _add_retry_event(runtime, visit, result, delay)
-        await anyio.sleep(delay)
+@dataclass(slots=True)
+class _Attempts:
+    """The attempts of one visit: as many as the retry policy allows, each within the time limit."""
 
+    runtime: Runtime
+    visit: Visit
+    limit: AttemptLimit
+    step: Step
 
-async def _attempt(
-    runtime: Runtime, visit: Visit, limit: AttemptLimit, step: Step, context: WorkflowContext
-) -> EncodedResult:
-    visit.attempts += 1
-    given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
-    try:
-        if runtime.config.max_concurrent_steps is None:
-            result = await _within_limit(runtime, visit, limit, step, given)
-        else:
-            async with runtime.concurrency_slot(step):
-                result = await _within_limit(runtime, visit, limit, step, given)
-    except Exception as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-        result = StepResult.from_exception(exc)
-    except CANCELLATION:
-        if not is_stray_cancellation():
-            raise
-        result = StepResult.fail(STRAY_CANCELLATION)
-    return encode_result(step, result)
+    async def run(self, context: WorkflowContext) -> EncodedResult:
+        """Attempt the step until it succeeds or the policy gives up; returns the last result."""
+        runtime, attempts = self.runtime, 0
+        timeout, policy = runtime.limits(self.step)
+        while True:
+            attempts += 1
+            encoded = await self._attempt(context, timeout)
+            result = encoded.result
+            if result.success or policy is None or attempts >= policy.max_attempts:
+                return encoded
+            if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
+                return encoded
+            delay = next_delay(policy, attempts, runtime.random)
+            if _is_duration(result.retry_after):
+                delay = float(cast("float", result.retry_after))
+            _add_retry_event(runtime, self.visit, result, delay)
+            await anyio.sleep(delay)
 
+    async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
+        runtime, visit, step = self.runtime, self.visit, self.step
+        visit.attempts += 1
+        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
+        try:
+            if runtime.config.max_concurrent_steps is None:
+                result = await self._within_limit(given, timeout)
+            else:
+                async with runtime.concurrency_slot(step):
+                    result = await self._within_limit(given, timeout)
+        except Exception as exc:  # noqa: BLE001 - user code: the step fails with what it raises
+            result = StepResult.from_exception(exc)
+        except CANCELLATION:
+            if not is_stray_cancellation():
+                raise
+            result = StepResult.fail(STRAY_CANCELLATION)
+        return encode_result(step, result)
 
-async def _within_limit(
-    runtime: Runtime, visit: Visit, limit: AttemptLimit, step: Step, context: WorkflowContext
-) -> StepResult:
-    execute = runtime.executors[step.step_type]
-    timeout = runtime.timeout(step)
-    if timeout is None:
-        return as_result(await execute(step, context))
-    visit.deadline_mono = limit.begin(timeout)
-    try:
-        result = as_result(await execute(step, context))
-    except BaseException as exc:
+    async def _within_limit(self, context: WorkflowContext, timeout: float | None) -> StepResult:
+        step, visit = self.step, self.visit
+        execute = self.runtime.executors[step.step_type]
+        if timeout is None:
+            return as_result(await execute(step, context))
+        visit.deadline_mono = self.limit.begin(timeout)
+        try:
+            result = as_result(await execute(step, context))
+        except BaseException as exc:
+            visit.deadline_mono = None
+            if not self.limit.end(exc):
+                raise
+            # Only its own deadline cancels the scope, so a cancellation that it caught means that the deadline passed.
+            return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
         visit.deadline_mono = None
-        if not limit.end(exc):
-            raise
-        # Only its own deadline cancels the scope, so a cancellation that it caught means that the deadline has passed.
-        return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
-    visit.deadline_mono = None
-    limit.end()
-    return result
+        self.limit.end()
+        return result
 
 
 def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
