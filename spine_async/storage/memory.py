@@ -23,7 +23,7 @@ from spine_async._model.record import (
 )
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
-from spine_async.storage.expansion import merge_events, started_event, tells
+from spine_async.storage.derived_events import merge_events, started_event, tells
 from spine_async.storage.packing import PackedVisits
 
 _UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})

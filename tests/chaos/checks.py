@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from spine_async.storage import MemoryRunStore
-from spine_async.storage.expansion import merge_events
+from spine_async.storage.derived_events import merge_events
 from tests.chaos.diary import Entry
 
 Rows = list[tuple[Any, ...]]

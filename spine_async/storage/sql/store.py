@@ -23,11 +23,11 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql import queries
-from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.history import read_events
-from spine_async.storage.sql.rows import Row, read_past_visits, read_run, read_visit
+from spine_async.storage.sql.database import DatabaseAccess, SqlDatabase
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.event_pages import read_events
+from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema.rows import Row, read_past_visits, read_run, read_visit
 
 _NOBODY = ""  # the id of no run
 

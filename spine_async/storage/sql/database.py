@@ -15,11 +15,11 @@ from spine_async._model.durability import Durability, check_durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.address import absolute_url, parse_url, sqlite_file
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.migrations import is_current
-from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.url import absolute_url, parse_url, sqlite_file
+from spine_async.storage.sql.schema.migrations import is_current
+from spine_async.storage.sql.schema.queries import Query
+from spine_async.storage.sql.schema.rows import Row
 
 
 class SqlDatabase(Protocol):
@@ -185,9 +185,9 @@ def _made_engine(url: URL) -> AsyncEngine:
 def _database_kind(driver: str) -> _DatabaseKind:
     # Imported here, since each needs its driver and only one of them is there to be used.
     if driver == "aiosqlite":
-        from spine_async.storage.sql.sqlite import SqliteDatabase  # noqa: PLC0415
+        from spine_async.storage.sql.sqlite.database import SqliteDatabase  # noqa: PLC0415
 
         return SqliteDatabase
-    from spine_async.storage.sql.postgres import PostgresDatabase  # noqa: PLC0415
+    from spine_async.storage.sql.postgres.database import PostgresDatabase  # noqa: PLC0415
 
     return PostgresDatabase

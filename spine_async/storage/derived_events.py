@@ -1,7 +1,7 @@
 """Events that are made rather than given: the first of a run, and those that a visit tells of itself.
 
 A journal entry and the events that report it are one row, so that a step costs one insert. The view
-`core_workflow_events` says the same in SQL (`storage/sql/views.py`); the two must agree.
+`core_workflow_events` says the same in SQL (`storage/sql/schema/events_view.py`); the two must agree.
 """
 
 from __future__ import annotations
