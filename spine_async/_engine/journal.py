@@ -101,7 +101,7 @@ class Journal:
 
     def __init__(self, store: RunStore, clock: Clock) -> None:
         self._store = store
-        self._works_elsewhere = store.works_elsewhere
+        self._commits_out_of_process = store.commits_out_of_process
         self._clock = clock
         self._ledgers: dict[Ledger, Gate] = {}
         self._creations: list[Creation] = []
@@ -177,7 +177,7 @@ class Journal:
 
     def _is_worth_halving(self, count: int) -> bool:
         """Whether to commit what one half comes to while the other half is at work."""
-        if count < _FEW or not self._works_elsewhere:
+        if count < _FEW or not self._commits_out_of_process:
             return False
         return 2 * count * self._waking_took > self._commit_took
 

@@ -38,7 +38,7 @@ class RunStore(Protocol):
     """Keeps runs. Methods raise `StoreUnavailableError` when the store cannot be reached."""
 
     @property
-    def works_elsewhere(self) -> bool:
+    def commits_out_of_process(self) -> bool:
         """Whether a commit leaves this process's processor to others, as a server's does.
 
         Then the runs of a busy runner are committed in two groups in turn, one of which works meanwhile.

@@ -1,7 +1,7 @@
-"""Events that are made rather than given: the first of a run, and those that a visit tells of itself.
+"""Events that are derived from stored rows instead of being stored: step events and the first event of a run.
 
-A journal entry and the events that report it are one row, so that a step costs one insert. The view
-`core_workflow_events` says the same in SQL (`storage/sql/schema/events_view.py`); the two must agree.
+A visit row also stands for the events that report the visit, so a step costs one insert. The view
+`core_workflow_events` (`storage/sql/schema/events_view.py`) derives the same events in SQL; the two must agree.
 """
 
 from __future__ import annotations
@@ -15,46 +15,62 @@ from spine_async._model.status import EventType, StepStatus
 
 
 def started_event(new: NewRun) -> EventRow:
-    """The first event of a run."""
-    metadata = encode({"workflow_version": new.workflow_version, "total_steps": new.total_steps}).text
-    return EventRow(EventType.WORKFLOW_STARTED, None, new.created_at, metadata, seq=1)
+    """The `workflow_started` event of a new run."""
+    return EventRow(
+        event_type=EventType.WORKFLOW_STARTED,
+        step_name=None,
+        timestamp=new.created_at,
+        metadata=_json({"workflow_version": new.workflow_version, "total_steps": new.total_steps}),
+        seq=1,
+    )
 
 
-def tells(visit: VisitRow) -> bool:
-    """Whether the journal entry has events of its own."""
-    return visit.emits and visit.status in _TELLING
+def has_events(visit: VisitRow) -> bool:
+    """Whether events are derived from the row."""
+    return visit.emits and visit.status in _END_EVENT_TYPES
 
 
-def expand_visit(visit: VisitRow) -> Iterator[EventRow]:
-    """The events of one journal entry, in the order of their numbers; none for what is no visit."""
-    if not tells(visit):
+def derive_events(visit: VisitRow) -> Iterator[EventRow]:
+    """The events of one row in the order of their numbers; none if `has_events` is false."""
+    if not has_events(visit):
         return
     if visit.started_seq is not None:
         yield EventRow(
-            EventType.STEP_STARTED, visit.step_name, visit.started_at, path=visit.path, seq=visit.started_seq
+            event_type=EventType.STEP_STARTED,
+            step_name=visit.step_name,
+            timestamp=visit.started_at,
+            path=visit.path,
+            seq=visit.started_seq,
         )
-    yield _end_event(visit)
+    yield EventRow(
+        event_type=_END_EVENT_TYPES[visit.status],
+        step_name=visit.step_name,
+        timestamp=visit.completed_at,
+        metadata=_json(_end_metadata(visit)),
+        path=visit.path,
+        seq=visit.seq,
+    )
     if visit.item_seq is not None:
-        metadata = _document({"index": visit.item_index, "output_size": visit.output_size})
-        name, path = map_of(visit.scope), visit.scope
-        yield EventRow(EventType.MAP_ITEM_COMPLETED, name, visit.completed_at, metadata, path, visit.item_seq)
+        yield EventRow(
+            event_type=EventType.MAP_ITEM_COMPLETED,
+            step_name=map_name(visit.scope),
+            timestamp=visit.completed_at,
+            metadata=_json({"index": visit.item_index, "output_size": visit.output_size}),
+            path=visit.scope,
+            seq=visit.item_seq,
+        )
 
 
-def merge_events(log: Iterable[EventRow], visits: Iterable[VisitRow], after: int, before: int) -> list[EventRow]:
-    """Stored events and those that visits tell of, in order, with `after < number < before`."""
-    told = chain.from_iterable(map(expand_visit, visits))
-    return sorted((each for each in chain(log, told) if after < each.seq < before), key=lambda each: each.seq)
+def merge_events(stored: Iterable[EventRow], visits: Iterable[VisitRow], after: int, before: int) -> list[EventRow]:
+    """Stored events and events derived from visits with `after < seq < before`, ordered by number."""
+    derived = chain.from_iterable(map(derive_events, visits))
+    return sorted((each for each in chain(stored, derived) if after < each.seq < before), key=lambda each: each.seq)
 
 
-def map_of(scope: str) -> str:
-    """Name of the map whose item the scope is: `b` for `a[1]/b#2[3]`."""
+def map_name(scope: str) -> str:
+    """Name of the map that an item's scope belongs to: `b` for `a[1]/b#2[3]`."""
     segment = scope.rpartition("/")[2]
     return segment.partition("[")[0].partition("#")[0]
-
-
-def _end_event(visit: VisitRow) -> EventRow:
-    event_type, metadata = _ENDS[visit.status], _document(_end_metadata(visit))
-    return EventRow(event_type, visit.step_name, visit.completed_at, metadata, visit.path, visit.seq)
 
 
 def _end_metadata(visit: VisitRow) -> Mapping[str, object]:
@@ -70,13 +86,12 @@ def _end_metadata(visit: VisitRow) -> Mapping[str, object]:
     return {"duration_ms": visit.duration_ms, "output_size": visit.output_size, "attempts": visit.attempts}
 
 
-def _document(value: Mapping[str, object]) -> str:
+def _json(value: Mapping[str, object]) -> str:
     return encode(value).text
 
 
-_ENDS = {
+_END_EVENT_TYPES = {
     StepStatus.COMPLETED: EventType.STEP_COMPLETED,
     StepStatus.SKIPPED: EventType.STEP_SKIPPED,
     StepStatus.FAILED: EventType.STEP_FAILED,
 }
-_TELLING = frozenset(_ENDS)

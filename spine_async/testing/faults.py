@@ -85,8 +85,8 @@ class FaultInjectingStore:
         self.calls: Counter[str] = Counter()
 
     @property
-    def works_elsewhere(self) -> bool:
-        return self._store.works_elsewhere
+    def commits_out_of_process(self) -> bool:
+        return self._store.commits_out_of_process
 
     def fail(
         self, method: Method, *, call: int = 1, moment: Moment = "before", error: BaseException | None = None

@@ -102,7 +102,7 @@ class Reader:
 def read_memory(store: MemoryRunStore) -> Stored:
     """The same of a store in memory, from its own books."""
     stored = Stored({}, [], [])
-    for run_id, kept in store._kept.items():
+    for run_id, kept in store._runs.items():
         run = kept.run
         stored.runs[run_id] = run.status.value, run.epoch, run.next_seq
         rows = sorted(kept.visits, key=lambda each: each.seq)

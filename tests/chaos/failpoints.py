@@ -70,8 +70,8 @@ class WatchedStore:
         self._points = points
 
     @property
-    def works_elsewhere(self) -> bool:
-        return self._store.works_elsewhere
+    def commits_out_of_process(self) -> bool:
+        return self._store.commits_out_of_process
 
     async def open(self) -> None:
         return await self._call("open", self._store.open)

@@ -21,7 +21,7 @@ RUNS = 64
 class Remote(MemoryRunStore):
     """Takes a few turns of the event loop for a commit, and notes which runs it was of."""
 
-    works_elsewhere = True
+    commits_out_of_process = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Remote(MemoryRunStore):
 
 
 class Local(Remote):
-    works_elsewhere = False
+    commits_out_of_process = False
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +67,10 @@ def test_a_store_that_does_not_say_is_refused_when_the_runner_is_made() -> None:
         """Knows everything else."""
 
         def __getattr__(self, name: str) -> object:
-            return getattr(MemoryRunStore(), name) if name != "works_elsewhere" else object.__getattribute__(self, name)
+            is_missing = name == "commits_out_of_process"
+            return object.__getattribute__(self, name) if is_missing else getattr(MemoryRunStore(), name)
 
-    with pytest.raises(AttributeError, match="'Silent' object has no attribute 'works_elsewhere'"):
+    with pytest.raises(AttributeError, match="'Silent' object has no attribute 'commits_out_of_process'"):
         WorkflowRunner(store=Silent())  # type: ignore[arg-type]
 
 

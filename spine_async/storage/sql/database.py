@@ -27,7 +27,7 @@ class SqlDatabase(Protocol):
 
     dialect: str
     is_bound_to_loop: bool
-    works_elsewhere: bool
+    commits_out_of_process: bool
 
     async def exists(self) -> bool: ...
     async def make_place(self) -> None: ...
@@ -45,7 +45,7 @@ class SqlDatabase(Protocol):
 
 class _DatabaseKind(Protocol):
     @property
-    def works_elsewhere(self) -> bool: ...
+    def commits_out_of_process(self) -> bool: ...
     def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
 
 
@@ -124,9 +124,9 @@ class DatabaseAccess:
                     await engine.dispose()
 
     @property
-    def works_elsewhere(self) -> bool:
+    def commits_out_of_process(self) -> bool:
         """Whether the database has a processor other than this process's."""
-        return self._kind.works_elsewhere
+        return self._kind.commits_out_of_process
 
     @property
     def is_ready(self) -> bool:

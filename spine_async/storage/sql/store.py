@@ -75,8 +75,8 @@ class SqlRunStore:
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     @property
-    def works_elsewhere(self) -> bool:
-        return self._access.works_elsewhere
+    def commits_out_of_process(self) -> bool:
+        return self._access.commits_out_of_process
 
     async def open(self) -> None:
         if self._access.is_ready:

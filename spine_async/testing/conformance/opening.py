@@ -11,7 +11,7 @@ class OpenContract:
     """Opening makes nothing and may be repeated; a store that was closed opens again, asked to or not."""
 
     async def test_it_says_whether_its_commits_take_the_processor_of_this_process(self, store: RunStore) -> None:
-        assert store.works_elsewhere in {True, False}
+        assert store.commits_out_of_process in {True, False}
 
     async def test_opening_makes_no_run(self, store: RunStore) -> None:
         await store.open()

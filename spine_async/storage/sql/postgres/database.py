@@ -31,7 +31,7 @@ class PostgresDatabase:
 
     dialect = "postgresql"
     is_bound_to_loop = True
-    works_elsewhere = True
+    commits_out_of_process = True
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
         self._engine = engine

@@ -39,7 +39,7 @@ class SqliteDatabase:
 
     dialect = "sqlite"
     is_bound_to_loop = False
-    works_elsewhere = False
+    commits_out_of_process = False
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> None:
         self._engine = engine
