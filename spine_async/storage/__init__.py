@@ -1,4 +1,4 @@
-"""Where runs are kept. Names only; what needs SQLAlchemy is imported when it is first asked for."""
+"""Run stores. Modules are imported on first access, because the SQL store needs SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryRunStore", "NullRunStore", "SqlRunStore", "open_store", "upgrade_schema"]
 
-_HOMES = {
+_MODULES = {
     "MemoryRunStore": "spine_async.storage.memory",
     "NullRunStore": "spine_async.storage.null",
     "SqlRunStore": "spine_async.storage.sql.store",
@@ -24,10 +24,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:

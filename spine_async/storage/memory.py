@@ -1,4 +1,4 @@
-"""Runs kept in this process's memory, with the whole contract of a store."""
+"""A run store in the memory of this process, with the full contract of `RunStore`."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from spine_async._model.record import (
 )
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
-from spine_async.storage.expansion import merge_events, started_event, tells
+from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
 _UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 
 
-@dataclass(slots=True)
-class _Kept:
-    """One run with all it has.
+@dataclass(slots=True, kw_only=True)
+class _MemoryRun:
+    """One run with its visits and events.
 
     Attributes:
-        stored: The run as it was created, or claimed for the last time.
-        creation: Mark of the call that made it.
-        change: The last change committed since then, or None; the run is read together from both.
-        has_progressed: Whether a step has ended since then.
+        stored: The run when it was created or last claimed.
+        creation_id: `commit_id` of the creation.
+        lease_end: Monotonic time in seconds.
+        change: The last change committed since `stored`, or None. `run` combines both.
+        has_progressed: Whether a step has ended since `stored`.
     """
 
     key: int
     stored: StoredRun
-    creation: str
-    lease_end: float = 0.0
+    creation_id: str
+    lease_end: float
     stop_requested: str | None = None
     change: RunChange | None = None
     has_progressed: bool = False
@@ -51,7 +52,7 @@ class _Kept:
 
     @property
     def run(self) -> StoredRun:
-        """The run as it is now."""
+        """The run in its current state."""
         change = self.change
         return self.stored if change is None else _changed(self.stored, change, has_progressed=self.has_progressed)
 
@@ -67,7 +68,7 @@ class _Kept:
         return change.status if change.end is None else change.end.status
 
     def add(self, change: RunChange) -> None:
-        """Keep what a change adds."""
+        """Apply a change."""
         self.visits.extend(change.visits)
         self.events.extend(change.events)
         self.has_progressed = self.has_progressed or change.makes_progress
@@ -75,15 +76,13 @@ class _Kept:
 
 
 class MemoryRunStore:
-    """Keeps runs as long as the object lives; `close` lets nothing go. Long runs are kept packed.
+    """Stores runs for the lifetime of the object; `close` deletes nothing. Visits of long runs are compressed.
 
-    Every method finishes without awaiting, so calls never interleave and each is atomic.
+    No method awaits anything, so calls never interleave and each of them is atomic.
     """
 
-    works_elsewhere = False
-
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._runs: dict[str, _MemoryRun] = {}
         self._keys = count(1)
 
     async def open(self) -> None:
@@ -106,127 +105,135 @@ class MemoryRunStore:
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
-        kept = self._kept.get(run_id)
-        if kept is None or kept.status is RunStatus.COMPLETED:
+        found = self._runs.get(run_id)
+        if found is None or found.status is RunStatus.COMPLETED:
             return None
-        if unless_ended and kept.status.is_final:
+        if unless_ended and found.status.is_final:
             return None
-        holder = _holder(kept)
-        if holder not in {None, owner} and over_epoch != kept.stored.epoch:
-            left = timedelta(seconds=kept.lease_end - time.monotonic())
-            return Busy(str(holder), kept.stored.epoch, datetime.now(UTC) + left)
+        holder = _lease_holder(found)
+        if holder not in {None, owner} and over_epoch != found.stored.epoch:
+            remaining = timedelta(seconds=found.lease_end - time.monotonic())
+            return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=datetime.now(UTC) + remaining)
         if event is not None:
-            kept.events.append(replace(event, seq=kept.next_seq))
-        kept.stored, kept.change, kept.has_progressed = _claimed(kept.run, owner, event), None, False
-        kept.lease_end, kept.stop_requested = time.monotonic() + ttl, None
-        return Claim(run_id, kept.key, kept.stored.epoch, kept.next_seq)
+            found.events.append(replace(event, seq=found.next_seq))
+        found.stored, found.change, found.has_progressed = _claimed(found.run, owner, event), None, False
+        found.lease_end, found.stop_requested = time.monotonic() + ttl, None
+        return _claim_of(found)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         return [self._renew(claim, ttl) for claim in claims]
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        kept = self._kept.get(run_id)
-        if kept is None or kept.status not in _UNDER_WAY:
+        found = self._runs.get(run_id)
+        if found is None or found.status not in _UNDER_WAY:
             return False
-        kept.stop_requested = reason
+        found.stop_requested = reason
         return True
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return [self._commit(change) for change in changes]
 
     async def load(self, run_id: str) -> StoredRun | None:
-        kept = self._kept.get(run_id)
-        return _as_seen(kept) if kept is not None else None
+        found = self._runs.get(run_id)
+        return _with_lease(found) if found is not None else None
 
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        kept = self._kept.get(run_id)
-        rows = kept.visits if kept is not None else ()
-        return [replace(row) for row in rows if _is_chosen(row, below)]
+        found = self._runs.get(run_id)
+        rows = found.visits if found is not None else ()
+        return [replace(row) for row in rows if _is_in_scope(row, below)]
 
     async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
         return await self.visits(run_id)
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        ordered = sorted(self._kept.values(), key=_age, reverse=True)
+        newest_first = sorted(self._runs.values(), key=_age, reverse=True)
         if chosen.before is not None:
-            mark = self._kept.get(chosen.before)
-            ordered = [each for each in ordered if mark is not None and _age(each) < _age(mark)]
-        seen = (_as_seen(each) for each in ordered)
-        return [run for run in seen if _fits(run, chosen)][: chosen.limit]
+            last = self._runs.get(chosen.before)
+            newest_first = [each for each in newest_first if last is not None and _age(each) < _age(last)]
+        runs = map(_with_lease, newest_first)
+        return [run for run in runs if _matches(run, chosen)][: chosen.limit]
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
-        kept = self._kept.get(run_id)
-        if kept is None:
+        found = self._runs.get(run_id)
+        if found is None:
             return []
-        # Each of them tells of its end at least, and the first may tell of an item's end behind it: these are enough.
-        telling = islice(filter(tells, kept.visits.ending_after(after - 1)), limit + 1)
-        return [replace(each) for each in merge_events(kept.events, telling, after, kept.next_seq)[:limit]]
+        # Each visit here yields at least one event after `after`. A visit that ends at `after` may yield an item's
+        # event with the next number. So `limit + 1` visits are enough.
+        visits = islice(filter(has_events, found.visits.ending_after(after - 1)), limit + 1)
+        return [replace(event) for event in merge_events(found.events, visits, after, found.next_seq)[:limit]]
 
     async def delete(self, run_id: str) -> bool:
-        return self._kept.pop(run_id, None) is not None
+        return self._runs.pop(run_id, None) is not None
 
     async def close(self) -> None:
         return None
 
     def _create(self, new: NewRun) -> Claim | None:
-        kept = self._kept.get(new.run_id)
-        if kept is None:
-            kept = _Kept(next(self._keys), StoredRun.from_new(new), new.commit_id, time.monotonic() + new.lease_ttl)
+        found = self._runs.get(new.run_id)
+        if found is None:
+            found = self._runs[new.run_id] = _MemoryRun(
+                key=next(self._keys),
+                stored=StoredRun.from_new(new),
+                creation_id=new.commit_id,
+                lease_end=time.monotonic() + new.lease_ttl,
+            )
             if new.emits:
-                kept.events.append(started_event(new))
-            self._kept[new.run_id] = kept
-        elif kept.creation != new.commit_id or kept.stored.epoch > 1 or kept.change is not None:
+                found.events.append(started_event(new))
+        elif found.creation_id != new.commit_id or found.stored.epoch > 1 or found.change is not None:
             return None
-        return Claim(new.run_id, kept.key, kept.stored.epoch, kept.next_seq)
+        return _claim_of(found)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
-        kept = self._kept.get(claim.run_id)
-        is_mine = kept is not None and (kept.key, kept.stored.epoch) == (claim.key, claim.epoch)
-        if kept is None or not is_mine or kept.status not in _UNDER_WAY:
+        found = self._runs.get(claim.run_id)
+        is_held = found is not None and (found.key, found.stored.epoch) == (claim.key, claim.epoch)
+        if found is None or not is_held or found.status not in _UNDER_WAY:
             return Renewal(is_held=False)
-        kept.lease_end = time.monotonic() + ttl
-        return Renewal(is_held=True, stop_reason=kept.stop_requested)
+        found.lease_end = time.monotonic() + ttl
+        return Renewal(is_held=True, stop_reason=found.stop_requested)
 
     def _commit(self, change: RunChange) -> CommitOutcome:
-        kept = self._kept.get(change.run_id)
-        if kept is None or not _is_in_force(kept, change):
-            is_written = kept is not None and kept.change is not None and _mark(kept.change) == _mark(change)
-            return CommitOutcome.COMMITTED if is_written else CommitOutcome.FENCED
-        kept.add(change)
-        return CommitOutcome.COMMITTED
+        found = self._runs.get(change.run_id)
+        if found is None:
+            return CommitOutcome.FENCED
+        if _passes_fence(found, change):
+            found.add(change)
+            return CommitOutcome.COMMITTED
+        last = found.change
+        is_committed = last is not None and (last.epoch, last.commit_id) == (change.epoch, change.commit_id)
+        return CommitOutcome.COMMITTED if is_committed else CommitOutcome.FENCED
 
 
-def _is_in_force(kept: _Kept, change: RunChange) -> bool:
-    held = (kept.key, kept.stored.epoch, kept.next_seq) == (change.key, change.epoch, change.expected_seq)
-    return held and kept.status in _UNDER_WAY
+def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:
+    current = (found.key, found.stored.epoch, found.next_seq)
+    return current == (change.key, change.epoch, change.expected_seq) and found.status in _UNDER_WAY
 
 
-def _mark(change: RunChange) -> tuple[int, str]:
-    return change.epoch, change.commit_id
+def _claim_of(found: _MemoryRun) -> Claim:
+    return Claim(run_id=found.stored.run_id, key=found.key, epoch=found.stored.epoch, next_seq=found.next_seq)
 
 
-def _is_chosen(row: VisitRow, below: str | None) -> bool:
+def _is_in_scope(row: VisitRow, below: str | None) -> bool:
     return row.scope == "" if below is None else row.scope.startswith(f"{below}[")
 
 
-def _age(kept: _Kept) -> tuple[datetime, int]:
-    return kept.stored.created_at, kept.key
+def _age(found: _MemoryRun) -> tuple[datetime, int]:
+    return found.stored.created_at, found.key
 
 
-def _fits(run: StoredRun, chosen: RunFilter) -> bool:
-    is_named = chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
+def _matches(run: StoredRun, chosen: RunFilter) -> bool:
+    has_name_and_status = chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
     is_wanted = run.status in _UNDER_WAY or not chosen.is_under_way
-    return is_named and is_wanted and chosen.is_leased in {None, run.is_leased}
+    return has_name_and_status and is_wanted and chosen.is_leased in {None, run.is_leased}
 
 
-def _holder(kept: _Kept) -> str | None:
-    """Whose the run is by a lease that holds, or None."""
-    is_owned = kept.lease_end > time.monotonic() and (kept.change is None or kept.change.end is None)
-    return kept.stored.owner if is_owned else None
+def _lease_holder(found: _MemoryRun) -> str | None:
+    """The owner whose lease is valid, or None."""
+    is_leased = found.lease_end > time.monotonic() and (found.change is None or found.change.end is None)
+    return found.stored.owner if is_leased else None
 
 
-def _as_seen(kept: _Kept) -> StoredRun:
-    return replace(kept.run, is_leased=_holder(kept) is not None)
+def _with_lease(found: _MemoryRun) -> StoredRun:
+    return replace(found.run, is_leased=_lease_holder(found) is not None)
 
 
 def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:

@@ -1,4 +1,4 @@
-"""A store that keeps nothing."""
+"""A run store that stores nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from spine_async.ports import CommitOutcome
 
 
 class NullRunStore:
-    """Accepts everything and holds nothing: for dry runs and for runs without checkpoints."""
-
-    works_elsewhere = False
+    """Accepts every write and stores nothing; used for dry runs and for runs without checkpoints."""
 
     async def open(self) -> None:
         return None

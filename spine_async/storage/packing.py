@@ -1,9 +1,9 @@
-"""The journal entries of one run in little memory.
+"""Compressed storage for the visits of one run in memory.
 
-Theory of operation: entries are kept as they are until there are a few hundred. Those are then packed: column by
-column, whole numbers and moments as differences to the one before, and the bytes of that compressed. Entries of a map's
-items resemble each other so much that each takes some 25 bytes instead of 650; packing one costs 4 µs. Whoever reads
-gets them unpacked, one block after the other. The bytes never leave this process.
+Theory of operation: new rows are kept as objects. Every 512 rows are packed into a block: the rows are transposed into
+columns, integers and timestamps are stored as differences to the previous row, and the result is marshalled and
+compressed. Rows of map items are so similar that one takes about 25 bytes instead of 650. Packing costs about 4 µs per
+row. Iteration unpacks one block at a time. The packed bytes never leave this process.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from typing import Any
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
 
-_BLOCK = 512
-"""Entries that are packed together; most runs never have so many."""
+_BLOCK_SIZE = 512
+"""Rows per packed block; most runs have fewer."""
 
-_NAMES = tuple(each.name for each in fields(VisitRow))
+_FIELDS = tuple(each.name for each in fields(VisitRow))
+_TIMESTAMPS = ("started_at", "completed_at")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_values = attrgetter(*_NAMES)
-_number = attrgetter("seq")
+_values = attrgetter(*_FIELDS)
+_seq = attrgetter("seq")
 
 
 @dataclass(slots=True)
 class _Block:
-    """Packed entries, and the largest number among them."""
+    """Packed rows and the largest number among them."""
 
     last_seq: int
-    packed: bytes
+    data: bytes
 
 
 class PackedVisits:
-    """Journal entries in the order of their numbers."""
+    """Visits ordered by number."""
 
     def __init__(self, rows: Sequence[VisitRow] = ()) -> None:
         self._blocks: list[_Block] = []
@@ -48,61 +49,61 @@ class PackedVisits:
         self.extend(rows)
 
     def extend(self, rows: Sequence[VisitRow]) -> None:
-        """Keep further entries, in whatever order; their numbers are above those of all before."""
-        self._recent.extend(sorted(rows, key=_number))
-        while len(self._recent) >= _BLOCK:
-            block = self._recent[:_BLOCK]
-            self._blocks.append(_Block(block[-1].seq, _packed(block)))
-            del self._recent[:_BLOCK]
+        """Add rows in any order; all their numbers are greater than those of the rows added before."""
+        self._recent.extend(sorted(rows, key=_seq))
+        while len(self._recent) >= _BLOCK_SIZE:
+            block = self._recent[:_BLOCK_SIZE]
+            self._blocks.append(_Block(last_seq=block[-1].seq, data=_pack(block)))
+            del self._recent[:_BLOCK_SIZE]
 
     def __iter__(self) -> Iterator[VisitRow]:
         return self.ending_after(-1)
 
     def ending_after(self, seq: int) -> Iterator[VisitRow]:
-        """The entries with a number above `seq`; what lies before is not unpacked."""
-        blocks = (_unpacked(each.packed) for each in self._blocks if each.last_seq > seq)
+        """The rows with a number greater than `seq`; blocks of smaller numbers are not unpacked."""
+        blocks = (_unpack(block.data) for block in self._blocks if block.last_seq > seq)
         return (row for row in chain(chain.from_iterable(blocks), self._recent) if row.seq > seq)
 
 
-def _packed(rows: Iterable[VisitRow]) -> bytes:
-    columns = dict(zip(_NAMES, zip(*map(_values, rows), strict=True), strict=True))
-    for name in ("started_at", "completed_at"):
+def _pack(rows: Iterable[VisitRow]) -> bytes:
+    columns = dict(zip(_FIELDS, zip(*map(_values, rows), strict=True), strict=True))
+    for name in _TIMESTAMPS:
         columns[name] = tuple((at - _EPOCH) // _MICROSECOND for at in columns[name])
     for name in ("step_type", "status"):
-        columns[name] = tuple(each.value for each in columns[name])
-    steps = [_steps(column) for column in columns.values()]
+        columns[name] = tuple(member.value for member in columns[name])
+    encoded = [_encode_column(column) for column in columns.values()]
     try:
-        data = marshal.dumps(steps)
-    except ValueError:  # it takes no subclasses, such as a name that is a member of an enum
-        data = marshal.dumps([(are_steps, list(map(_plain, column))) for are_steps, column in steps])
+        data = marshal.dumps(encoded)
+    except ValueError:  # marshal accepts no subclasses, for example a step name that is an enum member
+        data = marshal.dumps([(are_deltas, list(map(_builtin, column))) for are_deltas, column in encoded])
     return zlib.compress(data, 1)
 
 
-def _plain(value: Any) -> Any:
-    """The value as what it is to a database."""
+def _builtin(value: Any) -> Any:
+    """An instance of a subclass of str, float or int as an instance of the built-in type itself."""
     for kind in (str, float, int):
         if isinstance(value, kind) and type(value) not in {kind, bool}:
             return "".join(value) if isinstance(value, str) else kind(value)
     return value
 
 
-def _unpacked(packed: bytes) -> Iterator[VisitRow]:
-    stored = marshal.loads(zlib.decompress(packed))  # noqa: S302 - made by `_packed` in this process
-    columns = dict(zip(_NAMES, map(_sums, stored), strict=True))
-    for name in ("started_at", "completed_at"):
+def _unpack(data: bytes) -> Iterator[VisitRow]:
+    encoded = marshal.loads(zlib.decompress(data))  # noqa: S302 - made by `_pack` in this process
+    columns = dict(zip(_FIELDS, map(_decode_column, encoded), strict=True))
+    for name in _TIMESTAMPS:
         columns[name] = tuple(_EPOCH + each * _MICROSECOND for each in columns[name])
     columns["step_type"] = tuple(map(StepType, columns["step_type"]))
     columns["status"] = tuple(map(StepStatus, columns["status"]))
     return (VisitRow(*values) for values in zip(*columns.values(), strict=True))
 
 
-def _steps(column: tuple[Any, ...]) -> tuple[bool, Sequence[Any]]:
-    """A column of whole numbers as its first one and the differences; any other as it is."""
+def _encode_column(column: tuple[Any, ...]) -> tuple[bool, Sequence[Any]]:
+    """A column of integers as its first value and the differences; any other column unchanged."""
     if any(type(value) is not int for value in column):
         return False, column
     return True, [column[0], *(after - before for before, after in pairwise(column))]
 
 
-def _sums(stored: tuple[bool, Sequence[Any]]) -> Sequence[Any]:
-    are_steps, column = stored
-    return tuple(accumulate(column)) if are_steps else column
+def _decode_column(encoded: tuple[bool, Sequence[Any]]) -> Sequence[Any]:
+    are_deltas, column = encoded
+    return tuple(accumulate(column)) if are_deltas else column

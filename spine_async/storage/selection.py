@@ -1,4 +1,4 @@
-"""The store that a runner's settings ask for."""
+"""Choice of the run store by the runner's settings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ DEFAULT_URL = "sqlite+aiosqlite:///.spine/runs.db"
 
 
 def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = None) -> RunStore:
-    """The store for these settings; nothing is opened or made before its first use.
+    """Create the store for these settings. No I/O happens before the store's first use.
 
-    An engine wins over `database_url`, that over the environment's `SPINE_DATABASE_URL`, that over `.spine/runs.db`.
+    The database is the first one given of: `db_engine`, `config.database_url`, the environment variable
+    `SPINE_DATABASE_URL`, the SQLite file `.spine/runs.db`.
 
     Args:
         config: The runner's settings.
         db_engine: The user's own engine, or None.
 
     Raises:
-        StoreError: The settings ask for a store or database that is not supported.
+        StoreError: The store or the database is not supported.
         DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
         MissingExtraError: The database's driver is not installed.
     """
@@ -34,7 +35,7 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
         raise StoreError(
             f"checkpoint_storage={config.checkpoint_storage!r} is not available yet; use checkpoint_storage='database'"
         )
-    # Imported here, so that runs without checkpoints do without SQLAlchemy.
+    # Imported here, so that runs without checkpoints do not import SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
     database = db_engine or config.database_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL

@@ -56,7 +56,7 @@ async def test_a_stop_asked_of_a_run_that_nobody_has(make_runner: MakeRunner, st
     runner, other, sleeper = make_runner(), make_runner(), Sleeper()
     task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
     await sleeper.started.wait()
-    store._kept["r"].lease_end = 0.0  # as if its owner's machine had gone
+    store._runs["r"].lease_end = 0.0  # as if its owner's machine had gone
     await other.stop("r", "nobody there")
     assert await state(other) == ("stopped", "nobody there")
     with pytest.raises(LeaseLostError):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 def abandon(store: MemoryRunStore, run: str = "r") -> None:
     """As when the owner's machine has gone and its lease has ended."""
-    store._kept[run].lease_end = 0.0
+    store._runs[run].lease_end = 0.0
 
 
 async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sleeper, runs: list[str]) -> None:
@@ -31,7 +31,7 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
         sleeper.started = anyio.Event()
         task = asyncio.create_task(make_runner(lease_ttl=3600).execute(sleeper.workflow(), run_id=run))
         await sleeper.started.wait()
-        kept = store._kept[run]
+        kept = store._runs[run]
         rows, events, state = list(kept.visits), list(kept.events), kept.change
         task.cancel()
         await asyncio.wait([task])
@@ -76,7 +76,7 @@ async def test_other_workflows_and_owned_runs_are_left_alone(make_runner: MakeRu
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r"])
     assert await make_runner([Workflow("other", [Step.wait("w", seconds=1)])]).recover() == []
-    store._kept["r"].lease_end = float("inf")
+    store._runs["r"].lease_end = float("inf")
     assert await make_runner([sleeper.workflow()]).recover() == []
     assert sleeper.ran == []
 
@@ -84,7 +84,7 @@ async def test_other_workflows_and_owned_runs_are_left_alone(make_runner: MakeRu
 async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r", "s"])
-    store._kept["s"].lease_end = float("inf")
+    store._runs["s"].lease_end = float("inf")
     async with make_runner([sleeper.workflow()], recover=True, recover_interval=10) as runner:
         await anyio.sleep(1)
         assert (await runner.get_run("r")).status == "completed"
@@ -147,7 +147,7 @@ class LooksAway:
         return getattr(self._store, name)
 
     async def claim(self, run_id: str, *given: Any, **named: Any) -> object:
-        kept = self._store._kept[run_id]
+        kept = self._store._runs[run_id]
         if kept.run.owner is not None:
             ended = replace(kept.run, status=self._status, owner=None, completed_at=kept.run.updated_at)
             kept.stored, kept.change = ended, None

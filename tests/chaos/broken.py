@@ -17,24 +17,24 @@ COMMITTED = CommitOutcome.COMMITTED
 
 class NoFence(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        self._kept[change.run_id].add(change)
+        self._runs[change.run_id].add(change)
         return COMMITTED
 
 
 class EpochNotChecked(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        kept = self._kept[change.run_id]
+        kept = self._runs[change.run_id]
         return super()._commit(replace(change, epoch=kept.run.epoch))
 
 
 class NumberNotChecked(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        return super()._commit(replace(change, expected_seq=self._kept[change.run_id].run.next_seq))
+        return super()._commit(replace(change, expected_seq=self._runs[change.run_id].run.next_seq))
 
 
 class StatusNotChecked(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        kept = self._kept[change.run_id]
+        kept = self._runs[change.run_id]
         if (kept.run.epoch, kept.run.next_seq) != (change.epoch, change.expected_seq):
             return CommitOutcome.FENCED
         kept.add(change)
@@ -43,19 +43,19 @@ class StatusNotChecked(MemoryRunStore):
 
 class KeyNotChecked(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
-        return super()._commit(replace(change, key=self._kept[change.run_id].key))
+        return super()._commit(replace(change, key=self._runs[change.run_id].key))
 
 
 class FenceOutsideTheTransaction(MemoryRunStore):
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         outcomes = []
         for change in changes:
-            run = self._kept[change.run_id].run
+            run = self._runs[change.run_id].run
             is_mine = (run.epoch, run.next_seq) == (change.epoch, change.expected_seq) and not run.status.is_final
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             if is_mine:
-                self._kept[change.run_id].add(change)
+                self._runs[change.run_id].add(change)
             outcomes.append(COMMITTED if is_mine else CommitOutcome.FENCED)
         return outcomes
 
@@ -83,8 +83,8 @@ class EventsInTheirOwnTransaction(MemoryRunStore):
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         for run_id, events in self._late:
-            if run_id in self._kept:
-                self._kept[run_id].events.extend(events)
+            if run_id in self._runs:
+                self._runs[run_id].events.extend(events)
         self._late = [(change.run_id, change.events)] if change.end is None else []
         return super()._commit(replace(change, events=() if change.end is None else change.events))
 
@@ -93,7 +93,7 @@ class InsertOrReplace(MemoryRunStore):
     """A visit of a path takes the place of the one before."""
 
     def _commit(self, change: RunChange) -> CommitOutcome:
-        kept = self._kept[change.run_id]
+        kept = self._runs[change.run_id]
         paths = {row.path for row in change.visits}
         kept.visits = PackedVisits([row for row in kept.visits if row.path not in paths])
         kept.add(replace(change, next_seq=max(change.next_seq, kept.run.next_seq)))
@@ -111,7 +111,7 @@ class LeaseIgnoredByClaim(MemoryRunStore):
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
-        kept = self._kept.get(run_id)
+        kept = self._runs.get(run_id)
         return await super().claim(
             run_id, owner, event, ttl=ttl, over_epoch=kept.run.epoch if kept else None, unless_ended=unless_ended
         )
@@ -130,7 +130,7 @@ class EpochNotRaisedByClaim(MemoryRunStore):
     ) -> Claim | Busy | None:
         answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
         if isinstance(answer, Claim):
-            kept = self._kept[run_id]
+            kept = self._runs[run_id]
             kept.stored, kept.change = replace(kept.run, epoch=kept.run.epoch - 1), None
             answer.epoch -= 1
         return answer
@@ -147,7 +147,7 @@ class CompletedRunsAreClaimed(MemoryRunStore):
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
-        kept = self._kept.get(run_id)
+        kept = self._runs.get(run_id)
         if kept is None:
             return None
         kept.stored, kept.change = replace(kept.run, epoch=kept.run.epoch + 1, owner=owner), None
@@ -156,7 +156,7 @@ class CompletedRunsAreClaimed(MemoryRunStore):
 
 class RenewIgnoresTheEpoch(MemoryRunStore):
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
-        return super()._renew(replace(claim, epoch=self._kept[claim.run_id].run.epoch), ttl)
+        return super()._renew(replace(claim, epoch=self._runs[claim.run_id].run.epoch), ttl)
 
 
 class StopOutlivesTheClaim(MemoryRunStore):
@@ -170,10 +170,10 @@ class StopOutlivesTheClaim(MemoryRunStore):
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
-        asked = self._kept[run_id].stop_requested if run_id in self._kept else None
+        asked = self._runs[run_id].stop_requested if run_id in self._runs else None
         answer = await super().claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
-        if run_id in self._kept:
-            self._kept[run_id].stop_requested = asked
+        if run_id in self._runs:
+            self._runs[run_id].stop_requested = asked
         return answer
 
 
@@ -203,7 +203,7 @@ class CommittedTwice(MemoryRunStore):
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         outcome = super()._commit(change)
-        kept = self._kept[change.run_id]
+        kept = self._runs[change.run_id]
         kept.events.extend(replace(each) for each in change.events)
         return outcome
 
@@ -211,14 +211,14 @@ class CommittedTwice(MemoryRunStore):
 class CreateOverwrites(MemoryRunStore):
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         for run in runs:
-            self._kept.pop(run.run_id, None)
+            self._runs.pop(run.run_id, None)
         return await super().create(runs)
 
 
 class NumbersWithGaps(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         outcome = super()._commit(change)
-        kept = self._kept[change.run_id]
+        kept = self._runs[change.run_id]
         kept.stored, kept.change = replace(kept.run, next_seq=kept.run.next_seq + (change.end is not None)), None
         return outcome
 

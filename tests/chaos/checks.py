@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from spine_async.storage import MemoryRunStore
-from spine_async.storage.expansion import merge_events
+from spine_async.storage.derived_events import merge_events
 from tests.chaos.diary import Entry
 
 Rows = list[tuple[Any, ...]]
@@ -102,7 +102,7 @@ class Reader:
 def read_memory(store: MemoryRunStore) -> Stored:
     """The same of a store in memory, from its own books."""
     stored = Stored({}, [], [])
-    for run_id, kept in store._kept.items():
+    for run_id, kept in store._runs.items():
         run = kept.run
         stored.runs[run_id] = run.status.value, run.epoch, run.next_seq
         rows = sorted(kept.visits, key=lambda each: each.seq)

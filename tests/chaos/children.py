@@ -20,7 +20,7 @@ import anyio
 
 from spine_async import RunBusyError, SpineError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import SqlRunStore
-from spine_async.storage.sql import sqlite_jobs
+from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
 from tests.chaos.failpoints import Points, WatchedStore, die
 from tests.chaos.stories import Story, memory_of

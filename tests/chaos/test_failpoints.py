@@ -37,5 +37,5 @@ async def test_a_death_at_every_failpoint(story: str) -> None:
 
 def end_lease(store: MemoryRunStore, run: str) -> None:
     """As its time would."""
-    if run in store._kept:
-        store._kept[run].lease_end = 0.0
+    if run in store._runs:
+        store._runs[run].lease_end = 0.0

@@ -223,7 +223,7 @@ class World:
         except (asyncio.CancelledError, RunNotFoundError):
             pass
         except RunBusyError:
-            self._store._kept[RUN].lease_end = 0.0  # as if time went by
+            self._store._runs[RUN].lease_end = 0.0  # as if time went by
         except (StoreUnavailableError, LeaseLostError) as exc:
             if trouble not in {*_FAULTS, "read_fails"}:
                 self.problems.append(f"{trouble}: {exc!r}")
@@ -283,7 +283,7 @@ class World:
             counted = Counter(each.path for each in events if each.event_type == kind)
             self.problems.extend(f"{kind} twice: {path}" for path, times in counted.items() if times > 1)
         rows = (
-            Counter(row.path for row in self._store._kept[RUN].visits) if RUN in self._store._kept else Counter[str]()
+            Counter(row.path for row in self._store._runs[RUN].visits) if RUN in self._store._runs else Counter[str]()
         )
         self.problems.extend(f"stored twice: {path}" for path, times in rows.items() if times > 1)
         output: Any = result.context.get_output("m") if result is not None and result.status == "completed" else None

@@ -20,7 +20,7 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async.storage.sql import sqlite_jobs
+from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.crash.conftest import Processes
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from spine_async.storage.sql.rows import iso_moment
+from spine_async.storage.sql.schema.rows import iso_moment
 
 
 @pytest.mark.parametrize(

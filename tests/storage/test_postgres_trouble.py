@@ -18,7 +18,7 @@ import pytest
 from spine_async._model.record import Claim, EventRow, Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
-from spine_async.storage.sql import insistence
+from spine_async.storage.sql.driver import retry
 from spine_async.testing.conformance.rows import change, created, loaded, moment, new_run, taken_over, visit
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer
@@ -191,7 +191,7 @@ class TestRestartedServers:
     async def test_a_server_that_stays_away_is_said_to_be_unavailable(
         self, postgres_to_kill: PostgresServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(insistence, "DELAYS", (0.01, 0.02))
+        monkeypatch.setattr(retry, "DELAYS", (0.01, 0.02))
         async with store_without_leaks(postgres.async_url(postgres_to_kill.create_database())) as store:
             claim = await begun(store)
             await anyio.to_thread.run_sync(_shut_down, postgres_to_kill)

@@ -14,7 +14,7 @@ import pytest
 from spine_async._model.record import RunFilter
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.storage import SqlRunStore
-from spine_async.storage.sql import sqlite_jobs
+from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
 from tests.servers.postgres import PostgresServer, async_url
 from tests.storage.plain_sql import execute

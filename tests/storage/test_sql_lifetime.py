@@ -360,7 +360,7 @@ def test_a_synchronous_engine_is_refused() -> None:
 
 
 def test_a_missing_driver_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spine_async.storage.sql.address.find_spec", lambda name: None)
+    monkeypatch.setattr("spine_async.storage.sql.driver.url.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"spine-async\[postgres\]"):
         SqlRunStore("postgresql://localhost/x")
 

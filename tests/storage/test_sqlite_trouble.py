@@ -13,7 +13,9 @@ import pytest
 
 from spine_async._model.record import Busy, Claim
 from spine_async.errors import StoreUnavailableError
-from spine_async.storage.sql import boot_clock, insistence, sqlite_jobs
+from spine_async.storage.sql.driver import retry
+from spine_async.storage.sql.sqlite import boot_clock
+from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.testing.conformance.rows import created, loaded, new_run, taken_over
 from tests.storage.history import advanced, assert_whole, begun, store_without_leaks
 
@@ -60,7 +62,7 @@ class TestLockedFiles:
         self, path: Path, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_jobs, "BUSY_SECONDS", 0.01)
-        monkeypatch.setattr(insistence, "DELAYS", (0.02,) * 200)
+        monkeypatch.setattr(retry, "DELAYS", (0.02,) * 200)
         async with store_without_leaks(url) as store:
             claim = await begun(store)
             with _locked(path, 0.2):
@@ -81,7 +83,7 @@ class TestLockedFiles:
         self, path: Path, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_jobs, "BUSY_SECONDS", 0.01)
-        monkeypatch.setattr(insistence, "DELAYS", (0.01, 0.02))
+        monkeypatch.setattr(retry, "DELAYS", (0.01, 0.02))
         async with store_without_leaks(url) as store:
             claim = await begun(store)
             with _locked(path, None), pytest.raises(StoreUnavailableError, match="database is locked"):

@@ -11,7 +11,7 @@ import pytest
 
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.errors import SchemaVersionError
-from spine_async.storage.sql.schema import VERSION
+from spine_async.storage.sql.schema.tables import VERSION
 from tests.storage.plain_sql import execute, file_of
 
 OLD = range(1, VERSION)

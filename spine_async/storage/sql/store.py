@@ -23,11 +23,11 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql import queries
-from spine_async.storage.sql.access import DatabaseAccess, SqlDatabase
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.history import read_events
-from spine_async.storage.sql.rows import Row, read_past_visits, read_run, read_visit
+from spine_async.storage.sql.database import DatabaseAccess, SqlDatabase
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.event_pages import read_events
+from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema.rows import Row, read_past_visits, read_run, read_visit
 
 _NOBODY = ""  # the id of no run
 
@@ -75,8 +75,8 @@ class SqlRunStore:
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     @property
-    def works_elsewhere(self) -> bool:
-        return self._access.works_elsewhere
+    def commits_out_of_process(self) -> bool:
+        return self._access.commits_out_of_process
 
     async def open(self) -> None:
         if self._access.is_ready:

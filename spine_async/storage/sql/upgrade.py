@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async.storage.sql.access import DatabaseAccess
+from spine_async.storage.sql.database import DatabaseAccess
 
 
 async def upgrade_schema(database: AsyncEngine | URL | str) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from spine_async.storage.sql.claiming import HOLDING_COLUMNS
-from spine_async.storage.sql.postgres_additions import CHANGE, EVENT, NEW_RUN, STEP, RowType
-from spine_async.storage.sql.rows import NEW_RUN_COLUMNS
+from spine_async.storage.sql.driver.claim_rule import HOLDING_COLUMNS
+from spine_async.storage.sql.schema.postgres_types import CHANGE, EVENT, NEW_RUN, STEP, RowType
+from spine_async.storage.sql.schema.rows import NEW_RUN_COLUMNS
 
 
 class CommitShape(NamedTuple):

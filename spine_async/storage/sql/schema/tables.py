@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy Core knows them.
 
-A journal entry and the events it tells of are one row (`storage/expansion.py`); JSON documents are plain text exactly
-as the codec made it, because `jsonb` refuses and rewrites values that are valid JSON.
+A journal entry and the events it tells of are one row (`storage/derived_events.py`); JSON documents are plain text
+exactly as the codec made it, because `jsonb` refuses and rewrites values that are valid JSON.
 """
 
 from __future__ import annotations

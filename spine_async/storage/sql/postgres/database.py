@@ -12,16 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql import postgres_leases as leases
-from spine_async.storage.sql import postgres_statements as statements
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.compiled import CompiledQueries
-from spine_async.storage.sql.connection import DriverHabits, Job, Lender, ResultT
-from spine_async.storage.sql.insistence import insist
-from spine_async.storage.sql.migrations import is_current, statements_from
-from spine_async.storage.sql.postgres_fault import is_passing_on_postgres, postgres_faults
-from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row, event_values, same_moment, storable, visit_values
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.compiled import CompiledQueries
+from spine_async.storage.sql.driver.connection import DriverHabits, Job, Lender, ResultT
+from spine_async.storage.sql.driver.retry import insist
+from spine_async.storage.sql.postgres import leases, statements
+from spine_async.storage.sql.postgres.errors import is_passing_on_postgres, postgres_faults
+from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.schema.queries import Query
+from spine_async.storage.sql.schema.rows import Row, event_values, same_moment, storable, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -32,7 +31,7 @@ class PostgresDatabase:
 
     dialect = "postgresql"
     is_bound_to_loop = True
-    works_elsewhere = True
+    commits_out_of_process = True
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
         self._engine = engine

@@ -12,10 +12,10 @@ import asyncpg
 
 from spine_async._model.record import Busy, Claim, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
-from spine_async.storage.expansion import started_event
-from spine_async.storage.sql import postgres_statements as statements
-from spine_async.storage.sql.claiming import ClaimRequest, Free, holding, judge
-from spine_async.storage.sql.rows import new_run_values, same_moment, storable
+from spine_async.storage.derived_events import started_event
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest, Free, holding, judge
+from spine_async.storage.sql.postgres import statements
+from spine_async.storage.sql.schema.rows import new_run_values, same_moment, storable
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]

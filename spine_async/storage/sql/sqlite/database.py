@@ -17,18 +17,17 @@ from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql import sqlite_jobs as jobs
-from spine_async.storage.sql import sqlite_leases as leases
-from spine_async.storage.sql.address import sqlite_file
-from spine_async.storage.sql.boot_clock import boot_time
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.compiled import CompiledQueries
-from spine_async.storage.sql.connection import DriverHabits, Lender
-from spine_async.storage.sql.fault import is_passing_on_sqlite, sqlite_faults
-from spine_async.storage.sql.insistence import insist
-from spine_async.storage.sql.migrations import is_current, statements_from
-from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.compiled import CompiledQueries
+from spine_async.storage.sql.driver.connection import DriverHabits, Lender
+from spine_async.storage.sql.driver.retry import insist
+from spine_async.storage.sql.driver.url import sqlite_file
+from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.schema.queries import Query
+from spine_async.storage.sql.schema.rows import Row
+from spine_async.storage.sql.sqlite import jobs, leases
+from spine_async.storage.sql.sqlite.boot_clock import boot_time
+from spine_async.storage.sql.sqlite.errors import is_passing_on_sqlite, sqlite_faults
 
 ResultT = TypeVar("ResultT")
 
@@ -40,7 +39,7 @@ class SqliteDatabase:
 
     dialect = "sqlite"
     is_bound_to_loop = False
-    works_elsewhere = False
+    commits_out_of_process = False
 
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> None:
         self._engine = engine

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import compress
 
-from spine_async.storage.sql.rows import Row
+from spine_async.storage.sql.schema.rows import Row
 
 INSERT = "INSERT INTO"
 

@@ -10,9 +10,9 @@ from typing import TypeAlias
 from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
 from spine_async._model.record import RunFilter
-from spine_async.storage.sql.lease import IS_LEASED, LEASED_TEXTS
-from spine_async.storage.sql.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
-from spine_async.storage.sql.schema import UNDER_WAY, runs
+from spine_async.storage.sql.schema.lease import IS_LEASED, LEASED_TEXTS
+from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
+from spine_async.storage.sql.schema.tables import UNDER_WAY, runs
 
 Query: TypeAlias = ClauseElement
 

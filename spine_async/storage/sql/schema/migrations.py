@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, 
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from spine_async.errors import SchemaVersionError
-from spine_async.storage.sql import snapshot, views
-from spine_async.storage.sql.postgres_additions import ADDITIONS, FROM_VERSION_1
-from spine_async.storage.sql.schema import VERSION, metadata, schema_version
+from spine_async.storage.sql.schema import checkpoints_view, events_view
+from spine_async.storage.sql.schema.postgres_types import ADDITIONS, FROM_VERSION_1
+from spine_async.storage.sql.schema.tables import VERSION, metadata, schema_version
 
 MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {
     2: {"postgresql": FROM_VERSION_1, "sqlite": ()},
@@ -61,9 +61,11 @@ def _migration(found: int, dialect: Dialect) -> list[str]:
 
 def _views(dialect: Dialect) -> list[str]:
     is_sqlite = dialect.name == "sqlite"
+    events = events_view.SQLITE if is_sqlite else events_view.POSTGRES
+    checkpoints = checkpoints_view.SQLITE if is_sqlite else checkpoints_view.POSTGRES
     queries = {
-        views.EVENTS_VIEW: views.events_query(views.SQLITE if is_sqlite else views.POSTGRES),
-        snapshot.CHECKPOINTS_VIEW: snapshot.checkpoints_query(snapshot.SQLITE if is_sqlite else snapshot.POSTGRES),
+        events_view.EVENTS_VIEW: events_view.events_query(events),
+        checkpoints_view.CHECKPOINTS_VIEW: checkpoints_view.checkpoints_query(checkpoints),
     }
     if is_sqlite:
         return [

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import anyio
 
-from spine_async.storage.sql.fault import origin
+from spine_async.storage.sql.driver.errors import origin
 
 ResultT = TypeVar("ResultT")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from secrets import token_hex
 
-from spine_async._model.record import Busy, Claim, EventRow, new_token
+from spine_async._model.record import TOKEN_BYTES, Busy, Claim, EventRow
 from spine_async._model.status import RunStatus
 
 
@@ -20,7 +21,7 @@ class ClaimRequest:
     ttl: float
     over_epoch: int | None = None
     unless_ended: bool = False
-    mark: str = field(default_factory=new_token)
+    mark: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
     @property
     def at(self) -> datetime:

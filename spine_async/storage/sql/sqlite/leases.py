@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from spine_async._model.record import Busy, Claim, NewRun, Renewal
-from spine_async.storage.expansion import started_event
-from spine_async.storage.sql.boot_clock import BootTime, boot_time
-from spine_async.storage.sql.claiming import HOLDING_COLUMNS, ClaimRequest, Free, holding, judge
-from spine_async.storage.sql.rows import NEW_RUN_COLUMNS, event_values, iso_moment, new_run_values, storable
-from spine_async.storage.sql.sqlite_insertion import Insertion, insertion
-from spine_async.storage.sql.sqlite_jobs import EVENTS, fetch, together
+from spine_async.storage.derived_events import started_event
+from spine_async.storage.sql.driver.claim_rule import HOLDING_COLUMNS, ClaimRequest, Free, holding, judge
+from spine_async.storage.sql.schema.rows import NEW_RUN_COLUMNS, event_values, iso_moment, new_run_values, storable
+from spine_async.storage.sql.sqlite.boot_clock import BootTime, boot_time
+from spine_async.storage.sql.sqlite.insert import Insertion, insertion
+from spine_async.storage.sql.sqlite.jobs import EVENTS, fetch, together
 
 _COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
 _UNLESS_TAKEN = "ON CONFLICT (run_id) DO NOTHING"

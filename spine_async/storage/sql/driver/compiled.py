@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from spine_async.storage.sql.queries import LASTING, Query
+from spine_async.storage.sql.schema.queries import LASTING, Query
 
 _Text = tuple[str, Sequence[str], Mapping[str, object]]
 

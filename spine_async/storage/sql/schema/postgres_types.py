@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-from spine_async.storage.sql.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
-from spine_async.storage.sql.schema import event_log, runs, steps
+from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
+from spine_async.storage.sql.schema.tables import event_log, runs, steps
 
 _TYPES = (  # the first that fits: a BigInteger is an Integer too
     (BigInteger, "bigint"),

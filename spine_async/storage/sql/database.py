@@ -15,11 +15,11 @@ from spine_async._model.durability import Durability, check_durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.address import absolute_url, parse_url, sqlite_file
-from spine_async.storage.sql.claiming import ClaimRequest
-from spine_async.storage.sql.migrations import is_current
-from spine_async.storage.sql.queries import Query
-from spine_async.storage.sql.rows import Row
+from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.url import absolute_url, parse_url, sqlite_file
+from spine_async.storage.sql.schema.migrations import is_current
+from spine_async.storage.sql.schema.queries import Query
+from spine_async.storage.sql.schema.rows import Row
 
 
 class SqlDatabase(Protocol):
@@ -27,7 +27,7 @@ class SqlDatabase(Protocol):
 
     dialect: str
     is_bound_to_loop: bool
-    works_elsewhere: bool
+    commits_out_of_process: bool
 
     async def exists(self) -> bool: ...
     async def make_place(self) -> None: ...
@@ -45,7 +45,7 @@ class SqlDatabase(Protocol):
 
 class _DatabaseKind(Protocol):
     @property
-    def works_elsewhere(self) -> bool: ...
+    def commits_out_of_process(self) -> bool: ...
     def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
 
 
@@ -124,9 +124,9 @@ class DatabaseAccess:
                     await engine.dispose()
 
     @property
-    def works_elsewhere(self) -> bool:
+    def commits_out_of_process(self) -> bool:
         """Whether the database has a processor other than this process's."""
-        return self._kind.works_elsewhere
+        return self._kind.commits_out_of_process
 
     @property
     def is_ready(self) -> bool:
@@ -185,9 +185,9 @@ def _made_engine(url: URL) -> AsyncEngine:
 def _database_kind(driver: str) -> _DatabaseKind:
     # Imported here, since each needs its driver and only one of them is there to be used.
     if driver == "aiosqlite":
-        from spine_async.storage.sql.sqlite import SqliteDatabase  # noqa: PLC0415
+        from spine_async.storage.sql.sqlite.database import SqliteDatabase  # noqa: PLC0415
 
         return SqliteDatabase
-    from spine_async.storage.sql.postgres import PostgresDatabase  # noqa: PLC0415
+    from spine_async.storage.sql.postgres.database import PostgresDatabase  # noqa: PLC0415
 
     return PostgresDatabase

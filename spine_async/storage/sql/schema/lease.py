@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, ColumnElement, and_, false, func, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from spine_async.storage.sql.schema import runs
+from spine_async.storage.sql.schema.tables import runs
 
 
 class _LeaseHolds(ColumnElement[bool]):

@@ -1,7 +1,7 @@
 """The view `core_workflow_events`: the event log together with what journal entries tell of themselves.
 
-`storage/expansion.py` says the same in Python; the two must agree. JSON is put together as text, so that no database
-reinterprets a value.
+`storage/derived_events.py` says the same in Python; the two must agree. JSON is put together as text, so that no
+database reinterprets a value.
 """
 
 # ruff: noqa: S608 (texts are put together from names in this package only)

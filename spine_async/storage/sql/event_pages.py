@@ -9,10 +9,10 @@ cases: an entry whose start has a smaller number than ends before it, a run with
 from __future__ import annotations
 
 from spine_async._model.record import EventRow
-from spine_async.storage.expansion import merge_events
-from spine_async.storage.sql import queries
-from spine_async.storage.sql.access import SqlDatabase
-from spine_async.storage.sql.rows import read_event, read_visit
+from spine_async.storage.derived_events import merge_events
+from spine_async.storage.sql.database import SqlDatabase
+from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema.rows import read_event, read_visit
 
 MAX_NUMBER = 2**31 - 1
 

@@ -7,7 +7,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from spine_async.errors import StoreError, StoreUnavailableError
-from spine_async.storage.sql.fault import Faults, unavailable
+from spine_async.storage.sql.driver.errors import Faults, unavailable
 
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidAuthorizationSpecificationError, "check user and password in the database URL"),

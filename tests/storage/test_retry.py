@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from spine_async.storage.sql.insistence import DELAYS, PATIENCE, insist
-from spine_async.storage.sql.postgres_fault import is_passing_on_postgres
+from spine_async.storage.sql.driver.retry import DELAYS, PATIENCE, insist
+from spine_async.storage.sql.postgres.errors import is_passing_on_postgres
 from spine_async.testing import run_virtual
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Table
 from spine_async._model.record import EventRow, NewRun, PastVisit, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import CorruptRecordError
-from spine_async.storage.sql.schema import event_log, runs, steps
+from spine_async.storage.sql.schema.tables import event_log, runs, steps
 
 Row = Sequence[object]
 ToMoment = Callable[[datetime], object]

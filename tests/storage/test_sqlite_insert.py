@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from spine_async.storage.sql.sqlite_insertion import Insertion
+from spine_async.storage.sql.sqlite.insert import Insertion
 
 COLUMNS = ("key", "flag", "text", "number")
 

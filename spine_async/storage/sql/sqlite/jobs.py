@@ -18,7 +18,7 @@ from spine_async._model.durability import Durability
 from spine_async._model.record import RunChange, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.rows import (
+from spine_async.storage.sql.schema.rows import (
     EVENT_COLUMNS,
     VISIT_COLUMNS,
     Row,
@@ -27,7 +27,7 @@ from spine_async.storage.sql.rows import (
     storable,
     visit_values,
 )
-from spine_async.storage.sql.sqlite_insertion import Insertion
+from spine_async.storage.sql.sqlite.insert import Insertion
 
 ResultT = TypeVar("ResultT")
 Pragmas = dict[str, object]

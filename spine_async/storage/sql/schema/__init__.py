@@ -1,0 +1,1 @@
+"""Tables, views, row conversion, migrations and queries."""
