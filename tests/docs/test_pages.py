@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "tests" / "README.md",
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PLACES = {"conformance/": ROOT / "spine_async" / "testing", "": ROOT / "tests"}
 
 
@@ -23,9 +28,10 @@ def test_links_lead_somewhere(page: Path) -> None:
                 assert heading in _anchors(found), heading
 
 
-def test_the_tests_that_the_guarantees_name_exist() -> None:
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text())
-    assert len(named) > 10
+@pytest.mark.parametrize(("page", "least"), [("docs/guarantees.md", 60), ("tests/README.md", 2)])
+def test_the_tests_that_a_page_names_exist(page: str, least: int) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / page).read_text())
+    assert len(named) >= least
     for file, test in named:
         folder = next(place for prefix, place in PLACES.items() if file.startswith(prefix))
         assert f"def {test}(" in (folder / file).read_text(), f"{file}::{test}"

@@ -1,4 +1,4 @@
-"""The figures of one series of monthly prices. Pure arithmetic."""
+"""Computes figures of one series of monthly prices."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from itertools import pairwise
 MONTHS_PER_YEAR = 12
 
 Series = Sequence[tuple[str, float]]
-"""Month (like 2004-08) and price, in order."""
+"""Pairs of month (like 2004-08) and price, in the order of time."""
 
 
 def monthly_returns(prices: Series) -> list[float]:
-    """Change from each month to the next, as a share: 0.1 is plus 10 %."""
+    """The change from each month to the next as a share: 0.1 is plus 10 %."""
     return [after / before - 1 for (_, before), (_, after) in pairwise(prices)]
 
 
 def yearly_return(prices: Series) -> float:
-    """The constant change per year that leads from the first price to the last."""
+    """The constant yearly change that leads from the first price to the last price."""
     years = (len(prices) - 1) / MONTHS_PER_YEAR
     return float((prices[-1][1] / prices[0][1]) ** (1 / years) - 1)
 
 
 def volatility(returns: Sequence[float]) -> float:
-    """Standard deviation of monthly changes, per year."""
+    """The standard deviation of the monthly changes, scaled to a year."""
     return statistics.stdev(returns) * math.sqrt(MONTHS_PER_YEAR)
 
 
@@ -44,7 +44,7 @@ def deepest_fall(prices: Series) -> dict[str, object]:
 
 
 def calendar_years(prices: Series) -> dict[str, float]:
-    """Change over each whole calendar year, from December to December."""
+    """The change over each whole calendar year, from December to December."""
     closing = {month[:4]: price for month, price in prices if month.endswith("-12")}
     return {str(year): closing[str(year)] / before - 1 for year, before in _years_after(closing)}
 

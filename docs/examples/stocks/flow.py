@@ -1,7 +1,7 @@
-"""The workflow: check the calendar, choose a period, load, validate, measure every symbol, rank them, write the report.
+"""The workflow: check the calendar, choose a period, load, validate, analyse each symbol, rank them, write the report.
 
-Handlers that touch files are plain `def`: the runner calls them in worker threads. Each returns a mapping, which is
-stored before the next step begins, so a run that is killed goes on behind the last step that was stored.
+Handlers that access files are plain `def` functions, which the runner calls in worker threads. Each handler returns a
+mapping. The runner stores it before the next step begins, so a killed run continues after the last stored step.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ dispatcher = LocalDispatcher()
 
 
 class Params(BaseModel):
-    """What a run is given: where the prices are, and where the report goes."""
+    """The params of a run: the file with the prices, and the file for the report."""
 
     csv: str
     output: str
 
 
 def check_calendar(context: WorkflowContext, config: Config) -> Document:
-    """Which months each symbol has, and whether each has all of them."""
+    """Find the months of each symbol, and check that each symbol has all of them."""
     found: Document = prices.calendar(list(prices.read_rows(_text(context, "csv"))))
     whole = found["first"], found["last"]
     short = [
@@ -51,12 +51,12 @@ def check_calendar(context: WorkflowContext, config: Config) -> Document:
 
 
 def has_all_months(context: WorkflowContext) -> bool:
-    """Whether every symbol covers the whole calendar."""
+    """Whether every symbol has all months."""
     return context.get_output("check_calendar", "is_complete") is True
 
 
 def full_period(context: WorkflowContext, config: Config) -> StepResult:
-    """Compare over everything there is."""
+    """Compare over all months."""
     found = _document(context, "check_calendar")
     return _period(found["first"], found["last"])
 
@@ -82,7 +82,7 @@ def load(params: Document) -> Document:
 
 
 def validate(context: WorkflowContext, config: Config) -> StepResult:
-    """Count what is usable; the step's thresholds decide whether that is enough."""
+    """Count the usable prices; the step's thresholds decide whether they are enough."""
     cells = [price for series in _document(context, "load")["prices"].values() for _, price in series]
     empty = cells.count(None)
     expected = len(_document(context, "load")["symbols"]) * int(str(context.params["months"]))
@@ -98,7 +98,7 @@ def validate(context: WorkflowContext, config: Config) -> StepResult:
 
 
 def returns(context: WorkflowContext, config: Config) -> Document:
-    """How the price of one symbol grew."""
+    """The growth of one symbol's price."""
     series = _series(context)
     return {
         "monthly": figures.monthly_returns(series),
@@ -108,13 +108,13 @@ def returns(context: WorkflowContext, config: Config) -> Document:
 
 
 def risk(context: WorkflowContext, config: Config) -> Document:
-    """How unsteady it was."""
+    """The risk of one symbol: its volatility and its deepest fall."""
     monthly = _document(context, "returns")["monthly"]
     return {"volatility": figures.volatility(monthly), "fall": figures.deepest_fall(_series(context))}
 
 
 def summary(context: WorkflowContext, config: Config) -> Document:
-    """What the map keeps of one symbol: the output of its last step."""
+    """The result of one symbol: a map keeps the output of an item's last step."""
     series, grown, unsteady = _series(context), _document(context, "returns"), _document(context, "risk")
     years = figures.calendar_years(series)
     ordered = sorted(years, key=lambda year: years[year])
@@ -131,7 +131,7 @@ def summary(context: WorkflowContext, config: Config) -> Document:
 
 
 def aggregate(context: WorkflowContext, config: Config) -> Document:
-    """The ranking, and what an equal sum in each share would have become."""
+    """The ranking, and the growth of an equal sum in each share."""
     measured = _document(context, "analyse")["results"]
     return {
         "first_month": context.params["first_month"],
@@ -144,9 +144,9 @@ def aggregate(context: WorkflowContext, config: Config) -> Document:
 
 
 def write_report(context: WorkflowContext, config: Config) -> Document:
-    """Put the report in its place in one go: whoever looks finds all of it or the one before.
+    """Replace the report in one operation: a reader sees either the whole new report or the previous one.
 
-    A step may run again when the process dies before its end is stored; so this writes the same file again.
+    A step runs again if the process dies before the step is stored. This step then writes the same file again.
     """
     text = layout.as_markdown(_document(context, "aggregate"))
     target = Path(_text(context, "output"))
@@ -187,7 +187,7 @@ workflow = Workflow(
         Step.lambda_("aggregate", aggregate),
         Step.lambda_("write_report", write_report),
     ],
-    description="Compares the shares of a few companies over the months that all of them have.",
+    description="Compares the shares of a few companies over the months for which all of them have prices.",
     params_model=Params,
 )
 

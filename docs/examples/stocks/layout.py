@@ -1,4 +1,4 @@
-"""How the report looks: as a Markdown file, and as a table on a terminal."""
+"""Formats the report as a Markdown file and as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_markdown(found: dict[str, Any]) -> str:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for a terminal."""
+    """The report as text for a terminal."""
     rows = [HEADINGS, *_cells(found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = [_line(row, widths) for row in rows]
@@ -56,8 +56,10 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     remarks = [f"An equal sum in each share would have become {found['basket_growth']:.2f} times as much."]
     if found["incomplete"]:
         names = ", ".join(found["incomplete"])
-        remarks.append(f"The period is the one all shares have prices for; the file lacks some months of {names}.")
-    return [*remarks, f"{found['rows']} monthly prices in US dollars, as the file has them."]
+        remarks.append(
+            f"The report covers the months for which all shares have prices; the file lacks some months of {names}."
+        )
+    return [*remarks, f"The report uses {found['rows']} monthly prices in US dollars from the file."]
 
 
 def _year(year: Sequence[Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""The prices: reading the file, and which months it has. No workflow in here."""
+"""Reads the file of prices and finds its months. This module does not use workflows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("symbol", "date", "price")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the file; `month` is like 2004-08, and `price` is None where the file has no usable number."""
+    """One line of the file. `month` has the form 2004-08. `price` is None if the file has no usable number."""
 
     symbol: str
     month: str
@@ -42,7 +42,7 @@ def months_between(first: str, last: str) -> list[str]:
 
 
 def calendar(rows: Sequence[Row]) -> dict[str, object]:
-    """Which months each symbol has.
+    """Find the months of each symbol.
 
     Returns:
         `{"first": month, "last": month, "symbols": {symbol: {"first", "last", "months": n, "gaps": [month, …]}}}`
@@ -69,7 +69,7 @@ def _coverage(months: set[str]) -> Mapping[str, object]:
 def _row(number: int, line: Mapping[str, str | None]) -> Row:
     date = (line["date"] or "").strip()
     try:
-        month = datetime.strptime(date, "%b %d %Y").strftime("%Y-%m")  # noqa: DTZ007 (a date of a calendar, no moment)
+        month = datetime.strptime(date, "%b %d %Y").strftime("%Y-%m")  # noqa: DTZ007 (a calendar date without a time)
     except ValueError:
         raise ValueError(f"line {number}: {date!r} is not a date like 'Aug 1 2004'") from None
     return Row((line["symbol"] or "").strip(), month, _price(line["price"]))
