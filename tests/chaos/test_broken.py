@@ -15,7 +15,7 @@ from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, VISIT_COLUMNS
 from spine_async.storage.sql.sqlite import insert as sqlite_insert
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.storage.sql.sqlite import leases as sqlite_leases
-from spine_async.storage.sql.sqlite.insert import Insertion
+from spine_async.storage.sql.sqlite.insert import Inserter
 from tests.chaos.broken import BROKEN
 from tests.chaos.checks import Reader, Violation, read_memory
 from tests.chaos.scenes import SCENES, Cast, Look, Scene
@@ -105,14 +105,16 @@ async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatc
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name).replace(text, changed))
     monkeypatch.setattr(sqlite_insert, "INSERT", "INSERT OR REPLACE INTO")
-    monkeypatch.setattr(sqlite_jobs, "_VISITS", Insertion("core_workflow_steps", VISIT_COLUMNS))
-    monkeypatch.setattr(sqlite_jobs, "EVENTS", Insertion("core_workflow_event_log", EVENT_COLUMNS))
+    monkeypatch.setattr(sqlite_jobs, "VISITS", Inserter("core_workflow_steps", VISIT_COLUMNS))
+    monkeypatch.setattr(sqlite_jobs, "EVENTS", Inserter("core_workflow_event_log", EVENT_COLUMNS))
     assert await found_in_sqlite(tmp_path)
 
 
 async def test_a_lease_that_nobody_looks_at_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        sqlite_leases, "judge", lambda asked, held: claim_rule.Free(held.epoch, held.status) if held else None
+        sqlite_leases,
+        "decide",
+        lambda request, state: claim_rule.Claimable(state.epoch, state.status) if state else None,
     )
     found = await found_in_sqlite(tmp_path)
     assert set(found) >= {"claimed_while_it_is_owned", "claimed_after_it_completed"}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from spine_async.storage.sql.schema.rows import iso_moment
+from spine_async.storage.sql.schema.rows import iso_timestamp
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from spine_async.storage.sql.schema.rows import iso_moment
     ],
 )
 def test_a_moment_is_text_of_fixed_width_in_utc(at: datetime, text: str) -> None:
-    assert iso_moment(at) == text
+    assert iso_timestamp(at) == text
     assert datetime.fromisoformat(text) == at
 
 
 def test_text_order_is_time_order() -> None:
     steps = (0, 1, 999_999, 1_000_000, 59_999_999, 60_000_000, 3_600_000_000, 86_400_000_000, 31 * 86_400_000_000)
     moments = [datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC) + timedelta(microseconds=each) for each in steps]
-    assert [iso_moment(each) for each in moments] == sorted(iso_moment(each) for each in moments)
+    assert [iso_timestamp(each) for each in moments] == sorted(iso_timestamp(each) for each in moments)

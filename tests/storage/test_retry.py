@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from spine_async.storage.sql.driver.retry import DELAYS, PATIENCE, insist
-from spine_async.storage.sql.postgres.errors import is_passing_on_postgres
+from spine_async.storage.sql.driver.retry import DELAYS, MAX_ELAPSED, retry_if_transient
+from spine_async.storage.sql.postgres.errors import is_transient_on_postgres
 from spine_async.testing import run_virtual
 
 
@@ -30,23 +30,23 @@ def _is_os_error(exc: Exception) -> bool:
 
 def test_a_passing_error_is_tried_again() -> None:
     work = _Work(OSError(), OSError())
-    assert run_virtual(lambda: insist(work, _is_os_error)) == "done"
+    assert run_virtual(lambda: retry_if_transient(work, _is_os_error)) == "done"
     assert work.told == [False, True, True]
 
 
 def test_another_error_is_raised_at_once() -> None:
     work = _Work(OSError(), KeyError("no"))
     with pytest.raises(KeyError):
-        run_virtual(lambda: insist(work, _is_os_error))
+        run_virtual(lambda: retry_if_transient(work, _is_os_error))
     assert work.told == [False, True]
 
 
 def test_tries_are_bounded() -> None:
     work = _Work(*(OSError() for _ in range(100)))
     with pytest.raises(OSError):  # noqa: PT011 (a plain one)
-        run_virtual(lambda: insist(work, _is_os_error))
+        run_virtual(lambda: retry_if_transient(work, _is_os_error))
     assert len(work.told) == len(DELAYS) + 1
-    assert sum(DELAYS) < PATIENCE == 10
+    assert sum(DELAYS) < MAX_ELAPSED == 10
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_tries_are_bounded() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_passes_on_postgres(error: Exception) -> None:
-    assert is_passing_on_postgres(error)
+    assert is_transient_on_postgres(error)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_what_passes_on_postgres(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_stays_on_postgres(error: Exception) -> None:
-    assert not is_passing_on_postgres(error)
+    assert not is_transient_on_postgres(error)

@@ -150,7 +150,7 @@ async def test_commits_are_as_durable_as_was_asked_for(sqlite_url: str, durabili
     if way != "from_url":
         store = open_store(config, engine if "engine" in way else None)
     await created(store)
-    _, writer = store._access._database._lender._kept
+    _, writer = store._database._opened._writer._current
     assert await (await writer.execute("PRAGMA synchronous")).fetchone() == (SYNCHRONOUS[durability],)
     assert await (await writer.execute("PRAGMA journal_mode")).fetchone() == ("wal",)
     await store.close()
@@ -161,8 +161,8 @@ async def test_commits_are_as_durable_as_was_asked_for(sqlite_url: str, durabili
 @pytest.mark.parametrize("durability", SYNCHRONOUS)
 async def test_postgres_goes_by_its_own_settings(postgres_url: str, durability: Any) -> None:
     store = SqlRunStore(postgres_url, durability=durability)
-    database = await store._access.for_writing()
-    (set_here,) = await database._lender.write(  # type: ignore[attr-defined]
+    database = await store._database.for_writing()
+    (set_here,) = await database._writer.write(  # type: ignore[attr-defined]
         lambda driver: driver.fetch("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE '%sync%'")
     )
     assert tuple(set_here) == (0,)

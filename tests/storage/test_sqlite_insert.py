@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from spine_async.storage.sql.sqlite.insert import Insertion
+from spine_async.storage.sql.sqlite.insert import Inserter
 
 COLUMNS = ("key", "flag", "text", "number")
 
@@ -31,14 +31,14 @@ def connection() -> Iterator[sqlite3.Connection]:
     ],
 )
 def test_what_is_inserted_is_there(connection: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
-    assert Insertion("kept", COLUMNS).insert(connection, rows) == len(rows)
+    assert Inserter("kept", COLUMNS).insert(connection, rows) == len(rows)
     assert connection.execute("SELECT * FROM kept ORDER BY key").fetchall() == rows
 
 
 def test_columns_without_any_value_are_not_named(connection: sqlite3.Connection) -> None:
     said: list[str] = []
     connection.set_trace_callback(said.append)
-    kept = Insertion("kept", COLUMNS)
+    kept = Inserter("kept", COLUMNS)
     kept.insert(connection, [(1, 1, None, None), (2, 0, None, None)])
     kept.insert(connection, [(3, 1, None, None), (4, 0, "a", None)])
     assert [text.partition(" VALUES")[0] for text in said] == [
@@ -48,7 +48,7 @@ def test_columns_without_any_value_are_not_named(connection: sqlite3.Connection)
 
 
 def test_what_was_there_before_is_not_counted(connection: sqlite3.Connection) -> None:
-    kept = Insertion("kept", COLUMNS, "ON CONFLICT (key) DO NOTHING")
+    kept = Inserter("kept", COLUMNS, "ON CONFLICT (key) DO NOTHING")
     assert kept.insert(connection, [(1, 1, "first", None)]) == 1
     assert kept.insert(connection, [(1, 1, "second", None), (2, 1, "third", None)]) == 1
     assert connection.execute("SELECT text FROM kept ORDER BY key").fetchall() == [("first",), ("third",)]
@@ -57,4 +57,4 @@ def test_what_was_there_before_is_not_counted(connection: sqlite3.Connection) ->
 @pytest.mark.parametrize("rows", [[(1, 1)], [(1, 1), (2, 1)], [(1, 1, "a", 1.0), (2, 1)]])
 def test_rows_of_another_width_are_refused(connection: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
     with pytest.raises(ValueError, match=r"zip|longer|shorter"):
-        Insertion("kept", COLUMNS).insert(connection, rows)
+        Inserter("kept", COLUMNS).insert(connection, rows)

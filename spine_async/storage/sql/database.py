@@ -1,4 +1,4 @@
-"""Opening a database when it is first used, with the schema that it must have."""
+"""Opens a database at its first use and ensures its schema."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from spine_async.storage.sql.schema.rows import Row
 
 
 class SqlDatabase(Protocol):
-    """What the store needs of one kind of database."""
+    """The operations of one kind of database."""
 
     dialect: str
     is_bound_to_loop: bool
     commits_out_of_process: bool
 
     async def exists(self) -> bool: ...
-    async def make_place(self) -> None: ...
+    async def create_file(self) -> None: ...
     async def version(self) -> int: ...
     async def upgrade(self) -> None: ...
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]: ...
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]: ...
-    async def claim(self, asked: ClaimRequest) -> Claim | Busy | None: ...
+    async def claim(self, request: ClaimRequest) -> Claim | Busy | None: ...
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]: ...
     async def request_stop(self, run_id: str, reason: str) -> bool: ...
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]: ...
@@ -43,14 +43,17 @@ class SqlDatabase(Protocol):
     async def close(self) -> None: ...
 
 
-class _DatabaseKind(Protocol):
+class _DatabaseType(Protocol):
     @property
     def commits_out_of_process(self) -> bool: ...
     def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
 
 
-class DatabaseAccess:
-    """Gives the database to those who read and those who write, open and with a schema that fits."""
+class LazyDatabase:
+    """Opens the database at its first use, and ensures that its schema is current.
+
+    After a change of the event loop the database is opened again if its driver is bound to the loop.
+    """
 
     def __init__(
         self,
@@ -60,58 +63,58 @@ class DatabaseAccess:
         owns_engine: bool,
         durability: Durability = "full",
     ) -> None:
-        self._given: AsyncEngine | None = None
+        self._given_engine: AsyncEngine | None = None
         self._url: URL | None = None
-        # What has to be imported is imported now, so that a resume does not wait for it.
+        # The driver is imported here, so that a resume does not wait for the import.
         if isinstance(database, (str, URL)):
             self._url = parse_url(database)
             self._url.get_dialect().import_dbapi()
-            self._kind = _database_kind(self._url.get_driver_name())
+            self._database_type = _database_type(self._url.get_driver_name())
         else:
-            self._given = check_engine(database)
-            self._kind = _database_kind(self._given.dialect.driver)
+            self._given_engine = check_engine(database)
+            self._database_type = _database_type(self._given_engine.dialect.driver)
         self._auto_migrate = auto_migrate
         self._durability = check_durability(durability)
-        self._owns_engine = owns_engine or self._given is None
+        self._owns_engine = owns_engine or self._given_engine is None
         self._engine: AsyncEngine | None = None
-        self._database: SqlDatabase | None = None
+        self._opened: SqlDatabase | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_current = False
         self._lock = anyio.Lock(fast_acquire=True)
 
     async def for_writing(self) -> SqlDatabase:
-        """The database, made where there is none."""
-        if self._database is not None and self.is_ready:
-            return self._database
+        """The database, which is created if it does not exist."""
+        if self._opened is not None and self.is_ready:
+            return self._opened
         async with self._lock:
-            database = await self._opened()
+            database = await self._open()
             if not self._is_current:
-                await database.make_place()
-                await self._bring_up_to_date(database)
+                await database.create_file()
+                await self._ensure_schema(database)
         return database
 
     async def for_reading(self) -> SqlDatabase | None:
-        """The database, or None where there is none: reading makes none."""
-        if self._database is not None and self.is_ready:
-            return self._database
+        """The database, or None if it does not exist."""
+        if self._opened is not None and self.is_ready:
+            return self._opened
         async with self._lock:
-            database = await self._opened()
+            database = await self._open()
             if not self._is_current:
                 if not await database.exists():
                     return None
-                await self._bring_up_to_date(database)
+                await self._ensure_schema(database)
         return database
 
     async def upgrade(self) -> None:
-        """Bring the schema up to date, whatever `auto_migrate` says."""
+        """Migrate the schema, also if `auto_migrate` is False."""
         async with self._lock:
-            database = await self._opened()
-            await database.make_place()
+            database = await self._open()
+            await database.create_file()
             await database.upgrade()
 
     async def close(self) -> None:
-        """Give all connections back, and the engine up where it is ours."""
-        database, self._database = self._database, None
+        """Return all connections to the engine's pool, and dispose of the engine if it is owned."""
+        database, self._opened = self._opened, None
         engine, self._engine = self._engine, None
         self._is_current = False
         if database is None or engine is None:
@@ -125,44 +128,43 @@ class DatabaseAccess:
 
     @property
     def commits_out_of_process(self) -> bool:
-        """Whether the database has a processor other than this process's."""
-        return self._kind.commits_out_of_process
+        """Whether a commit runs in another process, such as a server."""
+        return self._database_type.commits_out_of_process
 
     @property
     def is_ready(self) -> bool:
-        """Whether the database is open, with a schema that fits, and can be used in the running event loop."""
-        return self._is_current and self._is_here()
+        """Whether the database is open in the running event loop and its schema is current."""
+        return self._is_current and self._is_usable_in_loop()
 
-    def _is_here(self) -> bool:
-        """Whether what is open can be used in the running event loop."""
-        database = self._database
-        if database is None:
+    def _is_usable_in_loop(self) -> bool:
+        """Whether the open database can be used in the running event loop."""
+        if self._opened is None:
             return False
-        return not database.is_bound_to_loop or asyncio.get_running_loop() is self._loop
+        return not self._opened.is_bound_to_loop or asyncio.get_running_loop() is self._loop
 
-    async def _opened(self) -> SqlDatabase:
-        if self._database is None or not self._is_here():
-            engine = self._given if self._given is not None else await self._made_engine()
+    async def _open(self) -> SqlDatabase:
+        if self._opened is None or not self._is_usable_in_loop():
+            engine = self._given_engine if self._given_engine is not None else await self._create_engine()
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
-            self._database = self._kind(engine, makes_folder=self._url is not None, durability=self._durability)
-        return self._database
+            self._opened = self._database_type(engine, makes_folder=self._url is not None, durability=self._durability)
+        return self._opened
 
-    async def _made_engine(self) -> AsyncEngine:
-        assert self._url is not None  # noqa: S101 (there is an engine or a URL)
+    async def _create_engine(self) -> AsyncEngine:
+        assert self._url is not None  # noqa: S101 (either an engine or a URL is given)
         self._url = url = await absolute_url(self._url)
-        return await anyio.to_thread.run_sync(_made_engine, url)
+        return await anyio.to_thread.run_sync(_create_engine, url)
 
-    async def _bring_up_to_date(self, database: SqlDatabase) -> None:
+    async def _ensure_schema(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
             await database.upgrade()
         self._is_current = True
 
 
 def check_engine(engine: object) -> AsyncEngine:
-    """The engine, if it is one that can be used.
+    """The argument if it is a supported engine.
 
     Raises:
-        DefinitionError: It is not.
+        DefinitionError: It is not an `AsyncEngine` of a supported driver.
     """
     wanted = (
         "an AsyncEngine: create_async_engine('sqlite+aiosqlite:///…') or create_async_engine('postgresql+asyncpg://…')"
@@ -176,14 +178,14 @@ def check_engine(engine: object) -> AsyncEngine:
     return engine
 
 
-def _made_engine(url: URL) -> AsyncEngine:
+def _create_engine(url: URL) -> AsyncEngine:
     is_file = sqlite_file(url) is not None
-    # No values in error texts; and SQLite readers wait as long as writers do.
+    # Error messages must not contain values. SQLite readers wait for locks as long as writers do.
     return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
 
 
-def _database_kind(driver: str) -> _DatabaseKind:
-    # Imported here, since each needs its driver and only one of them is there to be used.
+def _database_type(driver: str) -> _DatabaseType:
+    # Imported here, because only the driver of the chosen database needs to be installed.
     if driver == "aiosqlite":
         from spine_async.storage.sql.sqlite.database import SqliteDatabase  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Who may claim a run: the rule, apart from the databases that it is applied in."""
+"""The rule that decides whether a run may be claimed, independent of the database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from spine_async._model.record import TOKEN_BYTES, Busy, Claim, EventRow
 from spine_async._model.status import RunStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """What somebody asks for; `RunStore.claim` says what its parts mean."""
+    """The arguments of `RunStore.claim`.
+
+    Attributes:
+        token: Random text that is stored with the claim, so that a retry recognizes its own claim.
+    """
 
     run_id: str
     owner: str
@@ -21,19 +25,25 @@ class ClaimRequest:
     ttl: float
     over_epoch: int | None = None
     unless_ended: bool = False
-    mark: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
     @property
     def at(self) -> datetime:
         return self.event.timestamp if self.event is not None else datetime.now(UTC)
 
 
-HOLDING_COLUMNS = ("id", "epoch", "next_seq", "status", "owner", "commit_id")
+LEASE_STATE_COLUMNS = ("id", "epoch", "next_seq", "status", "owner", "commit_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """How a run stands: the values of `HOLDING_COLUMNS`, whether its lease holds, and until when."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """The stored run as far as the rule needs it.
+
+    Attributes:
+        key: The column `id`.
+        is_leased: Whether the lease is valid.
+        lease_until: When the lease ends, or None if that is unknown.
+    """
 
     key: int
     epoch: int
@@ -46,35 +56,37 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
-    """The run may be claimed, as long as it still has this epoch and is in this state."""
+class Claimable:
+    """The run may be claimed while it has this epoch and status."""
 
     epoch: int
     status: str
 
 
-def judge(asked: ClaimRequest, held: Holding | None) -> Claim | Busy | Free | None:
-    """What becomes of the request.
+def decide(request: ClaimRequest, state: LeaseState | None) -> Claim | Busy | Claimable | None:
+    """Apply the rule to a request and the run's current state.
 
     Returns:
-        `Free` where the run may be taken; its claim where an earlier try of the same request took it; `Busy` where
-        somebody else holds it; None where it is not stored or has ended in a way that it may not be taken from.
+        - None if the run is not stored, has completed, or has ended and `unless_ended` is set.
+        - The existing `Claim` if an earlier attempt of the same request has claimed the run.
+        - `Claimable` if the run has no owner, its lease has ended, the owner is the same, or its epoch is `over_epoch`.
+        - `Busy` in all other cases.
     """
-    if held is None or held.status == RunStatus.COMPLETED:
+    if state is None or state.status == RunStatus.COMPLETED:
         return None
-    if held.commit_id == asked.mark:
-        return Claim(asked.run_id, held.key, held.epoch, held.next_seq)
-    if asked.unless_ended and RunStatus(held.status).is_final:
+    if state.commit_id == request.token:
+        return Claim(run_id=request.run_id, key=state.key, epoch=state.epoch, next_seq=state.next_seq)
+    if request.unless_ended and RunStatus(state.status).is_final:
         return None
-    if not held.is_leased or held.owner in {None, asked.owner} or held.epoch == asked.over_epoch:
-        return Free(held.epoch, held.status)
-    return Busy(str(held.owner), held.epoch, held.lease_until)
+    if not state.is_leased or state.owner in {None, request.owner} or state.epoch == request.over_epoch:
+        return Claimable(state.epoch, state.status)
+    return Busy(owner=str(state.owner), epoch=state.epoch, lease_until=state.lease_until)
 
 
-def holding(row: Sequence[object], *, lease_until: datetime | None) -> Holding:
-    """How a run stands, from a row of `HOLDING_COLUMNS` and `is_leased`."""
+def lease_state(row: Sequence[object], *, lease_until: datetime | None) -> LeaseState:
+    """The state in a row of `LEASE_STATE_COLUMNS` and `is_leased`."""
     key, epoch, next_seq, status, owner, commit_id, is_leased = row
-    return Holding(
+    return LeaseState(
         key=int(str(key)),
         epoch=int(str(epoch)),
         next_seq=int(str(next_seq)),

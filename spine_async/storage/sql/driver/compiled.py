@@ -1,4 +1,4 @@
-"""Queries as the text and the order of values that a driver takes."""
+"""Queries compiled to the SQL text and the positional parameters that a driver takes."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from spine_async.storage.sql.schema.queries import LASTING, Query
+from spine_async.storage.sql.schema.queries import CONSTANT_QUERIES, Query
 
-_Text = tuple[str, Sequence[str], Mapping[str, object]]
+_Compiled = tuple[str, Sequence[str], Mapping[str, object]]
+"""SQL text, parameter names in positional order, values of literals."""
 
 
 class CompiledQueries:
-    """Compiles each lasting query once; those made for one call are not kept."""
+    """Compiles queries; constant queries are compiled once and cached."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._known: dict[Query, _Text] = {}
+        self._cache: dict[Query, _Compiled] = {}
 
-    def bind(self, query: Query, values: Mapping[str, object]) -> tuple[str, list[object]]:
-        """The query's text, and the values it takes, in order."""
-        text, names, constants = self._known.get(query) or self._compile(query)
-        given = {**constants, **values}
-        return text, [given[name] for name in names]
+    def bind(self, query: Query, params: Mapping[str, object]) -> tuple[str, list[object]]:
+        """The SQL text of the query and its parameter values in positional order."""
+        text, names, literals = self._cache.get(query) or self._compile(query)
+        values = {**literals, **params}
+        return text, [values[name] for name in names]
 
-    def _compile(self, query: Query) -> _Text:
-        compiled = query.compile(dialect=self._dialect)
-        assert isinstance(compiled, SQLCompiler)  # noqa: S101 (narrows the type: queries compile to nothing else)
-        text = str(compiled), tuple(compiled.positiontup or ()), compiled.params
-        if query in LASTING:
-            self._known[query] = text
-        return text
+    def _compile(self, query: Query) -> _Compiled:
+        compiler = query.compile(dialect=self._dialect)
+        assert isinstance(compiler, SQLCompiler)  # noqa: S101 (narrows the type: queries compile to nothing else)
+        compiled = str(compiler), tuple(compiler.positiontup or ()), compiler.params
+        if query in CONSTANT_QUERIES:
+            self._cache[query] = compiled
+        return compiled

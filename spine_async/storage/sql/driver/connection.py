@@ -1,4 +1,4 @@
-"""Connections of an engine's pool, lent to jobs that speak to the driver itself."""
+"""Driver connections from the pool of a SQLAlchemy engine, for code that calls the driver directly."""
 
 from __future__ import annotations
 
@@ -16,161 +16,176 @@ DriverT = TypeVar("DriverT")
 ResultT = TypeVar("ResultT")
 Job = Callable[[DriverT], Awaitable[ResultT]]
 
-_STALE_LIMIT = 100  # more dead connections than any pool keeps
+_MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
 
 
-@dataclass(frozen=True, slots=True)
-class DriverHabits(Generic[DriverT]):
-    """What is peculiar to a driver.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverHooks(Generic[DriverT]):
+    """The operations in which the drivers differ.
 
     Attributes:
-        is_usable: Whether the connection is still open.
-        prepare: Makes a connection ready for writing.
-        restore: Undoes that, before the pool has the connection back.
-        opens_at_once: Whether opening takes no time that could be worth cancelling.
+        is_usable: Whether the connection is open.
+        prepare: Prepares a connection for writing.
+        restore: Undoes `prepare` before the connection returns to the pool.
+        shields_connect: Whether a cancelled connect is completed and the new connection closed.
     """
 
     is_usable: Callable[[DriverT], bool]
     prepare: Job[DriverT, None]
     restore: Job[DriverT, None]
-    opens_at_once: bool = False
+    shields_connect: bool = False
 
 
-class Lender(Generic[DriverT]):
-    """Lends connections: one that is kept for writing, and others for reading.
+class ConnectionPool(Generic[DriverT]):
+    """Checks connections out of an engine's pool and discards broken ones."""
 
-    The writing connection stays checked out between commits, since taking it from the pool and resetting it would cost
-    more than the commit. Whoever writes next waits for a lock. A connection that something went wrong on is dropped.
-    """
-
-    def __init__(self, engine: AsyncEngine, habits: DriverHabits[DriverT]) -> None:
+    def __init__(self, engine: AsyncEngine, hooks: DriverHooks[DriverT]) -> None:
         self._engine = engine
-        self._habits = habits
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()
-        self._kept: tuple[AsyncConnection, DriverT] | None = None
-        # The one connection of a database in memory is the database: it is never thrown away.
-        self._is_irreplaceable = isinstance(engine.pool, StaticPool)
-
-    async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
-        """Run the job on the connection that is kept for writing."""
-        async with self._turn():
-            connection, driver = await self._writer()
-            try:
-                return await job(driver)
-            except BaseException:
-                await self._give_up(connection)
-                raise
+        self._hooks = hooks
+        self.is_in_memory = isinstance(engine.pool, StaticPool)
+        """Whether the pool's only connection is the database, so that it must never be closed."""
 
     async def read(self, job: Job[DriverT, ResultT]) -> ResultT:
-        """Run the job on a connection of the pool."""
-        connection, driver = await self._checked_out()
+        """Run the job on a pooled connection."""
+        connection, driver = await self.checkout()
         try:
             result = await job(driver)
         except BaseException:
-            await self._discard(connection, is_final=True)
+            await self.discard(connection, release_in_memory=True)
             raise
-        await _through(connection.close())
+        await _run_to_completion(connection.close())
         return result
 
+    async def checkout(self) -> tuple[AsyncConnection, DriverT]:
+        """A connection that is not known to be closed; after a server restart the pool holds closed ones."""
+        for _ in range(_MAX_DEAD_CONNECTIONS):
+            connection = await self._connect()
+            try:
+                driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+            except BaseException:
+                await self.discard(connection)
+                raise
+            if self._hooks.is_usable(driver):
+                break
+            await self.discard(connection)
+        return connection, driver
+
+    async def discard(self, connection: AsyncConnection, *, release_in_memory: bool = False) -> None:
+        """Close the connection, which aborts its transaction.
+
+        Args:
+            connection: A connection that was checked out.
+            release_in_memory: Whether the connection of a database in memory, which stays open, returns to the pool.
+        """
+        with anyio.CancelScope(shield=True):
+            # `Task.cancel()` interrupts a shielded scope too; the connection must return to the pool even then.
+            try:
+                if not self.is_in_memory:
+                    await connection.invalidate()
+            finally:
+                if release_in_memory or not self.is_in_memory:
+                    await connection.close()
+
+    async def _connect(self) -> AsyncConnection:
+        if not self._hooks.shields_connect:
+            return await self._engine.connect()
+        # aiosqlite leaks the open file if its connect is cancelled. So the connect is completed and then undone.
+        connecting = asyncio.create_task(_connect(self._engine))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await _wait_until_done(connecting)
+            if not connecting.cancelled() and connecting.exception() is None:
+                await _wait_until_done(asyncio.create_task(self.discard(connecting.result())))
+            raise
+
+
+class WriterConnection(Generic[DriverT]):
+    """The connection on which all writes run, one at a time.
+
+    It stays checked out between writes, because a checkout and a reset cost more than a commit. After an error it is
+    discarded.
+    """
+
+    def __init__(self, pool: ConnectionPool[DriverT], hooks: DriverHooks[DriverT]) -> None:
+        self._pool = pool
+        self._hooks = hooks
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+        self._current: tuple[AsyncConnection, DriverT] | None = None
+
+    async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
+        """Run the job on the connection, after the jobs that were called before."""
+        async with self._lock_of_loop():
+            connection, driver = await self._checkout()
+            try:
+                return await job(driver)
+            except BaseException:
+                await self._drop(connection)
+                raise
+
     async def close(self) -> None:
-        """Give the writing connection back to the pool."""
-        async with self._turn():
-            kept, self._kept = self._kept, None
-            if kept is None:
+        """Return the connection to the pool."""
+        async with self._lock_of_loop():
+            current, self._current = self._current, None
+            if current is None:
                 return
-            connection, driver = kept
+            connection, driver = current
             with anyio.CancelScope(shield=True):
                 try:
-                    if self._habits.is_usable(driver):
-                        await self._habits.restore(driver)
+                    if self._hooks.is_usable(driver):
+                        await self._hooks.restore(driver)
                     else:
                         await connection.invalidate()
                 finally:
                     await connection.close()
 
-    def _turn(self) -> asyncio.Lock:
-        """The lock of the running loop; one of a loop that is gone may never have been released."""
+    def _lock_of_loop(self) -> asyncio.Lock:
+        """The lock of the running event loop; the lock of a closed loop may never have been released."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._lock = loop, asyncio.Lock()
         return self._lock
 
-    async def _writer(self) -> tuple[AsyncConnection, DriverT]:
-        if self._kept is not None and self._habits.is_usable(self._kept[1]):
-            return self._kept
-        if self._kept is not None:
-            await self._give_up(self._kept[0])
-        connection, driver = await self._checked_out()
+    async def _checkout(self) -> tuple[AsyncConnection, DriverT]:
+        if self._current is not None and self._hooks.is_usable(self._current[1]):
+            return self._current
+        if self._current is not None:
+            await self._drop(self._current[0])
+        connection, driver = await self._pool.checkout()
         try:
-            await self._habits.prepare(driver)
+            await self._hooks.prepare(driver)
         except BaseException:
-            await self._discard(connection)
+            await self._pool.discard(connection)
             raise
-        self._kept = connection, driver
-        return self._kept
+        self._current = connection, driver
+        return self._current
 
-    async def _give_up(self, connection: AsyncConnection) -> None:
-        if not self._is_irreplaceable:
-            self._kept = None
-        await self._discard(connection)
-
-    async def _checked_out(self) -> tuple[AsyncConnection, DriverT]:
-        """A connection that is not known to be dead: those of a server that was restarted are passed over."""
-        for _ in range(_STALE_LIMIT):
-            connection = await self._opened()
-            try:
-                driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
-            except BaseException:
-                await self._discard(connection)
-                raise
-            if self._habits.is_usable(driver):
-                break
-            await self._discard(connection)
-        return connection, driver
-
-    async def _opened(self) -> AsyncConnection:
-        if not self._habits.opens_at_once:
-            return await self._engine.connect()
-        # aiosqlite leaves the file open where its opening is cancelled, so that is waited for and then undone.
-        opening = asyncio.create_task(_connect(self._engine))
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await _until_done(opening)
-            if not opening.cancelled() and opening.exception() is None:
-                closing = asyncio.create_task(self._discard(opening.result()))
-                await _until_done(closing)
-            raise
-
-    async def _discard(self, connection: AsyncConnection, *, is_final: bool = False) -> None:
-        """Close the connection, so that nothing begun on it goes on; `is_final` where a kept one is given back too."""
-        with anyio.CancelScope(shield=True):
-            # A native cancellation pierces the shield, and the pool must have its place back even so.
-            try:
-                if not self._is_irreplaceable:
-                    await connection.invalidate()
-            finally:
-                if is_final or not self._is_irreplaceable:
-                    await connection.close()
+    async def _drop(self, connection: AsyncConnection) -> None:
+        if not self._pool.is_in_memory:
+            self._current = None
+        await self._pool.discard(connection)
 
 
 async def _connect(engine: AsyncEngine) -> AsyncConnection:
     return await engine.connect()
 
 
-async def _through(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work to its end: in a task of its own, since a native cancellation pierces a shield."""
+async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:
+    """Await the work to its end even if the caller is cancelled.
+
+    The work runs in its own task, because `Task.cancel()` interrupts a shielded scope too.
+    """
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await _until_done(task)
+        await _wait_until_done(task)
         raise
 
 
-async def _until_done(task: asyncio.Task[Any]) -> None:
-    """Wait for a task, however often the waiting is cancelled."""
+async def _wait_until_done(task: asyncio.Task[Any]) -> None:
+    """Wait for the task, ignoring cancellation of the wait."""
     with anyio.CancelScope(shield=True):
         while not task.done():
             with suppress(asyncio.CancelledError):

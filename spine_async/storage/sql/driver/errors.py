@@ -1,6 +1,6 @@
-"""What goes wrong in drivers, in the library's own words.
+"""Translates driver errors into the library's errors.
 
-Mapped once, here at the border. The texts of drivers are quoted only where they hold no values of rows.
+The messages of drivers are quoted only where they contain no values of rows.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from spine_async.errors import StoreError, StoreUnavailableError
-from spine_async.storage.sql.driver.url import shown
+from spine_async.storage.sql.driver.url import redacted
 
 
-class Faults:
-    """A context that raises what a driver complains about as an error of ours, which names the database.
+class ErrorMapper:
+    """Context manager that raises driver errors as errors of this library with the database's name.
 
-    One serves all calls: it keeps nothing between them, and each commit goes through it.
+    One instance serves all calls, also concurrent ones, because it has no state per call.
 
     Args:
-        url: The database.
-        kinds: The errors that the driver and what it stands on may raise.
-        told: What to raise for the driver's own error and the name of the database; None leaves it as it is.
+        url: URL of the database.
+        error_types: Error types of the driver and its dependencies.
+        translate: Gives the error to raise for the driver's error and the database's name; None leaves the error as it
+            is.
     """
 
-    __slots__ = ("_kinds", "_told", "_url")
+    __slots__ = ("_error_types", "_translate", "_url")
 
     def __init__(
-        self, url: URL, kinds: tuple[type[Exception], ...], told: Callable[[Exception, str], StoreError | None]
+        self,
+        url: URL,
+        error_types: tuple[type[Exception], ...],
+        translate: Callable[[Exception, str], StoreError | None],
     ) -> None:
         self._url = url
-        self._kinds = kinds
-        self._told = told
+        self._error_types = error_types
+        self._translate = translate
 
     def __enter__(self) -> None:
         return None
@@ -41,23 +45,23 @@ class Faults:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or not isinstance(error, self._kinds):
+        if error is None or not isinstance(error, self._error_types):
             return
-        cause = origin(error)
-        told = self._told(cause, shown(self._url))
-        if told is not None:
-            raise told from cause
+        cause = driver_error(error)
+        translated = self._translate(cause, redacted(self._url))
+        if translated is not None:
+            raise translated from cause
 
 
-def origin(exc: Exception) -> Exception:
-    """The driver's own error: SQLAlchemy's wrapper repeats the statement with all values."""
+def driver_error(exc: Exception) -> Exception:
+    """The driver's own error; SQLAlchemy's wrapper repeats the statement with all values."""
     cause: BaseException | None = exc.orig if isinstance(exc, DBAPIError) else exc
-    # SQLAlchemy's own asyncpg adapter wraps once more.
+    # SQLAlchemy's asyncpg adapter wraps the error a second time.
     if isinstance(exc, DBAPIError) and cause is not None and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
     return cause if isinstance(cause, Exception) else exc
 
 
-def unavailable(name: str, why: str, way_out: str) -> StoreUnavailableError:
-    """The error with what a reader needs: which database, why, and what to do."""
-    return StoreUnavailableError(f"{name}: {why}; {way_out}")
+def unavailable(name: str, reason: str, hint: str) -> StoreUnavailableError:
+    """The error for the database `name`, with the reason and a hint for the operator."""
+    return StoreUnavailableError(f"{name}: {reason}; {hint}")

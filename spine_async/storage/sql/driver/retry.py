@@ -1,10 +1,10 @@
-"""Doing a piece of work again while what goes wrong is of the passing kind.
+"""Retries of transient database errors.
 
-Theory of operation: after an error or a lost connection nobody knows whether a transaction was committed. Its
-connection is dropped, and the same transaction runs again on a new one. Every write of this store is such that a second
-one finds the first: a commit moves the run's number on only once and leaves its `commit_id`, a creation and a claim
-leave a random mark there, renewing and asking for a stop say the same twice. So the second try either does what the
-first did not, or finds that it is done.
+Theory of operation: after an error or a lost connection the outcome of a transaction is unknown. Its connection is
+dropped, and the transaction runs again on a new connection. This is safe because every retried write detects that it
+has been committed before. A commit advances the run's number once and stores its `commit_id`. A creation and a claim
+store a random token. A renewal and a stop request are idempotent. So the second attempt either does the work or finds
+it done.
 """
 
 from __future__ import annotations
@@ -15,36 +15,38 @@ from typing import TypeVar
 
 import anyio
 
-from spine_async.storage.sql.driver.errors import origin
+from spine_async.storage.sql.driver.errors import driver_error
 
 ResultT = TypeVar("ResultT")
 
 DELAYS = (0.02, 0.2, 1.0, 2.0, 4.0)
-"""Seconds before each further try: a server that was restarted, or a standby that takes over, needs a few."""
+"""Seconds before each retry. A server restart or a failover to a standby takes a few seconds."""
 
-PATIENCE = 10.0
-"""Seconds after which no further try begins, where the tries themselves take long."""
+MAX_ELAPSED = 10.0
+"""Seconds after the first attempt began, after which no retry begins. Limits the total time if attempts are slow."""
 
 
-async def insist(work: Callable[[], Awaitable[ResultT]], is_passing: Callable[[Exception], bool]) -> ResultT:
-    """What the work gives, tried again while its errors are passing ones.
+async def retry_if_transient(
+    work: Callable[[], Awaitable[ResultT]], is_transient: Callable[[Exception], bool]
+) -> ResultT:
+    """Await `work`, and retry it while it fails with transient errors.
 
     Args:
-        work: Finds what an earlier try of it has done.
-        is_passing: Whether an error of the driver is worth another try.
+        work: Detects whether an earlier attempt of it was committed.
+        is_transient: Whether a retry may succeed after this error of the driver.
 
     Raises:
-        Exception: That of the last try.
+        Exception: The error of the last attempt.
 
     Cancellation:
-        Not held up; the work may have been done or not.
+        Takes effect at once; the work may or may not have been committed.
     """
-    give_up_at = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_ELAPSED
     for delay in DELAYS:
         try:
             return await work()
         except Exception as exc:
-            if not is_passing(origin(exc)) or time.monotonic() + delay > give_up_at:
+            if not is_transient(driver_error(exc)) or time.monotonic() + delay > deadline:
                 raise
         await anyio.sleep(delay)
     return await work()

@@ -1,4 +1,4 @@
-"""Where a database is: the URLs that are understood, and how to name a database without its password."""
+"""Database URLs: parsing, SQLite paths, and names of databases for messages."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _DRIVERS = {
 
 
 def parse_url(text: str | URL) -> URL:
-    """The URL with the driver that is used here, as SQLAlchemy takes it.
+    """The URL in SQLAlchemy's form, with the driver that this library uses.
 
     Raises:
-        StoreError: It is no URL, or one of a database or driver that is not supported.
+        StoreError: The URL is malformed, or its database or driver is not supported.
         MissingExtraError: The driver is not installed.
     """
-    url = _made(text)
+    url = _parse(text)
     drivername = _DRIVERS.get(url.drivername)
     if drivername is None:
         raise StoreError(f"a database URL of kind {url.drivername!r} is not supported; accepted are {ACCEPTED}")
-    _need_driver(drivername.partition("+")[2])
+    _check_driver(drivername.partition("+")[2])
     url = url.set(drivername=drivername)
     return url if drivername.startswith("sqlite") else _with_ssl(url)
 
 
 async def absolute_url(url: URL) -> URL:
-    """The URL with a relative SQLite path taken from the present working directory.
+    """The URL with a relative SQLite path made absolute.
 
-    A later change of the directory must not lead to another file.
+    Otherwise the URL would name another file after a change of the working directory.
     """
     path = sqlite_file(url)
     if path is None or path.is_absolute():
@@ -50,36 +50,36 @@ async def absolute_url(url: URL) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of a SQLite URL; None in memory, for `file:` URIs and for other databases."""
+    """The file of a SQLite URL; None for databases in memory, `file:` URIs and other databases."""
     database = url.database if url.get_backend_name() == "sqlite" else None
     if not database or database.startswith((":memory:", "file:")):
         return None
     return Path(database)
 
 
-def shown(url: URL) -> str:
-    """The database by kind and place, without user secrets, for messages."""
+def redacted(url: URL) -> str:
+    """The database's kind and location without credentials, for messages."""
     if url.get_backend_name() == "sqlite":
         return f"SQLite database {url.database or ':memory:'}"
     port = f":{url.port}" if url.port else ""
     return f"PostgreSQL database {url.database or ''} at {url.host or 'localhost'}{port}"
 
 
-def _made(text: str | URL) -> URL:
+def _parse(text: str | URL) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
-        # Without the cause: its text repeats what was given, password included.
+        # Without the cause: its message repeats the URL, including the password.
         raise StoreError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
 
 
-def _need_driver(driver: str) -> None:
+def _check_driver(driver: str) -> None:
     if find_spec(driver) is None:
         raise MissingExtraError(f"a database through {driver}", "postgres" if driver == "asyncpg" else "sqlite")
 
 
 def _with_ssl(url: URL) -> URL:
-    # libpq calls it sslmode, asyncpg calls it ssl and takes the same words.
+    # libpq's `sslmode` is asyncpg's `ssl`; both accept the same values.
     mode = url.query.get("sslmode")
     if mode is None:
         return url

@@ -14,20 +14,20 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import DriverHabits, Job, Lender, ResultT
-from spine_async.storage.sql.driver.retry import insist
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, Job, ResultT, WriterConnection
+from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.postgres import leases, statements
-from spine_async.storage.sql.postgres.errors import is_passing_on_postgres, postgres_faults
+from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
-from spine_async.storage.sql.schema.rows import Row, event_values, same_moment, storable, visit_values
+from spine_async.storage.sql.schema.rows import Row, event_values, storable_text, unchanged_timestamp, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 
 class PostgresDatabase:
-    """Speaks to the driver itself, without SQLAlchemy's transaction around each call: one round trip each."""
+    """Calls asyncpg directly: one round trip per operation, without SQLAlchemy's transaction around it."""
 
     dialect = "postgresql"
     is_bound_to_loop = True
@@ -36,99 +36,102 @@ class PostgresDatabase:
     def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
-        self._faults = postgres_faults(engine.url)
-        self._lender: Lender[Driver] = Lender(engine, DriverHabits(_is_usable, _nothing, _nothing))
+        self._map_errors = postgres_error_mapper(engine.url)
+        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op)
+        self._pool = ConnectionPool(engine, hooks)
+        self._writer = WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
         return True
 
-    async def make_place(self) -> None:
-        """Nothing: the server has a place for the database."""
+    async def create_file(self) -> None:
+        """Do nothing; the server manages the database's files."""
 
     async def version(self) -> int:
-        with self._faults:  # once: whoever opens the database with a wrong address is told at once
-            return await self._lender.read(_version_if_there)
+        with self._map_errors:  # without retries, so that a wrong URL is reported at once
+            return await self._pool.read(_version_outside_transaction)
 
     async def upgrade(self) -> None:
-        await self._insist(lambda driver: _upgrade(driver, self._engine.dialect))
+        await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         text, bound = self._compiled.bind(query, values)
 
         async def job(driver: Driver) -> list[Row]:
-            return cast("list[Row]", await driver.fetch(text, *bound))  # which a record is, but for its type
+            return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        with self._faults:
-            return await insist(lambda: self._lender.read(job), is_passing_on_postgres)
+        with self._map_errors:
+            return await retry_if_transient(lambda: self._pool.read(job), is_transient_on_postgres)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._insist(lambda driver: leases.create(driver, runs))
+        return await self._write_with_retries(lambda driver: leases.create(driver, runs))
 
-    async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
-        return await self._insist(lambda driver: leases.claim(driver, asked))
+    async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
+        return await self._write_with_retries(lambda driver: leases.claim(driver, request))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._insist(lambda driver: leases.renew(driver, claims, ttl))
+        return await self._write_with_retries(lambda driver: leases.renew(driver, claims, ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._insist(lambda driver: leases.request_stop(driver, run_id, reason))
+        return await self._write_with_retries(lambda driver: leases.request_stop(driver, run_id, reason))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._insist(lambda driver: _commit(driver, changes))
+        return await self._write_with_retries(lambda driver: _commit(driver, changes))
 
     async def delete(self, run_id: str) -> bool:
-        return await self._write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
+        with self._map_errors:  # without retries, because the answer of a second attempt would be False
+            return await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
 
     async def close(self) -> None:
-        with self._faults:
-            await self._lender.close()
+        with self._map_errors:
+            await self._writer.close()
 
-    async def _insist(self, job: Job[Driver, ResultT]) -> ResultT:
-        """Write, and once more while what goes wrong passes."""
-        with self._faults:
-            return await insist(lambda: self._lender.write(job), is_passing_on_postgres)
-
-    async def _write(self, job: Job[Driver, ResultT]) -> ResultT:
-        with self._faults:
-            return await self._lender.write(job)
+    async def _write_with_retries(self, job: Job[Driver, ResultT]) -> ResultT:
+        with self._map_errors:
+            return await retry_if_transient(lambda: self._writer.write(job), is_transient_on_postgres)
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
     text, arguments = _commit_call(changes)
     keys = {record["id"] for record in await driver.fetch(text, *arguments)}
     refused = [each for each in changes if each.key not in keys]
-    if refused:  # superseded, or an earlier try had been written and its answer was lost
-        marks = zip(*((each.key, each.epoch, each.commit_id) for each in refused), strict=True)
-        keys.update(record["id"] for record in await driver.fetch(statements.WRITTEN_BEFORE, *marks))
+    if refused:  # fenced, or committed by an earlier attempt
+        ids = zip(*((each.key, each.epoch, each.commit_id) for each in refused), strict=True)
+        keys.update(record["id"] for record in await driver.fetch(statements.COMMITTED_EARLIER, *ids))
     return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
 
 
 def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
-    """The statement and its arguments."""
-    # In the order of their keys, so that two writers lock the rows of runs in the same order.
+    """The statement that commits the changes, and its arguments."""
+    # Ordered by key, so that concurrent writers lock the rows of runs in the same order.
     ordered = sorted(changes, key=lambda change: change.key)
-    visits = [visit_values(change.key, visit, same_moment, bool) for change in ordered for visit in change.visits]
-    events = [event_values(change.key, event, same_moment) for change in ordered for event in change.events]
-    moved = list(map(_change_values, ordered))
-    is_single = len(moved) == 1 and len(visits) <= 1 and len(events) <= 1
-    text = statements.commit_statement(statements.CommitShape(is_single, bool(visits), bool(events)))
+    rows = [_change_values(change) for change in ordered]
+    visits = [
+        visit_values(change.key, visit, unchanged_timestamp, bool) for change in ordered for visit in change.visits
+    ]
+    events = [event_values(change.key, event, unchanged_timestamp) for change in ordered for event in change.events]
+    is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1
+    text = statements.commit_statement(
+        statements.CommitShape(is_single=is_single, has_visits=bool(visits), has_events=bool(events))
+    )
     if is_single:
-        return text, [value for row in (*moved, *visits, *events) for value in row]
-    return text, [rows for rows in (moved, visits, events) if rows]
+        return text, [value for row in (*rows, *visits, *events) for value in row]
+    return text, [array for array in (rows, visits, events) if array]
 
 
 def _change_values(change: RunChange) -> tuple[object, ...]:
+    """Values of the row type `CHANGE`."""
     fence = (change.key, change.epoch, change.expected_seq, change.next_seq)
-    mark = (change.commit_id, change.makes_progress)
+    commit = (change.commit_id, change.makes_progress)
     end = change.end
     if end is None:
-        return (*fence, *mark, change.status.value, change.at, None, None, None, None, None)
-    told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
-    return (*fence, *mark, end.status.value, change.at, end.at, *told)
+        return (*fence, *commit, change.status.value, change.at, None, None, None, None, None)
+    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    return (*fence, *commit, end.status.value, change.at, end.at, *failure)
 
 
 async def _version(driver: Driver) -> int:
@@ -137,8 +140,8 @@ async def _version(driver: Driver) -> int:
     return int(await driver.fetchval(statements.VERSION) or 0)
 
 
-async def _version_if_there(driver: Driver) -> int:
-    """The version, asked for at once; not within a transaction, which an error would end."""
+async def _version_outside_transaction(driver: Driver) -> int:
+    """The schema version in one round trip; in a transaction the error of a missing table would abort it."""
     try:
         return int(await driver.fetchval(statements.VERSION) or 0)
     except asyncpg.UndefinedTableError:
@@ -146,9 +149,10 @@ async def _version_if_there(driver: Driver) -> int:
 
 
 async def _upgrade(driver: Driver, dialect: Dialect) -> None:
-    # Whatever the database's default is: who waited for the lock must see what was done meanwhile.
+    # With a stricter default isolation, the snapshot would predate an upgrade that committed during the wait for the
+    # lock.
     async with driver.transaction(isolation="read_committed"):
-        # Many processes may start at once: the first upgrades, the others find it done.
+        # Of several processes that start together the first one upgrades; the others find the current version.
         await driver.execute(statements.LOCK)
         await driver.execute(statements.STAY_IN_SCHEMA)
         found = await _version(driver)
@@ -161,5 +165,5 @@ def _is_usable(driver: Driver) -> bool:
     return not driver.is_closed()
 
 
-async def _nothing(driver: Driver) -> None:
+async def _no_op(driver: Driver) -> None:
     return None

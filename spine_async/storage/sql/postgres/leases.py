@@ -1,6 +1,6 @@
-"""How runs of a PostgreSQL database come to an owner and stay with it, as functions of a driver's connection.
+"""Creation, claims, lease renewals and stop requests as functions of an asyncpg connection.
 
-Those that make or take a run find what an earlier try of the same call left, by its mark.
+Creations and claims store a random token, by which a retry finds the result of an earlier attempt.
 """
 
 from __future__ import annotations
@@ -13,73 +13,75 @@ import asyncpg
 from spine_async._model.record import Busy, Claim, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
-from spine_async.storage.sql.driver.claim_rule import ClaimRequest, Free, holding, judge
+from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
 from spine_async.storage.sql.postgres import statements
-from spine_async.storage.sql.schema.rows import new_run_values, same_moment, storable
+from spine_async.storage.sql.schema.rows import new_run_values, storable_text, unchanged_timestamp
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-_MOST_LOOKS = 20
+_MAX_CLAIM_ATTEMPTS = 20
 
 
 async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
-    """Store new runs; None for each whose id is taken, unless the same creation has taken it before this call."""
-    first = {run.run_id: run for run in reversed(runs)}  # an id given twice is taken the second time
-    rows = [(*new_run_values(run, same_moment), run.lease_ttl, _started(run)) for run in first.values()]
-    made = await driver.fetch(statements.CREATE, rows)
-    keys: dict[str, int] = {record["run_id"]: record["id"] for record in made}
-    if len(keys) < len(first):
-        marks = [run.commit_id for run in first.values()]
-        before = await driver.fetch(statements.MADE_BEFORE, list(first), marks)
-        keys.update((record["run_id"], record["id"]) for record in before)
-    return [_claim(run, keys.pop(run.run_id, None)) for run in runs]
+    """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
+    by_id = {run.run_id: run for run in reversed(runs)}  # of two runs with one id the first is stored
+    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in by_id.values()]
+    created = await driver.fetch(statements.CREATE, rows)
+    keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
+    if len(keys) < len(by_id):
+        tokens = [run.commit_id for run in by_id.values()]
+        earlier = await driver.fetch(statements.CREATED_EARLIER, list(by_id), tokens)
+        keys.update((record["run_id"], record["id"]) for record in earlier)
+    return [_first_claim(run, keys.pop(run.run_id, None)) for run in runs]
 
 
-async def claim(driver: Driver, asked: ClaimRequest) -> Claim | Busy | None:
-    """Take the run over, where it may be.
+async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
+    """Claim the run if `claim_rule` allows it.
 
     Raises:
-        StoreUnavailableError: It changed hands whenever it was looked at.
+        StoreUnavailableError: Other claims changed the run between each read and the following update.
     """
-    for _ in range(_MOST_LOOKS):
-        row = await driver.fetchrow(statements.HOLDING, asked.run_id)
-        held = holding(tuple(row)[:-1], lease_until=row["lease_until"]) if row is not None else None
-        verdict = judge(asked, held)
-        if not isinstance(verdict, Free):
-            return verdict
-        taken = await _take(driver, asked, verdict)
-        if taken is not None:
-            return taken
-    raise StoreUnavailableError(f"run {asked.run_id!r} cannot be claimed: it changes hands all the time; try again")
+    for _ in range(_MAX_CLAIM_ATTEMPTS):
+        row = await driver.fetchrow(statements.LEASE_STATE, request.run_id)
+        state = lease_state(tuple(row)[:-1], lease_until=row["lease_until"]) if row is not None else None
+        decision = decide(request, state)
+        if not isinstance(decision, Claimable):
+            return decision
+        claimed = await _write_claim(driver, request, decision)
+        if claimed is not None:
+            return claimed
+    raise StoreUnavailableError(f"run {request.run_id!r} cannot be claimed: its owner keeps changing; try again")
 
 
 async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-    """Extend the leases of those that are still held."""
+    """Extend the leases of the claims that are still current."""
     keys, epochs = [each.key for each in claims], [each.epoch for each in claims]
     records = await driver.fetch(statements.RENEW, keys, epochs, ttl)
-    held = {(record["id"], record["epoch"]): record["stop_requested"] for record in records}
-    return [Renewal((each.key, each.epoch) in held, held.get((each.key, each.epoch))) for each in claims]
+    reasons = {(record["id"], record["epoch"]): record["stop_requested"] for record in records}
+    ids = [(each.key, each.epoch) for each in claims]
+    return [Renewal(is_held=each in reasons, stop_reason=reasons.get(each)) for each in ids]
 
 
 async def request_stop(driver: Driver, run_id: str, reason: str) -> bool:
-    """Leave word for the owner."""
-    return await driver.fetchval(statements.REQUEST_STOP, run_id, storable(reason)) is not None
+    """Store a stop request for the run's owner."""
+    return await driver.fetchval(statements.REQUEST_STOP, run_id, storable_text(reason)) is not None
 
 
-async def _take(driver: Driver, asked: ClaimRequest, free: Free) -> Claim | None:
-    """The claim, or None where somebody else was faster."""
-    event, told = asked.event, (None,) * 4
-    if event is not None:
-        told = (str(event.event_type), event.step_name, event.path, event.metadata)  # type: ignore[assignment]
-    lease = (asked.ttl, asked.mark, free.epoch, asked.over_epoch, free.status)
-    taken = await driver.fetchrow(statements.CLAIM, asked.run_id, asked.owner, asked.at, *told, *lease)
-    return Claim(asked.run_id, taken["id"], taken["epoch"], taken["next_seq"]) if taken is not None else None
+async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -> Claim | None:
+    """Claim the run; None if it has changed since it was seen."""
+    event = request.event
+    columns = (None,) * 4 if event is None else (str(event.event_type), event.step_name, event.path, event.metadata)
+    lease = (request.ttl, request.token, seen.epoch, request.over_epoch, seen.status)
+    record = await driver.fetchrow(statements.CLAIM, request.run_id, request.owner, request.at, *columns, *lease)
+    if record is None:
+        return None
+    return Claim(run_id=request.run_id, key=record["id"], epoch=record["epoch"], next_seq=record["next_seq"])
 
 
 def _started(run: NewRun) -> str | None:
     return started_event(run).metadata if run.emits else None
 
 
-def _claim(run: NewRun, key: int | None) -> Claim | None:
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None
+def _first_claim(run: NewRun, key: int | None) -> Claim | None:
+    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None

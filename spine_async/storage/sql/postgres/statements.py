@@ -1,27 +1,27 @@
-"""The hot path on PostgreSQL: one statement, one round trip, one transaction.
+"""SQL statements for PostgreSQL. Each write is one statement, so it takes one round trip and is one transaction.
 
-Rows travel as arrays of a row type. The first part of a commit is the fence: it moves on the runs that are still ours,
-and only what joins with them is inserted.
+Rows are passed as arrays of a row type. A commit begins with the fence, an UPDATE of the runs that still have the
+expected epoch and number. Visits and events are inserted only for the runs that the fence returns.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
 from functools import cache
 from typing import NamedTuple
 
-from spine_async.storage.sql.driver.claim_rule import HOLDING_COLUMNS
+from spine_async.storage.sql.driver.claim_rule import LEASE_STATE_COLUMNS
 from spine_async.storage.sql.schema.postgres_types import CHANGE, EVENT, NEW_RUN, STEP, RowType
 from spine_async.storage.sql.schema.rows import NEW_RUN_COLUMNS
 
 
 class CommitShape(NamedTuple):
-    """What a commit has, by which its statement is chosen.
+    """The properties of a commit that select its statement.
 
     Attributes:
-        is_single: One change with at most one visit and one event: its values are arguments themselves, not rows of
-            arrays to be joined, which takes a third off the time of a lone run's step.
+        is_single: Whether there is one change with at most one visit and one event. Its values are then passed as
+            scalar arguments instead of arrays, which saves a third of the time of a single run's step.
     """
 
     is_single: bool
@@ -31,20 +31,19 @@ class CommitShape(NamedTuple):
 
 @cache
 def commit_statement(shape: CommitShape) -> str:
-    """Arguments: an array of `CHANGE`, then those of `STEP` and `EVENT` where there are any.
+    """The statement of a commit, which returns the keys of the runs whose change was written.
 
-    For a single change: its values, then those of its visit and its event.
-
-    Returns the ids of the runs whose change was written.
+    Its arguments are an array of `CHANGE`, then an array of `STEP` and an array of `EVENT` if there are any. If the
+    commit is single, they are the values of the change, then of its visit and its event.
     """
     parts = [f"fence AS ({_single_fence() if shape.is_single else _group_fence()})"]
     insert = _single_insert if shape.is_single else _group_insert
-    taken = len(CHANGE.columns) if shape.is_single else 1
+    used = len(CHANGE.columns) if shape.is_single else 1
     if shape.has_visits:
-        parts.append(f"step AS ({insert('core_workflow_steps', STEP, taken + 1)})")
-        taken += len(STEP.columns) if shape.is_single else 1
+        parts.append(f"step AS ({insert('core_workflow_steps', STEP, used + 1)})")
+        used += len(STEP.columns) if shape.is_single else 1
     if shape.has_events:
-        parts.append(f"event AS ({insert('core_workflow_event_log', EVENT, taken + 1)})")
+        parts.append(f"event AS ({insert('core_workflow_event_log', EVENT, used + 1)})")
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
 
 
@@ -79,35 +78,37 @@ _FENCE = (
     "AND r.status IN ('running', 'waiting') RETURNING r.id"
 )
 
-WRITTEN_BEFORE = (
-    "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::text[]) AS c(id, epoch, mark) "
-    "ON r.id = c.id AND r.epoch = c.epoch AND r.commit_id = c.mark"
+COMMITTED_EARLIER = (
+    "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::text[]) AS c(id, epoch, token) "
+    "ON r.id = c.id AND r.epoch = c.epoch AND r.commit_id = c.token"
 )
-"""Arguments: keys, epochs and commit ids of changes. Returns the keys of those that were the last of their runs."""
+"""Arguments: keys, epochs and commit ids of changes. Returns the keys of the runs whose last change is among them."""
 
 _NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
 CREATE = (
     f"WITH new AS (SELECT * FROM {NEW_RUN.unnest(1, 'n')}), "
-    f"made AS (INSERT INTO core_workflow_runs ({_NEW}, lease_until) "
+    f"created AS (INSERT INTO core_workflow_runs ({_NEW}, lease_until) "
     f"SELECT {_NEW}, clock_timestamp() + make_interval(secs => ttl) FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
-    "SELECT made.id, 1, new.created_at, 'workflow_started', new.started "
-    "FROM made JOIN new ON new.run_id = made.run_id WHERE new.started IS NOT NULL) "
-    "SELECT id, run_id FROM made"
+    "SELECT created.id, 1, new.created_at, 'workflow_started', new.started "
+    "FROM created JOIN new ON new.run_id = created.run_id WHERE new.started IS NOT NULL) "
+    "SELECT id, run_id FROM created"
 )
-"""Argument: an array of `NEW_RUN`. Returns what was new."""
+"""Argument: an array of `NEW_RUN`. Returns key and id of each run that was not stored before."""
 
-MADE_BEFORE = (
-    "SELECT r.id, r.run_id FROM core_workflow_runs r JOIN unnest($1::text[], $2::text[]) AS c(run_id, mark) "
-    "ON r.run_id = c.run_id AND r.commit_id = c.mark"
+CREATED_EARLIER = (
+    "SELECT r.id, r.run_id FROM core_workflow_runs r JOIN unnest($1::text[], $2::text[]) AS c(run_id, token) "
+    "ON r.run_id = c.run_id AND r.commit_id = c.token"
 )
-"""Arguments: ids and commit ids of creations. Returns those to which nothing has happened since."""
+"""Arguments: ids and commit ids of creations. Returns key and id of each run that is unchanged since its creation."""
 
 _IS_LEASED = "COALESCE(lease_until > clock_timestamp(), false)"
 
-HOLDING = f"SELECT {', '.join(HOLDING_COLUMNS)}, {_IS_LEASED}, lease_until FROM core_workflow_runs WHERE run_id = $1"
+LEASE_STATE = (
+    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, {_IS_LEASED}, lease_until FROM core_workflow_runs WHERE run_id = $1"
+)
 
 CLAIM = (
     "WITH claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
@@ -121,14 +122,14 @@ CLAIM = (
     "SELECT id, next_seq - 1, $3, $4::text, $5::text, $6::text, $7::text FROM claimed WHERE $4::text IS NOT NULL) "
     "SELECT id, epoch, next_seq FROM claimed"
 )
-"""Arguments: run, owner, moment, the event's four or NULLs, ttl, mark, the epoch that was seen, `over_epoch`, and the
-state that was seen.
+"""Arguments: run, owner, timestamp, the event's four columns or NULLs, ttl, token, seen epoch, `over_epoch`,
+seen status.
 
-With the seen epoch a try that was given up can no longer claim once a later one has.
+The seen epoch prevents an abandoned attempt from claiming the run after a later attempt has claimed it.
 """
 
 RENEW = (
-    # In the order of their keys, as commits lock them too.
+    # Locks rows in the order of their keys, as commits do.
     "WITH held AS (SELECT r.id, r.epoch FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[]) "
     "AS c(id, epoch) ON r.id = c.id AND r.epoch = c.epoch WHERE r.status IN ('running', 'waiting') "
     "ORDER BY r.id FOR NO KEY UPDATE OF r) "
@@ -142,7 +143,7 @@ REQUEST_STOP = (
 )
 
 DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
-# Not to_regclass(): within a transaction that waited for a lock it does not see what was made meanwhile.
+# Not to_regclass(): in a transaction that waited for a lock it does not see tables created during the wait.
 EXISTS = (
     "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class "
     "WHERE relname = 'core_workflow_schema' AND pg_catalog.pg_table_is_visible(oid))"
@@ -153,5 +154,5 @@ STAY_IN_SCHEMA = (
     "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'core_workflow_schema' "
     "AND pg_catalog.pg_table_is_visible(c.oid)), current_schema())), true)"
 )
-"""Until the end of the transaction there is only the schema that our tables are in, or will be."""
+"""Limits the search path of the transaction to the schema that contains the tables, or will contain them."""
 LOCK = "SELECT pg_advisory_xact_lock(7305811922174633)"

@@ -1,17 +1,16 @@
 r"""The view `core_workflow_checkpoints`: each finished step visit with the context after it.
 
-Theory of operation: a journal entry holds only what its visit added. What a visit saw are the entries of its run up to
-its own number that lie outside of map items, in its own scope, or in a scope around it. Each of them contributes
-members (a key with its JSON text) to params, outputs and quality; for each key the member of the deepest scope wins,
-and among those the latest. The members a run began with lie below all of them.
+Theory of operation: a row of the table of steps holds only the values that its visit added. The context of a visit
+consists of the rows of its run up to its own number that are outside of map items, in its own scope, or in an enclosing
+scope. Each of these rows contributes members (a key and its JSON text) to params, outputs and quality. For each key the
+member of the deepest scope wins; within one scope the latest wins. The run's initial members have the lowest priority.
 
-JSON is read and put together as text, because both databases lose values when they decode them: big integers, floats
-of 17 digits, `\u0000`. To be safe from their quirks a document is first brought into a form that means the same
-(`_plain_…`): an escaped backslash and an escaped quote are written as `\u005c` and `\u0022`, so that every `"` in it
-delimits a string.
+JSON is parsed and built as text, because both databases lose values when they decode them: big integers, floats of 17
+digits, `\u0000`. A document is first normalized (`_normalized_…`): an escaped backslash and an escaped quote become
+`\u005c` and `\u0022`, so that each `"` in it delimits a string.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
@@ -20,21 +19,21 @@ from dataclasses import dataclass
 
 CHECKPOINTS_VIEW = "core_workflow_checkpoints"
 
-# Contributions of entries that are no visits: an override adds params only, a pending wait nothing.
+# Of the rows that are not visits, an override contributes only params, and a pending wait contributes nothing.
 _ADDS_OUTPUT = "v.status IN ('completed', 'skipped', 'failed')"
 _ADDS_PARAMS = "v.status <> 'waiting'"
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotDialect:
-    """How a database takes JSON objects apart and puts them together.
+class CheckpointsDialect:
+    """The SQL expressions by which a database parses and builds JSON objects.
 
     Attributes:
-        name: Text expression → the key that a member of this name has.
-        members: Object text expression, alias → FROM item with the object's members.
-        key: Alias, object → the member's key.
-        text: Alias, object → the exact JSON text of the member's value.
-        join: Key and text expressions → an aggregate of the form `"a":1,"b":2`.
+        name: (text) → the key of a member with this name, as JSON text.
+        members: (object text, alias) → FROM item with the members of the object.
+        key: (alias) → the key of a member.
+        text: (alias, object text) → the exact JSON text of a member's value.
+        join: (key, text) → aggregate of the form `"a":1,"b":2`.
     """
 
     name: Callable[[str], str]
@@ -44,47 +43,51 @@ class SnapshotDialect:
     join: Callable[[str, str], str]
 
 
-def _plain_sqlite(document: str) -> str:
+def _normalized_sqlite(document: str) -> str:
     return f"replace(replace({document}, '\\\\', '\\u005c'), '\\\"', '\\u0022')"
 
 
 def _sqlite_key(alias: str) -> str:
-    # `key` is decoded and ends at a NUL; `fullkey` is `$.name` or `$."na me"` with the escapes as they are.
+    # `key` is decoded and ends at a NUL; `fullkey` is `$.name` or `$."na me"` with its escapes.
     path = f"{alias}.fullkey"
     return f"CASE substr({path}, 3, 1) WHEN '\"' THEN substr({path}, 3) ELSE '\"' || substr({path}, 3) || '\"' END"
 
 
-SQLITE = SnapshotDialect(
-    name=lambda text: _plain_sqlite(f"json_quote({text})"),
-    members=lambda document, alias: f"json_each({_plain_sqlite(document)}) {alias}",
+SQLITE = CheckpointsDialect(
+    name=lambda text: _normalized_sqlite(f"json_quote({text})"),
+    members=lambda document, alias: f"json_each({_normalized_sqlite(document)}) {alias}",
     key=_sqlite_key,
-    text=lambda alias, document: f"COALESCE({_plain_sqlite(document)} -> {alias}.fullkey, json_quote({alias}.value))",
+    text=lambda alias, document: (
+        f"COALESCE({_normalized_sqlite(document)} -> {alias}.fullkey, json_quote({alias}.value))"
+    ),
     join=lambda key, text: f"group_concat({key} || ':' || {text}, ',')",
 )
 
-# PostgreSQL decodes all strings of a document when it takes it apart, and refuses NUL. While it does so, a character
-# that Unicode keeps free for such use inside of a program stands in for it.
+# PostgreSQL decodes the strings of a document that it parses, and rejects NUL. So NUL is replaced temporarily by a
+# noncharacter that Unicode reserves for internal use.
 _NUL, _STAND_IN = "\\u0000", "\\ufdd0"
 
 
-def _plain_postgres(document: str) -> str:
+def _normalized_postgres(document: str) -> str:
     return f"replace(replace({document}, '\\\\', '\\u005c'), '{_NUL}', '{_STAND_IN}')::json"
 
 
-POSTGRES = SnapshotDialect(
+POSTGRES = CheckpointsDialect(
     name=lambda text: f"to_json({text})::text",
-    members=lambda document, alias: f"json_each({_plain_postgres(document)}) {alias}",
+    members=lambda document, alias: f"json_each({_normalized_postgres(document)}) {alias}",
     key=lambda alias: f"replace(to_json({alias}.key)::text, U&'{_STAND_IN.replace('u', '')}', '{_NUL}')",
     text=lambda alias, document: f"replace({alias}.value::text, '{_STAND_IN}', '{_NUL}')",
     join=lambda key, text: f"string_agg({key} || ':' || {text}, ',')",
 )
 
 
-def checkpoints_query(dialect: SnapshotDialect) -> str:
-    """What the view selects."""
-    params = _object(dialect, _initial(dialect, "r.params"), _updated(dialect, "opening"), _updated(dialect, "updates"))
-    outputs = _object(dialect, _initial(dialect, "r.initial_outputs"), _told(dialect, "output"))
-    quality = _object(dialect, _initial(dialect, "r.initial_quality"), _told(dialect, "quality"))
+def checkpoints_query(dialect: CheckpointsDialect) -> str:
+    """The SELECT of the view."""
+    params = _object(
+        dialect, _initial(dialect, "r.params"), _param_updates(dialect, "opening"), _param_updates(dialect, "updates")
+    )
+    outputs = _object(dialect, _initial(dialect, "r.initial_outputs"), _step_values(dialect, "output"))
+    quality = _object(dialect, _initial(dialect, "r.initial_quality"), _step_values(dialect, "quality"))
     snapshot = (
         f"'{{\"params\":{{' || {params} || '}},\"outputs\":{{' || {outputs} || '}},\"quality\":{{' || {quality} "
         "|| '},\"partition\":' || COALESCE(r.partition, 'null') || '}'"
@@ -98,8 +101,8 @@ def checkpoints_query(dialect: SnapshotDialect) -> str:
     )
 
 
-def _object(dialect: SnapshotDialect, *sources: str) -> str:
-    """The members of one object as text, as a scalar subquery."""
+def _object(dialect: CheckpointsDialect, *sources: str) -> str:
+    """Scalar subquery for the members of one object as text."""
     members = " UNION ALL ".join(sources)
     ranked = (
         "SELECT m.name, m.body, row_number() OVER "
@@ -109,25 +112,23 @@ def _object(dialect: SnapshotDialect, *sources: str) -> str:
     return f"COALESCE((SELECT {dialect.join('w.name', 'w.body')} FROM ({ranked}) w WHERE w.place = 1), '')"
 
 
-def _initial(dialect: SnapshotDialect, document: str) -> str:
+def _initial(dialect: CheckpointsDialect, document: str) -> str:
     return (
         f"SELECT {dialect.key('j')} AS name, {dialect.text('j', document)} AS body, -1 AS depth, 0 AS seq, 0 AS layer "
         f"FROM {dialect.members(document, 'j')}"
     )
 
 
-def _told(dialect: SnapshotDialect, column: str) -> str:
+def _step_values(dialect: CheckpointsDialect, column: str) -> str:
     return (
         f"SELECT {dialect.name('v.step_name')}, v.{column}, length(v.scope), v.seq, 0 "
         f"FROM core_workflow_steps v WHERE {_visible()} AND {_ADDS_OUTPUT} AND v.{column} IS NOT NULL"
     )
 
 
-def _updated(dialect: SnapshotDialect, column: str) -> str:
-    document, layer = (
-        f"v.{column}",
-        0 if column == "opening" else 1,
-    )  # a row's updates lie over what its item began with
+def _param_updates(dialect: CheckpointsDialect, column: str) -> str:
+    document = f"v.{column}"
+    layer = 0 if column == "opening" else 1  # the updates of a row override the initial params of its item
     return (
         f"SELECT {dialect.key('j')}, {dialect.text('j', document)}, length(v.scope), v.seq, {layer} "
         f"FROM core_workflow_steps v CROSS JOIN {dialect.members(document, 'j')} "

@@ -1,10 +1,10 @@
-"""The view `core_workflow_events`: the event log together with what journal entries tell of themselves.
+"""The view `core_workflow_events`: stored events and the events derived from visits.
 
-`storage/derived_events.py` says the same in Python; the two must agree. JSON is put together as text, so that no
-database reinterprets a value.
+`storage/derived_events.py` derives the same events in Python; the two must agree. JSON is built as text, so that no
+database changes a value.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class ViewDialect:
-    """The few expressions in which the databases differ.
+class EventsDialect:
+    """The SQL expressions in which the databases differ.
 
     Attributes:
-        quote: Text as a JSON string; NULL stays NULL.
-        number: A float as JSON that reads back as the same float.
-        map_name: The map's name in a scope: `b` for `a[1]/b#2[3]`.
+        quote: Text as a JSON string; PostgreSQL gives NULL for NULL, SQLite the text `null`.
+        number: A float as JSON that parses to the same float.
+        map_name: Name of the map in a scope: `b` for `a[1]/b#2[3]`.
     """
 
     quote: Callable[[str], str]
@@ -28,7 +28,7 @@ class ViewDialect:
 
 
 def _sqlite_number(column: str) -> str:
-    # SQLite writes 15 digits; 17 are needed for the floats that these do not tell apart.
+    # SQLite prints 15 digits; some floats need 17 to parse to the same value.
     return (
         f"CASE WHEN CAST(CAST({column} AS TEXT) AS REAL) = {column} THEN CAST({column} AS TEXT) "
         f"ELSE printf('%!.17g', {column}) END"
@@ -36,18 +36,18 @@ def _sqlite_number(column: str) -> str:
 
 
 def _sqlite_map_name(scope: str) -> str:
-    # SQLite finds only the first of a character: cutting away everything but slashes from the end leaves the folder.
+    # SQLite has no reverse search. Trimming all characters but slashes from the end leaves the part up to the last one.
     last = f"substr({scope}, length(rtrim({scope}, replace({scope}, '/', ''))) + 1)"
     item = f"substr({last}, 1, instr({last}, '[') - 1)"
     return f"substr({item}, 1, CASE instr({item}, '#') WHEN 0 THEN length({item}) ELSE instr({item}, '#') - 1 END)"
 
 
-SQLITE = ViewDialect(
+SQLITE = EventsDialect(
     quote=lambda text: f"json_quote({text})",
     number=_sqlite_number,
     map_name=_sqlite_map_name,
 )
-POSTGRES = ViewDialect(
+POSTGRES = EventsDialect(
     quote=lambda text: f"to_json({text})::text",
     number=lambda column: f"{column}::text",
     map_name=lambda scope: f"substring({scope} from '([^][/#]+)[^][/]*\\[[^][/]*\\]$')",
@@ -56,10 +56,10 @@ POSTGRES = ViewDialect(
 EVENTS_VIEW = "core_workflow_events"
 
 
-def events_query(dialect: ViewDialect) -> str:
-    """What the view selects."""
+def events_query(dialect: EventsDialect) -> str:
+    """The SELECT of the view."""
     branches = " UNION ALL ".join(
-        (_logged(), _started(dialect), _completed(dialect), _skipped(dialect), _failed(dialect), _item(dialect))
+        (_stored(), _started(), _completed(dialect), _skipped(dialect), _failed(dialect), _item(dialect))
     )
     return (
         "SELECT r.run_id, e.seq, e.event_type, e.step_name, e.path, "
@@ -67,57 +67,57 @@ def events_query(dialect: ViewDialect) -> str:
     )
 
 
-def _logged() -> str:
+def _stored() -> str:
     return 'SELECT run, seq, event_type, step_name, path, "timestamp", metadata FROM core_workflow_event_log'
 
 
-def _started(dialect: ViewDialect) -> str:
-    told = "emits AND status IN ('completed', 'skipped', 'failed') AND started_seq IS NOT NULL"
+def _started() -> str:
+    has_event = "emits AND status IN ('completed', 'skipped', 'failed') AND started_seq IS NOT NULL"
     return (
         "SELECT run, started_seq, 'step_started', step_name, path, started_at, '{}' "
-        f"FROM core_workflow_steps WHERE {told}"
+        f"FROM core_workflow_steps WHERE {has_event}"
     )
 
 
-def _completed(dialect: ViewDialect) -> str:
+def _completed(dialect: EventsDialect) -> str:
     metadata = (
         f"'{{\"duration_ms\":' || {dialect.number('duration_ms')} || ',\"output_size\":' || output_size "
         "|| ',\"attempts\":' || attempts || '}'"
     )
-    return _ended(dialect, "completed", "step_completed", metadata)
+    return _ended("completed", "step_completed", metadata)
 
 
-def _skipped(dialect: ViewDialect) -> str:
-    return _ended(dialect, "skipped", "step_skipped", f"'{{\"reason\":' || {_or_null(dialect, 'error')} || '}}'")
+def _skipped(dialect: EventsDialect) -> str:
+    return _ended("skipped", "step_skipped", f"'{{\"reason\":' || {_or_null(dialect, 'error')} || '}}'")
 
 
-def _failed(dialect: ViewDialect) -> str:
+def _failed(dialect: EventsDialect) -> str:
     metadata = (
         f"'{{\"duration_ms\":' || {dialect.number('duration_ms')} || ',\"attempts\":' || attempts "
         f"|| ',\"error_category\":' || {_or_null(dialect, 'error_category')} "
         f"|| ',\"error\":' || {_or_null(dialect, 'error')} || '}}'"
     )
-    return _ended(dialect, "failed", "step_failed", metadata)
+    return _ended("failed", "step_failed", metadata)
 
 
-def _ended(dialect: ViewDialect, status: str, event_type: str, metadata: str) -> str:
+def _ended(status: str, event_type: str, metadata: str) -> str:
     return (
         f"SELECT run, seq, '{event_type}', step_name, path, completed_at, {metadata} "
         f"FROM core_workflow_steps WHERE emits AND status = '{status}'"
     )
 
 
-def _item(dialect: ViewDialect) -> str:
+def _item(dialect: EventsDialect) -> str:
     metadata = (
         "'{\"index\":' || COALESCE(CAST(item_index AS TEXT), 'null') || ',\"output_size\":' || output_size || '}'"
     )
-    told = "emits AND status IN ('completed', 'skipped', 'failed') AND item_seq IS NOT NULL"
+    has_event = "emits AND status IN ('completed', 'skipped', 'failed') AND item_seq IS NOT NULL"
     return (
         f"SELECT run, item_seq, 'map_item_completed', {dialect.map_name('scope')}, scope, completed_at, {metadata} "
-        f"FROM core_workflow_steps WHERE {told}"
+        f"FROM core_workflow_steps WHERE {has_event}"
     )
 
 
-def _or_null(dialect: ViewDialect, column: str) -> str:
-    # COALESCE inside as well: SQLite's json_quote(NULL) is the text `null`, PostgreSQL's to_json(NULL) is NULL.
+def _or_null(dialect: EventsDialect, column: str) -> str:
+    # SQLite's json_quote(NULL) is the text `null`; PostgreSQL's to_json(NULL) is NULL.
     return f"COALESCE({dialect.quote(column)}, 'null')"

@@ -1,7 +1,7 @@
-"""Whether a run's lease holds, by the database's own clock.
+"""SQL expressions for whether a run's lease is valid.
 
-PostgreSQL has one clock for all its users. SQLite has none that may not be set back, so there a lease is counted by the
-host's boot clock, whose reading goes along with each query (`boot_clock.py`).
+PostgreSQL uses the clock of the server. SQLite has no clock that cannot be set back, so a lease there uses the boot
+clock of the host, and its reading is a parameter of the query (`sqlite/boot_clock.py`).
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from spine_async.storage.sql.schema.tables import runs
 
 
-class _LeaseHolds(ColumnElement[bool]):
-    """Whether the lease has not ended yet; NULL where there is none."""
+class _LeaseValid(ColumnElement[bool]):
+    """Whether the lease has not ended; NULL if there is none."""
 
     inherit_cache = True
     type = Boolean()
 
 
-_HOLDS = {
+_LEASE_VALID = {
     "sqlite": "(lease_boot = :boot AND lease_until > :seconds)",
     "postgresql": "(lease_until > clock_timestamp())",
 }
 
 
-@compiles(_LeaseHolds)
-def _compiled(element: _LeaseHolds, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(text(_HOLDS[compiler.dialect.name]), **options)
+@compiles(_LeaseValid)
+def _compiled(element: _LeaseValid, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(text(_LEASE_VALID[compiler.dialect.name]), **options)
 
 
-IS_LEASED: ColumnElement[bool] = func.coalesce(and_(runs.c.owner.is_not(None), _LeaseHolds()), false()).label(
+IS_LEASED: ColumnElement[bool] = func.coalesce(and_(runs.c.owner.is_not(None), _LeaseValid()), false()).label(
     "is_leased"
 )
-"""Whether the run has an owner whose lease holds."""
+"""Whether the run has an owner with a valid lease."""
 
-LEASED_TEXTS = {dialect: f"COALESCE(owner IS NOT NULL AND {holds}, false)" for dialect, holds in _HOLDS.items()}
-"""The same as text, by the name of the dialect."""
+IS_LEASED_SQL = {
+    dialect: f"COALESCE(owner IS NOT NULL AND {is_valid}, false)" for dialect, is_valid in _LEASE_VALID.items()
+}
+"""The same expression as SQL text, by dialect name."""

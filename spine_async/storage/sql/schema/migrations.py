@@ -1,7 +1,7 @@
-"""Bringing a database to the schema of this library.
+"""Schema creation and migration.
 
-A database without our tables gets them as `schema.py` has them. A later version adds an entry to `MIGRATIONS`, the
-statements that lead to it from the version before. Views hold no data, so they are made anew every time.
+A database without the tables gets those of `tables.py`. Each later schema version has an entry in `MIGRATIONS` with the
+statements that lead to it from the version before. Views hold no data, so every migration creates them again.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from spine_async.errors import SchemaVersionError
 from spine_async.storage.sql.schema import checkpoints_view, events_view
-from spine_async.storage.sql.schema.postgres_types import ADDITIONS, FROM_VERSION_1
+from spine_async.storage.sql.schema.postgres_types import CREATE_TYPES_AND_TRIGGERS, FROM_VERSION_1
 from spine_async.storage.sql.schema.tables import VERSION, metadata, schema_version
 
 MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {
     2: {"postgresql": FROM_VERSION_1, "sqlite": ()},
 }
-"""By the version they lead to, the statements by the name of the dialect. Version 1 is the creation."""
+"""Statements by target version and dialect name. Version 1 is the first schema, so no migration leads to it."""
 
-WAY_OUT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` once, or allow auto_migrate"
+_UPGRADE_HINT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` once, or allow auto_migrate"
 
 
 def is_current(found: int, *, auto_migrate: bool) -> bool:
-    """Whether a database of this version (0: none of our tables) can be used as it is.
+    """Whether a database with this schema version (0: no tables) needs no migration.
 
     Raises:
-        SchemaVersionError: It is newer than this library, or older and may not be changed.
+        SchemaVersionError: The version is newer than this library, or older and `auto_migrate` is False.
     """
     if found > VERSION:
         raise SchemaVersionError(found, VERSION, "upgrade spine-async to a version that knows this schema")
     if found < VERSION and not auto_migrate:
-        raise SchemaVersionError(found, VERSION, WAY_OUT)
+        raise SchemaVersionError(found, VERSION, _UPGRADE_HINT)
     return found == VERSION
 
 
 def statements_from(found: int, dialect: Dialect) -> list[str]:
-    """What leads from this version (0: none of our tables) to the present one, in order."""
+    """The statements that lead from this schema version (0: no tables) to the current one, in order."""
     stamp: Insert | Update
     if found == 0:
         changes, stamp = _creation(dialect), insert(schema_version).values(version=_VERSION)
@@ -51,7 +51,7 @@ def _creation(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
     creations: list[DDLElement] = [CreateTable(table) for table in tables]
     creations += [CreateIndex(index) for table in tables for index in table.indexes]
-    additions = ADDITIONS if dialect.name == "postgresql" else ()
+    additions = CREATE_TYPES_AND_TRIGGERS if dialect.name == "postgresql" else ()
     return [*(str(each.compile(dialect=dialect)) for each in creations), *additions]
 
 
@@ -73,7 +73,7 @@ def _views(dialect: Dialect) -> list[str]:
             for name, query in queries.items()
             for statement in (f"DROP VIEW IF EXISTS {name}", f"CREATE VIEW {name} AS {query}")
         ]
-    # Replaced in place: who may read them, and what was built on them, belongs to the user.
+    # Replaced in place, which keeps the privileges that were granted on the views and the objects that depend on them.
     return [f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in queries.items()]
 
 

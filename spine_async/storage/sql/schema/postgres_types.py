@@ -1,10 +1,10 @@
-"""What PostgreSQL has besides the tables: row types by which commits send values, and the cascade of a deletion.
+"""PostgreSQL's row types, which commits use as parameters, and the triggers that cascade a deletion.
 
-A group of rows travels as one array of a row type. One array for each column costs twice as much, because the driver
-looks at each value to see whether it is an array again. A foreign key would be checked for each step that is inserted,
-though the fence in the same statement has just locked the run's row; so triggers do what is left for it to do.
+Several rows are passed as one array of a row type. One array per column takes twice as long, because the driver checks
+each value for a nested array. Triggers replace foreign keys: a foreign key would be checked for each inserted step,
+although the fence in the same statement has locked the row of the run.
 
-A later schema makes types of other names, since processes of this one go on with theirs.
+A later schema version must use new type names, because processes of this version continue to use these types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
 from spine_async.storage.sql.schema.tables import event_log, runs, steps
 
-_TYPES = (  # the first that fits: a BigInteger is an Integer too
+_TYPES = (  # the first match applies: BigInteger is a subclass of Integer
     (BigInteger, "bigint"),
     (Integer, "integer"),
     (Boolean, "boolean"),
@@ -29,10 +29,10 @@ _TYPES = (  # the first that fits: a BigInteger is an Integer too
 
 @dataclass(frozen=True, slots=True)
 class RowType:
-    """The values of a row.
+    """A composite type.
 
     Attributes:
-        columns: Their names and types, in order.
+        columns: Names and types of its columns, in order.
     """
 
     name: str
@@ -43,15 +43,15 @@ class RowType:
         return self.listed("")
 
     def listed(self, prefix: str) -> str:
-        """The names, each with the prefix."""
+        """The column names, each with the prefix."""
         return ", ".join(f'{prefix}"{name}"' for name, _ in self.columns)
 
     def arguments(self, first: int) -> list[str]:
-        """An argument for each value, numbered from `first`."""
+        """One scalar argument per column, numbered from `first`."""
         return [f"${number}::{kind}" for number, (_, kind) in enumerate(self.columns, first)]
 
     def unnest(self, number: int, alias: str) -> str:
-        """The rows of the argument with this number, which is an array of this type."""
+        """FROM item with the rows of the array argument with this number."""
         return f"unnest(${number}::{self.name}[]) AS {alias}"
 
 
@@ -67,7 +67,7 @@ NEW_RUN = RowType(
     "core_workflow_new_run_row",
     (*_of_table(runs, NEW_RUN_COLUMNS), ("ttl", "double precision"), ("started", "text")),
 )
-"""A run to be created, with the seconds of its lease and the metadata of its first event."""
+"""A new run, with the seconds of its lease and the metadata of its `workflow_started` event."""
 
 CHANGE = RowType(
     "core_workflow_change_row",
@@ -78,34 +78,34 @@ CHANGE = RowType(
         *(("error_step", "text"), ("error", "text"), ("error_category", "text"), ("stop_reason", "text")),
     ),
 )
-"""What a commit does to the row of its run."""
+"""The update of the row of a run by a commit."""
 
 STEP = RowType("core_workflow_step_row", _of_table(steps, VISIT_COLUMNS))
 EVENT = RowType("core_workflow_event_row", _of_table(event_log, EVENT_COLUMNS))
 
 
-def _made_anew(rows: RowType) -> tuple[str, str]:
+def _recreate(rows: RowType) -> tuple[str, str]:
     columns = ", ".join(f'"{name}" {kind}' for name, kind in rows.columns)
     return f"DROP TYPE IF EXISTS {rows.name}", f"CREATE TYPE {rows.name} AS ({columns})"
 
 
 _CHILDREN = (steps.name, event_log.name)
-_FORGETTING = {
+_DELETE_CHILDREN = {
     "DELETE": "DELETE FROM %I.{table} s USING gone WHERE s.run = gone.id",
-    "TRUNCATE": "DELETE FROM %I.{table}",  # not truncated, which cannot be done to a table that is being truncated too
+    "TRUNCATE": "DELETE FROM %I.{table}",  # TRUNCATE would fail if the same statement truncates this table
 }
 _BRANCHES = {
     event: " ".join(f"EXECUTE format('{text.format(table=table)}', TG_TABLE_SCHEMA);" for table in _CHILDREN)
-    for event, text in _FORGETTING.items()
+    for event, text in _DELETE_CHILDREN.items()
 }
-# With its owner's rights, as a foreign key cascades; so nobody else may hang it on a table of his own.
+# Runs with its owner's rights, as a cascading foreign key does. So no other user may attach it to a table.
 _FUNCTION = (
     "CREATE OR REPLACE FUNCTION core_workflow_forget_runs() RETURNS trigger LANGUAGE plpgsql "
     "SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS "
     f"$$ BEGIN IF TG_OP = 'DELETE' THEN {_BRANCHES['DELETE']} ELSE {_BRANCHES['TRUNCATE']} END IF; "
     "RETURN NULL; END $$"
 )
-_PRIVATE = "REVOKE ALL ON FUNCTION core_workflow_forget_runs() FROM PUBLIC"
+_REVOKE = "REVOKE ALL ON FUNCTION core_workflow_forget_runs() FROM PUBLIC"
 _TRIGGERS = tuple(
     f"CREATE TRIGGER core_workflow_{name} AFTER {event} FOR EACH STATEMENT EXECUTE FUNCTION core_workflow_forget_runs()"
     for name, event in (
@@ -114,18 +114,18 @@ _TRIGGERS = tuple(
     )
 )
 
-ADDITIONS = (
-    *(statement for each in (NEW_RUN, CHANGE, STEP, EVENT) for statement in _made_anew(each)),
+CREATE_TYPES_AND_TRIGGERS = (
+    *(statement for each in (NEW_RUN, CHANGE, STEP, EVENT) for statement in _recreate(each)),
     _FUNCTION,
-    _PRIVATE,
+    _REVOKE,
     *_TRIGGERS,
 )
-"""The statements that make all this, once the tables are there."""
+"""The statements that create the types and triggers after the tables exist."""
 
 FROM_VERSION_1 = (
-    # In the order in which commits take them, since processes of that version may be at work.
+    # In the order in which commits lock them, because processes of version 1 may still commit.
     f"LOCK TABLE {', '.join((runs.name, *_CHILDREN))}",
     *(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_run_fkey" for table in _CHILDREN),
-    *ADDITIONS,
+    *CREATE_TYPES_AND_TRIGGERS,
 )
-"""The statements that put the triggers in place of version 1's foreign keys, and make the types."""
+"""The statements that replace the foreign keys of version 1 by triggers and create the types."""

@@ -1,6 +1,6 @@
-"""What is asked of the tables, apart from the hot path."""
+"""Queries that read runs, visits and events."""
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
 from spine_async._model.record import RunFilter
-from spine_async.storage.sql.schema.lease import IS_LEASED, LEASED_TEXTS
+from spine_async.storage.sql.schema.lease import IS_LEASED, IS_LEASED_SQL
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
 from spine_async.storage.sql.schema.tables import UNDER_WAY, runs
 
@@ -24,40 +24,41 @@ def _listed(names: Iterable[str]) -> str:
 _OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
 _VISITS = f"SELECT {_listed(VISIT_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
 
-# Telling the events of a visit takes no documents; they stay where they are.
+# Deriving events needs no documents, so these columns are not read.
 _DOCUMENTS = frozenset({"output", "opening", "updates", "quality"})
-_TELLING_FIELDS = ", ".join("NULL" if name in _DOCUMENTS else f'"{name}"' for name in VISIT_FIELDS)
+_EVENT_FIELDS = ", ".join("NULL" if name in _DOCUMENTS else f'"{name}"' for name in VISIT_FIELDS)
 
-# As text: whoever resumes a run in a new process would wait longer for constructs to be compiled than for answers.
+# Plain text, because SQLAlchemy would take longer to compile expressions than the database to answer. That matters
+# when a new process resumes a run.
 
-LOADS: Mapping[str, Query] = {
+LOAD_RUN: Mapping[str, Query] = {
     dialect: text(f"SELECT {_listed(RUN_COLUMNS)}, {is_leased} FROM core_workflow_runs WHERE run_id = :run_id")
-    for dialect, is_leased in LEASED_TEXTS.items()
+    for dialect, is_leased in IS_LEASED_SQL.items()
 }
-"""The query for one run, by the name of the dialect."""
+"""The query for one run, by dialect name."""
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' ORDER BY seq"
 )
 
-# A range rather than LIKE: an index serves it, and no name has to be escaped.
+# A range instead of LIKE, because it uses the index and needs no escaping.
 VISITS_BELOW: Query = text(f"{_VISITS} AND path >= :from_path AND path < :to_path ORDER BY seq")
 
-LAST_NUMBER: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
+KEY_AND_NEXT_SEQ: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
 
 EVENT_LOG: Query = text(
     f"SELECT {_listed(EVENT_COLUMNS)} FROM core_workflow_event_log WHERE run = :key AND seq > :after "
     "ORDER BY seq LIMIT :most"
 )
 
-EVENT_VISITS: Query = text(
-    f"SELECT {_TELLING_FIELDS} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq ORDER BY seq LIMIT :most"
+VISITS_FOR_EVENTS: Query = text(
+    f"SELECT {_EVENT_FIELDS} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq ORDER BY seq LIMIT :most"
 )
 
 
 def list_runs(chosen: RunFilter) -> Query:
-    """The runs that fit the filter, the newest first."""
+    """The runs that match the filter, newest first."""
     query = select(*columns_of(runs, RUN_COLUMNS), IS_LEASED).order_by(runs.c.created_at.desc(), runs.c.id.desc())
     if chosen.workflow_name is not None:
         query = query.where(runs.c.workflow_name == chosen.workflow_name)
@@ -68,11 +69,13 @@ def list_runs(chosen: RunFilter) -> Query:
     if chosen.is_leased is not None:
         query = query.where(IS_LEASED if chosen.is_leased else not_(IS_LEASED))
     if chosen.before is not None:
-        mark = runs.alias("mark")
-        age = select(mark.c.created_at, mark.c.id).where(mark.c.run_id == chosen.before)
+        last = runs.alias("last")
+        age = select(last.c.created_at, last.c.id).where(last.c.run_id == chosen.before)
         query = query.where(tuple_(runs.c.created_at, runs.c.id) < age.scalar_subquery())
     return query.limit(chosen.limit)
 
 
-LASTING = frozenset({*LOADS.values(), VISITS, PAST_VISITS, VISITS_BELOW, LAST_NUMBER, EVENT_LOG, EVENT_VISITS})
-"""The queries that stay the same, as opposed to those made for one call."""
+CONSTANT_QUERIES = frozenset(
+    {*LOAD_RUN.values(), VISITS, PAST_VISITS, VISITS_BELOW, KEY_AND_NEXT_SEQ, EVENT_LOG, VISITS_FOR_EVENTS}
+)
+"""The queries that do not depend on a call's arguments."""

@@ -1,7 +1,7 @@
-"""The tables, as SQLAlchemy Core knows them.
+"""The tables as SQLAlchemy Core metadata.
 
-A journal entry and the events it tells of are one row (`storage/derived_events.py`); JSON documents are plain text
-exactly as the codec made it, because `jsonb` refuses and rewrites values that are valid JSON.
+A visit and the events that report it are one row (`storage/derived_events.py`). JSON documents are stored as text,
+unchanged from the encoder, because `jsonb` rejects and rewrites some valid JSON values.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 VERSION = 2
-"""The schema this library works with."""
+"""The schema version that this library requires."""
 
 metadata = MetaData()
 
 
-def _belongs_to_a_run() -> ForeignKeyConstraint:
-    # PostgreSQL would check it for each step, which its trigger makes needless (`postgres_additions.py`).
+def _run_foreign_key() -> ForeignKeyConstraint:
+    # PostgreSQL would check the constraint for each row; it uses triggers instead (`postgres_types.py`).
     return ForeignKeyConstraint(["run"], ["core_workflow_runs.id"], ondelete="CASCADE").ddl_if(dialect="sqlite")
 
 
-_Moment = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: ISO 8601, UTC, microseconds, Z
-_Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is SQLite's own row id
+_Timestamp = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: ISO 8601, UTC, microseconds, Z
+_Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is an alias of SQLite's rowid
 _Float = Float(53)
-_Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: seconds since the boot in `lease_boot`
-# Paths are compared by their bytes, so that a prefix is a range of the index under every collation of the database.
+_Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: boot clock in seconds, see `lease_boot`
+# The collation C compares bytes, so a path prefix is an index range whatever the collation of the database is.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
 UNDER_WAY = text("status IN ('running', 'waiting')")
-"""The runs that somebody executes or should; in the very words of the index, by which SQLite knows it."""
+"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this text."""
 
 schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
 
@@ -51,10 +51,10 @@ runs = Table(
     "core_workflow_runs",
     metadata,
     Column("id", _Key, Identity(always=False), primary_key=True),
-    Column("created_at", _Moment, nullable=False),
-    Column("started_at", _Moment, nullable=False),
-    Column("updated_at", _Moment, nullable=False),
-    Column("completed_at", _Moment),
+    Column("created_at", _Timestamp, nullable=False),
+    Column("started_at", _Timestamp, nullable=False),
+    Column("updated_at", _Timestamp, nullable=False),
+    Column("completed_at", _Timestamp),
     Column("lease_until", _Lease),
     Column("epoch", Integer, nullable=False),
     Column("next_seq", Integer, nullable=False),
@@ -81,18 +81,18 @@ runs = Table(
     Column("stop_reason", Text),
     Column("stop_requested", Text),
     Index("core_workflow_runs_age", "created_at", "id"),
-    # Small however many runs have ended: looking for runs without an owner must not read them all.
+    # A partial index stays small, so a search for runs without an owner does not read the ended runs.
     Index("core_workflow_runs_under_way", "created_at", "id", postgresql_where=UNDER_WAY, sqlite_where=UNDER_WAY),
-    sqlite_autoincrement=True,  # the key of a deleted run is never another's, whose commits the fence would let pass
-    postgresql_with={"fillfactor": 70},  # room on the page: every commit updates its run's row in place
+    sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
+    postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )
 
 steps = Table(
     "core_workflow_steps",
     metadata,
     Column("run", _Key, nullable=False),
-    Column("started_at", _Moment, nullable=False),
-    Column("completed_at", _Moment, nullable=False),
+    Column("started_at", _Timestamp, nullable=False),
+    Column("completed_at", _Timestamp, nullable=False),
     Column("duration_ms", _Float, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("started_seq", Integer),
@@ -117,7 +117,7 @@ steps = Table(
     Column("output", Text),
     PrimaryKeyConstraint("run", "seq"),
     UniqueConstraint("run", "path"),
-    _belongs_to_a_run(),
+    _run_foreign_key(),
 )
 
 event_log = Table(
@@ -125,12 +125,12 @@ event_log = Table(
     metadata,
     Column("run", _Key, nullable=False),
     Column("seq", Integer, nullable=False),
-    Column("timestamp", _Moment, nullable=False),
+    Column("timestamp", _Timestamp, nullable=False),
     Column("event_type", Text, nullable=False),
     Column("step_name", Text),
     Column("path", Text),
     Column("metadata", Text, nullable=False),
     PrimaryKeyConstraint("run", "seq"),
-    _belongs_to_a_run(),
+    _run_foreign_key(),
     sqlite_with_rowid=False,
 )

@@ -1,7 +1,7 @@
-"""The clock by which leases are counted in a SQLite file: seconds since the host was booted, and which boot that was.
+"""The clock for leases in a SQLite file: seconds since the host booted, and an identifier of that boot.
 
-Processes that share a file share a host. Its boot clock runs while the host sleeps, is never set, and means the same in
-all of them; after another boot no process of before is left, so no lease of before holds.
+Processes that share a file share a host. The boot clock of the host runs while the host sleeps, cannot be set, and
+reads the same in all processes. After a reboot no earlier process exists, so all earlier leases have ended.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class BootTime:
     """A reading of the clock.
 
     Attributes:
-        boot: Which boot of which host.
-        seconds: Since then.
+        boot: Identifier of the host's current boot.
+        seconds: Seconds since that boot.
     """
 
     boot: str
@@ -29,17 +29,18 @@ class BootTime:
 
 
 def boot_time() -> BootTime:
-    """The present reading. The first call of a process reads a file, so call it on a thread that may wait."""
+    """Read the clock. The first call of a process reads a file, so call it on a thread that may block."""
     boot = _boot_id()
     if boot == _WALL:
-        # Not a monotonic clock: it starts anew with each boot, and a lease of before would seem to last for days.
+        # Without boot identifiers a monotonic clock is unsafe: it restarts at each boot, so an old lease would seem
+        # to last for days.
         return BootTime(boot, time.time())
     return BootTime(boot, time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
 
 @cache
 def _boot_id() -> str:
-    """The kernel's name for this boot, or a word for the wall clock where boots have no names."""
+    """The kernel's identifier of the boot, or `_WALL` if the platform has none."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip() or _WALL
     except OSError:

@@ -11,7 +11,6 @@ from typing import TypeVar, cast
 import aiosqlite
 import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import StaticPool
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
@@ -19,23 +18,24 @@ from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import DriverHabits, Lender
-from spine_async.storage.sql.driver.retry import insist
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection
+from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.driver.url import sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import jobs, leases
 from spine_async.storage.sql.sqlite.boot_clock import boot_time
-from spine_async.storage.sql.sqlite.errors import is_passing_on_sqlite, sqlite_faults
+from spine_async.storage.sql.sqlite.errors import is_transient_on_sqlite, sqlite_error_mapper
 
 ResultT = TypeVar("ResultT")
+SqliteJob = Callable[[sqlite3.Connection], ResultT]
 
-_LEAST_LIBRARY = (3, 38)  # the view of checkpoints takes the exact text of a JSON value with `->`
+_MIN_SQLITE = (3, 38)  # the view of checkpoints needs the operator `->`, which keeps the exact JSON text
 
 
 class SqliteDatabase:
-    """Does everything in single jobs on a connection's own thread."""
+    """Runs each operation as one job on the connection's own thread."""
 
     dialect = "sqlite"
     is_bound_to_loop = False
@@ -47,25 +47,27 @@ class SqliteDatabase:
         self._durability = durability
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
-        self._faults = sqlite_faults(engine.url)
-        self._before: jobs.Pragmas = {}
-        self._lender = Lender(engine, DriverHabits(_is_usable, self._prepare, self._restore, opens_at_once=True))
+        self._map_errors = sqlite_error_mapper(engine.url)
+        self._saved_pragmas: jobs.Pragmas = {}
+        hooks = DriverHooks(is_usable=_is_usable, prepare=self._prepare, restore=self._restore, shields_connect=True)
+        self._pool = ConnectionPool(engine, hooks)
+        self._writer = WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
-        """Whether there is a file to read; looking must not make one."""
-        with self._faults:
-            return self._file is None or await anyio.to_thread.run_sync(_is_there, self._file)
+        """Whether the database file exists; does not create it."""
+        with self._map_errors:
+            return self._file is None or await anyio.to_thread.run_sync(_file_exists, self._file)
 
-    async def make_place(self) -> None:
-        """Make the folder that the file lies in, where the URL is ours, and the file."""
+    async def create_file(self) -> None:
+        """Create the database file, and its folder if `makes_folder` is set."""
         _check_library(sqlite3.sqlite_version_info)
         if self._file is not None:
-            with self._faults:
-                await anyio.to_thread.run_sync(_make_file, self._file, self._makes_folder)
+            with self._map_errors:
+                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder)
 
     async def version(self) -> int:
-        with self._faults:
-            return await self._lender.read(lambda driver: _hop(driver, jobs.version))
+        with self._map_errors:
+            return await self._read(jobs.version)
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine))
@@ -76,96 +78,96 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        with self._faults:
-            return await insist(lambda: self._lender.read(lambda driver: _hop(driver, job)), is_passing_on_sqlite)
+        with self._map_errors:
+            return await retry_if_transient(lambda: self._read(job), is_transient_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        job = partial(leases.create, runs=runs)
-        return await self._insist(job)
+        return await self._write_with_retries(lambda connection: leases.create(connection, runs))
 
-    async def claim(self, asked: ClaimRequest) -> Claim | Busy | None:
-        job = partial(leases.claim, asked=asked)
-        return await self._insist(job)
+    async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
+        return await self._write_with_retries(lambda connection: leases.claim(connection, request))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        job = partial(leases.renew, claims=claims, ttl=ttl)
-        return await self._insist(job)
+        return await self._write_with_retries(lambda connection: leases.renew(connection, claims, ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        job = partial(leases.request_stop, run_id=run_id, reason=reason)
-        return await self._insist(job)
+        return await self._write_with_retries(lambda connection: leases.request_stop(connection, run_id, reason))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._insist(partial(jobs.commit, changes=changes))
+        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes))
 
     async def delete(self, run_id: str) -> bool:
         return await self._write(partial(jobs.delete, run_id=run_id))
 
     async def close(self) -> None:
-        with self._faults:
-            await self._lender.close()
+        with self._map_errors:
+            await self._writer.close()
 
-    async def _insist(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        """Write, and once more while what goes wrong passes."""
-        with self._faults:
-            return await insist(lambda: self._written(work), is_passing_on_sqlite)
+    async def _read(self, job: SqliteJob[ResultT]) -> ResultT:
+        return await self._pool.read(lambda driver: _run_on_thread(driver, job))
 
-    async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        with self._faults:
-            return await self._written(work)
+    async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
+        with self._map_errors:
+            return await retry_if_transient(lambda: self._transact(job), is_transient_on_sqlite)
 
-    async def _written(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        return await self._lender.write(lambda driver: _hop(driver, partial(jobs.in_transaction, work=work)))
+    async def _write(self, job: SqliteJob[ResultT]) -> ResultT:
+        with self._map_errors:
+            return await self._transact(job)
+
+    async def _transact(self, job: SqliteJob[ResultT]) -> ResultT:
+        return await self._writer.write(lambda driver: _run_on_thread(driver, partial(jobs.in_transaction, work=job)))
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
-        # A database in memory has no file to be careful with, and its one connection may be somebody else's too.
-        if not isinstance(self._engine.pool, StaticPool):
-            self._before = await _hop(driver, partial(jobs.prepare, durability=self._durability))
+        # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
+        if not self._pool.is_in_memory:
+            self._saved_pragmas = await _run_on_thread(driver, partial(jobs.prepare, durability=self._durability))
 
     async def _restore(self, driver: aiosqlite.Connection) -> None:
-        before, self._before = self._before, {}
-        await _hop(driver, partial(jobs.restore, before=before))
+        saved, self._saved_pragmas = self._saved_pragmas, {}
+        await _run_on_thread(driver, partial(jobs.restore, before=saved))
 
 
 def _check_library(found: tuple[int, ...]) -> None:
-    if found < _LEAST_LIBRARY:
-        least, has = (".".join(str(part) for part in version) for version in (_LEAST_LIBRARY, found))
-        raise StoreError(f"SQLite {least} or later is needed, this Python has {has}; use a newer Python, or PostgreSQL")
+    if found < _MIN_SQLITE:
+        required, has = (".".join(str(part) for part in version) for version in (_MIN_SQLITE, found))
+        raise StoreError(
+            f"SQLite {required} or later is needed, this Python has {has}; use a newer Python, or PostgreSQL"
+        )
 
 
-async def _hop(driver: aiosqlite.Connection, job: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+async def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> ResultT:
     """Run the job on the connection's thread.
 
-    aiosqlite has public calls for single statements only. A transaction of several of them can be cut in two by a
-    cancellation and then stays open; one function on the thread cannot.
+    aiosqlite's public methods run single statements. A cancellation between two of them would leave the transaction
+    open; one function on the thread cannot be interrupted.
     """
     return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
-def _is_there(file: Path) -> bool:
+def _file_exists(file: Path) -> bool:
     if not file.exists():
         return False
     _probe(file)
     return True
 
 
-def _make_file(file: Path, makes_folder: bool) -> None:  # noqa: FBT001 (a thread is given positions only)
+def _create_file(file: Path, makes_folder: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
     if makes_folder:
         file.parent.mkdir(parents=True, exist_ok=True)
     _probe(file)
 
 
 def _probe(file: Path) -> None:
-    """Raise what opening the file raises.
+    """Open and close the file, and raise the error of a failed open.
 
-    aiosqlite does not wait for the thread of a connection that could not be opened, which may then find the loop closed
-    and print a traceback of its own; so such a file does not get that far.
+    aiosqlite does not join the thread of a connection that failed to open. That thread may find the event loop closed
+    and print a traceback. So aiosqlite is never used with a file that cannot be opened.
     """
     sqlite3.connect(file).close()
 
 
 def _is_usable(driver: aiosqlite.Connection) -> bool:
-    return driver._connection is not None  # noqa: SLF001 (there is no public way to ask)
+    return driver._connection is not None  # noqa: SLF001 (aiosqlite has no public attribute for it)
 
 
 def _upgrade(connection: sqlite3.Connection, engine: AsyncEngine) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with SQLite, in the library's own words."""
+"""Translates SQLite errors into the library's errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from spine_async.errors import CorruptRecordError, StoreError
-from spine_async.storage.sql.driver.errors import Faults, unavailable
+from spine_async.storage.sql.driver.errors import ErrorMapper, unavailable
 
-_SQLITE_HINTS = {
+_HINTS = {
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists, and that this process may read and write it",
     sqlite3.SQLITE_READONLY: "make the file and its folder writable for this process",
     sqlite3.SQLITE_PERM: "make the file and its folder writable for this process",
@@ -19,38 +19,44 @@ _SQLITE_HINTS = {
     sqlite3.SQLITE_FULL: "free some space on the disk",
     sqlite3.SQLITE_IOERR: "check the disk",
 }
-_SQLITE_BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-_SQLITE_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_CORRUPT = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
-def sqlite_faults(url: URL) -> Faults:
-    """What SQLite and its folder complain about."""
-    return Faults(url, (sqlite3.Error, SQLAlchemyError, OSError, ValueError), _sqlite_error)
+def sqlite_error_mapper(url: URL) -> ErrorMapper:
+    """Maps the errors of SQLite and of its file's folder."""
+    return ErrorMapper(url, (sqlite3.Error, SQLAlchemyError, OSError, ValueError), _translate)
 
 
-def is_passing_on_sqlite(exc: Exception) -> bool:
-    """Whether another try may go better: the file was locked, or somebody had closed the connection."""
+def is_transient_on_sqlite(exc: Exception) -> bool:
+    """Whether a retry may succeed: the file was locked, or another user of the engine closed the connection."""
     if isinstance(exc, ValueError):
         return _is_closed_connection(exc)
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in _SQLITE_PASSING
+    return _primary_code(exc) in _TRANSIENT
 
 
-def _sqlite_error(exc: Exception, name: str) -> StoreError | None:
+def _translate(exc: Exception, name: str) -> StoreError | None:
     if isinstance(exc, ValueError) and not _is_closed_connection(exc):
         return None
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the upper bits only say more of the same
-    if code in _SQLITE_BROKEN:
+    code = _primary_code(exc)
+    if code in _CORRUPT:
         return CorruptRecordError(
             f"{name}: the file cannot be read as a SQLite database ({exc}); restore it from a backup, or move it away"
         )
     if isinstance(exc, sqlite3.IntegrityError):
-        return StoreError(f"{name}: a record was refused ({exc})")
+        return StoreError(f"{name}: a constraint rejected a row ({exc})")
     if isinstance(exc, OSError):
-        return unavailable(name, f"{exc.strerror or exc}", _SQLITE_HINTS[sqlite3.SQLITE_CANTOPEN])
-    hint = _SQLITE_HINTS.get(code, "check that the file is a database of this library and that its disk is well")
+        return unavailable(name, f"{exc.strerror or exc}", _HINTS[sqlite3.SQLITE_CANTOPEN])
+    hint = _HINTS.get(code, "check that the file is a database of this library and that the disk works")
     return unavailable(name, str(exc), hint)
 
 
+def _primary_code(exc: Exception) -> int:
+    """SQLite's primary result code; the upper bits of the extended code only refine it."""
+    code: int = getattr(exc, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 def _is_closed_connection(exc: ValueError) -> bool:
-    # aiosqlite says so with a plain ValueError.
+    # aiosqlite raises a plain ValueError when its connection is closed.
     return bool(exc.args) and str(exc.args[0]).lower() in {"connection closed", "no active connection"}

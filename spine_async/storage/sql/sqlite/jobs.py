@@ -1,17 +1,16 @@
-"""What is done to a SQLite database, as functions of a plain `sqlite3.Connection`.
+"""Operations on a SQLite database as functions of a plain `sqlite3.Connection`.
 
-Each runs as a whole on the connection's own thread, so that no cancellation and no other user of the connection can
-come between its statements.
+Each function runs as one call on the connection's own thread. So neither a cancellation nor another user of the
+connection can interrupt it between two statements.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import TypeVar
 
 from spine_async._model.durability import Durability
@@ -23,49 +22,48 @@ from spine_async.storage.sql.schema.rows import (
     VISIT_COLUMNS,
     Row,
     event_values,
-    iso_moment,
-    storable,
+    iso_timestamp,
+    storable_text,
     visit_values,
 )
-from spine_async.storage.sql.sqlite.insert import Insertion
+from spine_async.storage.sql.sqlite.insert import Inserter
 
 ResultT = TypeVar("ResultT")
 Pragmas = dict[str, object]
 
 BUSY_SECONDS = 30.0
-# FULL syncs the log at each commit. NORMAL leaves that to the kernel until the log is written back to the database, so
-# what was committed since may be gone after a power cut, the last ones first and none in part.
+# FULL syncs the WAL at each commit. NORMAL syncs it only before a checkpoint, so a power failure may lose the last
+# commits; the remaining ones are consistent and in order.
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
+EVENTS = Inserter("core_workflow_event_log", EVENT_COLUMNS)
+VISITS = Inserter("core_workflow_steps", VISIT_COLUMNS)
 
-EVENTS = Insertion("core_workflow_event_log", EVENT_COLUMNS)
-_VISITS = Insertion("core_workflow_steps", VISIT_COLUMNS)
-
-_MINE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
-_IN_FORCE = f"{_MINE} AND status IN ('running', 'waiting')"
-_MOVED = (
+_FENCE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
+_UNFINISHED_FENCE = f"{_FENCE} AND status IN ('running', 'waiting')"
+_UPDATE = (
     "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
     "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END"
 )
-# A statement that sets the state writes the index of runs under way too, which is one page in five of a step's commit.
-_RUN_ON = f"{_MOVED} {_MINE} AND status = 'running'"
-_ADVANCE = f"{_MOVED}, status = ? {_IN_FORCE}"
+# Setting `status` also writes the index of unfinished runs, one of the five pages that a step's commit writes.
+_ADVANCE_RUNNING = f"{_UPDATE} {_FENCE} AND status = 'running'"
+_ADVANCE = f"{_UPDATE}, status = ? {_UNFINISHED_FENCE}"
 _END = (
-    f"{_MOVED}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, "
-    f"owner = NULL, lease_until = NULL, lease_boot = NULL {_IN_FORCE}"
+    f"{_UPDATE}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, "
+    f"owner = NULL, lease_until = NULL, lease_boot = NULL {_UNFINISHED_FENCE}"
 )
-_WRITTEN_BEFORE = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
-# Children are removed by name: cascading needs a setting that belongs to whoever owns the connection.
-_DELETIONS = tuple(
+_COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
+# Children are deleted explicitly: cascading requires a pragma that the connection's owner controls.
+_DELETE_CHILDREN = tuple(
     f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
     for table in ("core_workflow_steps", "core_workflow_event_log")
 )
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-    """Do the work in one write transaction, leaving the connection as it was found."""
+    """Run `work` in one write transaction; the connection's settings are unchanged afterwards."""
     level = connection.isolation_level
-    connection.isolation_level = None  # or sqlite3 begins a transaction of its own, which reads before it locks
+    connection.isolation_level = None  # otherwise sqlite3 begins a deferred transaction, which reads before it locks
     try:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -83,12 +81,12 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
 def fetch(connection: sqlite3.Connection, sql: str, values: Sequence[object] = ()) -> list[Row]:
     """The rows of one query."""
     cursor = connection.cursor()
-    cursor.row_factory = None  # whoever owns the engine may have set one
+    cursor.row_factory = None  # the owner of the engine may have set one
     return cursor.execute(sql, values).fetchall()
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """Schema version of the database; 0 where our tables are missing."""
+    """Schema version of the database; 0 if the library's tables do not exist."""
     if not fetch(connection, "SELECT 1 FROM sqlite_master WHERE name = 'core_workflow_schema'"):
         return 0
     found = fetch(connection, "SELECT max(version) FROM core_workflow_schema")[0][0]
@@ -96,7 +94,7 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def prepare(connection: sqlite3.Connection, durability: Durability) -> Pragmas:
-    """Make the connection patient, and as durable as is asked for; gives the settings it had."""
+    """Set the busy timeout, WAL and the durability; returns the previous settings."""
     before = {name: fetch(connection, f"PRAGMA {name}")[0][0] for name in ("busy_timeout", "synchronous")}
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     _use_wal(connection)
@@ -105,115 +103,106 @@ def prepare(connection: sqlite3.Connection, durability: Durability) -> Pragmas:
 
 
 def restore(connection: sqlite3.Connection, before: Pragmas) -> None:
-    """Give the connection back the settings it had."""
+    """Restore the settings that `prepare` returned."""
     for name, value in before.items():
         connection.execute(f"PRAGMA {name} = {value}")
 
 
 def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-    """Write each change whose run is still at the change's epoch and number.
+    """Write each change that passes its fence.
 
     Args:
-        connection: Within a write transaction.
-        changes: The changes; one that an earlier try had written already counts as written.
+        connection: In a write transaction.
+        changes: A change that an earlier attempt committed counts as committed.
     """
-    held = _advance_all(connection, changes)
-    kept = [change for change, is_held in zip(changes, held, strict=True) if is_held]
-    visits = [visit_values(change.key, visit, iso_moment, int) for change in kept for visit in change.visits]
-    events = [event_values(change.key, event, iso_moment) for change in kept for event in change.events]
-    _VISITS.insert(connection, visits)
+    passed = _advance_all(connection, changes)
+    written = [change for change, has_passed in zip(changes, passed, strict=True) if has_passed]
+    visits = [visit_values(change.key, visit, iso_timestamp, int) for change in written for visit in change.visits]
+    events = [event_values(change.key, event, iso_timestamp) for change in written for event in change.events]
+    VISITS.insert(connection, visits)
     EVENTS.insert(connection, events)
-    written = [is_held or _is_written(connection, change) for change, is_held in zip(changes, held, strict=True)]
-    committed, fenced = CommitOutcome.COMMITTED, CommitOutcome.FENCED
-    return [committed if is_written else fenced for is_written in written]
+    return [
+        CommitOutcome.COMMITTED if has_passed or _is_committed(connection, change) else CommitOutcome.FENCED
+        for change, has_passed in zip(changes, passed, strict=True)
+    ]
 
 
 def delete(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Remove the run with all it has."""
-    for statement in _DELETIONS:
+    """Delete the run with its visits and events."""
+    for statement in _DELETE_CHILDREN:
         connection.execute(statement, (run_id,))
     return connection.execute("DELETE FROM core_workflow_runs WHERE run_id = ?", (run_id,)).rowcount == 1
 
 
-def together(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
-    """Do the work within a transaction, and undo it where it says that it did not do all of it; whether it did."""
-    connection.execute("SAVEPOINT together")
-    is_done = work()
-    connection.execute("RELEASE together" if is_done else "ROLLBACK TO together")
-    return is_done
+def in_savepoint(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
+    """Run `work` in a savepoint and return its result; False rolls the savepoint back."""
+    connection.execute("SAVEPOINT bulk")
+    succeeded = work()
+    connection.execute("RELEASE bulk" if succeeded else "ROLLBACK TO bulk")
+    return succeeded
 
 
 def _advance_all(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[bool]:
-    """The fence: which runs were still ours, and are now one change further."""
+    """Update the runs of the changes; whether each change passed its fence."""
     if len(changes) > 1:
-        going, running = [change for change in changes if change.end is None], RunStatus.RUNNING
-        calls: dict[str, list[Row]] = {
-            _RUN_ON: [_run_on_values(each) for each in going if each.status is running],
-            _ADVANCE: [_advance_values(each) for each in going if each.status is not running],
+        unended = [change for change in changes if change.end is None]
+        rows: dict[str, list[Row]] = {
+            _ADVANCE_RUNNING: [_running_values(each) for each in unended if each.status is RunStatus.RUNNING],
+            _ADVANCE: [_advance_values(each) for each in unended if each.status is not RunStatus.RUNNING],
             _END: [_end_values(each, each.end) for each in changes if each.end is not None],
         }
-        # Nearly always all of them are, and few calls for all take half the time of one for each.
-        if together(connection, lambda: all(_change_all(connection, *call) for call in calls.items())):
+        # Nearly always all changes pass, and one call per statement takes half the time of one call per change.
+        if in_savepoint(connection, lambda: all(_update_all(connection, *each) for each in rows.items())):
             return [True] * len(changes)
     return [_advance(connection, change) for change in changes]
 
 
-def _change_all(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> bool:
+def _update_all(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> bool:
     return not rows or connection.executemany(statement, rows).rowcount == len(rows)
 
 
 def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
-    """Whether the run was still ours, and is now one change further."""
+    """Update the run of the change; whether the change passed its fence."""
     if change.end is not None:
         return connection.execute(_END, _end_values(change, change.end)).rowcount == 1
-    if change.status is RunStatus.RUNNING and connection.execute(_RUN_ON, _run_on_values(change)).rowcount == 1:
+    is_running = change.status is RunStatus.RUNNING
+    if is_running and connection.execute(_ADVANCE_RUNNING, _running_values(change)).rowcount == 1:
         return True
     return connection.execute(_ADVANCE, _advance_values(change)).rowcount == 1
 
 
-def _run_on_values(change: RunChange) -> Row:
-    """Those of `_MOVED` and `_MINE`, in one go: this is the hot path."""
-    return (
-        change.next_seq,
-        _moment_of_group(change.at),
-        change.commit_id,
-        int(change.makes_progress),
-        change.key,
-        change.epoch,
-        change.expected_seq,
-    )
+def _update_values(change: RunChange) -> Row:
+    return (change.next_seq, iso_timestamp(change.at), change.commit_id, int(change.makes_progress))
 
 
-_moment_of_group = lru_cache(maxsize=16)(iso_moment)
+def _fence_values(change: RunChange) -> Row:
+    return (change.key, change.epoch, change.expected_seq)
+
+
+def _running_values(change: RunChange) -> Row:
+    return (*_update_values(change), *_fence_values(change))
 
 
 def _advance_values(change: RunChange) -> Row:
-    moved, fence = _parted(change)
-    return (*moved, change.status.value, *fence)
-
-
-def _parted(change: RunChange) -> tuple[Row, Row]:
-    values = _run_on_values(change)
-    return values[:4], values[4:]
+    return (*_update_values(change), change.status.value, *_fence_values(change))
 
 
 def _end_values(change: RunChange, end: RunEnd) -> Row:
-    told = (end.error_step, storable(end.error), end.error_category, storable(end.stop_reason))
-    moved, fence = _parted(change)
-    return (*moved, end.status.value, iso_moment(end.at), *told, *fence)
+    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    return (*_update_values(change), end.status.value, iso_timestamp(end.at), *failure, *_fence_values(change))
 
 
-def _is_written(connection: sqlite3.Connection, change: RunChange) -> bool:
-    return bool(fetch(connection, _WRITTEN_BEFORE, (change.key, change.epoch, change.commit_id)))
+def _is_committed(connection: sqlite3.Connection, change: RunChange) -> bool:
+    return bool(fetch(connection, _COMMITTED_EARLIER, (change.key, change.epoch, change.commit_id)))
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    # Changing the mode does not wait for others as a transaction does, so processes starting together need patience.
-    give_up_at = time.monotonic() + BUSY_SECONDS
+    # The busy timeout does not apply to a change of the journal mode, so processes that start together retry it here.
+    deadline = time.monotonic() + BUSY_SECONDS
     while fetch(connection, "PRAGMA journal_mode")[0][0] != "wal":
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

@@ -1,9 +1,10 @@
-"""How runs of a SQLite database come to an owner and stay with it, as functions of a plain `sqlite3.Connection`.
+"""Creation, claims, lease renewals and stop requests as functions of a plain `sqlite3.Connection`.
 
-Each is called within a write transaction. The clock is read in there, since getting in may have taken a while.
+Each function is called in a write transaction. It reads the clock itself, because the wait for the transaction may have
+been long.
 """
 
-# ruff: noqa: S608 (texts are put together from names in this package only)
+# ruff: noqa: S608 (statements are built from constants of this package only)
 
 from __future__ import annotations
 
@@ -13,23 +14,35 @@ from datetime import UTC, datetime, timedelta
 
 from spine_async._model.record import Busy, Claim, NewRun, Renewal
 from spine_async.storage.derived_events import started_event
-from spine_async.storage.sql.driver.claim_rule import HOLDING_COLUMNS, ClaimRequest, Free, holding, judge
-from spine_async.storage.sql.schema.rows import NEW_RUN_COLUMNS, event_values, iso_moment, new_run_values, storable
+from spine_async.storage.sql.driver.claim_rule import (
+    LEASE_STATE_COLUMNS,
+    Claimable,
+    ClaimRequest,
+    decide,
+    lease_state,
+)
+from spine_async.storage.sql.schema.rows import (
+    NEW_RUN_COLUMNS,
+    event_values,
+    iso_timestamp,
+    new_run_values,
+    storable_text,
+)
 from spine_async.storage.sql.sqlite.boot_clock import BootTime, boot_time
-from spine_async.storage.sql.sqlite.insert import Insertion, insertion
-from spine_async.storage.sql.sqlite.jobs import EVENTS, fetch, together
+from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
+from spine_async.storage.sql.sqlite.jobs import EVENTS, fetch, in_savepoint
 
 _COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
-_UNLESS_TAKEN = "ON CONFLICT (run_id) DO NOTHING"
-_INSERT_RUN = insertion("core_workflow_runs", _COLUMNS, f"{_UNLESS_TAKEN} RETURNING id")
-_RUNS_WITH_KEY = Insertion("core_workflow_runs", (*_COLUMNS, "id"), _UNLESS_TAKEN)
+_UNLESS_STORED = "ON CONFLICT (run_id) DO NOTHING"
+_INSERT_RUN = insert_statement("core_workflow_runs", _COLUMNS, f"{_UNLESS_STORED} RETURNING id")
+_RUNS_WITH_KEY = Inserter("core_workflow_runs", (*_COLUMNS, "id"), _UNLESS_STORED)
 _LAST_KEY = (
     "SELECT max(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'core_workflow_runs'), 0), "
     "COALESCE((SELECT max(id) FROM core_workflow_runs), 0))"
 )
-_MADE_BEFORE = "SELECT id FROM core_workflow_runs WHERE run_id = ? AND commit_id = ?"
-_HOLDING = (
-    f"SELECT {', '.join(HOLDING_COLUMNS)}, COALESCE(lease_boot = ? AND lease_until > ?, 0), lease_until "
+_CREATED_EARLIER = "SELECT id FROM core_workflow_runs WHERE run_id = ? AND commit_id = ?"
+_LEASE_STATE = (
+    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, COALESCE(lease_boot = ? AND lease_until > ?, 0), lease_until "
     "FROM core_workflow_runs WHERE run_id = ?"
 )
 _CLAIM = (
@@ -47,87 +60,87 @@ _REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id =
 
 
 def create(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> list[Claim | None]:
-    """Store new runs; None for each whose id is taken, unless the same creation has taken it before this call."""
+    """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
     now, seen = boot_time(), set[str]()
     claims: list[Claim | None] = []
     if len(runs) > 1:
-        first = int(str(fetch(connection, _LAST_KEY)[0][0])) + 1
-        # Nearly always no id is taken, and two calls for all take half the time of two for each.
-        if together(connection, lambda: _create_all(connection, runs, first, now)):
-            return [_claim_of(run, key) for key, run in enumerate(runs, first)]
+        first_key = int(str(fetch(connection, _LAST_KEY)[0][0])) + 1
+        # Nearly always all ids are new, and two calls for all runs take half the time of two calls per run.
+        if in_savepoint(connection, lambda: _create_all(connection, runs, first_key, now)):
+            return [_first_claim(run, key) for key, run in enumerate(runs, first_key)]
     for run in runs:
         claims.append(_create(connection, run, now) if run.run_id not in seen else None)
         seen.add(run.run_id)
     return claims
 
 
-def claim(connection: sqlite3.Connection, asked: ClaimRequest) -> Claim | Busy | None:
-    """Take the run over, where it may be."""
+def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim | Busy | None:
+    """Claim the run if `claim_rule` allows it."""
     now = boot_time()
-    found = fetch(connection, _HOLDING, (now.boot, now.seconds, asked.run_id))
-    held = holding(found[0][:-1], lease_until=_moment_of(found[0][-1], now)) if found else None
-    verdict = judge(asked, held)
-    return _take(connection, asked, now) if isinstance(verdict, Free) else verdict
+    rows = fetch(connection, _LEASE_STATE, (now.boot, now.seconds, request.run_id))
+    state = lease_state(rows[0][:-1], lease_until=_timestamp(rows[0][-1], now)) if rows else None
+    decision = decide(request, state)
+    return _write_claim(connection, request, now) if isinstance(decision, Claimable) else decision
 
 
 def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-    """Extend the leases of those that are still held."""
+    """Extend the leases of the claims that are still current."""
     now = boot_time()
-    found = [fetch(connection, _RENEW, (now.boot, now.seconds + ttl, each.key, each.epoch)) for each in claims]
-    return [Renewal(bool(rows), _text(rows[0][0]) if rows else None) for rows in found]
+    renewed = [fetch(connection, _RENEW, (now.boot, now.seconds + ttl, each.key, each.epoch)) for each in claims]
+    return [Renewal(is_held=bool(rows), stop_reason=_text(rows[0][0]) if rows else None) for rows in renewed]
 
 
 def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bool:
-    """Leave word for the owner."""
-    return connection.execute(_REQUEST_STOP, (storable(reason), run_id)).rowcount == 1
+    """Store a stop request for the run's owner."""
+    return connection.execute(_REQUEST_STOP, (storable_text(reason), run_id)).rowcount == 1
 
 
-def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: int, now: BootTime) -> bool:
-    """Store all the runs, with keys counted from `first`; whether no id was taken."""
-    rows = [(*_values(run, now), key) for key, run in enumerate(runs, first)]
+def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_key: int, now: BootTime) -> bool:
+    """Store all runs with consecutive keys; whether all ids were new."""
+    rows = [(*_values(run, now), key) for key, run in enumerate(runs, first_key)]
     if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
-    told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.emits)
-    EVENTS.insert(connection, [event_values(key, event, iso_moment) for key, event in told])
+    events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.emits)
+    EVENTS.insert(connection, [event_values(key, event, iso_timestamp) for key, event in events])
     return True
 
 
-def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
-    return (*new_run_values(run, iso_moment), now.boot, now.seconds + run.lease_ttl)
-
-
-def _claim_of(run: NewRun, key: int) -> Claim:
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
-
-
 def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim | None:
-    made = fetch(connection, _INSERT_RUN, _values(run, now))
-    before = [] if made else fetch(connection, _MADE_BEFORE, (run.run_id, run.commit_id))
-    if not made and not before:
+    inserted = fetch(connection, _INSERT_RUN, _values(run, now))
+    rows = inserted or fetch(connection, _CREATED_EARLIER, (run.run_id, run.commit_id))
+    if not rows:
         return None
-    key = int(str((made or before)[0][0]))
-    if made and run.emits:
-        EVENTS.insert(connection, [event_values(key, started_event(run), iso_moment)])
-    return _claim_of(run, key)
+    key = int(str(rows[0][0]))
+    if inserted and run.emits:
+        EVENTS.insert(connection, [event_values(key, started_event(run), iso_timestamp)])
+    return _first_claim(run, key)
 
 
-def _take(connection: sqlite3.Connection, asked: ClaimRequest, now: BootTime) -> Claim:
-    lease = (asked.owner, now.boot, now.seconds + asked.ttl, asked.mark)
-    taken = fetch(connection, _CLAIM, (*lease, asked.event is not None, iso_moment(asked.at), asked.run_id))
-    key, epoch, next_seq = (int(str(value)) for value in taken[0])
-    if asked.event is not None:
-        values = event_values(key, asked.event, iso_moment)
+def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
+    return (*new_run_values(run, iso_timestamp), now.boot, now.seconds + run.lease_ttl)
+
+
+def _first_claim(run: NewRun, key: int) -> Claim:
+    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.emits else 1)
+
+
+def _write_claim(connection: sqlite3.Connection, request: ClaimRequest, now: BootTime) -> Claim:
+    lease = (request.owner, now.boot, now.seconds + request.ttl, request.token)
+    update = (request.event is not None, iso_timestamp(request.at), request.run_id)
+    key, epoch, next_seq = (int(str(value)) for value in fetch(connection, _CLAIM, (*lease, *update))[0])
+    if request.event is not None:
+        values = event_values(key, request.event, iso_timestamp)
         EVENTS.insert(connection, [(values[0], next_seq - 1, *values[2:])])
-    return Claim(asked.run_id, key, epoch, next_seq)
+    return Claim(run_id=request.run_id, key=key, epoch=epoch, next_seq=next_seq)
 
 
-def _moment_of(seconds: object, now: BootTime) -> datetime | None:
-    """The boot clock's reading as a moment, or None where there is none."""
+def _timestamp(seconds: object, now: BootTime) -> datetime | None:
+    """A reading of the boot clock as a timestamp, or None if there is none."""
     if not isinstance(seconds, float):
         return None
     try:
         return datetime.now(UTC) + timedelta(seconds=seconds - now.seconds)
-    except (OverflowError, ValueError):  # no lease of ours lasts so long
+    except (OverflowError, ValueError):  # the value was not written by this library
         return None
 
 
