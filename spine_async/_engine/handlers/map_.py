@@ -21,7 +21,7 @@ from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.transition import replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
+from spine_async._engine.state.interrupts import Draining, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
@@ -92,8 +92,10 @@ class _Pool:
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
             await self._feed.close()
-        if self._interrupt is not None:
+        if isinstance(self._interrupt, Exception):
             raise self._interrupt
+        if self._interrupt is not None:
+            await self._visit.interrupt(self._interrupt)
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -114,7 +116,7 @@ class _Pool:
             # Nobody cancelled the map, but the task group would treat this as its own cancellation and end normally.
             self._abort(StepError(STRAY_CANCELLATION) if is_stray_cancellation() else Draining())
             raise
-        except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
+        except BaseException as exc:  # noqa: BLE001 - raised again by `run`
             self._abort(exc)
 
     async def _take_items(self) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.scope import WAIT_MARK, Visit, visit_of
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
@@ -67,7 +68,10 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
     visit.run.pending.add_marker(row, event)
     visit.scope.waits[visit.path] = until.isoformat()
     visit.run.pending.status = RunStatus.WAITING if visit.scope.is_run else RunStatus.RUNNING
-    await runtime.journal.commit(visit.run.pending)
+    try:
+        await runtime.journal.commit(visit.run.pending)
+    except CommitFailed as exc:
+        await visit.interrupt(exc)
 
 
 async def _sleep(runtime: Runtime, visit: Visit, until: datetime) -> None:

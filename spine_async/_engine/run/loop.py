@@ -7,13 +7,14 @@ from typing import Any
 from spine_async._engine.run.transition import apply_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.deadline import AttemptLimit
-from spine_async._engine.state.interrupts import Draining, RunAlreadyRecorded
+from spine_async._engine.state.interrupts import Draining, InterruptScope, RunAlreadyRecorded
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.step.attempt import execute_step
+from spine_async._engine.step.encoding import EncodedResult
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.status import RunStatus
+from spine_async._model.status import RunStatus, StepType
 from spine_async._model.step import Step
 
 
@@ -70,7 +71,10 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     runtime.running_visits[task] = visit
     try:
         with runtime.observer.step(run.run_id, visit.path, visit.step) as span:
-            encoded = await execute_step(runtime, visit, limit)
+            if visit.step.step_type in _INTERRUPTIBLE:
+                encoded = await _execute_interruptible(runtime, visit)
+            else:
+                encoded = await execute_step(runtime, visit, limit)
             if run.pending.end is not None:
                 raise RunAlreadyRecorded
             elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1000, 3)
@@ -78,6 +82,15 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     finally:
         del runtime.running_visits[task]
     return apply_result(visit, encoded, runtime.clock.now(), elapsed_ms)
+
+
+_INTERRUPTIBLE = frozenset({StepType.MAP, StepType.WAIT})
+"""Types of steps whose executor may end the run, for instance because a commit failed."""
+
+
+async def _execute_interruptible(runtime: Runtime, visit: Visit) -> EncodedResult:
+    with InterruptScope() as visit.interrupts:
+        return await execute_step(runtime, visit, AttemptLimit(runtime.deadlines, is_shared=False))
 
 
 def _too_many_visits(step: Step, limit: int) -> Outcome:

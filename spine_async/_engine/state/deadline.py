@@ -14,7 +14,15 @@ from typing import Any, Self
 
 import anyio
 
-from spine_async._engine.tasks import EventLoop, Task, TimerHandle, current_task, running_loop
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    EventLoop,
+    Task,
+    TimerHandle,
+    current_task,
+    is_scope_cancelled,
+    running_loop,
+)
 
 
 @cache
@@ -36,6 +44,9 @@ def _scope_class() -> Any:
             return deadline
 
     return AttemptScope
+
+
+_NEVER_CAUGHT = (CANCELLATION, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Deadlines:
@@ -117,7 +128,9 @@ class AttemptLimit:
         return self._deadlines.set(self._scope, seconds)
 
     def end(self, error: BaseException | None = None) -> bool:
-        """End an attempt that raised `error`, or nothing; returns whether `error` is the cancellation by its deadline.
+        """End an attempt that raised `error`, or nothing; returns whether it ended because of its deadline.
+
+        An attempt whose deadline passed may raise anything while it is being cancelled.
 
         Raises:
             RuntimeError: The attempt left a scope of its own open, for instance that of an unfinished async generator.
@@ -126,7 +139,11 @@ class AttemptLimit:
         scope.deadline_mono = math.inf
         # Only leaving the scope detects scopes inside it that are still open.
         may_stay = self._is_shared and not scope.cancel_called and not getattr(scope, "_child_scopes", None)
-        return False if may_stay else self._leave(error)
+        if may_stay:
+            return False
+        has_expired = scope.cancel_called
+        is_caught = self._leave(error)
+        return is_caught or (has_expired and not isinstance(error, _NEVER_CAUGHT) and not is_scope_cancelled())
 
     def _leave(self, error: BaseException | None) -> bool:
         scope, self._scope, self._task = self._scope, None, None

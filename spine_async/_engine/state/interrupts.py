@@ -6,7 +6,12 @@ They derive from `BaseException`, so that `except Exception` in a step or in mid
 from __future__ import annotations
 
 from types import TracebackType
+from typing import NoReturn, Self
 
+import anyio
+import anyio.lowlevel
+
+from spine_async._engine.tasks import CANCELLATION
 from spine_async.errors import StoreError
 
 
@@ -36,6 +41,41 @@ class CommitFailed(RunInterrupt):
     def __init__(self, error: StoreError) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+class InterruptScope:
+    """Carries an exception from a step's executor out of the step, past user code such as middleware.
+
+    The executor calls `interrupt`: the scope is cancelled, so user code between the executor and the scope sees a
+    cancellation and nothing else. Whatever it does with that, the exception is raised where the scope is left.
+    """
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._error: BaseException | None = None
+
+    async def interrupt(self, error: BaseException) -> NoReturn:
+        """Raise `error` where the scope is left; of several errors the first one counts."""
+        self._error = self._error or error
+        self._scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        raise CANCELLATION  # user code shields this task from the scope, or executes it in a task of its own
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_cancelled_here = self._scope.__exit__(kind, error, trace)
+        if self._error is None or (isinstance(error, _NEVER_REPLACED) and not is_cancelled_here):
+            return
+        raise self._error from None
+
+
+_NEVER_REPLACED = (CANCELLATION, SystemExit, KeyboardInterrupt)
+"""What takes precedence over an interrupt: the cancellation of an outer scope, and the end of the process."""
 
 
 class RaisingStoreErrors:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
@@ -118,25 +120,24 @@ class Scope:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Visit(OpenVisit):
-    """One visit of one step, from its start until it is settled; the `frame` of the contexts that its attempts get.
+    """One visit of one step, from its start until it is settled.
 
     Attributes:
         attempts: Attempts made so far.
+        is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
+        interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
     """
 
     scope: Scope
     step: Step
     attempts: int = 0
+    is_cut_off: bool = False
+    interrupts: InterruptScope | None = None
 
     @property
     def run(self) -> Run:
         """The run that the visit belongs to."""
         return self.scope.run
-
-    @property
-    def current_cancel_reason(self) -> CancelReason | None:
-        """Why the step is being cancelled now, or None; may be read from a worker thread."""
-        return self.cancel_reason_at(self.run.clock.monotonic())
 
     @property
     def idempotency_key(self) -> str:
@@ -154,6 +155,33 @@ class Visit(OpenVisit):
             return CancelReason.SIBLING_FAILED
         return parent.cancel_reason_at(now_mono)
 
+    async def interrupt(self, error: BaseException) -> NoReturn:
+        """End the execution of the step with `error`, past the middleware around it."""
+        if self.interrupts is None:
+            raise error
+        await self.interrupts.interrupt(error)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt of a step; the `frame` of the context that it gets.
+
+    A worker thread that a cancelled attempt has left behind still reads its reason here.
+    """
+
+    visit: Visit
+    _reason: CancelReason | None = None
+
+    @property
+    def current_cancel_reason(self) -> CancelReason | None:
+        """Why this attempt is being cancelled or was cancelled, or None; may be read from a worker thread."""
+        reason = self._reason
+        return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
+
+    def keep_cancel_reason(self) -> None:
+        """Keep the present reason, because the attempt ends and the visit may continue with another one."""
+        self._reason = self.current_cancel_reason
+
 
 def visit_of(context: WorkflowContext) -> Visit:
     """The visit that a step's context belongs to.
@@ -161,6 +189,6 @@ def visit_of(context: WorkflowContext) -> Visit:
     Raises:
         TypeError: The context was not given to a step by a running workflow.
     """
-    if not isinstance(context.frame, Visit):
+    if not isinstance(context.frame, Attempt):
         raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
-    return context.frame
+    return context.frame.visit

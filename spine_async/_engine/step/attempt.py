@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 
 from spine_async._engine.runtime.runtime import Middleware, Runtime, StepFunction
 from spine_async._engine.state.deadline import AttemptLimit
-from spine_async._engine.state.scope import Visit
+from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
-from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_stray_cancellation
+from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
@@ -22,6 +24,8 @@ from spine_async._model.record import EventRow
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
+
+_log = logging.getLogger("spine_async")
 
 
 async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> EncodedResult:
@@ -34,15 +38,22 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     """
     try:
         if runtime.middleware:
-            return await _through_middleware(runtime, visit)
-        return await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
-    except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        result = StepResult.from_exception(exc)
+            encoded = await _through_middleware(runtime, visit)
+        else:
+            encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
     except CANCELLATION:
         if not is_stray_cancellation():
             raise
-        result = StepResult.fail(STRAY_CANCELLATION)
-    return encode_result(visit.step, result)
+        encoded = encode_result(visit.step, StepResult.fail(STRAY_CANCELLATION))
+    except PROCESS_EXIT:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
+        if is_scope_cancelled():
+            await ignore_error_of_cancelled(visit, exc)
+        encoded = encode_result(visit.step, StepResult.from_exception(exc))
+    if is_scope_cancelled() and (visit.is_cut_off or not encoded.result.success):
+        await anyio.lowlevel.checkpoint()  # middleware replaced the cancellation of an attempt by a result
+    return encoded
 
 
 async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
@@ -55,7 +66,7 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
         encoded = await _Attempts(runtime, visit, limit, step).run(context)
         return encoded.result
 
-    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
+    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
     return encoded if encoded is not None and encoded.result is result else encode_result(visit.step, result)
@@ -104,22 +115,30 @@ class _Attempts:
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
         runtime, visit, step = self.runtime, self.visit, self.step
         visit.attempts += 1
-        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
+        attempt = Attempt(visit)
+        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, attempt)
         try:
             if runtime.config.max_concurrent_steps is None:
-                result = await self._within_limit(given, timeout)
+                result = await self._within_limit(given, timeout, attempt)
             else:
                 async with runtime.concurrency_slot(step):
-                    result = await self._within_limit(given, timeout)
-        except Exception as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            result = StepResult.from_exception(exc)
+                    result = await self._within_limit(given, timeout, attempt)
         except CANCELLATION:
             if not is_stray_cancellation():
+                attempt.keep_cancel_reason()
+                visit.is_cut_off = True
                 raise
             result = StepResult.fail(STRAY_CANCELLATION)
+        except PROCESS_EXIT:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
+            if is_scope_cancelled():
+                attempt.keep_cancel_reason()
+                await ignore_error_of_cancelled(visit, exc)
+            result = StepResult.from_exception(exc)
         return encode_result(step, result)
 
-    async def _within_limit(self, context: WorkflowContext, timeout: float | None) -> StepResult:
+    async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
@@ -128,14 +147,36 @@ class _Attempts:
         try:
             result = as_result(await execute(step, context))
         except BaseException as exc:
+            attempt.keep_cancel_reason()
             visit.deadline_mono = None
             if not self.limit.end(exc):
                 raise
-            # Only its own deadline cancels the scope, so a cancellation that it caught means that the deadline passed.
+            if not isinstance(exc, CANCELLATION):
+                log_error_of_cancelled(visit, exc)
             return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
         visit.deadline_mono = None
         self.limit.end()
         return result
+
+
+PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
+
+
+async def ignore_error_of_cancelled(visit: Visit, error: BaseException) -> None:
+    """Log an exception that user code raised while it was being cancelled, and continue the cancellation."""
+    log_error_of_cancelled(visit, error)
+    await anyio.lowlevel.checkpoint()
+
+
+def log_error_of_cancelled(visit: Visit, error: BaseException) -> None:
+    """Log an exception that user code raised while it was being cancelled; the cancellation decides the outcome."""
+    _log.warning(
+        "run %s: step %s raised %s while it was being cancelled; the cancellation decides the outcome",
+        visit.run.run_id,
+        visit.path,
+        type(error).__name__,
+        exc_info=error,
+    )
 
 
 def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
