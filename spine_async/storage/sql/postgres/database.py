@@ -20,7 +20,7 @@ from spine_async.storage.sql.postgres import leases, statements
 from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
-from spine_async.storage.sql.schema.rows import Row, event_values, storable_text, unchanged_timestamp, visit_values
+from spine_async.storage.sql.schema.rows import Row, escaped_text, event_values, unchanged_timestamp, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -130,7 +130,7 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
     end = change.end
     if end is None:
         return (*fence, *commit, change.status.value, change.at, None, None, None, None, None)
-    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    failure = (end.error_step, escaped_text(end.error), end.error_category, escaped_text(end.stop_reason))
     return (*fence, *commit, end.status.value, change.at, end.at, *failure)
 
 

@@ -15,7 +15,7 @@ from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
 from spine_async.storage.sql.postgres import statements
-from spine_async.storage.sql.schema.rows import new_run_values, storable_text, unchanged_timestamp
+from spine_async.storage.sql.schema.rows import escaped_text, new_run_values, unchanged_timestamp
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -65,7 +65,7 @@ async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Ren
 
 async def request_stop(driver: Driver, run_id: str, reason: str) -> bool:
     """Store a stop request for the run's owner."""
-    return await driver.fetchval(statements.REQUEST_STOP, run_id, storable_text(reason)) is not None
+    return await driver.fetchval(statements.REQUEST_STOP, run_id, escaped_text(reason)) is not None
 
 
 async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -> Claim | None:

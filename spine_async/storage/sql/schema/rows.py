@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Column, Table
@@ -43,7 +44,18 @@ NEW_RUN_COLUMNS = (
 
 def iso_timestamp(at: datetime) -> str:
     """`at` as ISO 8601 text of fixed width in UTC, so that the order of the texts is the order of time."""
-    return f"{at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"  # without `+00:00`
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    second = _format_second(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second)
+    return f"{second}.{utc.microsecond:06}Z"
+
+
+@lru_cache(maxsize=16)
+def _format_second(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:  # noqa: PLR0917
+    """The date and time without fractions; cached, because the timestamps of a commit lie close together.
+
+    With `datetime.isoformat` instead a step of W3 takes about 5 % longer.
+    """
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
 
 
 def unchanged_timestamp(at: datetime) -> datetime:
@@ -73,7 +85,7 @@ def visit_values(key: int, visit: VisitRow, timestamp: ToTimestamp, flag: type[i
         visit.step_type.value,
         visit.status.value,
         visit.attempt_id,
-        storable_text(visit.error),
+        escaped_text(visit.error),
         visit.error_category,
         visit.opening,
         visit.updates,
@@ -123,7 +135,7 @@ def new_run_values(run: NewRun, timestamp: ToTimestamp) -> tuple[object, ...]:
     )
 
 
-def storable_text(text: str | None) -> str | None:
+def escaped_text(text: str | None) -> str | None:
     """An error message with the characters escaped that UTF-8 or PostgreSQL cannot store.
 
     The message of a user's exception may contain any character.

@@ -21,9 +21,9 @@ from spine_async.storage.sql.schema.rows import (
     EVENT_COLUMNS,
     VISIT_COLUMNS,
     Row,
+    escaped_text,
     event_values,
     iso_timestamp,
-    storable_text,
     visit_values,
 )
 from spine_async.storage.sql.sqlite.insert import Inserter
@@ -188,7 +188,7 @@ def _advance_values(change: RunChange) -> Row:
 
 
 def _end_values(change: RunChange, end: RunEnd) -> Row:
-    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    failure = (end.error_step, escaped_text(end.error), end.error_category, escaped_text(end.stop_reason))
     return (*_update_values(change), end.status.value, iso_timestamp(end.at), *failure, *_fence_values(change))
 
 

@@ -23,10 +23,10 @@ from spine_async.storage.sql.driver.claim_rule import (
 )
 from spine_async.storage.sql.schema.rows import (
     NEW_RUN_COLUMNS,
+    escaped_text,
     event_values,
     iso_timestamp,
     new_run_values,
-    storable_text,
 )
 from spine_async.storage.sql.sqlite.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
@@ -92,7 +92,7 @@ def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -
 
 def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bool:
     """Store a stop request for the run's owner."""
-    return connection.execute(_REQUEST_STOP, (storable_text(reason), run_id)).rowcount == 1
+    return connection.execute(_REQUEST_STOP, (escaped_text(reason), run_id)).rowcount == 1
 
 
 def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_key: int, now: BootTime) -> bool:
