@@ -51,7 +51,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         if is_scope_cancelled():
             await ignore_error_of_cancelled(visit, exc)
         encoded = encode_result(visit.step, StepResult.from_exception(exc))
-    if is_scope_cancelled() and (visit.is_cut_off or not encoded.result.success):
+    if (visit.is_cut_off or not encoded.result.success) and is_scope_cancelled():
         await anyio.lowlevel.checkpoint()  # middleware replaced the cancellation of an attempt by a result
     return encoded
 
