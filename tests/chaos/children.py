@@ -6,7 +6,6 @@ how the child ended. Started by `nursery.py`.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
 from tests.chaos.failpoints import Points, WatchedStore, die
 from tests.chaos.stories import Story, memory_of
+from tests.crash.warm import warm_up
 
 PATIENCE = 60.0
 
@@ -140,7 +140,7 @@ def wait_for(pid: int, seconds: float, kill_after: float | None) -> int | None:
 
 
 def main() -> None:
-    gc.freeze()
+    warm_up()
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:

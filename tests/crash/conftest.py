@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-ROOT = Path(__file__).parents[2]
+from tests.crash.forks import Forks
+
 PROGRAM = Path(__file__).with_name("programs.py")
 
 Rows = list[tuple[Any, ...]]
@@ -24,8 +24,9 @@ Rows = list[tuple[Any, ...]]
 class Processes:
     """Runs the programs of `programs.py` on one database, one run, one count of executions."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, folder: Path, forks: Forks) -> None:
         self._url = database_url
+        self._forks = forks
         self._count = folder / "count"
         self.report = folder / "report.md"
 
@@ -46,19 +47,20 @@ class Processes:
     def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         what, *others = arguments
         fixed = ["--database", self._url, "--run-id", "r1", "--count", str(self._count), "--output", str(self.report)]
-        return subprocess.run(
-            [sys.executable, str(PROGRAM), what, *fixed, *others],
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self._forks.run(PROGRAM, what, *fixed, *others)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """One warm process from which the programs are forked."""
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 @pytest.fixture
-def processes(database_url: str, tmp_path: Path) -> Processes:
-    return Processes(database_url, tmp_path)
+def processes(database_url: str, tmp_path: Path, forks: Forks) -> Processes:
+    return Processes(database_url, tmp_path, forks)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import ROOT
+from tests.crash.forks import Forks
+from tests.interpreter import ROOT, environment
 
 PROGRAM = ROOT / "docs" / "examples" / "stocks" / "report.py"
 
@@ -17,14 +18,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> Run:
-    """The program, started in an empty folder."""
+def report(tmp_path: Path, forks: Forks) -> Run:
+    """The program, run in an empty folder."""
+    return lambda *arguments: forks.run(PROGRAM, *arguments, folder=tmp_path)
+
+
+@pytest.fixture
+def cold_report(tmp_path: Path) -> Run:
+    """The same in an interpreter that has nothing imported."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(PROGRAM), *arguments],
             cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=120,
@@ -34,8 +41,8 @@ def report(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_report_on_the_embedded_default(report: Run, tmp_path: Path) -> None:
-    ended = report("--run-id", "mine")
+def test_a_report_on_the_embedded_default(cold_report: Run, tmp_path: Path) -> None:
+    ended = cold_report("--run-id", "mine")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "Shares from Aug 2004 to Mar 2010" in ended.stdout
     assert "AAPL    17.25  223.02  12.93 x      +58%" in ended.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
-from tests.crash.conftest import ROOT
+from tests.interpreter import ROOT
 
 SERVICE = """
 import asyncio, sys

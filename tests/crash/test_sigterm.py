@@ -14,8 +14,9 @@ import anyio
 import pytest
 
 from spine_async import WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
-from tests.crash.conftest import ROOT, Rows
+from tests.crash.conftest import Rows
 from tests.crash.service import DRAIN_TIMEOUT, flow
+from tests.interpreter import ROOT, environment
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ class Service:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.service", database_url, str(count)],
             cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "error"},
+            env=environment(PYTHONWARNINGS="error"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

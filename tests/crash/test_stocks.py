@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.crash.conftest import Processes
+from tests.crash.forks import Forks
 
 # Where the process dies, and what must be stored at that moment whatever the timing.
 MOMENTS = {
@@ -34,10 +35,10 @@ PATHS = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> bytes:
     """The report of a run that nobody killed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    processes = Processes(f"sqlite+aiosqlite:///{folder / 'runs.db'}", folder)
+    processes = Processes(f"sqlite+aiosqlite:///{folder / 'runs.db'}", folder, forks)
     processes.completes("stocks")
     assert Counter(processes.executed()) == dict.fromkeys(PATHS, 1)
     return processes.report.read_bytes()
