@@ -1,4 +1,4 @@
-"""How often a step is tried, and which failures are worth another try."""
+"""Retry policies."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ BACKOFFS = ("exponential", "linear", "constant")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How a failed attempt is followed by another.
+    """Number and delay of the attempts of a step.
 
     Args:
-        max_attempts: Attempts in all, the first one included; at least 1.
+        max_attempts: Total number of attempts, including the first; at least 1.
         backoff: How the delay grows from one retry to the next.
         initial_delay: Seconds before the first retry.
-        max_delay: Seconds that no delay exceeds.
-        retryable_errors: Which failures are retried: error categories, exception types, or a predicate that takes the
-            exception (a returned `StepResult.fail` comes as a `StepError`); one of them, or several.
-        jitter: Draw each delay uniformly between 0 and the computed one.
+        max_delay: Maximum delay in seconds.
+        retryable_errors: Which failures are retried: error categories, exception types, or predicates that take the
+            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable.
+        jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
         InvalidPolicyError: A limit is negative or not finite, or a word is not one of the allowed ones.
@@ -52,7 +52,7 @@ class RetryPolicy:
         object.__setattr__(self, "retryable_errors", _as_rules(self.retryable_errors))
 
     def retries(self, category: str, error: BaseException) -> bool:
-        """Whether a failure of this category, or with this exception, is worth another attempt."""
+        """Whether a failure with this category and exception is retried."""
         return any(_matches(rule, category, error) for rule in self._rules)
 
     @property
@@ -61,7 +61,7 @@ class RetryPolicy:
 
 
 def to_seconds(value: float | timedelta) -> float:
-    """A duration given as seconds or `timedelta`, in seconds.
+    """A duration in seconds, from a number of seconds or a `timedelta`.
 
     Raises:
         ValueError: It is not a finite number of seconds of at least 0.

@@ -56,7 +56,7 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         output_size=0,
         updates=None,
         quality=None,
-        opening=None,
+        item_params=None,
         scope=visit.scope.path,
         completed_at=now,
         item_index=visit.scope.item_index,

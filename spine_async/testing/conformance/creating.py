@@ -21,7 +21,7 @@ class CreateContract:
         new = new_run()
         await created(store, new)
         run = await loaded(store)
-        shared = {each.name for each in fields(NewRun)} - {"emits", "lease_ttl", "commit_id"}
+        shared = {each.name for each in fields(NewRun)} - {"records_events", "lease_ttl", "commit_id"}
         assert {name: getattr(run, name) for name in shared} == {name: getattr(new, name) for name in shared}
 
     async def test_a_created_run_is_running_and_has_no_end(self, store: RunStore) -> None:
@@ -58,7 +58,7 @@ class CreateContract:
         assert events[0].timestamp == moment(0)
 
     async def test_a_run_that_emits_nothing_begins_at_1_without_an_event(self, store: RunStore) -> None:
-        claim = await created(store, new_run(emits=False))
+        claim = await created(store, new_run(records_events=False))
         assert (claim.epoch, claim.next_seq) == (1, 1)
         assert await store.events("run-1", 0, 10) == []
         assert (await loaded(store)).next_seq == 1

@@ -25,11 +25,11 @@ class VisitValues(TypedDict, total=False):
     output: str | None
     output_size: int
     updates: str | None
-    opening: str | None
+    item_params: str | None
     quality: str | None
     error: str | None
     error_category: str | None
-    emits: bool
+    records_events: bool
     started_seq: int | None
     item_seq: int | None
     item_index: int | None
@@ -42,7 +42,7 @@ def moment(seconds: float) -> datetime:
 
 
 def new_run(
-    run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, emits: bool = True, ttl: float = 60.0
+    run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, records_events: bool = True, ttl: float = 60.0
 ) -> NewRun:
     """A run about to be created by `worker-1`."""
     return NewRun(
@@ -59,7 +59,7 @@ def new_run(
         total_steps=4,
         owner="worker-1",
         created_at=moment(at),
-        emits=emits,
+        records_events=records_events,
         metadata='{"asked_by":"tests"}',
         lease_ttl=ttl,
     )
@@ -80,7 +80,7 @@ def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
         output_size=11,
         updates=None,
         quality=None,
-        opening=None,
+        item_params=None,
         scope=scope,
         completed_at=moment(seq + 0.25),
         seq=seq,
@@ -113,7 +113,7 @@ def change(
         expected_seq=claim.next_seq,
         next_seq=next_seq if next_seq is not None else max(numbers, default=claim.next_seq - 1) + 1,
         commit_id=commit_id,
-        visits=tuple(replace(row, epoch=claim.epoch, attempt_id=commit_id) for row in visits),
+        visits=tuple(replace(row, epoch=claim.epoch, commit_id=commit_id) for row in visits),
         events=tuple(events),
         at=moment(claim.next_seq),
         status=status,

@@ -88,8 +88,10 @@ class EventContract:
         ]
 
     async def test_visits_of_a_run_that_emits_nothing_tell_nothing(self, store: RunStore) -> None:
-        claim = await created(store, new_run(emits=False))
-        await committed(store, change(claim, [visit("fetch", 1, emits=False), visit("save", 2, emits=False)]))
+        claim = await created(store, new_run(records_events=False))
+        await committed(
+            store, change(claim, [visit("fetch", 1, records_events=False), visit("save", 2, records_events=False)])
+        )
         assert await store.events("run-1", 0, 10) == []
         assert len(await store.visits("run-1")) == 2
 

@@ -97,14 +97,14 @@ class VisitContract:
             visit("skipped", 4, status=StepStatus.SKIPPED, output=None, output_size=0, error="not today"),
             visit("failed", 5, status=StepStatus.FAILED, output=None, error="E: no", error_category="INTERNAL"),
             visit("pause", 6, status=StepStatus.WAITING, step_type=StepType.WAIT, output='"2026-01-02T00:00:00Z"'),
-            visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', emits=False),
+            visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', records_events=False),
             visit(
                 "m[3]/x",
                 9,
                 started_seq=8,
                 item_seq=10,
                 item_index=3,
-                opening='{"item":7}',
+                item_params='{"item":7}',
                 ends_item=True,
                 step_type=StepType.PIPELINE,
             ),
@@ -119,7 +119,7 @@ class VisitContract:
         rows = [
             visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
             visit("b", 4, output=None, output_size=0, status=StepStatus.SKIPPED, error="not today"),
-            visit("m[0]/x", 5, item_index=0, opening='{"item":7}'),
+            visit("m[0]/x", 5, item_index=0, item_params='{"item":7}'),
         ]
         await committed(store, change(claim, rows))
         whole, past = await store.visits("run-1"), await store.past_visits("run-1")

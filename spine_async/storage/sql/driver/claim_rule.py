@@ -21,7 +21,7 @@ class ClaimRequest:
     ttl: float
     over_epoch: int | None = None
     unless_ended: bool = False
-    mark: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
     @property
     def at(self) -> datetime:
@@ -62,7 +62,7 @@ def judge(asked: ClaimRequest, held: Holding | None) -> Claim | Busy | Free | No
     """
     if held is None or held.status == RunStatus.COMPLETED:
         return None
-    if held.commit_id == asked.mark:
+    if held.commit_id == asked.token:
         return Claim(asked.run_id, held.key, held.epoch, held.next_seq)
     if asked.unless_ended and RunStatus(held.status).is_final:
         return None

@@ -72,14 +72,14 @@ async def _take(driver: Driver, asked: ClaimRequest, free: Free) -> Claim | None
     event, told = asked.event, (None,) * 4
     if event is not None:
         told = (str(event.event_type), event.step_name, event.path, event.metadata)  # type: ignore[assignment]
-    lease = (asked.ttl, asked.mark, free.epoch, asked.over_epoch, free.status)
+    lease = (asked.ttl, asked.token, free.epoch, asked.over_epoch, free.status)
     taken = await driver.fetchrow(statements.CLAIM, asked.run_id, asked.owner, asked.at, *told, *lease)
     return Claim(asked.run_id, taken["id"], taken["epoch"], taken["next_seq"]) if taken is not None else None
 
 
 def _started(run: NewRun) -> str | None:
-    return started_event(run).metadata if run.emits else None
+    return started_event(run).metadata if run.records_events else None
 
 
 def _claim(run: NewRun, key: int | None) -> Claim | None:
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None
+    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.records_events else 1) if key is not None else None

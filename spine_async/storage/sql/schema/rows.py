@@ -20,10 +20,21 @@ ToMoment = Callable[[datetime], object]
 """How the database takes a moment: text on SQLite, a datetime on PostgreSQL."""
 
 VISIT_COLUMNS = tuple(column.name for column in steps.columns)
-VISIT_FIELDS = tuple(each.name for each in fields(VisitRow))
-"""The same as they are read: in the order of the record's fields, without the run's key."""
 
-PAST_FIELDS = tuple(each.name for each in fields(PastVisit))
+_COLUMN_OF_FIELD = {"records_events": "emits", "item_params": "opening", "commit_id": "attempt_id"}
+"""Columns of schema version 2 whose name differs from that of the record's field."""
+
+_FIELD_OF_COLUMN = {column: name for name, column in _COLUMN_OF_FIELD.items()}
+
+
+def _columns_of_record(record: type[PastVisit]) -> tuple[str, ...]:
+    return tuple(_COLUMN_OF_FIELD.get(each.name, each.name) for each in fields(record))
+
+
+VISIT_FIELDS = _columns_of_record(VisitRow)
+"""Columns of a journal entry in the order of the record's fields, without the run's key."""
+
+PAST_FIELDS = _columns_of_record(PastVisit)
 """Those of them that a resume reads."""
 
 EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
@@ -75,16 +86,16 @@ def visit_values(key: int, visit: VisitRow, moment: ToMoment, flag: type[int]) -
         visit.output_size,
         visit.item_index,
         flag(visit.ends_item),
-        flag(visit.emits),
+        flag(visit.records_events),
         visit.path,
         visit.scope,
         visit.step_name,
         visit.step_type._value_,  # `value` is a descriptor written in Python, and this is the hot path
         visit.status._value_,
-        visit.attempt_id,
+        visit.commit_id,
         storable(visit.error),
         visit.error_category,
-        visit.opening,
+        visit.item_params,
         visit.updates,
         visit.quality,
         visit.output,
@@ -122,7 +133,7 @@ def new_run_values(run: NewRun, moment: ToMoment) -> tuple[object, ...]:
         RunStatus.RUNNING.value,
         1,
         run.owner,
-        2 if run.emits else 1,
+        2 if run.records_events else 1,
         0,
         at,
         at,
@@ -171,7 +182,7 @@ def read_visit(run_id: str, row: Row) -> VisitRow:
         visit.started_at = _moment(visit.started_at)
         visit.completed_at = _moment(visit.completed_at)
         visit.ends_item = bool(visit.ends_item)
-        visit.emits = bool(visit.emits)
+        visit.records_events = bool(visit.records_events)
     except _UNREADABLE:
         return VisitRow(**_visit_cells(run_id, row, VISIT_FIELDS))  # type: ignore[arg-type]
     return visit
@@ -205,9 +216,9 @@ def _past_visits(rows: Iterable[Any]) -> list[PastVisit]:
             size,
             updates,
             quality,
-            opening,
+            item_params,
         )
-        for path, name, kind, state, attempts, started, duration, output, size, updates, quality, opening in rows
+        for path, name, kind, state, attempts, started, duration, output, size, updates, quality, item_params in rows
     ]
 
 
@@ -215,11 +226,12 @@ _UNREADABLE = (ValueError, TypeError, KeyError)  # the row is read once more the
 
 
 def _visit_cells(run_id: str, row: Row, columns: Sequence[str]) -> dict[str, object]:
+    """Values by the name of the record's field."""
     cells = _Cells(steps, run_id, row, columns)
     for column, read in _VISIT_READERS.items():
         if column in cells.values:
             cells.parse(column, read)
-    return cells.values
+    return {_FIELD_OF_COLUMN.get(column, column): value for column, value in cells.values.items()}
 
 
 _STEP_TYPES: dict[str, StepType] = {each.value: each for each in StepType}

@@ -87,7 +87,7 @@ def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first: i
     rows = [(*_values(run, now), key) for key, run in enumerate(runs, first)]
     if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
-    told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.emits)
+    told = ((key, started_event(run)) for key, run in enumerate(runs, first) if run.records_events)
     EVENTS.insert(connection, [event_values(key, event, iso_moment) for key, event in told])
     return True
 
@@ -97,7 +97,7 @@ def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
 
 
 def _claim_of(run: NewRun, key: int) -> Claim:
-    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.emits else 1)
+    return Claim(run.run_id, key, epoch=1, next_seq=2 if run.records_events else 1)
 
 
 def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim | None:
@@ -106,13 +106,13 @@ def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim
     if not made and not before:
         return None
     key = int(str((made or before)[0][0]))
-    if made and run.emits:
+    if made and run.records_events:
         EVENTS.insert(connection, [event_values(key, started_event(run), iso_moment)])
     return _claim_of(run, key)
 
 
 def _take(connection: sqlite3.Connection, asked: ClaimRequest, now: BootTime) -> Claim:
-    lease = (asked.owner, now.boot, now.seconds + asked.ttl, asked.mark)
+    lease = (asked.owner, now.boot, now.seconds + asked.ttl, asked.token)
     taken = fetch(connection, _CLAIM, (*lease, asked.event is not None, iso_moment(asked.at), asked.run_id))
     key, epoch, next_seq = (int(str(value)) for value in taken[0])
     if asked.event is not None:
