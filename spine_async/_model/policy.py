@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal, TypeAlias
 
+from spine_async._model.time_option import to_seconds
 from spine_async.errors import InvalidPolicyError
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
@@ -58,18 +57,6 @@ class RetryPolicy:
     @property
     def _rules(self) -> tuple[Retryable, ...]:
         return self.retryable_errors  # type: ignore[return-value]
-
-
-def to_seconds(value: float | timedelta) -> float:
-    """A duration in seconds, from a number of seconds or a `timedelta`.
-
-    Raises:
-        ValueError: It is not a finite number of seconds of at least 0.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r} is not a number of seconds of at least 0")
-    return float(seconds)
 
 
 def _check_delay(name: str, value: float) -> None:
