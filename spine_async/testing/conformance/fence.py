@@ -87,7 +87,7 @@ class FenceContract:
         end = RunEnd(RunStatus.FAILED, moment(60), "fetch", "late", "INTERNAL")
         await self._is_refused(store, change(old, events=[event("workflow_failed", 2)], end=end))
 
-    async def test_a_refused_change_spoils_nothing_for_the_others(self, store: RunStore) -> None:
+    async def test_a_refused_change_does_not_affect_the_others(self, store: RunStore) -> None:
         claims = [claim for claim in await store.create([new_run(run_id) for run_id in "abcd"]) if claim]
         await taken_over(store, "b")
         changes = [change(claim, [visit("fetch", 2)], [event("noted", 3)]) for claim in claims]

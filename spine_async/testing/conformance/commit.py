@@ -30,7 +30,7 @@ class CommitContract:
         run = await loaded(store)
         assert (run.next_seq, run.epoch, run.status, run.updated_at) == (5, 1, RunStatus.RUNNING, made.at)
 
-    async def test_a_change_made_once_more_is_written_once(self, store: RunStore) -> None:
+    async def test_a_repeated_change_is_written_once(self, store: RunStore) -> None:
         claim = await created(store)
         made = change(claim, [visit("fetch", 3, started_seq=2)], [event("priced", 4, step="fetch")])
         await committed(store, made)
@@ -64,7 +64,7 @@ class CommitContract:
     async def test_commit_of_nothing_gives_nothing(self, store: RunStore) -> None:
         assert await store.commit([]) == []
 
-    async def test_a_change_may_hold_nothing_but_the_state(self, store: RunStore) -> None:
+    async def test_a_change_may_contain_only_the_state(self, store: RunStore) -> None:
         claim = await created(store)
         await committed(store, change(claim, status=RunStatus.WAITING))
         assert (await loaded(store)).status is RunStatus.WAITING
@@ -83,7 +83,7 @@ class CommitContract:
         assert (run.status, run.completed_at, run.next_seq) == (RunStatus.COMPLETED, moment(60), 4)
         assert (run.error_step, run.error, run.error_category, run.stop_reason) == (None,) * 4
 
-    async def test_a_failed_run_has_what_failed_it(self, store: RunStore) -> None:
+    async def test_a_failed_run_has_its_error(self, store: RunStore) -> None:
         claim = await created(store)
         end = RunEnd(RunStatus.FAILED, moment(60), "fetch", "OSError: gone", "TRANSIENT")
         await committed(store, change(claim, events=[event("workflow_failed", 2)], end=end))

@@ -92,7 +92,7 @@ class RenewContract:
         claim = await taken_over(store)
         assert await store.renew([claim], 60) == [_HELD]
 
-    async def test_a_stop_is_not_told_to_a_superseded_owner(self, store: RunStore) -> None:
+    async def test_a_superseded_owner_does_not_receive_a_stop(self, store: RunStore) -> None:
         old = await created(store)
         await taken_over(store)
         await store.request_stop("run-1", "user")
