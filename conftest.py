@@ -1,4 +1,4 @@
-"""Python blocks of the README and the docs run as tests, page by page, each in an empty working directory."""
+"""Runs the Python blocks of the README and the docs as tests, each page in an empty working directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-collect_ignore_glob = ["docs/examples/*"]  # scripts, which the tests of tests/ run
+collect_ignore_glob = ["docs/examples/*"]  # scripts; tests in tests/ run them
 
 
 def _enter_folder(namespace: dict[str, Any]) -> None:

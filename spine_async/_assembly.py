@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from spine_async.telemetry.metrics import RunnerMetrics
 
 
+def with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:
+    """The config with the settings in `given` that are not None."""
+    return config.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
 def assemble_runtime(
     config: WorkflowRunnerConfig,
     *,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from spine_async._assembly import assemble_runtime
+from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
@@ -96,7 +96,7 @@ class WorkflowRunner:
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.config = _with_arguments(
+        self.config = with_arguments(
             config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
         )
         # Imported here, because importing OpenTelemetry slows down a program that only defines workflows.
@@ -134,8 +134,8 @@ class WorkflowRunner:
     ) -> WorkflowResult:
         """Execute a workflow and return its result.
 
-        The run is stored before its first step starts, and each step is stored before the next one starts. A failed step
-        does not raise an exception; the status of the result is `failed`.
+        The run is stored before its first step starts, and each step before the next one starts. A failed step does not
+        raise an exception; the status of the result is `failed`.
 
         Args:
             workflow: The workflow to execute.
@@ -143,8 +143,8 @@ class WorkflowRunner:
             partition: Partition of the run, for instance `{"symbol": "IBM"}`; stored with the run.
             context: Context whose params, outputs and partition the run starts with.
             start_from: First step of the run; None means the first in the list.
-            run_id: Id of the run; None generates one. If a run with this id is stored, it must have the same workflow and
-                params. A run that has ended returns its stored result; an unfinished run continues.
+            run_id: Id of the run; None generates one. A stored run with this id must have the same workflow and params.
+                If it has ended, its stored result is returned; otherwise it continues.
 
         Raises:
             DefinitionError: The workflow cannot be executed, or the params are invalid (`InvalidParamsError`).
@@ -407,7 +407,3 @@ class WorkflowRunner:
             StepType.MAP: self._execute_map,
             StepType.WAIT: self._execute_wait,
         }
-
-
-def _with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:
-    return config.model_copy(update={name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""What `claim` promises."""
+"""Contract of `claim`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPLETED = RunEnd(RunStatus.COMPLETED, moment(50))
 
 
 class ClaimContract:
-    """A claim takes a run over: nobody who held it before can commit any more."""
+    """A claim makes its owner the only one that can commit to the run."""
 
     async def test_a_claim_has_the_next_epoch_and_number(self, store: RunStore) -> None:
         first = await created(store)

@@ -1,4 +1,4 @@
-"""What `create` and `load` promise."""
+"""Contract of `create` and `load`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spine_async.testing.conformance.rows import change, committed, created, loa
 
 
 class CreateContract:
-    """A created run is stored whole, with its first event, and claimed for its owner."""
+    """A created run is stored completely, with its first event, and claimed for its owner."""
 
     async def test_create_gives_a_claim_of_epoch_1(self, store: RunStore) -> None:
         claim = await created(store)

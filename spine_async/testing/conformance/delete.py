@@ -1,4 +1,4 @@
-"""What `delete` promises."""
+"""Contract of `delete`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spine_async.testing.conformance.rows import change, committed, created, eve
 
 
 class DeleteContract:
-    """A deleted run takes everything along, and only its own."""
+    """Deleting a run deletes all its rows and no others."""
 
     async def test_a_deleted_run_is_gone_with_all_it_had(self, store: RunStore) -> None:
         claim = await created(store)
@@ -43,7 +43,7 @@ class DeleteContract:
         assert len(await store.events("run-1", 0, 10)) == 1
 
     async def test_the_owner_of_a_deleted_run_cannot_commit_to_a_later_one(self, store: RunStore) -> None:
-        """Not even where they are created as a group and have the same ids."""
+        """This also holds if the later runs are created as a group with the same ids."""
         names = ["a", "b", "c"]
         held = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
         for name in names:

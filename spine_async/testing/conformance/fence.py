@@ -1,4 +1,4 @@
-"""What `commit` refuses, and that a refusal leaves no trace."""
+"""Contract of `commit` for changes that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spine_async.testing.conformance.rows import (
 
 
 class FenceContract:
-    """Each change is fenced by itself, on epoch, expected number and state."""
+    """Each change is checked independently, by epoch, expected number and status; a refused one changes nothing."""
 
     async def _is_refused(self, store: RunStore, refused: RunChange) -> None:
         before = await loaded(store, refused.run_id)

@@ -1,4 +1,4 @@
-"""What a lease promises: whose a run is, until when, and who may claim it then."""
+"""Contract of leases: the owner of a run, the expiry, and the next claim."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from spine_async.testing.conformance.rows import (
 )
 
 _SHORT = 0.02
-_PATIENCE = 10.0
+_LONGEST_WAIT = 10.0
 
 
 class LeaseContract:
-    """A leased run is its owner's alone; without a lease it is whoever's claims it first."""
+    """Only the owner can claim a leased run; without a lease the first claim succeeds."""
 
     async def _claimed_once_free(self, store: RunStore, run_id: str = "run-1") -> Claim:
-        """The claim of somebody who asks until the lease has ended."""
-        with anyio.fail_after(_PATIENCE):
+        """Claim the run repeatedly until its lease has expired."""
+        with anyio.fail_after(_LONGEST_WAIT):
             while not isinstance(claim := await store.claim(run_id, "worker-2", None, ttl=60), Claim):
                 assert claim is not None
                 await anyio.sleep(_SHORT / 4)

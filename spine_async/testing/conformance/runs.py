@@ -1,4 +1,4 @@
-"""What `runs` promises."""
+"""Contract of `runs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spine_async.testing.conformance.rows import change, committed, created, loa
 
 
 class ListContract:
-    """Runs are listed newest first, by what a filter names, page by page."""
+    """Runs are listed newest first, filtered and in pages."""
 
     async def _fill(self, store: RunStore) -> None:
         """Six runs, r0 the oldest; even ones of `orders`, odd ones of `prices`; r0 failed, r1 completed."""

@@ -1,4 +1,4 @@
-"""All parts of the contract in one class."""
+"""The whole contract in one class."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class RunStoreConformance(
     DeleteContract,
     ValueContract,
 ):
-    """Every sentence of the `RunStore` contract as a test.
+    """The contract of `RunStore` as tests.
 
-    Subclass it, give it a fixture `store` with an empty store, and let pytest run the subclass with anyio's plugin. For
-    readable failures, `pytest.register_assert_rewrite("spine_async.testing")` in `conftest.py`.
+    Subclass it, add a fixture `store` that yields an empty store, and run the subclass with pytest and the plugin of
+    anyio. For readable failures, call `pytest.register_assert_rewrite("spine_async.testing")` in `conftest.py`.
 
     Example:
         >>> import pytest

@@ -1,4 +1,4 @@
-"""That what is stored is what comes back, and that no text is taken for anything but text."""
+"""Values come back unchanged, and no text is interpreted."""
 
 from __future__ import annotations
 

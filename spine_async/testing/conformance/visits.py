@@ -1,4 +1,4 @@
-"""What `visits` promises."""
+"""Contract of `visits` and `past_visits`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PATHS = (
 
 
 class VisitContract:
-    """The journal of a run, in order, whole or by the map inside of which it happened."""
+    """The journal of a run in order: the entries outside of map items, or those of one map."""
 
     async def _journal(self, store: RunStore) -> dict[str, VisitRow]:
         claim = await created(store)
