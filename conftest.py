@@ -14,7 +14,7 @@ from tests.interpreter import share_bytecode
 
 share_bytecode()  # before the modules are collected and the workers are started
 
-collect_ignore_glob = ["docs/examples/*"]  # scripts, which the tests of tests/ run
+collect_ignore_glob = ["docs/examples/*"]  # scripts; tests in tests/ run them
 
 
 def _enter_folder(namespace: dict[str, Any]) -> None:

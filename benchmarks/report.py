@@ -15,7 +15,7 @@ from benchmarks.target import Verdict, efficiency, judge
 def document(
     measurements: Sequence[Measurement], *, scale: str, missing: Mapping[str, str], postgres: str | None
 ) -> dict[str, object]:
-    """Everything: machine, versions, commit, each measurement, medians, ratios and verdicts.
+    """All results: machine, versions, commit, measurements, medians, ratios and verdicts.
 
     Returns:
         `{"format": 1, "made_at", "scale", "commit", "machine", "versions", "missing": {peer: reason}, "cells": [...],

@@ -106,7 +106,7 @@ def read_memory(store: MemoryRunStore) -> Stored:
         run = kept.run
         stored.runs[run_id] = run.status.value, run.epoch, run.next_seq
         rows = sorted(kept.visits, key=lambda each: each.seq)
-        stored.steps += [(run_id, each.path, each.seq, each.epoch, each.attempt_id) for each in rows]
+        stored.steps += [(run_id, each.path, each.seq, each.epoch, each.commit_id) for each in rows]
         events = merge_events(kept.events, kept.visits, 0, run.next_seq)
         stored.events += [(run_id, each.seq, str(each.event_type), each.path) for each in events]
     return stored

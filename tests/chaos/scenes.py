@@ -52,7 +52,7 @@ def step(claim: Claim, path: str) -> RunChange:
     number = claim.next_seq
     made = change(claim, [visit(path, number + 1)], [event("noted", number, step=path)])
     mark = f"{claim.epoch}-{path}"
-    return replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+    return replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
 
 
 def end(claim: Claim) -> RunChange:

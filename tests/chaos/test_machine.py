@@ -186,7 +186,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         model = self.runs[run]
         self.marks += 1
         mark = f"m{self.marks}"
-        made = replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+        made = replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
         (outcome,) = self.do(self.store.commit([made]))
         is_mine = (claim.epoch, claim.next_seq) == (model.epoch, model.next_seq) and model.is_under_way
         assert outcome is (CommitOutcome.COMMITTED if is_mine else CommitOutcome.FENCED)

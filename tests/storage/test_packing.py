@@ -38,14 +38,14 @@ def entry(seq: int, **values: Any) -> VisitRow:
         quality=None,
         item_index=seq,
         ends_item=True,
-        opening=f'{{"item":{seq}}}',
+        item_params=f'{{"item":{seq}}}',
         scope=f"each[{seq}]",
         completed_at=AT + timedelta(microseconds=31 * seq + 977),
         seq=seq,
         started_seq=seq - 1,
         item_seq=seq + 1,
         epoch=1,
-        attempt_id="0123456789ab",
+        commit_id="0123456789ab",
     )
     return replace(plain, **values)
 
@@ -77,10 +77,10 @@ def test_values_of_every_kind_come_back() -> None:
             quality=draw.choice(texts),
             error=draw.choice(texts),
             error_category=draw.choice([None, "INTERNAL"]),
-            opening=draw.choice(texts),
+            item_params=draw.choice(texts),
             item_index=draw.choice([None, 0, 10**9]),
             ends_item=draw.choice([True, False]),
-            emits=draw.choice([True, False]),
+            records_events=draw.choice([True, False]),
             started_seq=draw.choice([None, 0, 7]),
             item_seq=draw.choice([None, 1]),
         )

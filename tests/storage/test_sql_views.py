@@ -151,9 +151,9 @@ async def test_map_items_see_what_is_around_them_and_nobody_beside_them(store: S
         store,
         [
             visit("load", 2, output='"outer"', updates='{"p":"outer"}'),
-            visit("m[0]/load", 3, output='"item 0"', opening='{"item":10,"p":"opened"}', updates='{"item":11}'),
-            visit("m[1]/load", 4, output='"item 1"', opening='{"item":20}'),
-            visit("m[1]/in#2[5]/x", 5, output='"deep"', opening='{"item":"inner"}', updates='{"p":"deep"}'),
+            visit("m[0]/load", 3, output='"item 0"', item_params='{"item":10,"p":"opened"}', updates='{"item":11}'),
+            visit("m[1]/load", 4, output='"item 1"', item_params='{"item":20}'),
+            visit("m[1]/in#2[5]/x", 5, output='"deep"', item_params='{"item":"inner"}', updates='{"p":"deep"}'),
             visit("m[10]/x", 6, output='"ten"'),
             visit("m[1]/last", 7, output=None),
             visit("override@1", 8, status=StepStatus.OVERRIDE, output=None, updates='{"p":"late","item":"late"}'),
@@ -199,7 +199,7 @@ def told_visits() -> list[VisitRow]:
         visit("m[17]/f", 10, started_seq=9, item_seq=11, item_index=17, ends_item=True, duration_ms=0.0),
         visit("a[1]/b#2[3]/g#4", 13, item_seq=14, item_index=3, ends_item=True, duration_ms=123456.789),
         visit("größe 🗝[2]/h", 15, item_seq=16, status=StepStatus.SKIPPED, error="x", item_index=2),
-        visit("i", 17, emits=False),
+        visit("i", 17, records_events=False),
         visit("pause@until", 18, status=StepStatus.WAITING, output='"x"'),
         visit("over@1", 19, status=StepStatus.OVERRIDE, output=None, updates="{}"),
     ]

@@ -117,7 +117,7 @@ def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float)
         output_size=output.size if output is not None else 0,
         updates=join_object(encoded.updates).text if encoded.updates else None,
         quality=encoded.quality.text if encoded.quality is not None else None,
-        opening=scope.item_params if scope.item_params is not None and not scope.cursor.has_moved else None,
+        item_params=scope.item_params if scope.item_params is not None and not scope.cursor.has_moved else None,
         scope=scope.path,
         completed_at=now,
         error=result.error or result.skip_reason,

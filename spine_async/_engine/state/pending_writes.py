@@ -92,7 +92,7 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.emits = self._records_events
+        row.records_events = self._records_events
         if visit.is_announced or visit.events or own_events:
             self._entries.append(_RowWithEvents(row, visit.is_announced, [*visit.events, *own_events]))
         else:
@@ -193,7 +193,7 @@ def _number(
                 events.append(event)
         if row is None:
             continue
-        row.seq, row.epoch, row.attempt_id = number, claim.epoch, token
+        row.seq, row.epoch, row.commit_id = number, claim.epoch, token
         visits.append(row)
         if records_events and row.ends_item:
             number += 1
