@@ -76,7 +76,9 @@ async def by_anyio_group(call: Call, sleeper: Sleeper) -> None:
     [by_native_cancel, by_native_cancels, by_wait_for, by_timeout, by_task_group, by_anyio_scope, by_anyio_group],
     ids=lambda cancel: cancel.__name__,
 )
-async def test_the_run_is_recorded_and_goes_on(make_runner: MakeRunner, cancel: Callable[..., Awaitable[None]]) -> None:
+async def test_a_cancelled_run_is_recorded_and_can_be_resumed(
+    make_runner: MakeRunner, cancel: Callable[..., Awaitable[None]]
+) -> None:
     runner, sleeper = make_runner(), Sleeper()
     await cancel(lambda: runner.execute(sleeper.workflow(), run_id="r"), sleeper)
     record = await runner.get_run("r")

@@ -52,7 +52,7 @@ async def test_user_from_another_process(make_runner: MakeRunner) -> None:
     assert await state(other) == ("stopped", "user")
 
 
-async def test_a_stop_asked_of_a_run_that_nobody_has(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_a_stop_requested_for_a_run_without_an_owner(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     runner, other, sleeper = make_runner(), make_runner(), Sleeper()
     task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
     await sleeper.started.wait()

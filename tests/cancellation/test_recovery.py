@@ -94,7 +94,7 @@ async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store
         assert (await runner.get_run("s")).status == "completed"
 
 
-async def test_only_so_many_are_at_work_at_once(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_recovery_limits_the_number_of_runs_at_once(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper, most, now = Sleeper(), 0, 0
     await left_alone(make_runner, store, sleeper, [f"r{number}" for number in range(6)])
 
@@ -124,7 +124,7 @@ async def test_a_poison_run_ends_failed(make_runner: MakeRunner, store: MemoryRu
     assert (await runner.resume("r")).status == "completed"  # once somebody has seen to it
 
 
-async def test_progress_forgives_earlier_claims(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_progress_resets_the_count_of_claims(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r"])
     for number in range(2):

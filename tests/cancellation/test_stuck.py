@@ -48,7 +48,7 @@ def flow(stubborn: Stubborn, timeout: float | None = None) -> Workflow:
     return Workflow("stubborn", [Step.lambda_("shield", stubborn.shield, timeout=timeout)])
 
 
-async def test_it_is_reported_by_name_after_the_grace(
+async def test_a_stuck_step_is_reported_by_name_after_the_grace(
     make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner, stubborn = make_runner(cancel_grace=4), Stubborn()
@@ -76,7 +76,7 @@ async def test_a_timeout_that_is_swallowed_fails_the_run(make_runner: MakeRunner
     stubborn.release.set()
 
 
-async def test_a_native_cancel_that_is_swallowed_is_passed_on(make_runner: MakeRunner) -> None:
+async def test_a_swallowed_native_cancellation_is_raised_again(make_runner: MakeRunner) -> None:
     runner, stubborn = make_runner(cancel_grace=2), Stubborn()
     task = asyncio.create_task(runner.execute(flow(stubborn), run_id="r"))
     await stubborn.begun.wait()
@@ -128,7 +128,7 @@ class TestInRealTime:
         assert "'swallow'" in str(result.error)
         stubborn.release.set()
 
-    async def test_a_thread_reads_why_it_is_left(self) -> None:
+    async def test_an_abandoned_thread_can_read_the_cancel_reason(self) -> None:
         runner = WorkflowRunner(store=MemoryRunStore())
         begun, over, reasons = anyio.Event(), anyio.Event(), []
         loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ class TestInRealTime:
         await over.wait()
         assert reasons == ["user"]
 
-    async def test_they_are_counted_capped_and_told_of(
+    async def test_stuck_threads_are_counted_capped_and_logged(
         self, gate: threading.Event, caplog: pytest.LogCaptureFixture
     ) -> None:
         reader = InMemoryMetricReader()

@@ -42,12 +42,12 @@ async def found_in_memory(kind: type[MemoryRunStore]) -> str | None:
     return None
 
 
-async def test_a_store_that_keeps_the_protocol_passes() -> None:
+async def test_a_correct_store_passes() -> None:
     assert await found_in_memory(MemoryRunStore) is None
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-async def test_a_broken_store_is_found_out(kind: type[MemoryRunStore]) -> None:
+async def test_a_broken_store_is_detected(kind: type[MemoryRunStore]) -> None:
     found = await found_in_memory(kind)
     assert found, f"nobody noticed {kind.__name__}"
     tell(f"broken {kind.__name__}", found_by=found)
@@ -81,12 +81,12 @@ async def found_in_sqlite(folder: Path) -> dict[str, str]:
     return found
 
 
-async def test_the_sqlite_store_keeps_the_protocol(tmp_path: Path) -> None:
+async def test_the_sqlite_store_passes(tmp_path: Path) -> None:
     assert await found_in_sqlite(tmp_path) == {}
 
 
 @pytest.mark.parametrize("what", list(SQL))
-async def test_a_statement_without_one_of_its_conditions_is_found_out(
+async def test_a_statement_without_one_of_its_conditions_is_detected(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, names, (text, changed) = SQL[what]
@@ -99,7 +99,7 @@ async def test_a_statement_without_one_of_its_conditions_is_found_out(
     tell(f"broken sql {what}", found_by=sorted(found))
 
 
-async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replacing_rows_without_a_fence_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for what in ("epoch", "next_seq", "status"):
         module, names, (text, changed) = SQL[what]
         for name in names:
@@ -110,7 +110,7 @@ async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatc
     assert await found_in_sqlite(tmp_path)
 
 
-async def test_a_lease_that_nobody_looks_at_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_ignores_leases_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sqlite_leases, "judge", lambda asked, held: claim_rule.Free(held.epoch, held.status) if held else None
     )

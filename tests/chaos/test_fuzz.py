@@ -99,7 +99,7 @@ def test_inputs(run_id: Any, params: Any, output: Any, updates: Any) -> None:
 
 @fuzzed(size(40, 4_000))
 @given(params=st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), STRICT, max_size=4), output=STRICT)
-def test_what_is_stored_is_what_comes_back(sqlite_memory: Any, params: Any, output: Any) -> None:
+def test_stored_values_are_read_back_unchanged(sqlite_memory: Any, params: Any, output: Any) -> None:
     flow = Workflow("fuzz", [Step.lambda_("one", lambda context, config: StepResult.ok(output))])
 
     async def play() -> None:

@@ -123,7 +123,7 @@ async def test_connections_are_terminated(fresh_postgres_url: str) -> None:
     weather.reader.close()
 
 
-async def test_answers_are_lost(fresh_postgres_url: str) -> None:
+async def test_replies_of_the_server_are_lost(fresh_postgres_url: str) -> None:
     wanted, draw = size(10, 200), draws("lost")
     began = time.monotonic()
     async with reply_dropper(fresh_postgres_url) as (dropper, url):

@@ -19,7 +19,7 @@ LONG = 3600.0
 
 
 @pytest.mark.parametrize("how", ["resume", "recover", "regularly"])
-async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> None:
+async def test_a_run_of_a_killed_process_on_the_same_host_is_claimed_at_once(arena: Arena, how: str) -> None:
     assert arena.live(arena.job(["r"], story="short", die_at=20, ttl=LONG)) == KILLED
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
@@ -38,7 +38,7 @@ async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> 
     arena.close()
 
 
-async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> None:
+async def test_a_run_of_a_paused_owner_is_claimed_when_its_lease_ends(arena: Arena) -> None:
     child = arena.nursery.fork(arena.job(["r"], story="short", act="sleep", die_at=20, ttl=0.3))
     arena.until_told("died")
     workflow, dispatcher = Story(ListDiary()).workflow("short")

@@ -12,7 +12,7 @@ from tests.chaos.size import SEED, size, tell
 from tests.chaos.world import World
 
 
-def test_maps_in_trouble(caplog: pytest.LogCaptureFixture) -> None:
+def test_maps_under_random_faults(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "spine_async")
     first = SEED * 100_000
     ends: Counter[str | None] = Counter()

@@ -88,7 +88,7 @@ async def test_a_cancelled_run_is_recorded_as_stopped(open_runner: Any, stored_e
     assert types.index("workflow_stopped") < types.index("workflow_resumed") < types.index("workflow_completed")
 
 
-async def test_a_cancellation_is_told_apart_from_a_stop(make_runner: Any) -> None:
+async def test_a_cancellation_is_distinguished_from_a_stop(make_runner: Any) -> None:
     """Outcomes are distinct: a user's stop and a cancellation are told apart by a reason."""
     runner = make_runner()
     reasons = []

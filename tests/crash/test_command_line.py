@@ -54,7 +54,7 @@ def test_another_database_by_its_url(report: Run, tmp_path: Path, database_url: 
     assert not (tmp_path / ".spine").exists()
 
 
-def test_a_failed_run_goes_on_when_its_cause_is_mended(report: Run, tmp_path: Path) -> None:
+def test_a_failed_run_continues_after_its_cause_is_fixed(report: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").mkdir()
     failed = report("--run-id", "mine", "--output", "out/report.md")

@@ -71,7 +71,7 @@ def service(database_url: str, count: Path) -> Iterator[Service]:
     service.end()
 
 
-def test_a_service_is_asked_to_end(service: Service, count: Path, query: Callable[..., Rows]) -> None:
+def test_sigterm_drains_a_service(service: Service, count: Path, query: Callable[..., Rows]) -> None:
     service.hears("begun short", "begun long")
     begun = sorted(count.read_text().split())
     assert begun == ["long/before", "long/work", "short/before", "short/work"]
@@ -92,7 +92,7 @@ def test_a_service_is_asked_to_end(service: Service, count: Path, query: Callabl
     assert states == [(run_id, "stopped", "shutdown", None, None) for run_id in ("long", "short")]
 
 
-def test_others_go_on_at_once(service: Service, database_url: str) -> None:
+def test_other_processes_continue_the_stopped_runs_at_once(service: Service, database_url: str) -> None:
     service.hears("begun short", "begun long")
     service.process.send_signal(signal.SIGTERM)
     service.hears("leaving")

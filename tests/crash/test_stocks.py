@@ -79,7 +79,7 @@ def test_killed_again_and_again(processes: Processes, undisturbed: bytes) -> Non
 
 
 @pytest.mark.slow
-def test_a_second_execute_goes_on_as_well(processes: Processes, undisturbed: bytes) -> None:
+def test_a_second_execute_continues_the_run_too(processes: Processes, undisturbed: bytes) -> None:
     processes.dies("stocks", "--kill", "before:validate")
     before = processes.executed()
     processes.completes("stocks")

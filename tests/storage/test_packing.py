@@ -113,7 +113,7 @@ def test_names_that_are_members_of_an_enum_are_packed_as_what_they_say() -> None
 
 
 @pytest.mark.parametrize("after", [0, 1, 511, 512, 513, 1024, 1999, 2000])
-def test_what_lies_before_a_number_is_left_out(after: int) -> None:
+def test_entries_before_a_number_are_left_out(after: int) -> None:
     packed = PackedVisits()
     packed.extend([entry(number) for number in range(1, 2001)])
     assert [row.seq for row in packed.ending_after(after)] == [*range(after + 1, 2001)]

@@ -118,7 +118,7 @@ async def test_many_upgrade_at_once_whatever_the_isolation(
 
 
 @pytest.mark.anyio
-async def test_who_may_delete_runs_need_not_see_what_belongs_to_them(
+async def test_a_role_that_may_delete_runs_needs_no_access_to_their_rows(
     fresh_postgres_url: str, admin: psycopg.Connection[tuple[object, ...]], role: str
 ) -> None:
     await upgrade_schema(fresh_postgres_url)
@@ -132,7 +132,7 @@ async def test_who_may_delete_runs_need_not_see_what_belongs_to_them(
 
 
 @pytest.mark.anyio
-async def test_a_schema_that_was_made_anew_is_taken_up_by_who_is_connected(
+async def test_connected_stores_use_a_schema_that_was_created_anew(
     fresh_postgres_url: str, admin: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     store = SqlRunStore(fresh_postgres_url)

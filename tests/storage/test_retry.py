@@ -28,7 +28,7 @@ def _is_os_error(exc: Exception) -> bool:
     return isinstance(exc, OSError)
 
 
-def test_a_passing_error_is_tried_again() -> None:
+def test_a_transient_error_is_retried() -> None:
     work = _Work(OSError(), OSError())
     assert run_virtual(lambda: insist(work, _is_os_error)) == "done"
     assert work.told == [False, True, True]
@@ -66,7 +66,7 @@ def test_tries_are_bounded() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_passes_on_postgres(error: Exception) -> None:
+def test_transient_errors_of_postgres(error: Exception) -> None:
     assert is_passing_on_postgres(error)
 
 
@@ -84,5 +84,5 @@ def test_what_passes_on_postgres(error: Exception) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_stays_on_postgres(error: Exception) -> None:
+def test_permanent_errors_of_postgres(error: Exception) -> None:
     assert not is_passing_on_postgres(error)

@@ -100,7 +100,7 @@ async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: s
     await store.close()
 
 
-async def test_moments_that_only_postgresql_can_tell(fresh_postgres_url: str) -> None:
+async def test_moments_that_only_postgresql_can_represent(fresh_postgres_url: str) -> None:
     store = SqlRunStore(fresh_postgres_url)
     await committed(store, change(await created(store), [visit("a", 2), visit("m[0]/x", 3, item_index=0)]))
     for moment in ("infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "12026-01-01 00:00:00+00"):
@@ -131,7 +131,7 @@ async def test_error_texts_that_no_database_holds(database_url: str) -> None:
     await store.close()
 
 
-async def test_a_refused_row_is_told_without_its_values(database_url: str) -> None:
+async def test_the_error_of_a_refused_row_has_none_of_its_values(database_url: str) -> None:
     store = SqlRunStore(database_url)
     claim = await created(store)
     twice = change(claim, [visit("a", 2, output='"TOPSECRET"'), visit("a", 3, output='"TOPSECRET"')])

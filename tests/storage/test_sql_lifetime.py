@@ -159,7 +159,7 @@ async def test_commits_are_as_durable_as_was_asked_for(sqlite_url: str, durabili
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("durability", SYNCHRONOUS)
-async def test_postgres_goes_by_its_own_settings(postgres_url: str, durability: Any) -> None:
+async def test_postgres_uses_its_own_durability_settings(postgres_url: str, durability: Any) -> None:
     store = SqlRunStore(postgres_url, durability=durability)
     database = await store._access.for_writing()
     (set_here,) = await database._lender.write(  # type: ignore[attr-defined]
@@ -347,7 +347,7 @@ def test_the_environment_names_the_database(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("kind", ["file", "redis"])
-def test_stores_to_come_are_named(kind: Any) -> None:
+def test_stores_of_later_versions_are_named(kind: Any) -> None:
     with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use checkpoint_storage='database'"):
         open_store(WorkflowRunnerConfig(checkpoint_storage=kind), None)
 

@@ -146,7 +146,7 @@ async def test_later_visits_shadow_earlier_ones(store: SqlRunStore, database_url
     assert found["e"]["outputs"] == {"a": 2, "b": {"b": 1}, "z": 0, "d": {"half": True}, "e": 5}
 
 
-async def test_map_items_see_what_is_around_them_and_nobody_beside_them(store: SqlRunStore, database_url: str) -> None:
+async def test_a_map_item_sees_its_parent_and_no_sibling(store: SqlRunStore, database_url: str) -> None:
     await run_of(
         store,
         [
@@ -181,7 +181,7 @@ async def test_step_names_with_quotes_and_letters_of_any_script(store: SqlRunSto
     assert [each["outputs"] for each in snapshots(database_url).values()] == [{name: 1}, {name: 2}]
 
 
-async def test_a_checkpoint_tells_of_its_step(store: SqlRunStore, database_url: str) -> None:
+async def test_a_checkpoint_describes_its_step(store: SqlRunStore, database_url: str) -> None:
     await run_of(store, [visit("m[0]/fetch#2", 2)])
     columns = "run_id, workflow_name, step_name, checkpoint_step, path, seq, step_type"
     found = rows(database_url, f"SELECT {columns} FROM core_workflow_checkpoints")
@@ -222,7 +222,7 @@ async def test_the_events_view_says_what_the_store_says(store: SqlRunStore, data
     assert [each if isinstance(each, str) else f"{each:%Y-%m-%dT%H:%M:%S.%fZ}" for (each,) in moments] == shown
 
 
-async def test_all_stores_tell_the_same_events(store: SqlRunStore) -> None:
+async def test_all_stores_return_the_same_events(store: SqlRunStore) -> None:
     memory = MemoryRunStore()
     for each in (store, memory):
         await committed(each, change(await created(each), told_visits(), [event("own", 12)]))

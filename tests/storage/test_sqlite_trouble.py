@@ -58,7 +58,7 @@ class TestLockedFiles:
                 claim = await advanced(store, claim)
             await assert_whole(store, claim)
 
-    async def test_every_write_is_tried_again_where_the_database_does_not_wait(
+    async def test_every_write_is_retried_if_the_database_does_not_wait(
         self, path: Path, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_jobs, "BUSY_SECONDS", 0.01)

@@ -39,13 +39,13 @@ def make_runner(*, stores: bool, workflow_timeout: float | None = None) -> Workf
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_its_time_can_run_out(stores: bool) -> None:
+async def test_an_endless_loop_can_time_out(stores: bool) -> None:
     result = await make_runner(stores=stores, workflow_timeout=0.02).execute(Endless().workflow)
     assert (result.status, result.error_category) == ("failed", "TIMEOUT")
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_it_can_be_stopped(stores: bool) -> None:
+async def test_an_endless_loop_can_be_stopped(stores: bool) -> None:
     endless, runner = Endless(), make_runner(stores=stores)
     told: list[str] = []
 

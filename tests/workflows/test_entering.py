@@ -70,7 +70,7 @@ async def test_entering_needs_no_store_where_nothing_is_stored(is_dry: bool) -> 
 
 
 @pytest.mark.parametrize("recover", [False, True])
-async def test_a_server_that_is_not_there_is_told_at_once_and_to_who_needs_it(
+async def test_an_unreachable_server_is_logged_at_once_and_raised_by_execute(
     recover: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with at("postgresql://anna:TOPSECRET@127.0.0.1:9/orders", recover=recover) as runner:
@@ -81,7 +81,7 @@ async def test_a_server_that_is_not_there_is_told_at_once_and_to_who_needs_it(
             await runner.execute(WORKFLOW)
 
 
-async def test_a_schema_that_may_not_be_made_is_told_at_once(
+async def test_a_schema_that_may_not_be_created_is_reported_at_once(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if database_url.startswith("sqlite"):
@@ -107,7 +107,7 @@ async def test_a_store_that_fails_in_its_own_way_keeps_the_runner_from_being_ent
 
 
 @pytest.mark.parametrize("native", [False, True])
-async def test_entering_that_is_cancelled_is_given_up_at_once(native: bool) -> None:
+async def test_cancelling_the_entering_ends_it_at_once(native: bool) -> None:
     store = FaultInjectingStore(MemoryRunStore())
     hang = store.hang("open")
     runner = WorkflowRunner(store=store)
@@ -170,7 +170,7 @@ def recovering() -> list[asyncio.Task[object]]:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_who_is_entering_keeps_the_runner_from_being_drained(cancelled: bool) -> None:
+async def test_a_task_that_is_entering_prevents_draining(cancelled: bool) -> None:
     """And a runner is drained by who gives its entering up, where everybody else has left."""
     store, done = SlowToOpen(), anyio.Event()
     began = anyio.Event()

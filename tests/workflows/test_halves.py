@@ -65,7 +65,7 @@ async def executed(store: Slow, seen: list[bool], runs: int) -> list[WorkflowRes
 
 
 @pytest.mark.anyio
-async def test_one_half_works_while_the_other_is_committed() -> None:
+async def test_one_half_of_the_runs_executes_while_the_other_is_committed() -> None:
     store, seen = Remote(), list[bool]()
     results = await executed(store, seen, RUNS)
     assert {result.status for result in results} == {"completed"}
@@ -78,7 +78,7 @@ async def test_one_half_works_while_the_other_is_committed() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("kind", "runs"), [(Slow, RUNS), (Local, RUNS), (Remote, 31)])
-async def test_all_are_woken_at_once_where_nothing_is_won_or_they_are_few(kind: type[Slow], runs: int) -> None:
+async def test_all_waiters_are_resumed_at_once_if_two_halves_gain_nothing(kind: type[Slow], runs: int) -> None:
     store, seen = kind(), list[bool]()
     results = await executed(store, seen, runs)
     assert {result.status for result in results} == {"completed"}
@@ -87,7 +87,7 @@ async def test_all_are_woken_at_once_where_nothing_is_won_or_they_are_few(kind: 
 
 
 @pytest.mark.anyio
-async def test_a_map_has_half_of_its_workers_at_work_meanwhile() -> None:
+async def test_half_of_the_workers_of_a_map_execute_during_a_commit() -> None:
     store, seen = Remote(), list[bool]()
 
     async def look(context: WorkflowContext, config: object) -> dict[str, object]:
@@ -107,7 +107,7 @@ async def test_a_map_has_half_of_its_workers_at_work_meanwhile() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("at", range(2, 12))
-async def test_whoever_is_cancelled_before_his_turn_goes_on_from_there(at: int) -> None:
+async def test_a_run_that_is_cancelled_while_it_waits_for_its_turn_can_be_resumed(at: int) -> None:
     store, ran = Remote(), list[tuple[str, str]]()
     tasks: dict[str, asyncio.Task[WorkflowResult]] = {}
     is_first = True

@@ -157,7 +157,7 @@ async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone
     assert (await runner.get_run("r")).status == RunStatus.RUNNING
 
 
-async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_its_error() -> None:
+async def test_a_failed_map_waits_for_its_enqueued_commits_and_ends_with_its_error() -> None:
     """The map fails, which cancels a worker whose item before is being committed; only then does that commit fail."""
     store = Watched()
     store.is_broken = True
@@ -186,7 +186,7 @@ async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_it
     assert await store.visits("r") == await store.visits("r", below="each") == []
 
 
-async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhile() -> None:
+async def test_a_failed_commit_is_raised_even_if_the_run_is_cancelled_meanwhile() -> None:
     """A stop that comes while the run's end is being committed must not make a result of an end that is not stored."""
 
     class Breaking(MemoryRunStore):
@@ -213,7 +213,7 @@ async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhil
     assert len(failures) == 1
 
 
-def test_what_was_refused_comes_before_what_is_committed_next() -> None:
+def test_refused_writes_precede_those_of_the_next_commit() -> None:
     """Pending writes whose commit failed, as a cancelled run's may, are committed with its end."""
     claim = Claim("r", 1, 1, 2)
     pending = PendingWrites(claim, records_events=True)
@@ -279,7 +279,7 @@ async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None
 
 
 @pytest.mark.parametrize("way", ["stops", "generator"])
-async def test_items_that_do_not_end_hold_up_no_map_that_was_ended(way: str) -> None:
+async def test_items_that_do_not_end_do_not_delay_a_map_that_was_ended(way: str) -> None:
     over = anyio.Event()
 
     async def work(context: WorkflowContext, config: dict[str, Any]) -> StepResult | None:
@@ -323,7 +323,7 @@ async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() ->
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_steps_that_never_wait_on_a_store_that_never_does_can_be_cancelled(turns: int) -> None:
+async def test_a_run_whose_steps_and_store_never_wait_can_be_cancelled(turns: int) -> None:
     """The run and the writer wake each other turn by turn, and whoever looks in between finds neither waiting."""
     calls = 0
     is_going = asyncio.Event()

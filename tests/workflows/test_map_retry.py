@@ -11,7 +11,7 @@ from spine_async.storage import MemoryRunStore
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_second_try_may_take_longer_than_the_grace_of_the_first() -> None:
+async def test_a_second_attempt_may_take_longer_than_the_grace_of_the_first() -> None:
     tries = 0
     reasons: list[str | None] = []
 

@@ -29,7 +29,7 @@ async def turns() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_all_who_wait_go_on_at_once_and_who_comes_later_too() -> None:
+async def test_all_waiters_are_resumed_and_later_ones_do_not_wait() -> None:
     latch, told = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
@@ -41,7 +41,7 @@ async def test_all_who_wait_go_on_at_once_and_who_comes_later_too() -> None:
     assert told == ["a went on", "b went on", "c went on"]
 
 
-async def test_all_are_told_what_broke_it() -> None:
+async def test_all_waiters_get_the_error() -> None:
     latch, told = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
@@ -53,7 +53,7 @@ async def test_all_are_told_what_broke_it() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_native_cancellation_waits_for_the_end_and_harms_no_other(times: int) -> None:
+async def test_a_cancelled_waiter_waits_until_the_latch_is_set_and_affects_no_other(times: int) -> None:
     latch, told = Latch(), list[str]()
     cancelled = asyncio.create_task(waits(latch, told, "a"))
     other = asyncio.create_task(waits(latch, told, "b"))
@@ -68,7 +68,7 @@ async def test_a_native_cancellation_waits_for_the_end_and_harms_no_other(times:
     assert cancelled.cancelled()
 
 
-async def test_a_scope_that_is_cancelled_is_left_only_at_the_end() -> None:
+async def test_a_waiter_in_a_cancelled_scope_waits_until_the_latch_is_set() -> None:
     latch, told = Latch(), list[str]()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
@@ -82,7 +82,7 @@ async def test_a_scope_that_is_cancelled_is_left_only_at_the_end() -> None:
     assert told == ["a was cancelled"]
 
 
-async def test_attending_swallows_what_comes() -> None:
+async def test_a_shielded_wait_swallows_cancellations() -> None:
     latch = Latch()
     task = asyncio.create_task(latch.wait_shielded())
     await turns()

@@ -36,12 +36,12 @@ async def turns_of(waits: int) -> int:
 
 
 @pytest.mark.parametrize(("waits", "turns"), [(0, 1), (1, 1), (3, 3)])
-async def test_one_turn_is_added_only_where_there_was_none(waits: int, turns: int) -> None:
+async def test_a_turn_of_the_loop_is_added_only_if_there_was_none(waits: int, turns: int) -> None:
     assert await turns_of(waits) == turns
 
 
 @pytest.mark.parametrize("waits", [0, 2])
-async def test_errors_come_out_as_they_are(waits: int) -> None:
+async def test_errors_are_raised_unchanged(waits: int) -> None:
     async def work() -> None:
         for _ in range(waits):
             await asyncio.sleep(0)

@@ -37,7 +37,7 @@ class Picky(MemoryRunStore):
 
 
 @pytest.mark.anyio
-async def test_a_refused_record_spoils_nothing_for_the_others() -> None:
+async def test_a_refused_record_does_not_affect_other_runs() -> None:
     store = Picky()
     runner = WorkflowRunner(store=store)
     together = anyio.Event()
