@@ -1,4 +1,4 @@
-"""However the caller is cancelled, the run is recorded first and the cancellation goes on."""
+"""For each way to cancel the caller, the run is recorded before the cancellation is raised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def by_native_cancel(call: Call, sleeper: Sleeper) -> None:
 
 
 async def by_native_cancels(call: Call, sleeper: Sleeper) -> None:
-    """Somebody impatient."""
+    """Cancel the task several times."""
     task = asyncio.ensure_future(call())
     await sleeper.started.wait()
     while not task.done():

@@ -1,4 +1,4 @@
-"""Leaving a runner: nothing new begins, what is at work may finish for a while, the rest is stopped."""
+"""Leaving a runner: no step begins; running steps may finish until the drain timeout; other runs are stopped."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_no_timeout_stops_at_once(make_runner: MakeRunner) -> None:
     assert (await task).stop_reason == "shutdown"
 
 
-async def test_a_wait_is_stopped_and_goes_on_for_what_is_left(make_runner: MakeRunner) -> None:
+async def test_a_wait_is_stopped_and_a_resume_waits_for_the_rest(make_runner: MakeRunner) -> None:
     runner = make_runner(drain_timeout=1)
     flow = Workflow("waiting", [Step.wait("pause", seconds=100)])
     began = anyio.current_time()
@@ -107,7 +107,7 @@ async def test_a_block_left_by_an_error_drains_too(make_runner: MakeRunner) -> N
 
 
 class SlowToOpen(MemoryRunStore):
-    """Takes its time to create and to claim a run."""
+    """Delays the creation and the claim of a run."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Cancellations that nobody asked of the run: of something that a handler awaits, or of its own task by itself."""
+"""Stray cancellations: a handler awaits something that is cancelled, or cancels its own task."""
 
 from __future__ import annotations
 

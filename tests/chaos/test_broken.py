@@ -1,4 +1,4 @@
-"""The checks are worth something: each way to break the protocol is found out by one of them."""
+"""The checks detect each of the broken stores and SQL statements."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from spine_async.storage.sql.sqlite.insert import Insertion
 from tests.chaos.broken import BROKEN
 from tests.chaos.checks import Reader, Violation, read_memory
 from tests.chaos.scenes import SCENES, Cast, Look, Scene
-from tests.chaos.size import tell
+from tests.chaos.size import report
 
 pytestmark = pytest.mark.anyio
 
 
 async def found_by(scene: Scene, store: RunStore, look: Look) -> str | None:
-    """What the scene finds out, or None."""
+    """The violation that the scene detects, or None."""
     try:
         await scene(Cast(store, look))
     except Violation as exc:
@@ -34,7 +34,7 @@ async def found_by(scene: Scene, store: RunStore, look: Look) -> str | None:
 
 
 async def found_in_memory(kind: type[MemoryRunStore]) -> str | None:
-    """The first scene that finds something out."""
+    """The first scene that detects a violation."""
     for scene in SCENES:
         store = kind()
         if await found_by(scene, store, lambda store=store: read_memory(store)) is not None:  # type: ignore[misc]
@@ -50,7 +50,7 @@ async def test_a_correct_store_passes() -> None:
 async def test_a_broken_store_is_detected(kind: type[MemoryRunStore]) -> None:
     found = await found_in_memory(kind)
     assert found, f"nobody noticed {kind.__name__}"
-    tell(f"broken {kind.__name__}", found_by=found)
+    report(f"broken {kind.__name__}", found_by=found)
 
 
 EPOCH, NUMBER = ("AND epoch = ?", "AND ? IS NOT NULL"), ("AND next_seq = ?", "AND ? IS NOT NULL")
@@ -71,11 +71,11 @@ async def found_in_sqlite(folder: Path) -> dict[str, str]:
         url = f"sqlite+aiosqlite:///{folder / scene.__name__}.db"
         store, reader = SqlRunStore.from_url(url), Reader(url)
         try:
-            told = await found_by(scene, store, reader.read)
-        except (StoreError, sqlite3.Error) as exc:  # the tables' own constraints notice it
-            told = f"{type(exc).__name__}: {exc}"
-        if told is not None:
-            found[scene.__name__] = told
+            problem = await found_by(scene, store, reader.read)
+        except (StoreError, sqlite3.Error) as exc:  # a constraint of the tables was violated
+            problem = f"{type(exc).__name__}: {exc}"
+        if problem is not None:
+            found[scene.__name__] = problem
         reader.close()
         await store.close()
     return found
@@ -95,8 +95,8 @@ async def test_a_statement_without_one_of_its_conditions_is_detected(
         assert text in before
         monkeypatch.setattr(module, name, before.replace(text, changed))
     found = await found_in_sqlite(tmp_path)
-    assert found, f"nobody noticed that {what} is not checked"
-    tell(f"broken sql {what}", found_by=sorted(found))
+    assert found, f"no scene detects that {what} is not checked"
+    report(f"broken sql {what}", found_by=sorted(found))
 
 
 async def test_replacing_rows_without_a_fence_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

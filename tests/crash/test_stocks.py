@@ -11,7 +11,7 @@ import pytest
 
 from tests.crash.conftest import Processes
 
-# Where the process dies, and what must be stored at that moment whatever the timing.
+# The moment of death, and the rows that must be stored then.
 MOMENTS = {
     "before:check_calendar": [],
     "before:load": ["check_calendar", "choose_period", "common_period"],
@@ -35,7 +35,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The report of a run that nobody killed."""
+    """The report of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     processes = Processes(f"sqlite+aiosqlite:///{folder / 'runs.db'}", folder)
     processes.completes("stocks")

@@ -1,4 +1,4 @@
-"""Many that one commit wakes: in two halves where the store works elsewhere, and all at once where it does not."""
+"""Waiters of one commit resume in two halves if the store commits out of process, otherwise all at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Local(Slow):
 
 @pytest.fixture(autouse=True)
 def every_turn_takes_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by a second whenever it is looked at: a commit takes one, and so does waking."""
+    """A clock that advances by a second at each reading: a commit takes a second, and so does resuming waiters."""
     seconds = count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)), monotonic=lambda: float(next(seconds)))
     monkeypatch.setattr(journal, "time", clock)
@@ -73,7 +73,7 @@ async def test_one_half_of_the_runs_executes_while_the_other_is_committed() -> N
     assert len(first) == len(second) == RUNS // 2
     assert not first & second
     assert store.groups[1:] == [first, second] * ((len(store.groups) - 1) // 2)
-    assert seen.count(True) >= RUNS  # of 4 · RUNS steps; none would be if all were woken at once
+    assert seen.count(True) >= RUNS  # of 4 · RUNS steps; none if all waiters resumed at once
 
 
 @pytest.mark.anyio
