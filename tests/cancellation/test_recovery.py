@@ -26,7 +26,7 @@ def abandon(store: MemoryRunStore, run: str = "r") -> None:
 
 
 async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sleeper, runs: list[str]) -> None:
-    """Runs that stopped in their second step and whose owner is gone."""
+    """Leave runs in their second step, without an owner."""
     for run in runs:
         sleeper.started = anyio.Event()
         task = asyncio.create_task(make_runner(lease_ttl=3600).execute(sleeper.workflow(), run_id=run))
@@ -35,11 +35,8 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
         rows, events, state = list(kept.visits), list(kept.events), kept.change
         task.cancel()
         await asyncio.wait([task])
-        kept.visits, kept.events, kept.change = (
-            PackedVisits(rows),
-            events,
-            state,
-        )  # the owner could not record anything
+        # The owner could not record anything.
+        kept.visits, kept.events, kept.change = PackedVisits(rows), events, state
         abandon(store, run)
     sleeper.sleeps = False
     sleeper.ran.clear()

@@ -33,7 +33,7 @@ class Nursery:
         return pid
 
     def wait(self, pid: int, seconds: float = 60.0, kill_after: float | None = None) -> int:
-        """Wait until a child ends, or kill it after `kill_after` seconds; returns the exit code, or minus the signal."""
+        """Wait until a child ends, or kill it after `kill_after` seconds; returns its exit code or minus the signal."""
         code = self._ask({"wait": pid, "seconds": seconds, "kill_after": kill_after})
         assert isinstance(code, int), f"child {pid} did not end within {seconds} s"
         return code

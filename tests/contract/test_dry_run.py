@@ -1,4 +1,4 @@
-"""A dry run: lambdas run and are told; nothing else happens, and nothing is written."""
+"""A dry run: lambdas run and see that it is a dry run; no other step executes, and nothing is written."""
 
 from collections.abc import Mapping
 from pathlib import Path

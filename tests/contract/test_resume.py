@@ -1,4 +1,4 @@
-"""Resuming: what runs, what does not, and what the steps are told."""
+"""Resuming: which steps run, which do not, and the context of the steps."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""When a step is tried again, how often, and what it is told."""
+"""Retries of a step: when, how often, and the context of each attempt."""
 
 import time
 from collections.abc import Mapping

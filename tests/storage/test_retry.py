@@ -1,4 +1,4 @@
-"""Trying again has bounds, and stops at what does not pass."""
+"""Retries of transient errors are bounded; other errors are raised at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from spine_async.testing import run_virtual
 
 
 class _Work:
-    """Fails as told, then succeeds."""
+    """Fails with these errors, then succeeds."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
-        self.told: list[bool] = []
+        self.calls: list[bool] = []
 
     async def __call__(self) -> str:
-        self.told.append(bool(self.told))  # whether there was a try before this one
+        self.calls.append(bool(self.calls))  # whether this call is a retry
         if self._errors:
             raise self._errors.pop(0)
         return "done"
@@ -31,21 +31,21 @@ def _is_os_error(exc: Exception) -> bool:
 def test_a_transient_error_is_retried() -> None:
     work = _Work(OSError(), OSError())
     assert run_virtual(lambda: insist(work, _is_os_error)) == "done"
-    assert work.told == [False, True, True]
+    assert work.calls == [False, True, True]
 
 
 def test_another_error_is_raised_at_once() -> None:
     work = _Work(OSError(), KeyError("no"))
     with pytest.raises(KeyError):
         run_virtual(lambda: insist(work, _is_os_error))
-    assert work.told == [False, True]
+    assert work.calls == [False, True]
 
 
 def test_tries_are_bounded() -> None:
     work = _Work(*(OSError() for _ in range(100)))
     with pytest.raises(OSError):  # noqa: PT011 (a plain one)
         run_virtual(lambda: insist(work, _is_os_error))
-    assert len(work.told) == len(DELAYS) + 1
+    assert len(work.calls) == len(DELAYS) + 1
     assert sum(DELAYS) < PATIENCE == 10
 
 

@@ -1,4 +1,4 @@
-"""What a database complains about arrives as an error that says what to do, and tells no secrets."""
+"""Errors of the database become errors that say what to do and contain no secrets."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_after_a_restart_of_the_server_the_next_call_works(
 
 
 def _end_connections(server: PostgresServer) -> None:
-    """Not left to the kill: a backend may answer for a moment after its server has died."""
+    """The kill alone is not enough: a backend may answer for a moment after its server has died."""
     others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'spine_test_%'"
     with psycopg.connect(server.url_of("postgres")) as administration:
         administration.execute(others)

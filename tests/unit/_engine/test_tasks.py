@@ -1,4 +1,4 @@
-"""Work whose answer comes in a later turn of the event loop."""
+"""`ensure_suspends`: the result of a coroutine arrives in a later turn of the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def turns_of(waits: int) -> int:
-    """How many turns the loop takes until the answer of work that waits so often is there."""
+    """The number of turns of the loop until work that waits this often has its result."""
     turns, loop = 0, asyncio.get_running_loop()
 
     def count() -> None:
@@ -52,23 +52,23 @@ async def test_errors_are_raised_unchanged(waits: int) -> None:
 
 
 async def test_a_cancellation_reaches_the_work() -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     async def work() -> str:
         try:
             await anyio.sleep_forever()
         except asyncio.CancelledError:
-            told.append("cancelled")
-            await asyncio.sleep(0)  # it may go on waiting, and have an answer all the same
+            events.append("cancelled")
+            await asyncio.sleep(0)  # after its cancellation it may still wait and return a result
             return "answer"
         return "never"
 
     async def waits() -> None:
-        told.append(await ensure_suspends(work()))
+        events.append(await ensure_suspends(work()))
 
     task = asyncio.create_task(waits())
     await anyio.lowlevel.checkpoint()
     await anyio.lowlevel.checkpoint()
     task.cancel()
     await task
-    assert told == ["cancelled", "answer"]
+    assert events == ["cancelled", "answer"]

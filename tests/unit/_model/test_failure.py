@@ -44,9 +44,9 @@ def test_an_exception_is_described_by_type_and_message() -> None:
 
 
 def test_a_validation_error_is_described_without_the_value() -> None:
-    told = describe(refused())
-    assert told.startswith("ValidationError: Row: price: Input should be a valid number")
-    assert "secret" not in told
+    text = describe(refused())
+    assert text.startswith("ValidationError: Row: price: Input should be a valid number")
+    assert "secret" not in text
 
 
 def test_an_error_text_can_be_stored() -> None:

@@ -1,4 +1,4 @@
-"""What is asked of the store, and what becomes of a record that it refuses: only its own run fails."""
+"""Calls of the store by the journal; a record that the store refuses fails its own run only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spine_async.storage import MemoryRunStore
 
 
 class Picky(MemoryRunStore):
-    """Refuses whatever the run `bad` has to commit."""
+    """Refuses all commits of the run `bad`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ async def test_a_refused_record_does_not_affect_other_runs() -> None:
     assert max(len(group) for group in store.groups) == 3
 
 
-class Telling(MemoryRunStore):
-    """Tells what it is asked to write."""
+class Recording(MemoryRunStore):
+    """Records what it writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Telling(MemoryRunStore):
 async def test_a_resume_writes_once_before_its_first_step_unless_it_changes_something(
     override: dict[str, object] | None, emits: bool, written: list[str]
 ) -> None:
-    store = Telling()
+    store = Recording()
     seen: list[list[str]] = []
 
     async def stop(context: WorkflowContext, config: dict[str, object]) -> StepResult:
