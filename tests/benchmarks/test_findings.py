@@ -43,7 +43,7 @@ def test_the_best_peer_is_the_one_nearest_to_ours_and_no_limit() -> None:
     assert findings.best_peer(W1) == ("Burr", Spread(2, 2, 2))
 
 
-def test_the_spread_is_told_in_percent_of_the_median() -> None:
+def test_the_spread_is_given_in_percent_of_the_median() -> None:
     assert Spread.of([90, 100, 120]).percent == pytest.approx(30)
 
 
@@ -64,7 +64,7 @@ def test_a_peer_that_was_not_measured_leaves_its_target_open() -> None:
     assert {each.is_good for each in verdicts} == {None}
 
 
-def test_bytes_are_told_against_the_payload() -> None:
+def test_bytes_are_compared_with_the_payload() -> None:
     findings = Findings(measured(W4, OURS, [1.0], bytes=3000 * 1024 * 1.25))
     (verdict,) = (each for each in judge(findings) if each.target.text == "bytes per step / payload")
     assert verdict.reached == pytest.approx(1.25)

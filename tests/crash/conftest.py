@@ -1,4 +1,4 @@
-"""Processes that die, and plain SQL on what they leave behind."""
+"""Fixtures: processes that are killed, and plain SQL on the database afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows = list[tuple[Any, ...]]
 
 
 class Processes:
-    """Runs the programs of `programs.py` on one database, one run, one count of executions."""
+    """Runs the programs of `programs.py` on one database with one run id and one file of executions."""
 
     def __init__(self, database_url: str, folder: Path, forks: Forks) -> None:
         self._url = database_url
@@ -31,17 +31,17 @@ class Processes:
         self.report = folder / "report.md"
 
     def dies(self, *arguments: str) -> None:
-        """The process is killed in the middle."""
+        """Start a process that kills itself at the given moment."""
         ended = self._run(arguments)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
 
     def completes(self, *arguments: str) -> None:
-        """The process brings the run to its end."""
+        """Start a process that completes the run."""
         ended = self._run(arguments)
         assert ended.returncode == 0, ended.stderr
 
     def executed(self) -> list[str]:
-        """What was executed, in all processes, in order."""
+        """Paths of the visits that all processes began, in order."""
         return self._count.read_text().split() if self._count.exists() else []
 
     def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def processes(database_url: str, tmp_path: Path, forks: Forks) -> Processes:
 
 @pytest.fixture
 def query(database_url: str) -> Callable[..., Rows]:
-    """Plain SQL by `sqlite3` or psycopg, without a line of the library's."""
+    """Executes plain SQL by `sqlite3` or psycopg; does not use the library."""
     return lambda statement, *values: plain_query(database_url, statement, *values)
 
 

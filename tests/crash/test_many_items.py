@@ -1,4 +1,4 @@
-"""A map of 2,000 items on SQLite, killed half-way: the resume runs the unfinished ones and no other."""
+"""A map of 2,000 items on SQLite, killed half-way: the resume runs only the unfinished items."""
 
 from __future__ import annotations
 

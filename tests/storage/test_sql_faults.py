@@ -1,4 +1,4 @@
-"""What a database complains about arrives as an error that says what to do, and tells no secrets."""
+"""Errors of the database become errors that say what to do and contain no secrets."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: s
     await store.close()
 
 
-async def test_moments_that_only_postgresql_can_tell(fresh_postgres_url: str) -> None:
+async def test_moments_that_only_postgresql_can_represent(fresh_postgres_url: str) -> None:
     store = SqlRunStore(fresh_postgres_url)
     await committed(store, change(await created(store), [visit("a", 2), visit("m[0]/x", 3, item_index=0)]))
     for moment in ("infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "12026-01-01 00:00:00+00"):
@@ -135,7 +135,7 @@ async def test_error_texts_that_no_database_holds(database_url: str) -> None:
     await store.close()
 
 
-async def test_a_refused_row_is_told_without_its_values(database_url: str) -> None:
+async def test_the_error_of_a_refused_row_has_none_of_its_values(database_url: str) -> None:
     store = SqlRunStore(database_url)
     claim = await created(store)
     twice = change(claim, [visit("a", 2, output='"TOPSECRET"'), visit("a", 3, output='"TOPSECRET"')])
@@ -198,7 +198,7 @@ async def test_after_a_restart_of_the_server_the_next_call_works(
 
 
 def _end_connections(server: PostgresServer) -> None:
-    """Not left to the kill: a backend may answer for a moment after its server has died."""
+    """The kill alone is not enough: a backend may answer for a moment after its server has died."""
     others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'spine_test_%'"
     with psycopg.connect(server.url_of("postgres")) as administration:
         administration.execute(others)

@@ -1,4 +1,4 @@
-"""What counts as progress: a run that kills whoever executes it is told by claims without any."""
+"""What counts as progress; a run that kills its owners is detected by claims without progress."""
 
 from __future__ import annotations
 
