@@ -75,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", choices=SCALES, default="small", help="the targets apply to `full`, which takes about an hour"
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="number of repetitions, 3 by default")
-    parser.add_argument(
-        "--peers", action="store_true", help="measure peers too; `nox -s bench_peers` installs them"
-    )
+    parser.add_argument("--peers", action="store_true", help="measure peers too; `nox -s bench_peers` installs them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a chart (SVG) to this file")
     return parser
