@@ -145,7 +145,7 @@ def as_events(given: Iterable[StepEvent | Mapping[str, object] | str] | None) ->
     Raises:
         TypeError: An event has none of the three forms.
     """
-    return tuple(_as_event(each) for each in given or ())
+    return tuple(map(_as_event, given)) if given else ()
 
 
 def _as_event(given: StepEvent | Mapping[str, object] | str) -> StepEvent:

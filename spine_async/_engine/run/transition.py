@@ -13,14 +13,15 @@ from spine_async._model.document import Document, encode, join_object, split_obj
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
-from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
+from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
+from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow_result import StepMetric
 
 
 def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome | None:
     """Apply the result of a visit; returns the outcome of the scope if this was its last step."""
-    is_choice = visit.step.step_type is StepType.CHOICE
+    is_choice = isinstance(visit.step, ChoiceStep)
     if is_choice:
         encoded = _with_target(visit, encoded)
     if not encoded.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
