@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from benchmarks import machine
 from benchmarks.findings import Findings
 from benchmarks.measure import Measurement
-from benchmarks.target import Verdict, efficiency, judge
+from benchmarks.target import Verdict, efficiency, evaluate
 
 
 def document(
@@ -32,7 +32,7 @@ def document(
         "versions": {**machine.versions(), **server, **findings.versions()},
         "missing": dict(missing),
         "cells": [_cell_rows(findings, index) for index in range(len(findings.cells()))],
-        "targets": [_verdict(each) for each in judge(findings)],
+        "targets": [_verdict(each) for each in evaluate(findings)],
         "measurements": [_measurement(each) for each in measurements],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from benchmarks.contestant import OURS
 from benchmarks.findings import Findings, Spread
 from benchmarks.plan import WORKLOADS, Cell
-from benchmarks.target import Verdict, efficiency, judge
+from benchmarks.target import Verdict, efficiency, evaluate
 
 _WIDTHS = (20, 11, 9, 8, 24, 9)
 _HEAD = ("", "median", "unit", "spread", "ours is … × as fast", "peak MB")
@@ -24,7 +24,7 @@ _FURTHER = {
 
 def render(findings: Findings, missing: Mapping[str, str]) -> str:
     """All cells, missing peers, and the targets."""
-    parts = [*_workloads(findings), *_missing(missing), *_targets(judge(findings))]
+    parts = [*_workloads(findings), *_missing(missing), *_targets(evaluate(findings))]
     return "\n".join(parts)
 
 

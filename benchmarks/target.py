@@ -47,7 +47,7 @@ class Verdict:
         return self.reached >= self.target.bound if self.target.is_least else self.reached <= self.target.bound
 
 
-def judge(findings: Findings) -> list[Verdict]:
+def evaluate(findings: Findings) -> list[Verdict]:
     """All targets of the workloads that were measured."""
     return list(_verdicts(findings))
 
