@@ -124,6 +124,12 @@ class NewRun:
     lease_ttl: float = 15.0
     commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
+    @property
+    def size(self) -> int:
+        """Approximate size in bytes."""
+        documents = (self.params, self.partition or "", self.initial_outputs, self.initial_quality, self.metadata)
+        return sum(map(len, documents))
+
 
 @dataclass(slots=True)
 class Claim:
@@ -185,6 +191,7 @@ class RunChange:
         commit_id: Random mark of this change, by which it is found again when its outcome was not heard.
         status: State the run is in afterwards while it has not ended.
         end: How the run ended, or None.
+        size: Approximate size in bytes.
     """
 
     run_id: str
@@ -198,6 +205,7 @@ class RunChange:
     at: datetime
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None
+    size: int = 0
 
     @property
     def makes_progress(self) -> bool:
