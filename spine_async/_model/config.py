@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from spine_async._model.durability import Durability
+from spine_async._model.limits import MAX_LEASE_TTL, MAX_VALUE_BYTES
 from spine_async._model.policy import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,6 +31,9 @@ class WorkflowRunnerConfig(BaseModel):
         trace_enabled: Whether spans are made.
         max_concurrent_steps: Lambdas and pipelines at work at once in the whole runner.
         max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
+        max_value_bytes: Largest output, param, param update, event or map item, in bytes of its JSON text; 64 MB by
+            default, 256 MB at most. A step that returns a larger value fails with category INTERNAL; `execute` and
+            `resume` raise `InvalidParamsError` for a larger param.
         dry_run: Run without writing anything.
         auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
         durability: What an acknowledged step outlasts on SQLite: `full` the machine losing power, `process` only the
@@ -60,10 +64,11 @@ class WorkflowRunnerConfig(BaseModel):
     trace_enabled: bool = True
     max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     max_step_visits: Annotated[int, Field(ge=1)] = 10_000
+    max_value_bytes: Annotated[int, Field(ge=1, le=MAX_VALUE_BYTES)] = 64 * 1024 * 1024
     dry_run: bool = False
     auto_migrate: bool = True
     durability: Durability = "full"
-    lease_ttl: Seconds = 15
+    lease_ttl: Annotated[float, Field(gt=0, le=MAX_LEASE_TTL, allow_inf_nan=False)] = 15
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5

@@ -10,12 +10,13 @@ from spine_async._engine.tasks import run_shielded
 from spine_async._model.context import WorkflowContext
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
+from spine_async._model.large_document import split_members
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 
 
 def first_position(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
-    """The position before the run's first step."""
+    """The position before the run's first step; call it on a thread if the params or outputs are large."""
     return Position(Cursor(workflow, stored.start_from), _first_context(workflow, stored, is_resumed=is_resumed))
 
 
@@ -45,4 +46,4 @@ def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -
     )
     if workflow.models:
         context = context.with_models(workflow.models)
-    return context.with_documents(split_object(stored.params), split_object(stored.initial_outputs))
+    return context.with_documents(split_members(stored.params), split_members(stored.initial_outputs))

@@ -14,6 +14,7 @@ from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.large_values import encode_step_result
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
@@ -58,7 +59,9 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
-    return encoded if encoded is not None and encoded.result is result else encode_result(visit.step, result)
+    if encoded is not None and encoded.result is result:
+        return encoded
+    return await encode_step_result(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -117,7 +120,7 @@ class _Attempts:
             if not is_stray_cancellation():
                 raise
             result = StepResult.fail(STRAY_CANCELLATION)
-        return encode_result(step, result)
+        return await encode_step_result(runtime, step, result)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None) -> StepResult:
         step, visit = self.step, self.visit

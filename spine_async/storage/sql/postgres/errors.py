@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncpg
-from asyncpg.exceptions import _base as asyncpg_client
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -74,7 +73,7 @@ def _translate(exc: Exception, name: str) -> StoreError:
         return StoreError(f"{name}: a constraint rejected a row ({_message(exc)})")
     if isinstance(exc, _REFUSED) or _is_too_large(exc):
         return StoreError(f"{name}: a value was rejected ({_message(exc)})")
-    if isinstance(exc, asyncpg_client.DataError):
+    if isinstance(exc, asyncpg.InterfaceError) and isinstance(exc, ValueError):
         exc.args = ("the driver cannot convert an argument",)  # its own message quotes the argument
         return StoreError(f"{name}: a value was rejected (it is out of the range of its column)")
     return _unavailable(exc, name)
