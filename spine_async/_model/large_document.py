@@ -273,15 +273,13 @@ def _within(part: str, value: object, depth: int) -> Iterator[bytes]:
         raise exc.within(part) from None
 
 
-_STRING = r'"(?:[^"\\]++|\\.)*+"'
-_KEY = re.compile(rf"\s*+({_STRING})\s*+:\s*+", re.DOTALL)
-# Runs of characters without structure, whole strings, and whole arrays and objects that are small and flat, or contain
-# flat ones. All repetitions except those of strings are bounded, because a match holds the interpreter lock.
-_PLAIN = r'[^"\[\]{}]{1,1000}+'
-_FLAT = rf"[\[{{](?>{_PLAIN}|{_STRING}){{0,100}}+[\]}}]"
-_BLOCK = rf"[\[{{](?>{_PLAIN}|{_STRING}|{_FLAT}){{0,100}}+[\]}}]"
-_TO_BRACKET = re.compile(rf"(?>{_PLAIN}|{_STRING}|{_BLOCK}){{1,500}}+", re.DOTALL)
-_TO_COMMA = re.compile(rf'(?>[^"\[\]{{}},]{{1,1000}}+|{_STRING}|{_BLOCK}){{1,500}}+', re.DOTALL)
+_NEXT = re.compile(r'["\[\]{}]')
+_NEXT_AT_TOP = re.compile(r'["\[\]{},]')
+_SEARCH_CHARS = 1_000_000  # a search holds the interpreter lock
+# An array or object that is flat or contains flat ones, without escapes in its strings: most rows match as a whole.
+_FLAT = r'[\[{][^"\[\]{}]*(?:"[^"\\]*"[^"\[\]{}]*)*[\]}]'
+_BLOCK = re.compile(rf'[\[{{][^"\[\]{{}}]*(?:(?:"[^"\\]*"|{_FLAT})[^"\[\]{{}}]*)*[\]}}]')
+_BLOCK_CHARS = 1000
 
 
 def _members(text: str) -> Iterator[tuple[int, int]]:
@@ -293,25 +291,49 @@ def _members(text: str) -> Iterator[tuple[int, int]]:
     position = start = 1
     depth = 1
     while True:
-        skipped = (_TO_COMMA if depth == 1 else _TO_BRACKET).match(text, position)
-        position = skipped.end() if skipped else position
-        character = text[position : position + 1]
-        if character in {"[", "{"}:
+        position = _next_structure(text, position, _NEXT_AT_TOP if depth == 1 else _NEXT)
+        character = text[position]
+        if character == '"':
+            position = _string_end(text, position)
+            continue
+        if character in "[{":
+            block = _BLOCK.match(text, position, position + _BLOCK_CHARS)
+            if block is not None:
+                position = block.end()
+                continue
             depth += 1
-        elif character in {"]", "}"}:
-            depth -= 1
         elif character == ",":
             yield start, position
             start = position + 1
-        elif not character or skipped is None:
-            raise ValueError("the text is not JSON")
         else:
-            continue
-        if depth == 0:
-            break
+            depth -= 1
+            if depth == 0:
+                break
         position += 1
     if text[start:position].strip():
         yield start, position
+
+
+def _next_structure(text: str, position: int, wanted: re.Pattern[str]) -> int:
+    """Position of the next character that the pattern matches."""
+    while position < len(text):
+        found = wanted.search(text, position, position + _SEARCH_CHARS)
+        if found is not None:
+            return found.start()
+        position += _SEARCH_CHARS
+    raise ValueError("the text is not JSON")
+
+
+def _string_end(text: str, start: int) -> int:
+    """The position after the string that begins at `start`."""
+    end = start
+    while True:
+        end = text.index('"', end + 1)
+        first = end
+        while text[first - 1] == "\\":
+            first -= 1
+        if (end - first) % 2 == 0:
+            return end + 1
 
 
 def _batches(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -329,7 +351,6 @@ def _batches(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 def _key(text: str, start: int) -> tuple[str, int]:
     """The key of the member at `start`, and where its value begins."""
-    found = _KEY.match(text, start)
-    if found is None:
-        raise ValueError("the text is not JSON")
-    return from_json(found[1]), found.end()
+    first = text.index('"', start)
+    end = _string_end(text, first)
+    return from_json(text[first:end]), text.index(":", end) + 1

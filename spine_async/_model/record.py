@@ -9,6 +9,7 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
@@ -47,6 +48,19 @@ class PastVisit:
     updates: str | None
     quality: str | None
     opening: str | None
+
+
+@dataclass(slots=True)
+class PastPage:
+    """A page of the entries that a resume reads.
+
+    Attributes:
+        visits: The entries in the order of their numbers.
+        last_seq: Number of the last one; 0 if there is none.
+    """
+
+    visits: Sequence[PastVisit]
+    last_seq: int
 
 
 @dataclass(slots=True)

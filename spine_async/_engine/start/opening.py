@@ -168,12 +168,14 @@ async def _load_existing(runtime: Runtime, request: Request, new: NewRun) -> Sco
 async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
     position = await load_position(runtime, workflow, stored)
-    if stored.status is RunStatus.FAILED:
-        events = await runtime.store.events(stored.run_id, 0, stored.next_seq)
-        with CorruptionGuard(stored.run_id):
-            failure = stored_failure(position.cursor, events)
-        if failure is not None:
-            position.tally.add_failure(failure)
+    step = position.cursor.step
+    if stored.status is RunStatus.FAILED and step is not None:
+        path, store = position.cursor.segment, runtime.store
+        failed = await store.last_event(stored.run_id, EventType.STEP_FAILED, path)
+        if failed is not None:
+            started = await store.last_event(stored.run_id, EventType.STEP_STARTED, path)
+            with CorruptionGuard(stored.run_id):
+                position.tally.add_failure(stored_failure(step, failed, started))
     return stored_result(workflow, stored, position)
 
 
