@@ -16,7 +16,7 @@ from itertools import islice
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from spine_async._model.document import Document, DocumentMapping, encode, quote, split_object, to_plain
+from spine_async._model.document import Document, DocumentMapping, encode, split_object, to_plain
 from spine_async._model.document_view import DocumentView
 from spine_async.errors import SerializationError
 
@@ -257,13 +257,20 @@ def _object_pieces(value: dict[str, object], depth: int) -> Iterator[bytes]:
         while batch := list(islice(members, _BATCH)):
             for key, item in batch:
                 yield separator
-                yield _whole(key, depth) if len(key) <= _PIECE_CHARS else quote(key).encode()
+                yield _key_piece(key)
                 yield b":"
                 yield from _within(f".{key}", item, depth)
                 separator = b","
     except RuntimeError:
         raise SerializationError("it was changed while it was being encoded") from None
     yield b"}"
+
+
+def _key_piece(key: str) -> bytes:
+    try:
+        return encode(key).text.encode()
+    except SerializationError as exc:
+        raise exc.within(f".{key.encode('utf-8', 'backslashreplace').decode()}") from None
 
 
 def _within(part: str, value: object, depth: int) -> Iterator[bytes]:
