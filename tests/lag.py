@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 
 
 class LoopLag:
@@ -33,3 +37,22 @@ class LoopLag:
             self.turns += 1
             self.worst_ms = max(self.worst_ms, (wall - before_wall) * 1000)
             self.worst_cpu_ms = max(self.worst_cpu_ms, (cpu - before_cpu) * 1000)
+
+
+@asynccontextmanager
+async def measured_lag() -> AsyncIterator[LoopLag]:
+    """Measures while the block runs.
+
+    The garbage collector is off, because a full collection looks at everything that the tests of this process hold.
+    """
+    lag = LoopLag()
+    gc.collect()
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lag.measure)
+            await anyio.lowlevel.checkpoint()
+            yield lag
+            tasks.cancel_scope.cancel()
+    finally:
+        gc.enable()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
+from spine_async._model.record import Busy, Claim, EventRow, NewRun, PastPage, Renewal, RunChange, VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits
@@ -190,6 +190,10 @@ class ItemsAreNotLoaded(MemoryRunStore):
 class LastVisitIsNotLoaded(MemoryRunStore):
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return (await super().visits(run_id, below))[:-1]
+
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        page = await super().past_visits(run_id, after, limit)
+        return PastPage(page.visits[:-1], page.last_seq)
 
 
 class FencedIsReportedAsCommitted(MemoryRunStore):

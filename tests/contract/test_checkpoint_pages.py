@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from spine_async import RunNotFoundError, Step, StepResult, Workflow, WorkflowContext, WorkflowRunner
@@ -22,7 +19,7 @@ from spine_async.ports import RunStore
 from spine_async.storage import SqlRunStore
 from spine_async.testing import FaultInjectingStore
 from spine_async.testing.conformance.rows import change, committed, created, moment, moved, new_run, visit
-from tests.lag import LoopLag
+from tests.lag import measured_lag
 
 pytestmark = pytest.mark.anyio
 
@@ -158,19 +155,9 @@ async def _failed(kept: RunStore) -> None:
     await committed(kept, change(claim, (), events, end=end))
 
 
-@asynccontextmanager
-async def _lag() -> AsyncIterator[LoopLag]:
-    lag = LoopLag()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lag.measure)
-        await anyio.lowlevel.checkpoint()
-        yield lag
-        tasks.cancel_scope.cancel()
-
-
 async def _unblocked(call: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """The result of a call that keeps the loop's thread busy for less than 50 ms at a time."""
-    async with _lag() as lag:
+    async with measured_lag() as lag:
         result = await call()
     assert lag.worst_cpu_ms < 50
     return result

@@ -2,12 +2,8 @@
 
 import re
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from spine_async import (
@@ -22,7 +18,7 @@ from spine_async import (
 )
 from spine_async._engine.step import large_values
 from spine_async._model import large_document
-from tests.lag import LoopLag
+from tests.lag import measured_lag
 
 pytestmark = pytest.mark.anyio
 
@@ -223,21 +219,11 @@ async def test_a_value_that_is_changed_meanwhile_is_stored_whole_or_refused(
         assert "changed" in str(result.error)
 
 
-@asynccontextmanager
-async def measured() -> AsyncIterator[LoopLag]:
-    lag = LoopLag()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lag.measure)
-        await anyio.lowlevel.checkpoint()
-        yield lag
-        tasks.cancel_scope.cancel()
-
-
 @pytest.mark.slow
 async def test_the_loop_runs_while_a_large_value_is_encoded(make_runner: Any) -> None:
     """In one piece, this value stops the loop for a second. The bound is in the thread's own CPU time."""
     rows = [{"id": number, "name": f"row {number}", "v": [number, number + 1]} for number in range(200_000)]
-    async with measured() as lag:
+    async with measured_lag() as lag:
         result = await make_runner().execute(Workflow("w", [Step.lambda_("a", returning({"rows": rows}))]))
     assert result.status == "completed", result.error
     assert lag.turns > 20

@@ -11,7 +11,7 @@ from spine_async._engine.state.scope import WAIT_MARK, Position, Scope, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.large_document import split_members
+from spine_async._model.large_text import split_members
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus

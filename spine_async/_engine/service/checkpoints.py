@@ -18,7 +18,7 @@ from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue
 from spine_async._model.history import Checkpoint
-from spine_async._model.large_document import LARGE_TEXT, split_members
+from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
 

@@ -9,7 +9,7 @@ from spine_async._engine.start.opening import load
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
 from spine_async._model.history import Event, RunRecord
-from spine_async._model.large_document import LARGE_TEXT
+from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.record import RunFilter, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import RunConflictError, RunNotFoundError

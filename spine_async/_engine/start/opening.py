@@ -19,7 +19,7 @@ from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.large_document import LARGE_TEXT
+from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
 from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType

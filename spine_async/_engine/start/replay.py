@@ -12,7 +12,7 @@ from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.context import WorkflowContext
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
-from spine_async._model.large_document import LARGE_TEXT, split_members
+from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.record import PastVisit, StoredRun
 from spine_async._model.workflow import Workflow
 

@@ -14,13 +14,8 @@ from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object, split_object
 from spine_async._model.failure import validation_problems
-from spine_async._model.large_document import (
-    LARGE_TEXT,
-    ValueTooLargeError,
-    canonical_pieces,
-    encode_in_pieces,
-    is_large,
-)
+from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
+from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow

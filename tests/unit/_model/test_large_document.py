@@ -14,15 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from spine_async._model import large_document
+from spine_async._model import large_document, large_text
 from spine_async._model.document import Document, encode, encode_object, join_object, split_object
-from spine_async._model.large_document import (
-    ValueTooLargeError,
-    canonical_pieces,
-    encode_in_pieces,
-    is_large,
-    split_in_pieces,
-)
+from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
+from spine_async._model.large_text import canonical_pieces, split_in_pieces
 from spine_async.errors import SerializationError
 
 ROWS = [{"id": number, "name": f'row {number} "é"\\', "v": [number, number * 1.5, None]} for number in range(5_000)]
@@ -147,7 +142,8 @@ def test_pieces_of_any_size_make_the_same_document(value: Mapping[str, object]) 
             "_SEARCH_CHARS": 2,
             "_BLOCK_CHARS": 9,
         }.items():
-            patch.setattr(large_document, name, size)
+            for module in (large_document, large_text):
+                patch.setattr(module, name, size, raising=hasattr(module, name))
         document = encode_in_pieces(value, NO_LIMIT)
         text = join_object(encode_object(value)).text
         members, canonical = split_in_pieces(text), "".join(canonical_pieces(text))
