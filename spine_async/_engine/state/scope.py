@@ -178,6 +178,11 @@ class Attempt:
         reason = self._reason
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
+    def cut_off(self) -> None:
+        """Record that a cancellation of the visit ended this attempt."""
+        self.keep_cancel_reason()
+        self.visit.is_cut_off = True
+
     def keep_cancel_reason(self) -> None:
         """Keep the present reason, because the attempt ends and the visit may continue with another one."""
         self._reason = self.current_cancel_reason
