@@ -5,278 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import pytest
 
-from spine_async import Step, StepError, StepResult, Workflow, WorkflowContext, WorkflowResult, WorkflowRunner
+from spine_async import RetryPolicy, Step, StepResult, Workflow, WorkflowContext, WorkflowRunner
+from spine_async.storage import MemoryRunStore
 from tests.cancellation.conftest import MakeRunner
+from tests.cancellation.user_code import (
+    BODIES,
+    CASES,
+    MIDDLEWARE,
+    SHAPES,
+    Config,
+    CustomCancellation,
+    CustomInterrupt,
+    Scene,
+    resumed,
+    settled,
+)
 
 pytestmark = pytest.mark.anyio
-
-Config = Mapping[str, object]
-Cleanup = Callable[[], Awaitable[object]]
-
-
-class CustomInterrupt(BaseException):
-    """An exception of a user's own that `except Exception` does not catch."""
-
-
-class CustomCancellation(asyncio.CancelledError):
-    """An exception of a user's own that looks like a cancellation."""
-
-
-async def rollback_fails() -> None:
-    try:
-        await anyio.sleep_forever()
-    finally:
-        raise ConnectionResetError("the rollback failed")
-
-
-async def asyncio_group() -> None:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(rollback_fails())
-        await anyio.sleep_forever()
-
-
-async def anyio_group() -> None:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(rollback_fails)
-        await anyio.sleep_forever()
-
-
-async def nested_groups() -> None:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(anyio_group())
-        tasks.create_task(asyncio_group())
-        await anyio.sleep_forever()
-
-
-async def gathered() -> None:
-    await asyncio.gather(rollback_fails(), rollback_fails())
-
-
-def replaces_by(error: BaseException) -> Cleanup:
-    async def clean_up() -> None:
-        try:
-            await anyio.sleep_forever()
-        except asyncio.CancelledError:
-            raise error from None
-
-    return clean_up
-
-
-async def shielded_cleanup_fails() -> None:
-    try:
-        await anyio.sleep_forever()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(1)
-        raise OSError("the cleanup failed")
-
-
-async def returns_a_failure() -> object:
-    try:
-        await anyio.sleep_forever()
-    except BaseException as exc:  # noqa: BLE001
-        return StepResult.fail(exc, "DEPENDENCY")
-    return None
-
-
-async def returns_rubbish() -> object:
-    try:
-        await anyio.sleep_forever()
-    except asyncio.CancelledError:
-        return object()
-    return None
-
-
-async def fails_with_a_timeout() -> None:
-    async with asyncio.timeout(50):
-        try:
-            await anyio.sleep_forever()
-        except asyncio.CancelledError:
-            raise TimeoutError("of the handler's own") from None
-
-
-async def uncancels_its_task() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    try:
-        await anyio.sleep_forever()
-    except asyncio.CancelledError:
-        task.uncancel()
-        raise ValueError("after uncancel()") from None
-
-
-async def behaves() -> None:
-    await anyio.sleep_forever()
-
-
-BODIES: dict[str, Cleanup] = {
-    "behaves": behaves,
-    "asyncio_group": asyncio_group,
-    "anyio_group": anyio_group,
-    "nested_groups": nested_groups,
-    "gathered": gathered,
-    "value_error": replaces_by(ValueError("in the cleanup")),
-    "step_error": replaces_by(StepError("in the cleanup", "TRANSIENT", retry_after=0)),
-    "custom_interrupt": replaces_by(CustomInterrupt("in the cleanup")),
-    "custom_cancellation": replaces_by(CustomCancellation("in the cleanup")),
-    "another_cancellation": replaces_by(asyncio.CancelledError("in the cleanup")),
-    "group_of_interrupts": replaces_by(BaseExceptionGroup("g", [CustomInterrupt(), asyncio.CancelledError()])),
-    "shielded_cleanup_fails": shielded_cleanup_fails,
-    "returns_a_failure": returns_a_failure,
-    "returns_rubbish": returns_rubbish,
-    "own_timeout": fails_with_a_timeout,
-    "uncancels": uncancels_its_task,
-}
-
-
-async def no_middleware(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    return await next_fn(step, context)
-
-
-async def opens_asyncio_group(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(anyio.sleep(0))
-        return await tasks.create_task(next_fn(step, context))
-
-
-async def opens_asyncio_group_around(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    async with asyncio.TaskGroup() as tasks:
-        beside = tasks.create_task(anyio.sleep_forever())
-        result = await next_fn(step, context)
-        beside.cancel()
-        return result
-
-
-async def opens_anyio_group(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    results = []
-
-    async def call() -> None:
-        results.append(await next_fn(step, context))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(call)
-    return results[0]
-
-
-async def catches_all_and_fails(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    try:
-        return await next_fn(step, context)
-    except BaseException as exc:  # noqa: BLE001
-        return StepResult.fail(exc, "TRANSIENT")
-
-
-async def catches_all_and_succeeds(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    try:
-        return await next_fn(step, context)
-    except BaseException:  # noqa: BLE001
-        return StepResult.ok({"by": "middleware"})
-
-
-async def catches_all_and_raises(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    try:
-        return await next_fn(step, context)
-    except BaseException:
-        raise ValueError("by middleware") from None
-
-
-async def catches_all_and_interrupts(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    try:
-        return await next_fn(step, context)
-    except BaseException:
-        raise CustomInterrupt from None
-
-
-async def tries_again(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    with contextlib.suppress(BaseException):
-        return await next_fn(step, context)
-    return await next_fn(step, context)
-
-
-async def own_task(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
-    return await asyncio.create_task(next_fn(step, context))
-
-
-MIDDLEWARE: dict[str, Any] = {
-    function.__name__: function
-    for function in (
-        no_middleware,
-        opens_asyncio_group,
-        opens_asyncio_group_around,
-        opens_anyio_group,
-        catches_all_and_fails,
-        catches_all_and_succeeds,
-        catches_all_and_raises,
-        catches_all_and_interrupts,
-        tries_again,
-        own_task,
-    )
-}
-FEW_BODIES = ("behaves", "asyncio_group", "value_error", "custom_interrupt", "returns_a_failure")
-SHAPES = ("plain", "item", "nested")
-CASES = [
-    *(("no_middleware", body, shape) for body in BODIES for shape in SHAPES),
-    *((name, body, shape) for name in MIDDLEWARE if name != "no_middleware" for body in FEW_BODIES for shape in SHAPES),
-]
-
-
-@dataclass
-class Scene:
-    """A workflow whose step waits in `body`, in one of the shapes.
-
-    Attributes:
-        started: Set once the step executes.
-        is_over: The body is not executed any more.
-        runs: How often the step was executed.
-    """
-
-    body: Cleanup
-    shape: str
-    timeout: float | None = None
-    on_error: Any = "continue"
-    started: anyio.Event = field(default_factory=anyio.Event)
-    is_over: bool = False
-    runs: int = 0
-
-    async def handler(self, context: WorkflowContext, config: Config) -> object:
-        self.runs += 1
-        self.started.set()
-        if self.is_over:
-            return {"done": True}
-        return await self.body()
-
-    def workflow(self) -> Workflow:
-        step: Step = Step.lambda_("hang", self.handler, timeout=self.timeout, on_error=self.on_error)
-        for name in {"plain": (), "item": ("each",), "nested": ("inner", "each")}[self.shape]:
-            step = Step.map(name, items=[1], iterator=Workflow(steps=[step]), on_error=self.on_error)
-        return Workflow("w", [Step.lambda_("before", nothing), step, Step.lambda_("after", nothing)])
-
-    @property
-    def last_step(self) -> str:
-        return "hang" if self.shape == "plain" else "each"
-
-
-async def nothing(context: WorkflowContext, config: Config) -> None:
-    return None
-
-
-async def settled(runner: WorkflowRunner) -> list[str]:
-    """Paths of the steps that have a checkpoint or an event that says that they ended."""
-    ends = ("step_completed", "step_failed", "step_skipped", "map_item_failed", "map_item_completed")
-    return [str(event.path) async for event in runner.events("r") if event.event_type in ends]
-
-
-async def resumed(runner: WorkflowRunner, scene: Scene) -> WorkflowResult:
-    runs, scene.is_over = scene.runs, True
-    result = await runner.resume("r", workflow=scene.workflow())
-    assert scene.runs == runs + 1
-    return result
 
 
 @pytest.mark.parametrize(("middleware", "body", "shape"), CASES)
@@ -313,3 +63,135 @@ async def test_a_run_that_is_cancelled_ends_as_the_cancellation_says(
     assert await settled(runner) == ["before"]
     result = await resumed(make_runner(), scene)
     assert (result.status, result.failed_steps) == ("completed", [])
+
+
+@pytest.mark.parametrize(("middleware", "body", "shape"), CASES)
+async def test_a_step_timeout_has_its_category_whatever_the_handler_raises(
+    make_runner: MakeRunner, middleware: str, body: str, shape: str
+) -> None:
+    runner = make_runner(cancel_grace=30)
+    runner.middleware(MIDDLEWARE[middleware])
+    scene = Scene(BODIES[body], shape, timeout=2, on_error="stop")
+    result = await runner.execute(scene.workflow(), run_id="r")
+    assert (result.status, result.error_category) == ("failed", "TIMEOUT")
+    assert "step 'hang' timed out after 2 s" in str(result.error)
+    assert (await resumed(make_runner(), scene)).status == "completed"
+
+
+@pytest.mark.parametrize(("middleware", "body"), sorted({(middleware, body) for middleware, body, _ in CASES}))
+async def test_the_failure_of_a_sibling_decides_the_outcome_of_a_map(
+    make_runner: MakeRunner, middleware: str, body: str
+) -> None:
+    runner = make_runner(cancel_grace=30)
+    runner.middleware(MIDDLEWARE[middleware])
+    scene = Scene(BODIES[body], "plain")
+    failing = True
+
+    async def each(context: WorkflowContext, config: Config) -> object:
+        if context.params["item"] == 0:
+            return await scene.handler(context, config)
+        await scene.started.wait()
+        return StepResult.fail("broken", "DATA_QUALITY") if failing else {}
+
+    item = Workflow(steps=[Step.lambda_("step", each, on_error="stop")])
+    inner = Workflow(steps=[Step.map("inner", items=[0, 1], iterator=item)])
+    flow = Workflow("w", [Step.map("outer", items=[0], iterator=inner)])
+    result = await runner.execute(flow, run_id="r")
+    assert (result.status, result.error_category, result.error_step) == ("failed", "DATA_QUALITY", "outer")
+    assert "inner[0]" not in " ".join(await settled(runner))
+    failing, scene.is_over = False, True
+    assert (await make_runner().resume("r", workflow=flow)).status == "completed"
+    assert scene.runs == 2
+
+
+@pytest.mark.parametrize("middleware", ["no_middleware", "opens_asyncio_group", "opens_anyio_group", "own_task"])
+@pytest.mark.parametrize("error", [CustomInterrupt("mine"), CustomCancellation("mine")], ids=["interrupt", "cancelled"])
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_exception_of_the_users_own_is_a_failure_of_its_step(
+    make_runner: MakeRunner, middleware: str, error: BaseException, shape: str
+) -> None:
+    async def raises() -> None:
+        raise error
+
+    runner = make_runner()
+    runner.middleware(MIDDLEWARE[middleware])
+    result = await runner.execute(Scene(raises, shape, on_error="stop").workflow(), run_id="r")
+    assert (result.status, result.error_category) == ("failed", "INTERNAL")
+    tolerated = await runner.execute(Scene(raises, shape).workflow())
+    assert (tolerated.status, tolerated.completed_steps[-1]) == ("completed", "after")
+
+
+@pytest.mark.parametrize("middleware", ["opens_asyncio_group", "opens_asyncio_group_around", "own_task"])
+async def test_no_attempt_follows_once_the_run_is_cancelled(make_runner: MakeRunner, middleware: str) -> None:
+    runner = make_runner()
+    runner.middleware(MIDDLEWARE[middleware])
+    scene = Scene(BODIES["asyncio_group"], "plain")
+    retry = RetryPolicy(max_attempts=5, initial_delay=0, retryable_errors=("TRANSIENT", "INTERNAL"))
+    flow = Workflow("w", [Step.lambda_("hang", scene.handler, retry=retry)])
+    task = asyncio.create_task(runner.execute(flow, run_id="r"))
+    await scene.started.wait()
+    await runner.stop("r", "enough")
+    result = await task
+    assert (result.status, result.stop_reason, scene.runs) == ("stopped", "enough", 1)
+
+
+@pytest.mark.parametrize("body", sorted(BODIES.keys() - {"uncancels"}))  # withdrawn by its own handler
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_event_loop_that_ends_leaves_a_run_that_goes_on(body: str, shape: str) -> None:
+    """`asyncio.run` cancels all tasks natively, those of the runs too."""
+    store, scene = MemoryRunStore(), Scene(BODIES[body], shape)
+
+    async def serve() -> None:
+        runner = WorkflowRunner(store=store)
+        _tasks.append(asyncio.create_task(runner.execute(scene.workflow(), run_id="r")))
+        await scene.started.wait()
+
+    asyncio.run(serve())
+
+    async def later() -> None:
+        runner = WorkflowRunner(store=store)
+        run = await runner.get_run("r")
+        assert (run.status, run.stop_reason) in (("stopped", "shutdown"), ("stopped", "cancelled"))
+        assert await settled(runner) == ["before"]
+        assert (await resumed(runner, scene)).status == "completed"
+
+    if body == "shielded_cleanup_fails":
+        scene.body = BODIES["value_error"]
+    asyncio.run(later())
+
+
+_tasks: list[Any] = []
+
+
+async def test_what_was_raised_is_logged_with_its_step(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, scene = make_runner(), Scene(BODIES["asyncio_group"], "item")
+    task = asyncio.create_task(runner.execute(scene.workflow(), run_id="r"))
+    await scene.started.wait()
+    await runner.stop("r")
+    await task
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "run r: step each[0]/hang raised ExceptionGroup while it was being cancelled" in record.getMessage()
+    assert "the rollback failed" in str(record.exc_text or record.exc_info)
+
+
+@pytest.mark.parametrize("way", ["anyio", "asyncio"])
+@pytest.mark.parametrize("body", ["behaves", "asyncio_group", "value_error", "returns_a_failure"])
+async def test_middleware_may_time_out_an_attempt_by_itself(make_runner: MakeRunner, way: str, body: str) -> None:
+    async def limits(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
+        with contextlib.suppress(TimeoutError, ExceptionGroup, ValueError):
+            if way == "anyio":
+                with anyio.move_on_after(2):
+                    return await next_fn(step, context)
+            else:
+                async with asyncio.timeout(2):
+                    return await next_fn(step, context)
+        return StepResult.ok({"by": "middleware"})
+
+    runner = make_runner()
+    runner.middleware(limits)
+    scene = Scene(BODIES[body], "plain")
+    result = await runner.execute(scene.workflow(), run_id="r")
+    assert (result.status, anyio.current_time()) == ("completed", 2)
+    assert result.context.get_output("hang") == {"by": "middleware"}
