@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
@@ -48,7 +49,7 @@ async def test_a_drain_inside_a_map_lets_items_finish_and_releases_the_run(
 ) -> None:
     runner = make_runner(drain_timeout=10)
     runner.middleware(MIDDLEWARE[middleware])
-    begun, finished = anyio.Event(), []
+    begun, finished = anyio.Event(), list[Any]()
 
     async def each(context: WorkflowContext, config: Config) -> None:
         begun.set()

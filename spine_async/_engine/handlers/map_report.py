@@ -49,11 +49,18 @@ class MapReport:
     @property
     def has_failed(self) -> bool:
         """Whether more items failed than the step tolerates, as far as is known so far."""
+        return self._are_too_many(self._failed)
+
+    def tolerates_another(self) -> bool:
+        """Whether the map continues if another item fails, as far as is known so far."""
+        return not self._are_too_many(self._failed + 1)
+
+    def _are_too_many(self, failed: int) -> bool:
         tolerated = self._step.tolerated_failures
         if isinstance(tolerated, int):
-            return self._failed > tolerated
+            return failed > tolerated
         total = self._feed.total
-        return self._failed > 0 and (tolerated == 0 or (total is not None and self._failed > tolerated * total))
+        return failed > 0 and (tolerated == 0 or (total is not None and failed > tolerated * total))
 
     def result(self) -> StepResult:
         """The result of the map."""

@@ -72,14 +72,14 @@ class Runtime:
     deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
 
-    def concurrency_slot(self, step: Step) -> AbstractAsyncContextManager[object]:
+    def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
         limit = self.config.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
         if self.slots is None:
             self.slots = anyio.CapacityLimiter(limit)
-        return _ConcurrencySlot(self.slots)
+        return _ConcurrencySlot(self.slots, visit)
 
     def forget_loop(self) -> None:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
@@ -106,12 +106,21 @@ _NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()
 class _ConcurrencySlot(AbstractAsyncContextManager[object]):
     """A token for each attempt: one task may hold several, where a step executes another workflow."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, limiter: anyio.CapacityLimiter, visit: Visit) -> None:
         self._limiter = limiter
+        self._visit = visit
+        self._is_held = False
+
+    def release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._limiter.release_on_behalf_of(self)
 
     async def __aenter__(self) -> object:
         await self._limiter.acquire_on_behalf_of(self)
+        self._is_held, self._visit.slot = True, self
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._limiter.release_on_behalf_of(self)
+        self._visit.slot = None
+        self.release()

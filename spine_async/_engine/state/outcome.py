@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from spine_async._engine.state.cancellation import CancelReason
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 
@@ -32,3 +33,4 @@ class Outcome:
 
 
 COMPLETED = Outcome(RunStatus.COMPLETED)
+SHUTDOWN = Outcome(RunStatus.STOPPED, stop_reason=CancelReason.SHUTDOWN.value)

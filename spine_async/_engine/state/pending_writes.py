@@ -11,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+
+class Slot(Protocol):
+    """A place among the steps that may execute at once."""
+
+    def release(self) -> None:
+        """Release it; has no effect if it was released before."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +36,7 @@ class OpenVisit:
         is_announced: Whether its `step_started` event has been added.
         deadline_mono: When the current attempt times out, or None.
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
+        slot: The concurrency slot that the current attempt holds, or None.
     """
 
     path: str
@@ -38,6 +47,12 @@ class OpenVisit:
     is_announced: bool = False
     deadline_mono: float | None = None
     cancelled_mono: float | None = None
+    slot: Slot | None = None
+
+    def release_slot(self) -> None:
+        """Release the concurrency slot of an attempt that does not end."""
+        if self.slot is not None:
+            self.slot.release()
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ run add to the same pending writes, under paths that tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NoReturn
@@ -20,8 +21,10 @@ from spine_async._engine.state.tally import Tally
 from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
+from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition, Step
+from spine_async._model.step_result import StepResult
 from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
@@ -126,6 +129,10 @@ class Visit(OpenVisit):
         attempts: Attempts made so far.
         is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
         interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
+        next_retry: The policy that decides about another attempt after the current one; None if this is the last.
+        map_ending: For a map that cancelled its items: its failure, or the exception that ends it.
+        tolerates_failure: For a map: whether it tolerates the failure of another item.
+        warned_mono: When a warning last reported that it does not end, or None.
     """
 
     scope: Scope
@@ -133,6 +140,10 @@ class Visit(OpenVisit):
     attempts: int = 0
     is_cut_off: bool = False
     interrupts: InterruptScope | None = None
+    next_retry: RetryPolicy | None = None
+    map_ending: StepResult | BaseException | None = None
+    tolerates_failure: Callable[[], bool] | None = None
+    warned_mono: float | None = None
 
     @property
     def run(self) -> Run:

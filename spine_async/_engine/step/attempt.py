@@ -110,6 +110,8 @@ class _Attempts:
         timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
+            if policy is not None:
+                self.visit.next_retry = policy if attempts < policy.max_attempts else None
             encoded = await self._attempt(context, timeout)
             result = encoded.result
             if result.success or policy is None or attempts >= policy.max_attempts:
@@ -137,7 +139,7 @@ class _Attempts:
             if runtime.config.max_concurrent_steps is None:
                 result = await self._within_limit(given, timeout, attempt)
             else:
-                async with runtime.concurrency_slot(step):
+                async with runtime.concurrency_slot(visit, step):
                     result = await self._within_limit(given, timeout, attempt)
         except CANCELLATION as exc:
             if not is_stray_cancellation():
