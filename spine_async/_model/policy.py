@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
+from spine_async._model.failure import leaves, sole_leaf
 from spine_async.errors import InvalidPolicyError
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
@@ -26,7 +27,8 @@ class RetryPolicy:
         initial_delay: Seconds before the first retry.
         max_delay: Seconds that no delay exceeds.
         retryable_errors: Which failures are retried: error categories, exception types, or a predicate that takes the
-            exception (a returned `StepResult.fail` comes as a `StepError`); one of them, or several.
+            exception (a returned `StepResult.fail` comes as a `StepError`); one of them, or several. A type also
+            matches the members of an exception group, and `TimeoutError` the timeout of the step.
         jitter: Draw each delay uniformly between 0 and the computed one.
 
     Raises:
@@ -95,5 +97,5 @@ def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
     if isinstance(rule, str):
         return rule == category
     if isinstance(rule, type):
-        return isinstance(error, rule)
-    return bool(rule(error))
+        return isinstance(error, rule) or any(isinstance(each, rule) for each in leaves(error))
+    return bool(rule(sole_leaf(error)))

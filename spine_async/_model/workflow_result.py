@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ class WorkflowResult:
         completed_at: When it ended.
         duration_ms: Milliseconds from the one to the other.
         step_metrics: One for each visit of a step, in order.
+        exception: The exception of the step that failed the run, in the process that executed it; else None. It is
+            not pickled.
     """
 
     run_id: str
@@ -61,12 +63,17 @@ class WorkflowResult:
     completed_at: datetime
     duration_ms: float
     step_metrics: list[StepMetric]
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> list[object]:
+        return [None if each.name == "exception" else getattr(self, each.name) for each in fields(self)]
 
     def raise_for_status(self) -> None:
         """Return if the run completed.
 
         Raises:
-            RunFailedError: It failed or stopped.
+            RunFailedError: It failed or stopped. Its `__cause__` is the exception of the failed step, if the run was
+                executed in this process.
         """
         if self.status is not RunStatus.COMPLETED:
             raise RunFailedError(
@@ -75,4 +82,4 @@ class WorkflowResult:
                 step=self.error_step,
                 error=self.error or self.stop_reason,
                 category=self.error_category,
-            )
+            ) from self.exception

@@ -102,7 +102,9 @@ class _Pool:
 
     def result(self) -> StepResult:
         """The result of the map."""
-        return self._report.result()
+        result = self._report.result()
+        self._visit.item_error = result.exception
+        return result
 
     def _workers_needed(self) -> int:
         limit, total = self._step.max_concurrency, self._feed.total
@@ -201,7 +203,8 @@ class _Pool:
         if outcome.status is RunStatus.STOPPED:
             raise StopRequested(outcome.stop_reason or "")
         # Its events are written with the next commit; nothing was finished that could be lost.
-        self._fail(ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL"), scope.path)
+        failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
+        self._fail(failure, scope.path, outcome.exception)
         return None
 
     def _finish(self, index: int, scope: Scope) -> None:
@@ -215,8 +218,8 @@ class _Pool:
             commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, failure: ItemFailure, path: str) -> None:
-        self._report.add_failure(failure)
+    def _fail(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
+        self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
         event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._runtime.clock.now(), metadata, path)
         self._visit.run.pending.add_events(event)

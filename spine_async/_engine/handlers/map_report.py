@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
@@ -39,10 +39,13 @@ class MapReport:
         self._feed = feed
         self._failed = 0
         self._failures: list[ItemFailure] = []
+        self._first: tuple[int, BaseException | None] | None = None
 
-    def add_failure(self, failure: ItemFailure) -> None:
-        """Record that an item failed."""
+    def add_failure(self, failure: ItemFailure, exception: BaseException | None = None) -> None:
+        """Record that an item failed, with the exception of its step."""
         self._failed += 1
+        if self._first is None or failure.index < self._first[0]:
+            self._first = (failure.index, exception)  # of one item only: exceptions keep their frames alive
         if self._step.collect or len(self._failures) < _ERRORS_KEPT_UNCOLLECTED:
             self._failures.append(failure)
 
@@ -66,7 +69,8 @@ class MapReport:
         """The result of the map."""
         failures = sorted(self._failures, key=lambda failure: failure.index)
         if self.has_failed:
-            return StepResult.fail(self._message(failures[0]), failures[0].category)
+            failure = StepResult.fail(self._message(failures[0]), failures[0].category)
+            return replace(failure, exception=self._first[1] if self._first is not None else None)
         return StepResult.ok(DocumentMapping(self._output(failures)))
 
     def _message(self, first: ItemFailure) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from spine_async._engine.state.cursor import Cursor
@@ -11,14 +12,15 @@ from spine_async._engine.state.tally import Tally
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.record import EventRow, RunEnd, StoredRun
-from spine_async._model.status import EventType, StepStatus
+from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step import Definition
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
     """The result of a run that was executed here."""
-    return _result(scope.run.workflow, scope.context, scope.run.tally, scope.run.started_at, end)
+    result = _result(scope.run.workflow, scope.context, scope.run.tally, scope.run.started_at, end)
+    return replace(result, exception=scope.run.exception) if end.status is RunStatus.FAILED else result
 
 
 def stored_result(workflow: Definition, stored: StoredRun, position: Position) -> WorkflowResult:

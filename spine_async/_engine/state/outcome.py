@@ -12,13 +12,18 @@ from spine_async._model.status import RunStatus
 
 @dataclass(slots=True)
 class Outcome:
-    """How the steps of a run or of a map item ended: completed, failed with an error, or stopped with a reason."""
+    """How the steps of a run or of a map item ended: completed, failed with an error, or stopped with a reason.
+
+    Attributes:
+        exception: The exception of the failed step, or None; it is not stored.
+    """
 
     status: RunStatus
     error_step: str | None = None
     error: str | None = None
     error_category: str | None = None
     stop_reason: str | None = None
+    exception: BaseException | None = None
 
     def at(self, moment: datetime) -> RunEnd:
         """The end of a run in its stored form."""

@@ -40,6 +40,7 @@ class Run:
         cancellation: Cancels its steps, with a reason.
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
         done: Set when the run's task has ended, or when a step is stuck.
+        exception: The exception of the step that failed the run, or None.
     """
 
     run_id: str
@@ -52,6 +53,7 @@ class Run:
     cancellation: RunCancellation = field(default_factory=RunCancellation)
     stuck_outcome: Outcome | None = None
     done: Latch = field(default_factory=Latch)
+    exception: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -131,6 +133,7 @@ class Visit(OpenVisit):
         interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
         next_retry: The policy that decides about another attempt after the current one; None if this is the last.
         map_ending: For a map that cancelled its items: its failure, or the exception that ends it.
+        item_error: For a map: the exception of the item that failed it, or None.
         tolerates_failure: For a map: whether it tolerates the failure of another item.
         warned_mono: When a warning last reported that it does not end, or None.
     """
@@ -142,6 +145,7 @@ class Visit(OpenVisit):
     interrupts: InterruptScope | None = None
     next_retry: RetryPolicy | None = None
     map_ending: StepResult | BaseException | None = None
+    item_error: BaseException | None = None
     tolerates_failure: Callable[[], bool] | None = None
     warned_mono: float | None = None
 

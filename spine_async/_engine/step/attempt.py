@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -17,6 +16,7 @@ from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
@@ -32,8 +32,6 @@ from spine_async._model.record import EventRow
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
-
-_log = logging.getLogger("spine_async")
 
 
 async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> EncodedResult:
@@ -123,6 +121,7 @@ class _Attempts:
             delay = next_delay(policy, attempts, runtime.random)
             if _is_duration(result.retry_after):
                 delay = float(cast("float", result.retry_after))
+            log_retry(self.visit, result, delay)
             _add_retry_event(runtime, self.visit, result, delay)
             await anyio.sleep(delay)
 
@@ -186,18 +185,8 @@ def _stray_failure(error: BaseException) -> StepResult:
 
 
 def _timed_out(step: Step, timeout: float) -> StepResult:
-    return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
-
-
-def log_error_of_cancelled(visit: Visit, error: BaseException) -> None:
-    """Log an exception that user code raised while it was being cancelled; the cancellation decides the outcome."""
-    _log.warning(
-        "run %s: step %s raised %s while it was being cancelled; the cancellation decides the outcome",
-        visit.run.run_id,
-        visit.path,
-        type(error).__name__,
-        exc_info=error,
-    )
+    error = TimeoutError(f"step {step.name!r} timed out after {timeout:g} s")
+    return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)
 
 
 def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
