@@ -118,8 +118,9 @@ class WorkflowContext:
     def cancel_reason(self) -> str | None:
         """Why this step is being cancelled, or None while it is not.
 
-        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` where
-        whoever awaits the run was cancelled. A `def` handler may look at it from its thread, to end early.
+        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` if the
+        caller of `execute` was cancelled, or middleware cancelled the attempt. A `def` handler may look at it from its
+        thread, to end early.
         """
         reason = getattr(self.frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None

@@ -74,7 +74,7 @@ class _Pool:
         self._report = MapReport(step, progress, feed)
         self._visit.tolerates_failure = self._report.tolerates_another
         self._item_param = quote(step.item_param)
-        self._item_context = base_context(context, step.workflow)
+        self._item_context = base_context(context, step.workflow, runtime.models(step.workflow))
         self._tasks = anyio.create_task_group()
         self._is_single = True
         self._newest: Commit | None = None

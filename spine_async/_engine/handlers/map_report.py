@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from pydantic import BaseModel
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
@@ -87,9 +90,10 @@ class MapReport:
         return Document(f'{{"results":{results if self._step.collect else "null"},{counts},"errors":{errors}}}')
 
 
-def base_context(context: WorkflowContext, workflow: Definition) -> WorkflowContext:
+def base_context(
+    context: WorkflowContext, workflow: Definition, models: Mapping[str, type[BaseModel]]
+) -> WorkflowContext:
     """The context that all items share: the map's own, with the models and defaults of the iterator."""
-    models = workflow.models
     if context.models:
         own = workflow.positions
         models = {**{name: model for name, model in context.models.items() if name not in own}, **models}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import anyio
+from pydantic import BaseModel
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
@@ -17,7 +18,7 @@ from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.status import ErrorPolicy, StepType
-from spine_async._model.step import Step
+from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
@@ -94,6 +95,17 @@ class Runtime:
         if retry is None and step.on_error is ErrorPolicy.RETRY:
             retry = self.config.default_retry_policy
         return timeout, retry
+
+    def pretends(self, step: Step) -> bool:
+        """Whether the step is a pipeline of a dry run, which is not called and has no output of its own."""
+        return self.is_dry and step.step_type is StepType.PIPELINE
+
+    def models(self, workflow: Definition) -> Mapping[str, type[BaseModel]]:
+        """Models that the outputs of the workflow's steps are revived as, by step name."""
+        if not self.is_dry:
+            return workflow.models
+        pretended = {step.name for step in workflow.steps if self.pretends(step)}
+        return {name: model for name, model in workflow.models.items() if name not in pretended}
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""

@@ -126,7 +126,7 @@ async def claim_and_replay(
 def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
     stored = StoredRun.from_new(new)
     pending = PendingWrites(claim, records_events=runtime.config.emit_events)
-    position = first_position(workflow, stored, is_resumed=False)
+    position = first_position(runtime, workflow, stored, is_resumed=False)
     return _scope(runtime, workflow, stored, position, pending, is_resumed=False)
 
 

@@ -63,15 +63,20 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         owner=runtime.owner,
         created_at=runtime.clock.now(),
         emits=runtime.config.emit_events,
-        metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
+        metadata=encode(_metadata(context)).text if context else EMPTY.text,
         lease_ttl=runtime.config.lease_ttl,
     )
+
+
+def _metadata(context: WorkflowContext) -> dict[str, object]:
+    return {name: value for name, value in context.metadata.items() if name != DRY_RUN_PARAM}
 
 
 def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
     """The workflow's defaults, overlaid by the context's params, then by the given ones; validated by its model."""
     workflow = request.workflow
     from_context = dict(request.context.documents[0]) if request.context else {}
+    from_context.pop(DRY_RUN_PARAM, None)  # the context may come from a dry run, and this runner may not be dry
     given = {**encode_object(workflow.defaults), **from_context, **mapping_documents("params", request.params or {})}
     if workflow.params_model is not None:
         given |= _validated(workflow, workflow.params_model, given)

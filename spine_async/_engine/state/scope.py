@@ -161,7 +161,8 @@ class Visit(OpenVisit):
 
     def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
         """Why the step is being cancelled at that time, or None."""
-        if self.deadline_mono is not None and self.deadline_mono <= now_mono:
+        deadline_mono = self.deadline_mono  # read once: the caller may be a worker thread
+        if deadline_mono is not None and deadline_mono <= now_mono:
             return CancelReason.STEP_TIMEOUT
         parent = self.scope.parent
         if parent is None:
@@ -194,8 +195,9 @@ class Attempt:
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
     def cut_off(self) -> None:
-        """Record that a cancellation of the visit ended this attempt."""
+        """Record that a cancellation ended this attempt; one that is not the run's came from middleware."""
         self.keep_cancel_reason()
+        self._reason = self._reason or CancelReason.CANCELLED
         self.visit.is_cut_off = True
 
     def keep_cancel_reason(self) -> None:

@@ -77,7 +77,11 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
-    return encoded if encoded is not None and encoded.result is result else encode_result(visit.step, result)
+    return (
+        encoded
+        if encoded is not None and encoded.result is result
+        else encode_result(visit.step, result, is_checked=not runtime.pretends(visit.step))
+    )
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -154,7 +158,7 @@ class _Attempts:
         if not result.success and is_cancelled_since(cancellations):
             attempt.cut_off()
             await continue_cancellation()
-        return encode_result(step, result)
+        return encode_result(step, result, is_checked=not runtime.pretends(step))
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
