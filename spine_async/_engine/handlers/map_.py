@@ -221,7 +221,7 @@ class _Pool:
     def _fail(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
         self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
-        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._runtime.clock.now(), metadata, path)
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._visit.run.clock.now(), metadata, path)
         self._visit.run.pending.add_events(event)
 
 

@@ -58,7 +58,7 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
     visit = Visit(
         path=scope.child_path(scope.cursor.segment),
         step_name=step.name,
-        started_at=runtime.clock.now(),
+        started_at=scope.run.clock.now(),
         started_mono=runtime.clock.monotonic(),
         scope=scope,
         step=step,
@@ -83,7 +83,7 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
             span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
     finally:
         del runtime.running_visits[task]
-    outcome = apply_result(visit, encoded, runtime.clock.now(), elapsed_ms)
+    outcome = apply_result(visit, encoded, run.clock.now(), elapsed_ms)
     if not encoded.result.success:
         log_failure(visit, encoded.result)
     elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice that gave no step to go to

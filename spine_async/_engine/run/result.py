@@ -19,8 +19,13 @@ from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
     """The result of a run that was executed here."""
-    result = _result(scope.run.workflow, scope.context, scope.run.tally, scope.run.started_at, end)
-    return replace(result, exception=scope.run.exception) if end.status is RunStatus.FAILED else result
+    run = scope.run
+    result = _result(run.workflow, scope.context, run.tally, run.started_at, end)
+    return replace(
+        result,
+        duration_ms=round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
+        exception=run.exception if end.status is RunStatus.FAILED else None,
+    )
 
 
 def stored_result(workflow: Definition, stored: StoredRun, position: Position) -> WorkflowResult:
@@ -88,4 +93,4 @@ def _result(
 
 
 def _elapsed_ms(started_at: datetime, ended_at: datetime) -> float:
-    return round((ended_at - started_at).total_seconds() * 1000, 3)
+    return round(max(0.0, (ended_at - started_at).total_seconds()) * 1000, 3)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
 from spine_async._engine.state.scope import Visit
+from spine_async._engine.state.wall_clock import WallClock
 from spine_async._engine.tasks import Task
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -53,6 +54,7 @@ class Runtime:
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
+        wall_clock: Sleeps until moments of the wall clock.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -72,6 +74,10 @@ class Runtime:
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
+    wall_clock: WallClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wall_clock = WallClock(self.clock)
 
     def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""

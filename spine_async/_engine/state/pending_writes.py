@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from spine_async._clock import SystemClock
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
@@ -80,6 +82,7 @@ class PendingWrites:
     Args:
         claim: The claim.
         records_events: Whether the run records events.
+        clock: The clock of the run; None for one of the host.
 
     Attributes:
         open_visits: Step visits that have begun and are not settled, by path.
@@ -87,8 +90,9 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
     """
 
-    def __init__(self, claim: Claim, *, records_events: bool) -> None:
+    def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
         self.claim = claim
+        self.clock = clock or RunClock(SystemClock())
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
         self.end: RunEnd | None = None
@@ -157,7 +161,7 @@ class PendingWrites:
             commit_id=token,
             visits=tuple(visits),
             events=tuple(events),
-            at=at,
+            at=max(at, self.clock.latest),
             status=self.status,
             end=self.end,
         )

@@ -39,6 +39,8 @@ class Run:
         pending: Its uncommitted rows, and the claim to commit them.
         cancellation: Cancels its steps, with a reason.
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
+        clock: The clock of the run.
+        begun_mono: When it was started, on the monotonic clock; estimated if another execution started it.
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
     """
@@ -48,6 +50,7 @@ class Run:
     pending: PendingWrites
     started_at: datetime
     clock: Clock
+    begun_mono: float = 0.0
     is_resumed: bool = False
     tally: Tally = field(default_factory=Tally)
     cancellation: RunCancellation = field(default_factory=RunCancellation)
@@ -84,6 +87,7 @@ class Scope:
         cursor: The step that comes next.
         context: The context that it sees.
         waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
         item_params: For an item, JSON object text of the params that its first row stores; else None.
@@ -107,6 +111,7 @@ class Scope:
     parent_progress: MapProgress | None = None
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
+    wait_ends_mono: dict[str, float] = field(default_factory=dict)
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ class _Attempts:
             if _is_duration(result.retry_after):
                 delay = float(cast("float", result.retry_after))
             log_retry(self.visit, result, delay)
-            _add_retry_event(runtime, self.visit, result, delay)
+            _add_retry_event(self.visit, result, delay)
             await anyio.sleep(delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
@@ -193,9 +193,9 @@ def _timed_out(step: Step, timeout: float) -> StepResult:
     return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)
 
 
-def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
+def _add_retry_event(visit: Visit, result: StepResult, delay: float) -> None:
     metadata = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
-    now = runtime.clock.now()
+    now = visit.run.clock.now()
     event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
     visit.events = (*visit.events, event)
 
