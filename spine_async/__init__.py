@@ -1,4 +1,4 @@
-"""Durable workflows for async Python: each step is checkpointed, and a run that died resumes after its last step."""
+"""Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step."""
 
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext

@@ -1,4 +1,4 @@
-"""The runner's settings."""
+"""Settings of the runner."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class WorkflowRunnerConfig(BaseModel):
-    """Settings of a `WorkflowRunner`. Durations are seconds; None means no limit.
+    """Settings of a `WorkflowRunner`. Durations are in seconds; None means no limit.
 
     Attributes:
-        checkpoint_enabled: Whether anything is stored at all.
-        checkpoint_every_step: Commit after every step; False commits only after steps with `checkpoint=True` and at the
-            end of a run, so a crash repeats the steps since.
+        checkpoint_enabled: Whether runs are stored.
+        checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True` and
+            at the end of a run; after a crash, a resume repeats the uncommitted steps.
         checkpoint_storage: `database`; `file` and `redis` are not available yet.
-        database_url: SQLAlchemy URL of the database; None means `SPINE_DATABASE_URL`, else `.spine/runs.db`.
+        database_url: SQLAlchemy URL of the database; None means `SPINE_DATABASE_URL`, or `.spine/runs.db` if that is
+            not set.
         checkpoint_dir: Folder of the file store.
         redis_url: URL of the Redis store.
-        default_step_timeout: For each attempt of a lambda or pipeline step that has no timeout of its own.
-        workflow_timeout: For a whole `execute` or `resume`; beyond it the run fails with category TIMEOUT.
-        default_retry_policy: Policy of steps with `on_error=RETRY` and none of their own.
-        emit_events: Whether events are stored.
-        trace_enabled: Whether spans are made.
-        max_concurrent_steps: Lambdas and pipelines at work at once in the whole runner.
-        max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
-        dry_run: Run without writing anything.
-        auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
-        durability: What an acknowledged step outlasts on SQLite: `full` the machine losing power, `process` only the
-            process being killed, for commits that do not wait for the disk. PostgreSQL goes by the server's own
-            `synchronous_commit`.
-        lease_ttl: For how long a run stays its owner's without being renewed; renewed every third of it.
-        drain_timeout: How long running steps may go on when the runner is left.
-        cancel_grace: How long a step may take to end once it is cancelled, before it is reported and left behind.
-        max_claims: Take-overs of a run without progress, beyond which it is failed as a poison run.
-        recover_interval: How often a runner with `recover=True` looks for runs whose owner is gone.
-        recover_concurrency: Recovered runs at work at once.
-        max_abandoned_threads: Threads left behind by timeouts, beyond which `def` handlers are refused.
-        worker_threads: Threads for `def` handlers.
+        default_step_timeout: Limit for each attempt of a lambda or pipeline step without a timeout of its own.
+        workflow_timeout: Limit for a whole `execute` or `resume`; a run that exceeds it fails with category TIMEOUT.
+        default_retry_policy: Policy of steps with `on_error=RETRY` and without a policy of their own.
+        emit_events: Whether runs record events.
+        trace_enabled: Whether the runner creates spans.
+        max_concurrent_steps: Maximum number of lambda and pipeline steps that run at the same time in the runner.
+        max_step_visits: Maximum number of visits of one step in one run; a run that exceeds it fails, so that it cannot
+            loop forever.
+        dry_run: Whether to run without writing anything.
+        auto_migrate: Whether the first use of the database creates or upgrades its schema.
+        durability: What a committed step survives on SQLite. `full`: a power failure. `process`: only the end of the
+            process; commits do not wait for the disk. PostgreSQL applies the `synchronous_commit` of the server.
+        lease_ttl: Time until the lease of a run expires; the owner renews it after each third of this time.
+        drain_timeout: How long running steps may continue after the exit of `async with runner`.
+        cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
+        max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
+        recover_interval: How often a runner with `recover=True` looks for runs with an expired lease.
+        recover_concurrency: Maximum number of recovered runs that run at the same time.
+        max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` handlers are refused.
+        worker_threads: Maximum number of threads for `def` handlers.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""What kind of failure an exception is, and how it is told."""
+"""Error categories and error texts of exceptions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from spine_async.errors import StepError
 
 MAX_ERROR_LENGTH = 8_000
-"""Characters of an error text that are kept; a stored row must not grow with somebody's traceback."""
+"""Maximum characters of a stored error text; longer texts are cut."""
 
 
 class ErrorCategory(StrEnum):
-    """Why a step failed; retry policies choose by it.
+    """Category of a step's failure; retry policies select by it.
 
-    Source: workflow-runner specification, "Error Categories". Upper case because that is the stored form there.
+    Source: workflow-runner specification, "Error Categories". The specification stores them in upper case.
     """
 
     TRANSIENT = "TRANSIENT"
@@ -93,7 +93,7 @@ def _category(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an exception; a validation error is told without the values it refused.
+    """Type and message of an exception; the text of a validation error omits the rejected values.
 
     A group with one member is described as that member; a group with several names them.
     """
@@ -117,18 +117,18 @@ def _describe(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - an exception without a text is still told by its type
+    except Exception:  # noqa: BLE001 - `__str__` of a foreign exception may raise anything; the type remains
         return ""
 
 
 def storable_text(text: str) -> str:
-    """`text` as every database takes it: no NUL, no lone surrogates, of bounded length."""
+    """`text` in a form that every database accepts: no NUL, no lone surrogates, cut to `MAX_ERROR_LENGTH`."""
     clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= MAX_ERROR_LENGTH else clean[: MAX_ERROR_LENGTH - 1] + "…"
 
 
 def validation_problems(error: ValidationError) -> str:
-    """Each refused field with its reason, never the refused value."""
+    """Each rejected field with its reason, without the rejected values."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    told = (f"{'.'.join(str(part) for part in one['loc']) or '(root)'}: {one['msg']}" for one in problems)
-    return f"{error.title}: " + "; ".join(told)
+    fields = (f"{'.'.join(str(part) for part in one['loc']) or '(root)'}: {one['msg']}" for one in problems)
+    return f"{error.title}: " + "; ".join(fields)

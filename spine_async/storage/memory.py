@@ -179,7 +179,7 @@ class MemoryRunStore:
                 creation_id=new.commit_id,
                 lease_end=time.monotonic() + new.lease_ttl,
             )
-            if new.emits:
+            if new.records_events:
                 found.events.append(started_event(new))
         elif found.creation_id != new.commit_id or found.stored.epoch > 1 or found.change is not None:
             return None

@@ -28,7 +28,7 @@ class NullRunStore:
         return None
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
+        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.records_events else 1) for run in runs]
 
     async def claim(
         self,

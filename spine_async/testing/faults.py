@@ -1,4 +1,4 @@
-"""A store that fails or hangs where a test says, around any other store."""
+"""A wrapper of a store that injects failures and hanging calls."""
 
 from __future__ import annotations
 
@@ -45,33 +45,33 @@ Moment: TypeAlias = Literal["before", "after"]
 
 @dataclass(slots=True)
 class Hang:
-    """A call that was told to hang.
+    """Controls a hanging call.
 
     Attributes:
-        reached: Set when the call has got there.
-        release: Set it to let the call go on.
+        reached: Set by the call when it hangs.
+        release: Set by the test to let the call continue.
     """
 
     reached: anyio.Event = field(default_factory=anyio.Event)
     release: anyio.Event = field(default_factory=anyio.Event)
 
     async def pass_through(self) -> None:
-        """Say that the call is here, and wait to be released."""
+        """Set `reached` and wait for `release`."""
         self.reached.set()
         await self.release.wait()
 
 
 class FaultInjectingStore:
-    """Passes every call on to another store, except for the faults that were planned.
+    """Forwards calls to another store and injects planned faults.
 
-    A fault *before* a call means that the store was never reached; one *after* it that the store did its work and the
-    answer was lost, as with a connection that breaks after COMMIT.
+    A fault *before* a call simulates a store that was not reached. A fault *after* a call simulates a lost answer, for
+    instance a connection that breaks after COMMIT.
 
     Args:
-        store: The store that does the work.
+        store: The wrapped store.
 
     Attributes:
-        calls: How often each method was called.
+        calls: Number of calls of each method.
 
     Example:
         >>> from spine_async.storage import MemoryRunStore
@@ -91,13 +91,13 @@ class FaultInjectingStore:
     def fail(
         self, method: Method, *, call: int = 1, moment: Moment = "before", error: BaseException | None = None
     ) -> None:
-        """Have a call raise.
+        """Make a call raise an exception.
 
         Args:
-            method: The method of the store.
-            call: Which call of it, counted from 1 over the life of this store.
-            moment: Before or after the wrapped store does its work.
-            error: What to raise; None means `StoreUnavailableError`.
+            method: Method of the store.
+            call: Number of the call of this method, from 1, counted since this object was created.
+            moment: Whether to raise before or after the call of the wrapped store.
+            error: Exception to raise; None means `StoreUnavailableError`.
         """
         planned = error or StoreUnavailableError(f"injected fault {moment} call {call} of {method}")
 
@@ -107,7 +107,7 @@ class FaultInjectingStore:
         self._faults[method, call, moment] = fault
 
     def hang(self, method: Method, *, call: int = 1, moment: Moment = "before") -> Hang:
-        """Have a call hang until the returned `Hang` is released; arguments as for `fail`."""
+        """Make a call hang until the returned `Hang` is released; for the arguments see `fail`."""
         hang = Hang()
         self._faults[method, call, moment] = hang.pass_through
         return hang
@@ -166,12 +166,12 @@ class FaultInjectingStore:
     async def _call(self, method: Method, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         self.calls[method] += 1
         number = self.calls[method]
-        await self._meet(method, number, "before")
+        await self._inject(method, number, "before")
         result = await work()
-        await self._meet(method, number, "after")
+        await self._inject(method, number, "after")
         return result
 
-    async def _meet(self, method: Method, number: int, moment: Moment) -> None:
+    async def _inject(self, method: Method, number: int, moment: Moment) -> None:
         fault = self._faults.get((method, number, moment))
         if fault is not None:
             await fault()

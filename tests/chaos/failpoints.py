@@ -1,4 +1,4 @@
-"""Places at which a run may be interrupted, and a store that has one before and after each of its calls."""
+"""Failpoints, and a store with a failpoint before and after each call."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ResultT = TypeVar("ResultT")
 
 
 class Points:
-    """Counts the failpoints reached; at the chosen one, acts.
+    """Counts the failpoints that are reached; calls `act` at the chosen one.
 
     Args:
         chosen: Number of the point, from 1; 0 for none.
-        act: What happens there; takes the point's name.
+        act: Function to call there, with the point's name.
     """
 
     def __init__(self, chosen: int, act: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ class Points:
 
 
 def die(diary: Diary) -> Callable[[str], None]:
-    """End this process without any warning."""
+    """A function that kills this process by SIGKILL."""
 
     def act(name: str) -> None:
         diary.write("died", "", at=name)
@@ -58,9 +58,9 @@ def die(diary: Diary) -> Callable[[str], None]:
 
 
 class WatchedStore:
-    """Passes failpoints before and after each call of another store, and tells the diary what was acknowledged.
+    """Reaches a failpoint before and after each call of another store; writes acknowledged rows to the diary.
 
-    Diary: `claimed` (epoch and the number that comes next), `acknowledged` (a visit with its epoch and commit id),
+    Diary: `claimed` (epoch and next number), `acknowledged` (a visit with its epoch and commit id),
     `ended`.
     """
 

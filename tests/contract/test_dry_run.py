@@ -1,4 +1,4 @@
-"""A dry run: lambdas run and are told; nothing else happens, and nothing is written."""
+"""A dry run: lambdas run and see that it is a dry run; no other step executes, and nothing is written."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,14 +40,14 @@ DRY = [
 
 
 @pytest.mark.parametrize("settings", DRY)
-async def test_lambdas_run_and_are_told(settings: Any) -> None:
+async def test_lambdas_run_and_see_that_it_is_a_dry_run(settings: Any) -> None:
     result = await WorkflowRunner(**settings).execute(Workflow("w", [Step.lambda_("a", tells)]), params={"n": 1})
     assert result.status == "completed"
     assert result.context.get_output("a") == {"dry": True, "param": True}
     assert result.context.get_param("n") == 1
 
 
-async def test_a_real_run_is_not_told(runner: WorkflowRunner) -> None:
+async def test_a_real_run_is_not_marked_as_a_dry_run(runner: WorkflowRunner) -> None:
     result = await runner.execute(Workflow("w", [Step.lambda_("a", tells)]))
     assert result.context.get_output("a") == {"dry": False, "param": None}
 

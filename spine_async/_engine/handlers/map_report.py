@@ -107,8 +107,8 @@ def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitR
     Raises:
         StepError: It is another item; category CONFIGURATION.
     """
-    opening = next((row.opening for row in rows if row.opening is not None), "{}")
-    stored = split_object(opening).get(step.item_param)
+    item_params = next((row.item_params for row in rows if row.item_params is not None), "{}")
+    stored = split_object(item_params).get(step.item_param)
     if stored is not None and stored.value() != item.value():
         message = (
             f"items[{index}] is not the item that was there before this run was interrupted; "

@@ -14,8 +14,9 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
-from spine_async._model.step import WaitStep, as_moment
+from spine_async._model.step import WaitStep
 from spine_async._model.step_result import StepResult
+from spine_async._model.time_option import as_moment
 
 
 async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> StepResult:
@@ -61,7 +62,7 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         output_size=0,
         updates=None,
         quality=None,
-        opening=None,
+        item_params=None,
         scope=visit.scope.path,
         completed_at=now,
         item_index=visit.scope.item_index,

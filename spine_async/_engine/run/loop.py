@@ -15,8 +15,8 @@ from spine_async._engine.step.encoding import EncodedResult
 from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.status import RunStatus, StepType
-from spine_async._model.step import Step
+from spine_async._model.status import RunStatus
+from spine_async._model.step import MapStep, Step, WaitStep
 from spine_async._model.step_result import StepResult
 
 
@@ -73,7 +73,7 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     runtime.running_visits[task] = visit
     try:
         with runtime.observer.step(run.run_id, visit.path, visit.step) as span:
-            if visit.step.step_type in _INTERRUPTIBLE:
+            if isinstance(visit.step, _INTERRUPTIBLE):
                 encoded = await _execute_interruptible(runtime, visit)
             else:
                 encoded = await execute_step(runtime, visit, limit)
@@ -91,8 +91,8 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     return outcome
 
 
-_INTERRUPTIBLE = frozenset({StepType.MAP, StepType.WAIT})
-"""Types of steps whose executor may end the run, for instance because a commit failed."""
+_INTERRUPTIBLE = (MapStep, WaitStep)
+"""Steps whose executor may end the run, for instance because a commit failed."""
 
 
 async def _execute_interruptible(runtime: Runtime, visit: Visit) -> EncodedResult:

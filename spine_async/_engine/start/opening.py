@@ -227,7 +227,7 @@ def _override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun
         output_size=0,
         updates=join_object(updates).text,
         quality=None,
-        opening=None,
+        item_params=None,
         scope="",
         completed_at=stored.started_at,
     )

@@ -62,7 +62,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         total_steps=len(workflow.steps),
         owner=runtime.owner,
         created_at=runtime.clock.now(),
-        emits=runtime.config.emit_events,
+        records_events=runtime.config.emit_events,
         metadata=encode(_metadata(context)).text if context else EMPTY.text,
         lease_ttl=runtime.config.lease_ttl,
     )

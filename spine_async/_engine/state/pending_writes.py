@@ -64,13 +64,13 @@ class _RowWithEvents:
     Attributes:
         is_announced: Whether its `step_started` event has been added before.
         before: Events that precede its end.
-        companion: An event that shares the row's number.
+        end_event: An event that shares the row's number.
     """
 
     row: VisitRow
     is_announced: bool
     before: Sequence[EventRow] = ()
-    companion: EventRow | None = None
+    end_event: EventRow | None = None
 
 
 _Entry: TypeAlias = VisitRow | _RowWithEvents | EventRow
@@ -111,7 +111,7 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.emits = self._records_events
+        row.records_events = self._records_events
         if visit.is_announced or visit.events or own_events:
             self._entries.append(_RowWithEvents(row, visit.is_announced, [*visit.events, *own_events]))
         else:
@@ -125,7 +125,7 @@ class PendingWrites:
 
     def add_marker(self, row: VisitRow, event: EventRow) -> None:
         """Add a row that is no visit, with the event that reports it; both have the same number."""
-        self._entries.append(_RowWithEvents(row, True, companion=event))
+        self._entries.append(_RowWithEvents(row, is_announced=True, end_event=event))
 
     def add_events(self, *events: EventRow) -> None:
         """Add events that belong to no open visit."""
@@ -201,7 +201,7 @@ def _number(
     events: list[EventRow] = []
     number = claim.next_seq
     for entry in entries:
-        row, is_announced, before, companion = _parts(entry)
+        row, is_announced, before, end_event = _parts(entry)
         if row is not None and records_events and not is_announced:
             row.started_seq = number
             number += 1
@@ -212,15 +212,15 @@ def _number(
                 events.append(event)
         if row is None:
             continue
-        row.seq, row.epoch, row.attempt_id = number, claim.epoch, token
+        row.seq, row.epoch, row.commit_id = number, claim.epoch, token
         visits.append(row)
         if records_events and row.ends_item:
             number += 1
             row.item_seq = number
         number += 1
-        if records_events and companion is not None:
-            companion.seq = row.seq
-            events.append(companion)
+        if records_events and end_event is not None:
+            end_event.seq = row.seq
+            events.append(end_event)
     return visits, events, number
 
 
@@ -230,7 +230,7 @@ def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], Ev
         return entry, False, (), None
     if isinstance(entry, EventRow):
         return None, True, (entry,), None
-    return entry.row, entry.is_announced, entry.before, entry.companion
+    return entry.row, entry.is_announced, entry.before, entry.end_event
 
 
 def _end_event(end: RunEnd) -> EventRow:

@@ -52,7 +52,7 @@ def as_result(returned: object) -> StepResult:
         return returned
     if returned is None:
         return _NO_OUTPUT
-    if isinstance(returned, (Mapping, BaseModel)) or _is_dataclass_value(returned):
+    if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
         return StepResult.ok(returned)
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited, and Python would warn about that later

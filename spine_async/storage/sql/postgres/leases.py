@@ -80,8 +80,10 @@ async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -
 
 
 def _started(run: NewRun) -> str | None:
-    return started_event(run).metadata if run.emits else None
+    return started_event(run).metadata if run.records_events else None
 
 
 def _first_claim(run: NewRun, key: int | None) -> Claim | None:
-    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None
+    return (
+        Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.records_events else 1) if key is not None else None
+    )

@@ -1,4 +1,4 @@
-"""What `commit` promises of a change that is not refused."""
+"""Contract of `commit` for changes that are not refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spine_async.testing.conformance.rows import (
 
 
 class CommitContract:
-    """A change is there as a whole once `commit` has returned: visits, events and the run's own state."""
+    """After `commit` has returned, the whole change is stored: visits, events and the state of the run."""
 
     async def test_a_change_writes_visits_events_and_state_together(self, store: RunStore) -> None:
         claim = await created(store)
@@ -30,7 +30,7 @@ class CommitContract:
         run = await loaded(store)
         assert (run.next_seq, run.epoch, run.status, run.updated_at) == (5, 1, RunStatus.RUNNING, made.at)
 
-    async def test_a_change_made_once_more_is_written_once(self, store: RunStore) -> None:
+    async def test_a_repeated_change_is_written_once(self, store: RunStore) -> None:
         claim = await created(store)
         made = change(claim, [visit("fetch", 3, started_seq=2)], [event("priced", 4, step="fetch")])
         await committed(store, made)
@@ -64,7 +64,7 @@ class CommitContract:
     async def test_commit_of_nothing_gives_nothing(self, store: RunStore) -> None:
         assert await store.commit([]) == []
 
-    async def test_a_change_may_hold_nothing_but_the_state(self, store: RunStore) -> None:
+    async def test_a_change_may_contain_only_the_state(self, store: RunStore) -> None:
         claim = await created(store)
         await committed(store, change(claim, status=RunStatus.WAITING))
         assert (await loaded(store)).status is RunStatus.WAITING
@@ -83,13 +83,13 @@ class CommitContract:
         assert (run.status, run.completed_at, run.next_seq) == (RunStatus.COMPLETED, moment(60), 4)
         assert (run.error_step, run.error, run.error_category, run.stop_reason) == (None,) * 4
 
-    async def test_a_failed_run_has_what_failed_it(self, store: RunStore) -> None:
+    async def test_a_failed_run_has_its_error(self, store: RunStore) -> None:
         claim = await created(store)
         end = RunEnd(RunStatus.FAILED, moment(60), "fetch", "OSError: gone", "TRANSIENT")
         await committed(store, change(claim, events=[event("workflow_failed", 2)], end=end))
         run = await loaded(store)
-        told = (run.status, run.completed_at, run.error_step, run.error, run.error_category)
-        assert told == (RunStatus.FAILED, moment(60), "fetch", "OSError: gone", "TRANSIENT")
+        stored = (run.status, run.completed_at, run.error_step, run.error, run.error_category)
+        assert stored == (RunStatus.FAILED, moment(60), "fetch", "OSError: gone", "TRANSIENT")
 
     async def test_a_stopped_run_has_its_reason(self, store: RunStore) -> None:
         claim = await created(store)
@@ -98,7 +98,7 @@ class CommitContract:
         assert (run.status, run.stop_reason, run.error) == (RunStatus.STOPPED, "shutdown", None)
 
     async def test_a_group_of_every_kind_gives_each_run_its_own_state(self, store: RunStore) -> None:
-        """Runs that go on, that begin or end a wait, and that end, in one group."""
+        """One group with runs that continue, begin a wait, end a wait, and complete."""
         names = ["goes on", "waits", "goes on after a wait", "completes", "waits too"]
         claims = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
         waiting = change(claims[2], status=RunStatus.WAITING, next_seq=3)

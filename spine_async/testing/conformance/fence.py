@@ -1,4 +1,4 @@
-"""What `commit` refuses, and that a refusal leaves no trace."""
+"""Contract of `commit` for changes that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spine_async.testing.conformance.rows import (
 
 
 class FenceContract:
-    """Each change is fenced by itself, on epoch, expected number and state."""
+    """Each change is checked independently, by epoch, expected number and status; a refused one changes nothing."""
 
     async def _is_refused(self, store: RunStore, refused: RunChange) -> None:
         before = await loaded(store, refused.run_id)
@@ -87,7 +87,7 @@ class FenceContract:
         end = RunEnd(RunStatus.FAILED, moment(60), "fetch", "late", "INTERNAL")
         await self._is_refused(store, change(old, events=[event("workflow_failed", 2)], end=end))
 
-    async def test_a_refused_change_spoils_nothing_for_the_others(self, store: RunStore) -> None:
+    async def test_a_refused_change_does_not_affect_the_others(self, store: RunStore) -> None:
         claims = [claim for claim in await store.create([new_run(run_id) for run_id in "abcd"]) if claim]
         await taken_over(store, "b")
         changes = [change(claim, [visit("fetch", 2)], [event("noted", 3)]) for claim in claims]

@@ -1,4 +1,4 @@
-"""That what is stored is what comes back, and that no text is taken for anything but text."""
+"""Values come back unchanged, and no text is interpreted."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class ValueContract:
     async def test_documents_come_back_byte_for_byte(self, store: RunStore) -> None:
         claim = await created(store)
         rows = [
-            visit(f"s{number}", number, output=text, updates=text, quality=text, opening=text)
+            visit(f"s{number}", number, output=text, updates=text, quality=text, item_params=text)
             for number, text in enumerate(_DOCUMENTS, 2)
         ]
         await committed(store, change(claim, rows))
         kept = await store.visits("run-1")
-        assert [(row.output, row.updates, row.quality, row.opening) for row in kept] == [
+        assert [(row.output, row.updates, row.quality, row.item_params) for row in kept] == [
             (text,) * 4 for text in _DOCUMENTS
         ]
 

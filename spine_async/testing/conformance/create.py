@@ -1,4 +1,4 @@
-"""What `create` and `load` promise."""
+"""Contract of `create` and `load`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from spine_async.testing.conformance.rows import change, committed, created, loa
 
 
 class CreateContract:
-    """A created run is stored whole, with its first event, and claimed for its owner."""
+    """A created run is stored completely, with its first event, and claimed for its owner."""
 
     async def test_create_gives_a_claim_of_epoch_1(self, store: RunStore) -> None:
         claim = await created(store)
         assert (claim.run_id, claim.epoch, claim.next_seq) == ("run-1", 1, 2)
 
-    async def test_create_stores_the_whole_run(self, store: RunStore) -> None:
+    async def test_create_stores_all_fields_of_the_run(self, store: RunStore) -> None:
         new = new_run()
         await created(store, new)
         run = await loaded(store)
-        shared = {each.name for each in fields(NewRun)} - {"emits", "lease_ttl", "commit_id"}
+        shared = {each.name for each in fields(NewRun)} - {"records_events", "lease_ttl", "commit_id"}
         assert {name: getattr(run, name) for name in shared} == {name: getattr(new, name) for name in shared}
 
-    async def test_a_created_run_is_running_and_has_no_end(self, store: RunStore) -> None:
+    async def test_a_created_run_is_running_and_has_not_ended(self, store: RunStore) -> None:
         await created(store)
         run = await loaded(store)
         assert (run.status, run.epoch, run.next_seq) == (RunStatus.RUNNING, 1, 2)
@@ -36,7 +36,7 @@ class CreateContract:
         run = await loaded(store)
         assert run.created_at.utcoffset() is not None
 
-    async def test_what_a_run_does_not_have_stays_none(self, store: RunStore) -> None:
+    async def test_missing_values_of_a_run_stay_none(self, store: RunStore) -> None:
         new = NewRun(
             "bare", "", 1, "f", "{}", "h", None, "{}", "{}", None, total_steps=1, owner="me", created_at=moment(0)
         )
@@ -44,7 +44,7 @@ class CreateContract:
         run = await loaded(store, "bare")
         assert (run.partition, run.start_from, run.workflow_name) == (None, None, "")
 
-    async def test_where_a_run_starts_is_stored(self, store: RunStore) -> None:
+    async def test_the_first_step_of_a_run_is_stored(self, store: RunStore) -> None:
         new = NewRun(
             "late", "w", 1, "f", "{}", "h", "{}", "{}", "{}", "step-3", total_steps=5, owner="me", created_at=moment(0)
         )
@@ -57,8 +57,8 @@ class CreateContract:
         assert [(each.seq, each.event_type, each.step_name) for each in events] == [(1, "workflow_started", None)]
         assert events[0].timestamp == moment(0)
 
-    async def test_a_run_that_emits_nothing_begins_at_1_without_an_event(self, store: RunStore) -> None:
-        claim = await created(store, new_run(emits=False))
+    async def test_a_run_without_events_begins_at_1(self, store: RunStore) -> None:
+        claim = await created(store, new_run(records_events=False))
         assert (claim.epoch, claim.next_seq) == (1, 1)
         assert await store.events("run-1", 0, 10) == []
         assert (await loaded(store)).next_seq == 1
@@ -69,9 +69,7 @@ class CreateContract:
         assert len({claim.key for claim in claims if claim is not None}) == 50
         assert (await loaded(store, "run-49")).created_at == moment(49)
 
-    async def test_a_creation_that_is_made_again_gives_its_claim_again_and_stores_nothing(
-        self, store: RunStore
-    ) -> None:
+    async def test_a_repeated_creation_returns_the_same_claim_and_stores_nothing(self, store: RunStore) -> None:
         alone, together = new_run("alone"), [new_run(f"run-{number}") for number in range(3)]
         for runs in ([alone], together):
             first = await store.create(runs)
@@ -85,16 +83,14 @@ class CreateContract:
             False,
         ]
 
-    async def test_a_creation_is_not_found_again_once_the_run_has_changed_hands_or_gone_on(
-        self, store: RunStore
-    ) -> None:
+    async def test_a_repeated_creation_is_refused_once_the_run_was_claimed_or_changed(self, store: RunStore) -> None:
         gone_on, claimed = new_run("gone-on"), new_run("claimed")
         await committed(store, change(await created(store, gone_on), [visit("a", 2)]))
         await created(store, claimed)
         await store.claim("claimed", "worker-1", None, ttl=60.0)
         assert await store.create([gone_on]) == await store.create([claimed]) == [None]
 
-    async def test_a_creation_given_twice_at_once_is_taken_the_second_time(self, store: RunStore) -> None:
+    async def test_a_creation_given_twice_in_one_call_is_refused_the_second_time(self, store: RunStore) -> None:
         new = new_run()
         assert [claim is None for claim in await store.create([new, new])] == [False, True]
 
@@ -107,7 +103,7 @@ class CreateContract:
         assert (await loaded(store)).workflow_name == "first"
         assert len(await store.events("run-1", 0, 10)) == 1
 
-    async def test_an_id_that_is_taken_spoils_nothing_for_the_others(self, store: RunStore) -> None:
+    async def test_an_id_that_is_taken_does_not_affect_the_others(self, store: RunStore) -> None:
         await created(store, new_run("b"))
         claims = await store.create([new_run("a"), new_run("b"), new_run("c")])
         assert [claim and claim.run_id for claim in claims] == ["a", None, "c"]

@@ -1,4 +1,4 @@
-"""What `delete` promises."""
+"""Contract of `delete`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spine_async.testing.conformance.rows import change, committed, created, eve
 
 
 class DeleteContract:
-    """A deleted run takes everything along, and only its own."""
+    """Deleting a run deletes all its rows and no others."""
 
     async def test_a_deleted_run_is_gone_with_all_it_had(self, store: RunStore) -> None:
         claim = await created(store)
@@ -20,7 +20,7 @@ class DeleteContract:
         assert await store.events("run-1", 0, 10) == []
         assert await store.runs(RunFilter()) == []
 
-    async def test_what_is_not_there_cannot_be_deleted(self, store: RunStore) -> None:
+    async def test_an_unknown_run_cannot_be_deleted(self, store: RunStore) -> None:
         assert await store.delete("nobody") is False
         await created(store)
         await store.delete("run-1")
@@ -34,7 +34,7 @@ class DeleteContract:
         assert sorted(run.run_id for run in await store.runs(RunFilter())) == ["a", "b"]
         assert len(await store.visits("a")) == len(await store.visits("b")) == 1
 
-    async def test_a_deleted_id_begins_anew(self, store: RunStore) -> None:
+    async def test_a_deleted_id_can_be_created_again(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))
         await store.delete("run-1")
         claim = await created(store)
@@ -42,8 +42,8 @@ class DeleteContract:
         assert await store.visits("run-1") == []
         assert len(await store.events("run-1", 0, 10)) == 1
 
-    async def test_who_held_a_deleted_run_commits_nothing_to_those_created_after_it(self, store: RunStore) -> None:
-        """Not even where they are created as a group and have the same ids."""
+    async def test_the_owner_of_a_deleted_run_cannot_commit_to_a_later_one(self, store: RunStore) -> None:
+        """This also holds if the later runs are created as a group with the same ids."""
         names = ["a", "b", "c"]
         held = [claim for claim in await store.create([new_run(name) for name in names]) if claim]
         for name in names:

@@ -1,4 +1,4 @@
-"""What `runs` promises."""
+"""Contract of `runs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spine_async.testing.conformance.rows import change, committed, created, loa
 
 
 class ListContract:
-    """Runs are listed newest first, by what a filter names, page by page."""
+    """Runs are listed newest first, filtered and in pages."""
 
     async def _fill(self, store: RunStore) -> None:
         """Six runs, r0 the oldest; even ones of `orders`, odd ones of `prices`; r0 failed, r1 completed."""
@@ -27,18 +27,18 @@ class ListContract:
         await self._fill(store)
         assert await self._ids(store, RunFilter()) == ["r5", "r4", "r3", "r2", "r1", "r0"]
 
-    async def test_listed_runs_are_whole(self, store: RunStore) -> None:
+    async def test_listed_runs_are_complete(self, store: RunStore) -> None:
         await self._fill(store)
         for run in await store.runs(RunFilter()):
             assert run == await loaded(store, run.run_id)
 
-    async def test_a_workflow_chooses(self, store: RunStore) -> None:
+    async def test_a_filter_by_workflow(self, store: RunStore) -> None:
         await self._fill(store)
         assert await self._ids(store, RunFilter(workflow_name="prices")) == ["r5", "r3", "r1"]
         assert await self._ids(store, RunFilter(workflow_name="nothing")) == []
         assert await self._ids(store, RunFilter(workflow_name="price%")) == []
 
-    async def test_a_status_chooses(self, store: RunStore) -> None:
+    async def test_a_filter_by_status(self, store: RunStore) -> None:
         await self._fill(store)
         assert await self._ids(store, RunFilter(status=RunStatus.FAILED)) == ["r0"]
         assert await self._ids(store, RunFilter(status=RunStatus.RUNNING)) == ["r5", "r4", "r3", "r2"]
@@ -53,7 +53,7 @@ class ListContract:
         assert await self._ids(store, RunFilter(is_under_way=True, status=RunStatus.FAILED)) == []
         assert len(await self._ids(store, RunFilter(is_under_way=False))) == 7
 
-    async def test_a_lease_chooses(self, store: RunStore) -> None:
+    async def test_a_filter_by_lease(self, store: RunStore) -> None:
         await self._fill(store)
         await created(store, new_run("short", at=9, ttl=0.0))
         assert await self._ids(store, RunFilter(is_leased=True)) == ["r5", "r4", "r3", "r2"]
@@ -66,7 +66,7 @@ class ListContract:
         assert await self._ids(store, lost) == ["r6", "r4", "r2"]
         assert await self._ids(store, replace(lost, before="r2")) == ["r0"]
 
-    async def test_both_choose_together(self, store: RunStore) -> None:
+    async def test_a_filter_by_workflow_and_status(self, store: RunStore) -> None:
         await self._fill(store)
         chosen = RunFilter(workflow_name="prices", status=RunStatus.COMPLETED)
         assert await self._ids(store, chosen) == ["r1"]

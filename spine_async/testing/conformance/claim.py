@@ -1,4 +1,4 @@
-"""What `claim` promises."""
+"""Contract of `claim`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPLETED = RunEnd(RunStatus.COMPLETED, moment(50))
 
 
 class ClaimContract:
-    """A claim takes a run over: nobody who held it before can commit any more."""
+    """A claim makes its owner the only one that can commit to the run."""
 
     async def test_a_claim_has_the_next_epoch_and_number(self, store: RunStore) -> None:
         first = await created(store)
@@ -64,7 +64,7 @@ class ClaimContract:
         run = await loaded(store)
         assert (run.status, run.stop_reason, run.completed_at) == (RunStatus.RUNNING, None, None)
 
-    async def test_a_claim_leaves_when_the_run_was_started(self, store: RunStore) -> None:
+    async def test_a_claim_keeps_the_start_of_the_run(self, store: RunStore) -> None:
         await created(store)
         await taken_over(store, event=_RESUMED)
         run = await loaded(store)
@@ -81,14 +81,14 @@ class ClaimContract:
         assert await store.load("nobody") is None
         assert await store.events("nobody", 0, 10) == []
 
-    async def test_who_held_the_run_before_can_commit_no_more(self, store: RunStore) -> None:
+    async def test_the_previous_owner_cannot_commit(self, store: RunStore) -> None:
         old = await created(store)
         new = await taken_over(store)
         assert await store.commit([change(old, [visit("late", 2)])]) == [CommitOutcome.FENCED]
         assert await store.commit([change(new, [visit("fetch", 2)])]) == [CommitOutcome.COMMITTED]
         assert [row.path for row in await store.visits("run-1")] == ["fetch"]
 
-    async def test_a_run_goes_on_under_a_new_claim_with_what_it_had(self, store: RunStore) -> None:
+    async def test_a_run_continues_under_a_new_claim_with_its_visits(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)], end=_STOPPED))
         claim = await taken_over(store)
         await committed(store, change(claim, [visit("save", 3)]))
@@ -103,7 +103,7 @@ class ClaimContract:
             assert await loaded(store, run_id) == before
             assert isinstance(await store.claim(run_id, "worker-2", None, ttl=60), Claim)
 
-    async def test_a_run_under_way_is_not_one_that_has_ended(self, store: RunStore) -> None:
+    async def test_unless_ended_does_not_refuse_a_running_run(self, store: RunStore) -> None:
         claim = await created(store)
         answer = await store.claim("run-1", "worker-2", None, ttl=60, over_epoch=claim.epoch, unless_ended=True)
         assert isinstance(answer, Claim)

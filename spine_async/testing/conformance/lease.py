@@ -1,4 +1,4 @@
-"""What a lease promises: whose a run is, until when, and who may claim it then."""
+"""Contract of leases: the owner of a run, the expiry, and the next claim."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from spine_async.testing.conformance.rows import (
 )
 
 _SHORT = 0.02
-_PATIENCE = 10.0
+_LONGEST_WAIT = 10.0
 
 
 class LeaseContract:
-    """A leased run is its owner's alone; without a lease it is whoever's claims it first."""
+    """Only the owner can claim a leased run; without a lease the first claim succeeds."""
 
     async def _claimed_once_free(self, store: RunStore, run_id: str = "run-1") -> Claim:
-        """The claim of somebody who asks until the lease has ended."""
-        with anyio.fail_after(_PATIENCE):
+        """Claim the run repeatedly until its lease has expired."""
+        with anyio.fail_after(_LONGEST_WAIT):
             while not isinstance(claim := await store.claim(run_id, "worker-2", None, ttl=60), Claim):
                 assert claim is not None
                 await anyio.sleep(_SHORT / 4)
@@ -46,7 +46,7 @@ class LeaseContract:
         assert await loaded(store) == before
         assert len(await store.events("run-1", 0, 10)) == 1
 
-    async def test_a_refusal_tells_when_the_lease_ends(self, store: RunStore) -> None:
+    async def test_a_refusal_has_the_end_of_the_lease(self, store: RunStore) -> None:
         asked_at = datetime.now(UTC)
         await created(store, new_run(ttl=600))
         busy = await store.claim("run-1", "worker-2", None, ttl=60)
@@ -55,7 +55,7 @@ class LeaseContract:
         assert busy.lease_until.utcoffset() == timedelta(0)
         assert abs(busy.lease_until - asked_at - timedelta(seconds=600)) < timedelta(seconds=60)
 
-    async def test_whoever_was_refused_leaves_the_owner_its_right(self, store: RunStore) -> None:
+    async def test_a_refused_claim_does_not_affect_the_owner(self, store: RunStore) -> None:
         claim = await created(store)
         assert isinstance(await store.claim("run-1", "worker-2", None, ttl=60), Busy)
         await committed(store, change(claim, [visit("fetch", 2)]))
@@ -98,7 +98,7 @@ class LeaseContract:
             assert isinstance(await store.claim("run-1", "worker-3", None, ttl=60, over_epoch=epoch), Busy)
         assert (await loaded(store)).owner == "worker-2"
 
-    async def test_of_many_who_claim_a_free_run_one_gets_it(self, store: RunStore) -> None:
+    async def test_of_concurrent_claims_of_a_free_run_one_succeeds(self, store: RunStore) -> None:
         await created(store, new_run(ttl=0.0))
         claims: list[Claim | Busy | None] = []
 
@@ -118,7 +118,7 @@ class LeaseContract:
         assert (await loaded(store, "short")).is_leased is False
         assert (await loaded(store, "short")).owner == "worker-1"
 
-    async def test_an_ended_run_is_nobodys(self, store: RunStore) -> None:
+    async def test_an_ended_run_has_no_owner(self, store: RunStore) -> None:
         for status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED):
             claim = await created(store, new_run(f"run {status}"))
             await committed(store, change(claim, end=RunEnd(status, moment(60))))

@@ -1,4 +1,4 @@
-"""Where spans and metrics go: the given provider, or the global one."""
+"""Tracer and instruments from a given or the global OpenTelemetry provider."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NAME = "spine_async"
 
 
 def open_tracer(provider: TracerProvider | None) -> Tracer:
-    """The library's tracer."""
+    """The tracer of the library; None means the global provider."""
     return get_tracer(_NAME, tracer_provider=provider)
 
 
 def open_metrics(provider: MeterProvider | None) -> RunnerMetrics:
-    """The library's instruments."""
+    """The instruments of the library; None means the global provider."""
     return RunnerMetrics(get_meter(_NAME, meter_provider=provider))

@@ -1,4 +1,4 @@
-"""What `open` and `close` promise."""
+"""Contract of `open` and `close`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spine_async.testing.conformance.rows import created, loaded
 
 
 class OpenContract:
-    """Opening makes nothing and may be repeated; a store that was closed opens again, asked to or not."""
+    """Opening creates no runs and may be repeated; a closed store opens again, explicitly or at its next use."""
 
     async def test_opening_makes_no_run(self, store: RunStore) -> None:
         await store.open()

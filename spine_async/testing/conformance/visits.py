@@ -1,4 +1,4 @@
-"""What `visits` promises."""
+"""Contract of `visits` and `past_visits`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PATHS = (
 
 
 class VisitContract:
-    """The journal of a run, in order, whole or by the map inside of which it happened."""
+    """The journal of a run in order: the entries outside of map items, or those of one map."""
 
     async def _journal(self, store: RunStore) -> dict[str, VisitRow]:
         claim = await created(store)
@@ -63,12 +63,12 @@ class VisitContract:
         await self._journal(store)
         assert await self._paths_below(store, "a#2") == ["a#2[0]/x"]
 
-    async def test_names_that_resemble_each_other_are_told_apart(self, store: RunStore) -> None:
+    async def test_similar_names_are_distinguished(self, store: RunStore) -> None:
         await self._journal(store)
         for name in ("ab", "a_", "a%", "A", "ä"):
             assert await self._paths_below(store, name) == [f"{name}[0]/x"]
 
-    async def test_below_what_is_no_map_comes_nothing(self, store: RunStore) -> None:
+    async def test_below_a_path_that_is_no_map_comes_nothing(self, store: RunStore) -> None:
         await self._journal(store)
         for name in ("", "nobody", "a[1]", "a[1]/x", "%", "_"):
             assert await self._paths_below(store, name) == []
@@ -89,7 +89,7 @@ class VisitContract:
         assert [row.path for row in await store.visits("a")] == ["of-a"]
         assert len(await store.visits("b", "m")) == 1
 
-    async def test_every_kind_of_entry_comes_back_as_it_was(self, store: RunStore) -> None:
+    async def test_every_kind_of_entry_comes_back_unchanged(self, store: RunStore) -> None:
         claim = await created(store)
         rows = [
             visit("done", 2, updates='{"x":1}', quality='{"record_count":3}', attempts=3, duration_ms=0.125),
@@ -97,14 +97,14 @@ class VisitContract:
             visit("skipped", 4, status=StepStatus.SKIPPED, output=None, output_size=0, error="not today"),
             visit("failed", 5, status=StepStatus.FAILED, output=None, error="E: no", error_category="INTERNAL"),
             visit("pause", 6, status=StepStatus.WAITING, step_type=StepType.WAIT, output='"2026-01-02T00:00:00Z"'),
-            visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', emits=False),
+            visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', records_events=False),
             visit(
                 "m[3]/x",
                 9,
                 started_seq=8,
                 item_seq=10,
                 item_index=3,
-                opening='{"item":7}',
+                item_params='{"item":7}',
                 ends_item=True,
                 step_type=StepType.PIPELINE,
             ),
@@ -114,12 +114,12 @@ class VisitContract:
         kept = [*await store.visits("run-1"), *await store.visits("run-1", "m")]
         assert sorted(kept, key=lambda row: row.seq) == list(made.visits)
 
-    async def test_past_visits_have_all_that_a_resume_needs(self, store: RunStore) -> None:
+    async def test_past_visits_have_all_fields_that_a_resume_reads(self, store: RunStore) -> None:
         claim = await created(store)
         rows = [
             visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
             visit("b", 4, output=None, output_size=0, status=StepStatus.SKIPPED, error="not today"),
-            visit("m[0]/x", 5, item_index=0, opening='{"item":7}'),
+            visit("m[0]/x", 5, item_index=0, item_params='{"item":7}'),
         ]
         await committed(store, change(claim, rows))
         whole, past = await store.visits("run-1"), await store.past_visits("run-1")
@@ -127,7 +127,7 @@ class VisitContract:
         assert [_needed(row) for row in past] == [_needed(row) for row in whole]
         assert list(await store.past_visits("nobody")) == []
 
-    async def test_rows_that_come_back_belong_to_whoever_asked(self, store: RunStore) -> None:
+    async def test_returned_rows_are_copies(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))
         (row,) = await store.visits("run-1")
         row.output = "changed"

@@ -1,4 +1,4 @@
-"""What `renew` and `request_stop` promise."""
+"""Contract of `renew` and `request_stop`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOST = Renewal(is_held=False)
 
 
 class RenewContract:
-    """A lease is extended only for the epoch that holds it; a stop that was asked for reaches whoever renews."""
+    """Only the current epoch extends a lease; a renewal returns a requested stop."""
 
     async def test_a_renewed_lease_holds_longer(self, store: RunStore) -> None:
         claim = await created(store, new_run(ttl=0.0))
@@ -76,9 +76,9 @@ class RenewContract:
     async def test_a_stop_that_was_asked_for_is_found_by_every_renewal(self, store: RunStore) -> None:
         claim = await created(store)
         assert await store.request_stop("run-1", "user: it's 100% enough ü") is True
-        told = Renewal(is_held=True, stop_reason="user: it's 100% enough ü")
-        assert await store.renew([claim], 60) == [told]
-        assert await store.renew([claim], 60) == [told]
+        renewal = Renewal(is_held=True, stop_reason="user: it's 100% enough ü")
+        assert await store.renew([claim], 60) == [renewal]
+        assert await store.renew([claim], 60) == [renewal]
 
     async def test_a_commit_does_not_forget_a_stop(self, store: RunStore) -> None:
         claim = await created(store)
@@ -92,7 +92,7 @@ class RenewContract:
         claim = await taken_over(store)
         assert await store.renew([claim], 60) == [_HELD]
 
-    async def test_a_stop_is_not_told_to_a_superseded_owner(self, store: RunStore) -> None:
+    async def test_a_superseded_owner_does_not_receive_a_stop(self, store: RunStore) -> None:
         old = await created(store)
         await taken_over(store)
         await store.request_stop("run-1", "user")
