@@ -17,6 +17,7 @@ from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
+from spine_async._engine.step.large_values import encode_step_result
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
@@ -77,11 +78,9 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
-    return (
-        encoded
-        if encoded is not None and encoded.result is result
-        else encode_result(visit.step, result, is_checked=not runtime.pretends(visit.step))
-    )
+    if encoded is not None and encoded.result is result:
+        return encoded
+    return await encode_step_result(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -158,7 +157,11 @@ class _Attempts:
         if not result.success and is_cancelled_since(cancellations):
             attempt.cut_off()
             await continue_cancellation()
-        return encode_result(step, result, is_checked=not runtime.pretends(step))
+        try:
+            return await encode_step_result(runtime, step, result)
+        except CANCELLATION:  # a large value is encoded on a thread
+            attempt.cut_off()
+            raise
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
