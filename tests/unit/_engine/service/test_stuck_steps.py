@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from spine_async import Workflow
+from spine_async import Workflow, WorkflowContext
 from spine_async._engine.service.stuck_steps import find_stuck, mark_stuck_runs
 from spine_async._engine.state.cancellation import CancelReason
+from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.pending_writes import OpenVisit
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.scope import Run, Scope, Visit
 from spine_async._model.status import RunStatus
 from tests.unit._engine.builders import NOW, a_run, plain
 
@@ -27,8 +27,12 @@ class RunScope:
 def running(*paths: str) -> Run:
     """A run in which the visits with these paths have begun."""
     run = a_run(Workflow("w", [plain("a")]))
+    scope = Scope(run, run.workflow, "", Cursor(run.workflow), WorkflowContext())
     for path in paths:
-        run.pending.begin_visit(OpenVisit(path, path, NOW, 0.0))
+        visit = Visit(
+            path=path, step_name=path, started_at=NOW, started_mono=0.0, scope=scope, step=run.workflow.steps[0]
+        )
+        run.pending.begin_visit(visit)
     return run
 
 
