@@ -130,8 +130,14 @@ class RunStore(Protocol):
         """At most `limit` events with a number above `after`, in order, those that visits tell of included."""
         ...
 
-    async def delete(self, run_id: str) -> bool:
-        """Remove the run with all it has; whether there was one."""
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        """Remove the run with all it has; whether it was removed.
+
+        Args:
+            run_id: The run.
+            only_ended: Leave a run that is under way as it is. The store checks this as it removes the run, so that a
+                claim at the same time either finds the run or keeps it.
+        """
         ...
 
     async def close(self) -> None:

@@ -30,7 +30,7 @@ from spine_async._engine.tasks import (
     yield_to_loop,
 )
 from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
-from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
+from spine_async.errors import LeaseLostError, SharingError, SpineError, StoreError, StoreUnavailableError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
 _FEW = 32  # below so many waiters, splitting a group costs more than it saves
@@ -48,6 +48,10 @@ class Recorder(Protocol):
 
     def defer(self) -> Awaitable[None]:
         """Leave what was added for a later commit; yields to the event loop now and then."""
+        ...
+
+    def forget_loop(self) -> None:
+        """Drop what belongs to an event loop that is closed."""
         ...
 
 
@@ -142,6 +146,10 @@ class Journal:
     def defer(self) -> Awaitable[None]:
         """Leave what was added for a later commit; yields to the event loop now and then."""
         return self._yield()
+
+    def forget_loop(self) -> None:
+        """Drop the queue and the writer of an event loop that is closed."""
+        self._creations, self._queue, self._writer = [], {}, None
 
     def _start_writer(self) -> None:
         if self._writer is None or self._writer.done():
@@ -251,8 +259,8 @@ class PeriodicYield:
             await anyio.lowlevel.checkpoint()
 
 
-def _as_store_error(exc: BaseException) -> StoreError:
-    if isinstance(exc, StoreError):
+def _as_store_error(exc: BaseException) -> StoreError | SharingError:
+    if isinstance(exc, (StoreError, SharingError)):
         return exc
     if isinstance(exc, SpineError):
         return StoreError(str(exc))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from spine_async.errors import StoreError
+from spine_async.errors import SharingError, StoreError
 
 
 class RunInterrupt(BaseException):
@@ -33,7 +33,7 @@ class RunAlreadyRecorded(RunInterrupt):
 class CommitFailed(RunInterrupt):
     """The journal could not commit; `error` is what the caller of `execute` receives."""
 
-    def __init__(self, error: StoreError) -> None:
+    def __init__(self, error: StoreError | SharingError) -> None:
         self.error = error
         super().__init__(str(error))
 

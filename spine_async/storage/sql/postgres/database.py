@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Dialect
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, Job, ResultT, WriterConnection
+from spine_async.storage.sql.driver.connection import (
+    ConnectionPool,
+    DriverHooks,
+    Job,
+    ResultT,
+    WriterConnection,
+    foreign_loop,
+)
 from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.postgres import leases, statements
 from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
@@ -37,7 +45,14 @@ class PostgresDatabase:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
-        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op)
+        hooks: DriverHooks[Driver] = DriverHooks(
+            is_usable=_is_usable,
+            prepare=_no_op,
+            restore=_no_op,
+            accept=_accept,
+            check_owner=_check_owner,
+            abandon=AsyncConnection.close,
+        )
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
 
@@ -82,9 +97,10 @@ class PostgresDatabase:
             return []
         return await self._write_with_retries(lambda driver: _commit(driver, changes))
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
-            return await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
+            deleted = await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id, only_ended))
+            return deleted is not None
 
     async def close(self) -> None:
         with self._map_errors:
@@ -163,6 +179,16 @@ async def _upgrade(driver: Driver, dialect: Dialect) -> None:
 
 def _is_usable(driver: Driver) -> bool:
     return not driver.is_closed()
+
+
+async def _accept(driver: Driver, info: object) -> bool:
+    return True
+
+
+def _check_owner(driver: Driver) -> None:
+    loop = getattr(driver, "_loop", None)  # asyncpg has no public attribute for it
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise foreign_loop()
 
 
 async def _no_op(driver: Driver) -> None:

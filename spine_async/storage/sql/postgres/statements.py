@@ -142,7 +142,12 @@ REQUEST_STOP = (
     "RETURNING id"
 )
 
-DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
+DELETE = (
+    "DELETE FROM core_workflow_runs WHERE run_id = $1 "
+    "AND (NOT $2::boolean OR status NOT IN ('running', 'waiting')) RETURNING id"
+)
+"""Arguments: run, and whether only a run that has ended may be deleted."""
+
 # Not to_regclass(): in a transaction that waited for a lock it does not see tables created during the wait.
 EXISTS = (
     "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class "
