@@ -159,7 +159,7 @@ class ActiveRuns:
         if place.pid != here.pid:
             raise SharingError(
                 "this runner was in use when its process forked, and its connections belong to the parent process",
-                "create a runner in the child process, or leave the runner before the fork",
+                "leave the runner before the fork, or start the process with the method 'spawn'",
             )
         if place.loop is here.loop:
             return

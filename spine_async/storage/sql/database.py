@@ -19,7 +19,7 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
-from spine_async.storage.sql.driver.connection import forked
+from spine_async.storage.sql.driver.connection import bind_pool, forked
 from spine_async.storage.sql.driver.given_engine import check_engine
 from spine_async.storage.sql.driver.sqlite_options import is_in_memory
 from spine_async.storage.sql.driver.url import ACCEPTED, absolute_url, connect_arguments, parse_url, redacted
@@ -150,7 +150,7 @@ class LazyDatabase:
         if self._opened is None:
             return
         if self._pid != os.getpid():
-            raise forked("the store", "create the runner in the child process, or close it before the fork")
+            raise forked("the store", "close it before the fork, or start the process with the method 'spawn'")
         loop = self._loop
         if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
             raise SharingError(
@@ -166,6 +166,8 @@ class LazyDatabase:
     async def _open(self) -> SqlDatabase:
         self._check_owner()
         if self._opened is None or not self._is_usable_in_loop():
+            if self._given_engine is not None:
+                bind_pool(self._given_engine)
             engine = self._given_engine if self._given_engine is not None else await self._create_engine()
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
             self._pid = os.getpid()

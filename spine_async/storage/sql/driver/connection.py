@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any, Generic, TypeVar
 import anyio
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from spine_async.errors import SharingError, StoreError, StoreUnavailableError
-from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, is_exhausted
+from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, idle_connections, is_exhausted
 from spine_async.storage.sql.driver.url import redacted
 
 DriverT = TypeVar("DriverT")
@@ -22,6 +23,8 @@ ResultT = TypeVar("ResultT")
 Job = Callable[[DriverT], Awaitable[ResultT]]
 
 _MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
+
+_PLACE = "_spine_async_place"
 
 POOL_WAIT = 10.0
 """Seconds to wait for a connection of a pool that other code uses up. Shorter than a lease."""
@@ -59,6 +62,7 @@ class ConnectionPool(Generic[DriverT]):
         self._hooks = hooks
         self.is_in_memory = isinstance(engine.pool, StaticPool)
         """Whether the pool's only connection is the database, so that it must never be closed."""
+        self._has_checked_idle = False
 
     async def read(self, job: Job[DriverT, ResultT]) -> ResultT:
         """Run the job on a pooled connection."""
@@ -108,6 +112,10 @@ class ConnectionPool(Generic[DriverT]):
 
     async def _connect_in_time(self) -> AsyncConnection:
         """A connection of the pool; does not wait long if other code has checked all connections out."""
+        if not self._has_checked_idle:
+            for driver in idle_connections(self._engine.pool):
+                self._hooks.check_owner(driver)
+            self._has_checked_idle = True
         try:
             return await (self._wait_for_free() if is_exhausted(self._engine.pool) else self._connect())
         except PoolTimeoutError as exc:
@@ -217,7 +225,7 @@ class WriterConnection(Generic[DriverT]):
 def foreign_loop() -> SharingError:
     """The error for an engine whose connections belong to another event loop."""
     return SharingError(
-        "db_engine holds connections that belong to another event loop, and asyncpg cannot use them in this one",
+        "db_engine holds connections of another event loop, which cannot be used in this one",
         "end each asyncio.run with `await engine.dispose()`, create an engine for each event loop, use "
         "poolclass=NullPool, or give the runner a database URL instead of an engine",
     )
@@ -226,6 +234,22 @@ def foreign_loop() -> SharingError:
 def forked(what: str, way_out: str) -> SharingError:
     """The error for what was open when the process forked, and is used by the child."""
     return SharingError(f"{what} was opened by another process, of which this one is a fork", way_out)
+
+
+def bind_pool(engine: AsyncEngine) -> None:
+    """Bind the pool of a given engine to the running event loop, for as long as that loop runs.
+
+    Raises:
+        SharingError: Another running event loop uses the pool, whose locks work within one loop only.
+    """
+    if isinstance(engine.pool, NullPool):
+        return
+    here = (os.getpid(), asyncio.get_running_loop())
+    places: dict[str, tuple[int, asyncio.AbstractEventLoop]] = vars(engine.pool)
+    pid, loop = places.setdefault(_PLACE, here)  # atomic, so that of two threads one finds the other's place
+    if pid == here[0] and loop is not here[1] and loop.is_running():
+        raise foreign_loop()
+    places[_PLACE] = here
 
 
 def _exhausted(engine: AsyncEngine) -> StoreUnavailableError:

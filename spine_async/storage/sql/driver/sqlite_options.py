@@ -23,6 +23,13 @@ def check_sqlite_options(url: URL) -> URL:
     """
     if _is_uri(url):
         url = url.update_query_dict({"uri": "true"})
+    problem = unusable_option(url)
+    if problem is not None:
+        raise StoreError(f"the database URL has {problem}")
+    if url.host or url.username or url.password or url.port:
+        raise StoreError(
+            "the database URL has a host; a SQLite URL has three slashes before the path: sqlite:///file.db"
+        )
     for name, value in url.query.items():
         if not isinstance(value, str):
             raise StoreError(f"the database URL has the option {name!r} more than once")
@@ -36,9 +43,6 @@ def check_sqlite_options(url: URL) -> URL:
                 f"the database URL has the option {name!r}, which SQLite does not have; "
                 f"it has {', '.join(sorted(_OF_DRIVER))}"
             )
-    problem = unusable_option(url)
-    if problem is not None:
-        raise StoreError(f"the database URL has {problem}")
     return url
 
 

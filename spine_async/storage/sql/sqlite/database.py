@@ -124,6 +124,7 @@ class SqliteDatabase:
             self._open_file.check()
             return result
 
+        self._open_file.check_earlier()
         return await self._pool.read(lambda driver: _run_on_thread(driver, checked))
 
     async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
@@ -140,6 +141,7 @@ class SqliteDatabase:
             self._open_file.check_with_log()  # after the commit, so that what is acknowledged is in the file
             return result
 
+        self._open_file.check_earlier()
         return await self._writer.write(lambda driver: _run_on_thread(driver, checked))
 
     async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
@@ -185,7 +187,7 @@ def _check_owner(driver: aiosqlite.Connection) -> None:
     # A fork copies the connection, but not its thread.
     thread = getattr(driver, "_thread", driver)  # before aiosqlite 0.22 the connection itself is the thread
     if _is_usable(driver) and isinstance(thread, threading.Thread) and not thread.is_alive():
-        raise forked("db_engine", "create the engine and the runner in the child process")
+        raise forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
 
 
 def _file_exists(file: Path) -> bool:

@@ -37,6 +37,7 @@ class OpenFile:
         self._path: str | None = None
         self._identity: _Identity = None
         self._log_identity: _Identity = None
+        self._replaced: str | None = None
 
     def is_accepted(self, info: MutableMapping[Any, Any]) -> bool:
         """Whether `accept` has accepted the connection with this dictionary; reads no file."""
@@ -66,10 +67,14 @@ class OpenFile:
         info[_ACCEPTED_BY] = self
         return True
 
+    def check_earlier(self) -> None:
+        """Raise `StoreUnavailableError` if `check` has raised it; a new connection would create another file."""
+        if self._replaced is not None:
+            raise self._error(self._replaced)
+
     def check(self) -> None:
         """Raise `StoreUnavailableError` if the file was removed or replaced."""
-        if self._path is not None and _identity(self._path) != self._identity:
-            raise self._replaced(self._path)
+        self._compare(self._path, self._identity)
 
     def begin_log(self) -> None:
         """Forget the write-ahead log, which the first connection to a file creates."""
@@ -81,11 +86,15 @@ class OpenFile:
         if self._path is None:
             return
         log = f"{self._path}-wal"
-        current = _identity(log)
         if self._log_identity is None:
-            self._log_identity = current
-        elif current != self._log_identity:
-            raise self._replaced(log)
+            self._log_identity = _identity(log)
+        else:
+            self._compare(log, self._log_identity)
+
+    def _compare(self, path: str | None, expected: _Identity) -> None:
+        if path is not None and _identity(path) != expected:
+            self._replaced = path
+        self.check_earlier()
 
     def _check_memory(self) -> None:
         if not self._has_one_connection:
@@ -94,7 +103,7 @@ class OpenFile:
                 "lose, data of its own; create the engine with poolclass=StaticPool, or use a file"
             )
 
-    def _replaced(self, path: str) -> StoreUnavailableError:
+    def _error(self, path: str) -> StoreUnavailableError:
         return StoreUnavailableError(
             f"{self._name}: the file {path} was removed or replaced while it was open, so what is written would be "
             "lost; leave the runner, or restart the process, to open the file that is there now"
