@@ -20,7 +20,8 @@ class WorkflowRunnerConfig(BaseModel):
         checkpoint_every_step: Commit after every step; False commits only after steps with `checkpoint=True` and at the
             end of a run, so a crash repeats the steps since.
         checkpoint_storage: `database`; `file` and `redis` are not available yet.
-        database_url: SQLAlchemy URL of the database; None means `SPINE_DATABASE_URL`, else `.spine/runs.db`.
+        database_url: URL of the database, with libpq's options; None means `SPINE_DATABASE_URL`, else `.spine/runs.db`.
+            An empty text, here or in the variable, is refused.
         checkpoint_dir: Folder of the file store.
         redis_url: URL of the Redis store.
         default_step_timeout: For each attempt of a lambda or pipeline step that has no timeout of its own.

@@ -53,7 +53,10 @@ def runner(database_url: str) -> WorkflowRunner:
 def engine(database_url: str) -> Iterator[AsyncEngine]:
     made = create_async_engine(database_url)
     yield made
-    made.sync_engine.dispose(close=False)
+    if made.dialect.name == "sqlite":
+        asyncio.run(made.dispose())
+    else:  # asyncpg's connections cannot be closed without their loop
+        made.sync_engine.dispose(close=False)
 
 
 class TestLoops:

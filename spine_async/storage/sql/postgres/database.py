@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
+from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
@@ -25,8 +26,12 @@ from spine_async.storage.sql.driver.connection import (
 )
 from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.postgres import leases, statements
-from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.postgres.errors import (
+    is_rejected_statement,
+    is_transient_on_postgres,
+    postgres_error_mapper,
+)
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from, usable_version
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row, event_values, storable_text, unchanged_timestamp, visit_values
 
@@ -75,8 +80,7 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._pool.read(job), is_transient_on_postgres)
+        return await self._with_retries(lambda: self._pool.read(job))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
@@ -107,8 +111,16 @@ class PostgresDatabase:
             await self._writer.close()
 
     async def _write_with_retries(self, job: Job[Driver, ResultT]) -> ResultT:
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._writer.write(job), is_transient_on_postgres)
+        return await self._with_retries(lambda: self._writer.write(job))
+
+    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        try:
+            with self._map_errors:
+                return await retry_if_transient(work, is_transient_on_postgres)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
@@ -153,13 +165,13 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
 async def _version(driver: Driver) -> int:
     if not await driver.fetchval(statements.EXISTS):
         return 0
-    return int(await driver.fetchval(statements.VERSION) or 0)
+    return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
 
 
 async def _version_outside_transaction(driver: Driver) -> int:
     """The schema version in one round trip; in a transaction the error of a missing table would abort it."""
     try:
-        return int(await driver.fetchval(statements.VERSION) or 0)
+        return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
     except asyncpg.UndefinedTableError:
         return 0
 

@@ -153,7 +153,7 @@ EXISTS = (
     "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class "
     "WHERE relname = 'core_workflow_schema' AND pg_catalog.pg_table_is_visible(oid))"
 )
-VERSION = "SELECT max(version) FROM core_workflow_schema"
+VERSION = "SELECT * FROM core_workflow_schema ORDER BY version DESC LIMIT 1"
 STAY_IN_SCHEMA = (
     "SELECT set_config('search_path', quote_ident(COALESCE((SELECT n.nspname FROM pg_catalog.pg_class c "
     "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'core_workflow_schema' "

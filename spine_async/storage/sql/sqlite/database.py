@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,12 +23,12 @@ from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHook
 from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.driver.sqlite_options import may_create
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import jobs, leases
 from spine_async.storage.sql.sqlite.boot_clock import boot_time
-from spine_async.storage.sql.sqlite.errors import is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
 from spine_async.storage.sql.sqlite.open_file import OpenFile
 from spine_async.storage.sql.sqlite.private_file import create_private_file
 
@@ -93,8 +93,7 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._read(job), is_transient_on_sqlite)
+        return await self._with_retries(lambda: self._read(job))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(lambda connection: leases.create(connection, runs))
@@ -128,8 +127,16 @@ class SqliteDatabase:
         return await self._pool.read(lambda driver: _run_on_thread(driver, checked))
 
     async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._transact(job), is_transient_on_sqlite)
+        return await self._with_retries(lambda: self._transact(job))
+
+    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        try:
+            with self._map_errors:
+                return await retry_if_transient(work, is_transient_on_sqlite)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
     async def _write(self, job: SqliteJob[ResultT]) -> ResultT:
         with self._map_errors:

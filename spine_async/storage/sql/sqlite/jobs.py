@@ -18,6 +18,7 @@ from spine_async._model.record import RunChange, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
+from spine_async.storage.sql.schema.migrations import usable_version
 from spine_async.storage.sql.schema.rows import (
     EVENT_COLUMNS,
     VISIT_COLUMNS,
@@ -91,8 +92,11 @@ def version(connection: sqlite3.Connection) -> int:
     """Schema version of the database; 0 if the library's tables do not exist."""
     if not fetch(connection, "SELECT 1 FROM sqlite_master WHERE name = 'core_workflow_schema'"):
         return 0
-    found = fetch(connection, "SELECT max(version) FROM core_workflow_schema")[0][0]
-    return int(str(found or 0))
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    row = cursor.execute("SELECT * FROM core_workflow_schema ORDER BY version DESC LIMIT 1").fetchone()
+    names = [column[0] for column in cursor.description]
+    return usable_version(dict(zip(names, row, strict=True))) if row else 0
 
 
 def prepare(connection: sqlite3.Connection, durability: Durability) -> Pragmas:
