@@ -120,6 +120,8 @@ class TestLoops:
         assert asyncio.run(while_open()).startswith("SharingError: the store is open in another running event loop")
 
 
+# asyncpg's connections of a loop that is closed cannot be closed any more, and warn when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestEngines:
     def test_an_engine_across_event_loops(self, engine: AsyncEngine) -> None:
         """aiosqlite's connections work in any loop; asyncpg's belong to one."""
