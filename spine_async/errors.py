@@ -192,6 +192,22 @@ class SchemaVersionError(StoreError):
         super().__init__(f"the database has schema version {found}, this library works with {known}; {way_out}")
 
 
+class SharingError(SpineError, RuntimeError):
+    """A runner, store or engine is used in an event loop or process to which it does not belong.
+
+    Raised before anything is read or written. A retry in the same place raises it again.
+
+    Attributes:
+        problem: What is shared, and with whom.
+        way_out: What to do instead.
+    """
+
+    def __init__(self, problem: str, way_out: str) -> None:
+        self.problem = problem
+        self.way_out = way_out
+        super().__init__(f"{problem}; {way_out}")
+
+
 class SerializationError(SpineError, ValueError):
     """A value has no strict JSON form.
 

@@ -182,8 +182,17 @@ class RunStore(Protocol):
         """At most `limit` events with a number above `after`, in order, including those derived from visits."""
         ...
 
-    async def delete(self, run_id: str) -> bool:
-        """Delete the run with its visits and events; returns whether it was stored."""
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        """Remove the run with all its rows.
+
+        Args:
+            run_id: The run.
+            only_ended: Whether to keep a run that has not ended. The store checks this in the statement that removes
+                the run, so that a concurrent claim either finds the run or keeps it.
+
+        Returns:
+            Whether the run was removed.
+        """
         ...
 
     async def close(self) -> None:

@@ -188,8 +188,12 @@ class MemoryRunStore:
         visits = islice(filter(has_events, found.visits.ending_after(after - 1)), limit + 1)
         return [replace(event) for event in merge_events(found.events, visits, after, found.next_seq)[:limit]]
 
-    async def delete(self, run_id: str) -> bool:
-        return self._runs.pop(run_id, None) is not None
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        found = self._runs.get(run_id)
+        if found is None or (only_ended and not found.status.is_final):
+            return False
+        del self._runs[run_id]
+        return True
 
     async def close(self) -> None:
         return None

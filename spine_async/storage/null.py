@@ -75,7 +75,7 @@ class NullRunStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return []
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return False
 
     async def close(self) -> None:

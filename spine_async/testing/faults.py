@@ -169,8 +169,8 @@ class FaultInjectingStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))
 
-    async def delete(self, run_id: str) -> bool:
-        return await self._call("delete", lambda: self._store.delete(run_id))
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
-from spine_async.errors import SpineError, StoreError, StoreUnavailableError
+from spine_async.errors import SharingError, SpineError, StoreError, StoreUnavailableError
 
 RecordT = TypeVar("RecordT")
 AnswerT = TypeVar("AnswerT")
@@ -49,7 +49,7 @@ async def call_isolated(
     """
     try:
         return [*await write(records)]
-    except StoreUnavailableError:
+    except (StoreUnavailableError, SharingError):
         raise
     except Exception as exc:  # noqa: BLE001 - a driver may raise anything for a value that it cannot convert
         if len(records) == 1:
@@ -58,9 +58,9 @@ async def call_isolated(
     return [*await call_isolated(write, records[:middle]), *await call_isolated(write, records[middle:])]
 
 
-def as_store_error(exc: BaseException) -> StoreError:
-    """The `StoreError` that a caller receives for an error of the store."""
-    if isinstance(exc, StoreError):
+def as_store_error(exc: BaseException) -> StoreError | SharingError:
+    """The error that a caller receives for an error of the store."""
+    if isinstance(exc, (StoreError, SharingError)):
         return exc
     if isinstance(exc, SpineError):
         return StoreError(str(exc))
@@ -70,8 +70,10 @@ def as_store_error(exc: BaseException) -> StoreError:
 
 
 def _refusal(exc: Exception) -> StoreError:
+    if isinstance(exc, StoreError):
+        return exc
     if isinstance(exc, SpineError):
-        return as_store_error(exc)
+        return StoreError(str(exc))
     # The message of a foreign error may contain values.
     error = StoreError(f"the store refused a record: {type(exc).__name__}")
     error.__cause__ = exc

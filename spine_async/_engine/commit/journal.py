@@ -53,6 +53,10 @@ class Recorder(Protocol):
         """Leave what was added for a later commit; yields to the event loop now and then."""
         ...
 
+    def forget_loop(self) -> None:
+        """Drop what belongs to an event loop that is closed."""
+        ...
+
 
 class Commit(Protocol):
     """A commit that was enqueued."""
@@ -145,6 +149,10 @@ class Journal:
     def defer(self) -> Awaitable[None]:
         """Leave what was added for a later commit; yields to the event loop now and then."""
         return self._yield()
+
+    def forget_loop(self) -> None:
+        """Drop the queue and the writer of an event loop that is closed."""
+        self._creations, self._queue, self._writer = [], {}, None
 
     def _start_writer(self) -> None:
         if self._writer is None or self._writer.done():

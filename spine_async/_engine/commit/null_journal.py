@@ -35,6 +35,9 @@ class NullJournal:
         """Yield to the event loop now and then."""
         return self._yield()
 
+    def forget_loop(self) -> None:
+        """Do nothing, because nothing belongs to an event loop."""
+
     def wait(self) -> Awaitable[None]:
         """Yield to the event loop now and then."""
         return self._yield()

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
+from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.large_text import LARGE_TEXT
+from spine_async._model.naming import check_run_id
 from spine_async._model.record import RunFilter, StoredRun
 from spine_async._model.status import RunStatus
-from spine_async.errors import RunConflictError, RunNotFoundError
+from spine_async.errors import RunConflictError
 
 _PAGE = 500
 
@@ -58,12 +60,12 @@ async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
         RunNotFoundError: There is none of this id.
         RunConflictError: It has not ended, and `force` is not given.
     """
+    if await run_shielded(runtime.store.delete(check_run_id(run_id), only_ended=not force), "spine_async delete"):
+        return
     stored = await load(runtime, run_id)
-    if not stored.status.is_final and not force:
-        message = f"run {run_id!r} is {stored.status}, not ended; resume it to its end, or delete it with force=True"
-        raise RunConflictError(run_id, message)
-    if not await runtime.store.delete(run_id):
-        raise RunNotFoundError(run_id)
+    state = stored.status if not stored.status.is_final else "in use by another call"
+    message = f"run {run_id!r} is {state}, not ended; resume it to its end, or delete it with force=True"
+    raise RunConflictError(run_id, message)
 
 
 def _as_record(stored: StoredRun) -> RunRecord:

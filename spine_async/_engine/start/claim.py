@@ -38,5 +38,5 @@ async def claim_run(runtime: Runtime, run_id: str, event: EventRow | None, *, un
     if isinstance(answer, Busy):
         raise RunBusyError(run_id, answer.owner, answer.lease_until)
     if answer is None:
-        raise RunNotResumableError(run_id, f"run {run_id!r} has ended meanwhile")
+        raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted meanwhile")
     return answer

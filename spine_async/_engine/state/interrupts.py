@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 import anyio
 
 from spine_async._engine.tasks import CANCELLATION, cancellation_count, continue_cancellation, is_cancelled_since
-from spine_async.errors import StoreError
+from spine_async.errors import SharingError, StoreError
 
 
 class RunInterrupt(BaseException):
@@ -37,7 +37,7 @@ class RunAlreadyRecorded(RunInterrupt):
 class CommitFailed(RunInterrupt):
     """The journal could not commit; `error` is what the caller of `execute` receives."""
 
-    def __init__(self, error: StoreError) -> None:
+    def __init__(self, error: StoreError | SharingError) -> None:
         self.error = error
         super().__init__(str(error))
 

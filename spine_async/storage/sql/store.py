@@ -177,11 +177,11 @@ class SqlRunStore:
         with CorruptionGuard(run_id):
             return await read_event_page(database, run_id, after, limit) if database is not None else []
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         if await self._database.for_reading() is None:
             return False
         database = await self._database.for_writing()
-        return await database.delete(run_id)
+        return await database.delete(run_id, only_ended=only_ended)
 
     async def close(self) -> None:
         await self._database.close()

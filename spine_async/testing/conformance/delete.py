@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import RunFilter
+from spine_async._model.record import RunEnd, RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
-from spine_async.testing.conformance.rows import change, committed, created, event, new_run, visit
+from spine_async.testing.conformance.rows import change, committed, created, event, moment, moved, new_run, visit
 
 
 class DeleteContract:
@@ -54,3 +55,22 @@ class DeleteContract:
         for claim in again:
             await committed(store, change(claim, [visit("fetch", 2)]))
         assert [[row.path for row in await store.visits(name)] for name in names] == [["fetch"]] * 3
+
+    async def test_a_run_under_way_can_be_excepted(self, store: RunStore) -> None:
+        claim = await created(store)
+        assert await store.delete("run-1", only_ended=True) is False
+        assert await store.load("run-1") is not None
+        made = change(claim, [visit("fetch", 2)])
+        await committed(store, made)
+        waiting = change(moved(claim, made), status=RunStatus.WAITING)
+        await committed(store, waiting)
+        assert await store.delete("run-1", only_ended=True) is False
+        assert len(await store.visits("run-1")) == 1
+
+    async def test_a_run_that_has_ended_is_deleted_either_way(self, store: RunStore) -> None:
+        for status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED):
+            claim = await created(store)
+            await committed(store, change(claim, end=RunEnd(status, moment(9))))
+            assert await store.delete("run-1", only_ended=True) is True
+            assert await store.load("run-1") is None
+            assert await store.delete("run-1", only_ended=True) is False

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Dialect
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
+from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, Job, ResultT, WriterConnection
+from spine_async.storage.sql.driver.connection import (
+    ConnectionPool,
+    DriverHooks,
+    Job,
+    ResultT,
+    WriterConnection,
+    foreign_loop,
+)
 from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.postgres import leases, statements
-from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.postgres.errors import (
+    is_rejected_statement,
+    is_transient_on_postgres,
+    postgres_error_mapper,
+)
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from, usable_version
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row, escaped_text, event_values, unchanged_timestamp, visit_values
 
@@ -37,7 +50,14 @@ class PostgresDatabase:
         self._engine = engine
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
-        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op)
+        hooks: DriverHooks[Driver] = DriverHooks(
+            is_usable=_is_usable,
+            prepare=_no_op,
+            restore=_no_op,
+            accept=_accept,
+            check_owner=_check_owner,
+            abandon=AsyncConnection.close,
+        )
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
 
@@ -60,8 +80,7 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._pool.read(job), is_transient_on_postgres)
+        return await self._with_retries(lambda: self._pool.read(job))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
@@ -82,17 +101,26 @@ class PostgresDatabase:
             return []
         return await self._write_with_retries(lambda driver: _commit(driver, changes))
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
-            return await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
+            deleted = await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id, only_ended))
+            return deleted is not None
 
     async def close(self) -> None:
         with self._map_errors:
             await self._writer.close()
 
     async def _write_with_retries(self, job: Job[Driver, ResultT]) -> ResultT:
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._writer.write(job), is_transient_on_postgres)
+        return await self._with_retries(lambda: self._writer.write(job))
+
+    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        try:
+            with self._map_errors:
+                return await retry_if_transient(work, is_transient_on_postgres)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
@@ -137,13 +165,13 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
 async def _version(driver: Driver) -> int:
     if not await driver.fetchval(statements.EXISTS):
         return 0
-    return int(await driver.fetchval(statements.VERSION) or 0)
+    return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
 
 
 async def _version_outside_transaction(driver: Driver) -> int:
     """The schema version in one round trip; in a transaction the error of a missing table would abort it."""
     try:
-        return int(await driver.fetchval(statements.VERSION) or 0)
+        return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
     except asyncpg.UndefinedTableError:
         return 0
 
@@ -163,6 +191,16 @@ async def _upgrade(driver: Driver, dialect: Dialect) -> None:
 
 def _is_usable(driver: Driver) -> bool:
     return not driver.is_closed()
+
+
+async def _accept(driver: Driver, info: object) -> bool:
+    return True
+
+
+def _check_owner(driver: Driver) -> None:
+    loop = getattr(driver, "_loop", None)  # asyncpg has no public attribute for it
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise foreign_loop()
 
 
 async def _no_op(driver: Driver) -> None:

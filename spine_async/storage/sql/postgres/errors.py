@@ -57,6 +57,11 @@ def is_transient_on_postgres(exc: Exception) -> bool:
     return (isinstance(exc, _TRANSIENT) and not isinstance(exc, _PERMANENT)) or _is_stale_type(exc)
 
 
+def is_rejected_statement(exc: BaseException | None) -> bool:
+    """Whether the server answered that the statement does not fit its tables, types or constraints."""
+    return isinstance(exc, asyncpg.PostgresError) and not is_transient_on_postgres(exc)
+
+
 def _is_stale_type(exc: Exception) -> bool:
     # The schema was dropped and created again, and the connection caches the old row types.
     return isinstance(exc, asyncpg.InternalServerError) and "cache lookup failed for type" in str(exc)

@@ -26,7 +26,9 @@ _MAX_CLAIM_ATTEMPTS = 20
 async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
     """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
     by_id = {run.run_id: run for run in reversed(runs)}  # of two runs with one id the first is stored
-    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in by_id.values()]
+    # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
+    ordered = sorted(by_id.values(), key=lambda run: run.run_id)
+    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in ordered]
     created = await driver.fetch(statements.CREATE, rows)
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
     if len(keys) < len(by_id):

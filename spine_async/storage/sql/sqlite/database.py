@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import aiosqlite
 import anyio.to_thread
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
@@ -18,15 +19,18 @@ from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
 from spine_async.storage.sql.driver.retry import retry_if_transient
-from spine_async.storage.sql.driver.url import sqlite_file
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.driver.sqlite_options import may_create
+from spine_async.storage.sql.driver.url import redacted, sqlite_file
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import jobs, leases
 from spine_async.storage.sql.sqlite.boot_clock import boot_time
-from spine_async.storage.sql.sqlite.errors import is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.open_file import OpenFile
+from spine_async.storage.sql.sqlite.private_file import create_private_file
 
 ResultT = TypeVar("ResultT")
 SqliteJob = Callable[[sqlite3.Connection], ResultT]
@@ -49,8 +53,18 @@ class SqliteDatabase:
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = sqlite_error_mapper(engine.url)
         self._saved_pragmas: jobs.Pragmas = {}
-        hooks = DriverHooks(is_usable=_is_usable, prepare=self._prepare, restore=self._restore, shields_connect=True)
+        hooks = DriverHooks(
+            is_usable=_is_usable,
+            prepare=self._prepare,
+            restore=self._restore,
+            accept=self._accept,
+            check_owner=_check_owner,
+            abandon=self._abandon,
+            shields_connect=True,
+        )
+        self._abandoned: list[object] = []
         self._pool = ConnectionPool(engine, hooks)
+        self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
@@ -62,8 +76,9 @@ class SqliteDatabase:
         """Create the database file, and its folder if `makes_folder` is set."""
         _check_library(sqlite3.sqlite_version_info)
         if self._file is not None:
+            is_created = may_create(self._engine.url.query)
             with self._map_errors:
-                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder)
+                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder and is_created, is_created)
 
     async def version(self) -> int:
         with self._map_errors:
@@ -78,8 +93,7 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._read(job), is_transient_on_sqlite)
+        return await self._with_retries(lambda: self._read(job))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(lambda connection: leases.create(connection, runs))
@@ -96,28 +110,60 @@ class SqliteDatabase:
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return await self._write_with_retries(lambda connection: jobs.commit(connection, changes))
 
-    async def delete(self, run_id: str) -> bool:
-        return await self._write(partial(jobs.delete, run_id=run_id))
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool:
+        return await self._write(partial(jobs.delete, run_id=run_id, only_ended=only_ended))
 
     async def close(self) -> None:
         with self._map_errors:
             await self._writer.close()
 
     async def _read(self, job: SqliteJob[ResultT]) -> ResultT:
-        return await self._pool.read(lambda driver: _run_on_thread(driver, job))
+        def checked(connection: sqlite3.Connection) -> ResultT:
+            result = job(connection)
+            self._open_file.check()
+            return result
+
+        self._open_file.check_earlier()
+        return await self._pool.read(lambda driver: _run_on_thread(driver, checked))
 
     async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
-        with self._map_errors:
-            return await retry_if_transient(lambda: self._transact(job), is_transient_on_sqlite)
+        return await self._with_retries(lambda: self._transact(job))
+
+    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        try:
+            with self._map_errors:
+                return await retry_if_transient(work, is_transient_on_sqlite)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
     async def _write(self, job: SqliteJob[ResultT]) -> ResultT:
         with self._map_errors:
             return await self._transact(job)
 
     async def _transact(self, job: SqliteJob[ResultT]) -> ResultT:
-        return await self._writer.write(lambda driver: _run_on_thread(driver, partial(jobs.in_transaction, work=job)))
+        def checked(connection: sqlite3.Connection) -> ResultT:
+            result = jobs.in_transaction(connection, job)
+            self._open_file.check_with_log()  # after the commit, so that what is acknowledged is in the file
+            return result
+
+        self._open_file.check_earlier()
+        return await self._writer.write(lambda driver: _run_on_thread(driver, checked))
+
+    async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
+        if self._open_file.is_accepted(info):
+            return True
+        return await _run_on_thread(driver, partial(self._open_file.accept, info=info))
+
+    async def _abandon(self, connection: AsyncConnection) -> None:
+        # The reference keeps the connection open: SQLite must not close a connection of the parent process.
+        raw = await connection.get_raw_connection()
+        self._abandoned.append(raw)
+        raw.detach()
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
+        self._open_file.begin_log()
         # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
         if not self._pool.is_in_memory:
             self._saved_pragmas = await _run_on_thread(driver, partial(jobs.prepare, durability=self._durability))
@@ -144,6 +190,13 @@ async def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) 
     return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
+def _check_owner(driver: aiosqlite.Connection) -> None:
+    # A fork copies the connection, but not its thread.
+    thread = getattr(driver, "_thread", driver)  # before aiosqlite 0.22 the connection itself is the thread
+    if _is_usable(driver) and isinstance(thread, threading.Thread) and not thread.is_alive():
+        raise forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
+
+
 def _file_exists(file: Path) -> bool:
     if not file.exists():
         return False
@@ -151,10 +204,13 @@ def _file_exists(file: Path) -> bool:
     return True
 
 
-def _create_file(file: Path, makes_folder: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
+def _create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
     if makes_folder:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    _probe(file)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_created and not file.exists():
+        create_private_file(file)
+    if is_created or file.exists():
+        _probe(file)
 
 
 def _probe(file: Path) -> None:

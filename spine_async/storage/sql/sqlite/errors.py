@@ -37,6 +37,11 @@ def is_transient_on_sqlite(exc: Exception) -> bool:
     return _primary_code(exc) in _TRANSIENT
 
 
+def is_rejected_statement(exc: BaseException | None) -> bool:
+    """Whether SQLite answered that the statement does not fit the tables or constraints."""
+    return isinstance(exc, sqlite3.Error) and _primary_code(exc) in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT}
+
+
 def _translate(exc: Exception, name: str) -> StoreError | None:
     if isinstance(exc, ValueError) and not _is_closed_connection(exc):
         return None
