@@ -9,6 +9,7 @@ several rows for each step, and a frozen one takes twice as long to make. What u
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
@@ -133,12 +134,14 @@ class Claim:
         key: The store's own short key for the run.
         epoch: Number of the claim; a commit of an older one is refused.
         next_seq: Number that the next event of the run takes.
+        lease_until_mono: When the lease ends by the owner's monotonic clock; set by the engine, of no use to stores.
     """
 
     run_id: str
     key: int
     epoch: int
     next_seq: int
+    lease_until_mono: float = field(default=math.inf, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -157,10 +160,17 @@ class Busy:
 
 @dataclass(slots=True)
 class Renewal:
-    """What became of one lease: whether it is still held, and the reason of a stop that was asked for, if one was."""
+    """The result of renewing one lease.
+
+    Attributes:
+        is_held: Whether the claim is still current.
+        stop_reason: The reason of a requested stop, or None.
+        is_extended: Whether the lease ends later now; False if another transaction has locked the run's row.
+    """
 
     is_held: bool
     stop_reason: str | None = None
+    is_extended: bool = True
 
 
 @dataclass(slots=True)

@@ -203,9 +203,12 @@ class Journal:
     async def _create(self, creations: list[Creation]) -> list[Future[None]]:
         waiters: list[Future[None]] = []
         runs = [each.run for each in creations]
+        sent_mono = self._clock.monotonic()
         claims = await retry_if_cancelled(self._store.create, runs)
         for creation, claim in zip(creations, claims, strict=True):
             creation.claim = claim
+            if claim is not None:
+                claim.lease_until_mono = sent_mono + creation.run.lease_ttl
             waiters += creation.done.release()
         return waiters
 

@@ -112,9 +112,8 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
     Raises:
         CommitFailed: It was cancelled because it has another owner, who alone may record its end.
     """
+    _refuse_if_lost(scope)
     cancellation = scope.run.cancellation
-    if cancellation.reason is CancelReason.LEASE_LOST:
-        raise CommitFailed(LeaseLostError(scope.run.run_id))
     if cancellation.reason is not None:
         return Outcome(RunStatus.STOPPED, stop_reason=cancellation.text)
     step = scope.cursor.step
@@ -148,8 +147,10 @@ async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
 
 
 def _refuse_if_lost(scope: Scope) -> None:
-    if scope.run.pending.end is None and scope.run.cancellation.reason is CancelReason.LEASE_LOST:
-        raise CommitFailed(LeaseLostError(scope.run.run_id))
+    run = scope.run
+    if run.pending.end is None and run.cancellation.reason is CancelReason.LEASE_LOST:
+        text = run.cancellation.text
+        raise CommitFailed(LeaseLostError(run.run_id, None if text == CancelReason.LEASE_LOST else text))
 
 
 async def _expire_lease(runtime: Runtime, run: Run) -> None:

@@ -32,11 +32,14 @@ async def claim_run(runtime: Runtime, run_id: str, event: EventRow | None, *, un
         )
         return run_shielded(call, "spine_async claim")
 
+    sent_mono = runtime.clock.monotonic()
     answer = await claim(None)
     if isinstance(answer, Busy) and await to_thread.run_sync(is_gone, answer.owner):
+        sent_mono = runtime.clock.monotonic()
         answer = await claim(answer.epoch)
     if isinstance(answer, Busy):
         raise RunBusyError(run_id, answer.owner, answer.lease_until)
     if answer is None:
         raise RunNotResumableError(run_id, f"run {run_id!r} has ended meanwhile")
+    answer.lease_until_mono = sent_mono + runtime.config.lease_ttl
     return answer

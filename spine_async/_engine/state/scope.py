@@ -35,6 +35,7 @@ class Run:
         cancellation: Cancels its steps, with a reason.
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
         done: Set when the run's task has ended, or when a step is stuck.
+        renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class Run:
     cancellation: RunCancellation = field(default_factory=RunCancellation)
     stuck_outcome: Outcome | None = None
     done: Latch = field(default_factory=Latch)
+    renewal_mono: float | None = None
 
 
 @dataclass(slots=True)
