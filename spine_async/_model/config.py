@@ -36,6 +36,10 @@ class WorkflowRunnerConfig(BaseModel):
             process being killed, for commits that do not wait for the disk. PostgreSQL goes by the server's own
             `synchronous_commit`.
         lease_ttl: For how long a run stays its owner's without being renewed; renewed every third of it.
+        store_timeout: How long one call of the database may take, retries included, before it raises
+            `StoreUnavailableError`; None means two thirds of `lease_ttl`, but at least 5 seconds. A connection that
+            does not answer for half of that time is replaced. On SQLite it limits the wait for the locks of other
+            processes. A store that is passed as `store=` has a limit of its own.
         drain_timeout: How long running steps may go on when the runner is left.
         cancel_grace: How long a step may take to end once it is cancelled, before it is reported and left behind.
         max_claims: Take-overs of a run without progress, beyond which it is failed as a poison run.
@@ -64,6 +68,7 @@ class WorkflowRunnerConfig(BaseModel):
     auto_migrate: bool = True
     durability: Durability = "full"
     lease_ttl: Seconds = 15
+    store_timeout: Seconds | None = None
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5

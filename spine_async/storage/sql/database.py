@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import anyio
@@ -16,7 +17,9 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
-from spine_async.storage.sql.driver.url import absolute_url, parse_url, sqlite_file
+from spine_async.storage.sql.driver.errors import unavailable
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
+from spine_async.storage.sql.driver.url import absolute_url, parse_url, redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -46,7 +49,9 @@ class SqlDatabase(Protocol):
 class _DatabaseType(Protocol):
     @property
     def commits_out_of_process(self) -> bool: ...
-    def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
+    def __call__(
+        self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability, timeout: float
+    ) -> SqlDatabase: ...
 
 
 class LazyDatabase:
@@ -62,6 +67,7 @@ class LazyDatabase:
         auto_migrate: bool,
         owns_engine: bool,
         durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
     ) -> None:
         self._given_engine: AsyncEngine | None = None
         self._url: URL | None = None
@@ -75,6 +81,8 @@ class LazyDatabase:
             self._database_type = _database_type(self._given_engine.dialect.driver)
         self._auto_migrate = auto_migrate
         self._durability = check_durability(durability)
+        self._timeout = timeout
+        self._is_upgrading = False
         self._owns_engine = owns_engine or self._given_engine is None
         self._engine: AsyncEngine | None = None
         self._opened: SqlDatabase | None = None
@@ -86,7 +94,7 @@ class LazyDatabase:
         """The database, which is created if it does not exist."""
         if self._opened is not None and self.is_ready:
             return self._opened
-        async with self._lock:
+        async with self._reserved():
             database = await self._open()
             if not self._is_current:
                 await database.create_file()
@@ -97,7 +105,7 @@ class LazyDatabase:
         """The database, or None if it does not exist."""
         if self._opened is not None and self.is_ready:
             return self._opened
-        async with self._lock:
+        async with self._reserved():
             database = await self._open()
             if not self._is_current:
                 if not await database.exists():
@@ -119,7 +127,7 @@ class LazyDatabase:
         self._is_current = False
         if database is None or engine is None:
             return
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(self._timeout, shield=True):  # a silent server does not confirm anything
             try:
                 await database.close()
             finally:
@@ -136,6 +144,29 @@ class LazyDatabase:
         """Whether the database is open in the running event loop and its schema is current."""
         return self._is_current and self._is_usable_in_loop()
 
+    @asynccontextmanager
+    async def _reserved(self) -> AsyncIterator[None]:
+        """Let one caller at a time open the database.
+
+        Raises:
+            StoreUnavailableError: Earlier callers did not end in time.
+        """
+        with anyio.move_on_after(self._timeout) as limit:
+            await self._lock.acquire()
+        if limit.cancelled_caught:
+            if not self._is_upgrading:
+                raise unavailable(self._name(), f"not opened within {self._timeout:g} s", "other attempts did not end")
+            await self._lock.acquire()  # a migration has no limit
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _name(self) -> str:
+        if self._given_engine is not None:
+            return redacted(self._given_engine.url)
+        return redacted(self._url) if self._url is not None else "database"
+
     def _is_usable_in_loop(self) -> bool:
         """Whether the open database can be used in the running event loop."""
         if self._opened is None:
@@ -146,7 +177,9 @@ class LazyDatabase:
         if self._opened is None or not self._is_usable_in_loop():
             engine = self._given_engine if self._given_engine is not None else await self._create_engine()
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
-            self._opened = self._database_type(engine, makes_folder=self._url is not None, durability=self._durability)
+            self._opened = self._database_type(
+                engine, makes_folder=self._url is not None, durability=self._durability, timeout=self._timeout
+            )
         return self._opened
 
     async def _create_engine(self) -> AsyncEngine:
@@ -156,7 +189,11 @@ class LazyDatabase:
 
     async def _ensure_schema(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
-            await database.upgrade()
+            self._is_upgrading = True
+            try:
+                await database.upgrade()
+            finally:
+                self._is_upgrading = False
         self._is_current = True
 
 

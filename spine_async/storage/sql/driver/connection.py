@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import anyio
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from spine_async.storage.sql.driver.time_limit import Call
 
 DriverT = TypeVar("DriverT")
 ResultT = TypeVar("ResultT")
 Job = Callable[[DriverT], Awaitable[ResultT]]
 
+_MIN_CONNECTIONS = 3
 _MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
 
 
@@ -28,12 +31,14 @@ class DriverHooks(Generic[DriverT]):
         prepare: Prepares a connection for writing.
         restore: Undoes `prepare` before the connection returns to the pool.
         shields_connect: Whether a cancelled connect is completed and the new connection closed.
+        abort: Ends the connection at once, which makes a running operation raise; None if operations limit themselves.
     """
 
     is_usable: Callable[[DriverT], bool]
     prepare: Job[DriverT, None]
     restore: Job[DriverT, None]
     shields_connect: bool = False
+    abort: Callable[[DriverT], None] | None = None
 
 
 class ConnectionPool(Generic[DriverT]):
@@ -45,11 +50,12 @@ class ConnectionPool(Generic[DriverT]):
         self.is_in_memory = isinstance(engine.pool, StaticPool)
         """Whether the pool's only connection is the database, so that it must never be closed."""
 
-    async def read(self, job: Job[DriverT, ResultT]) -> ResultT:
+    async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
-        connection, driver = await self.checkout()
+        async with call.within():
+            connection, driver = await self.checkout()
         try:
-            result = await job(driver)
+            result = await call.run(job, driver, self._hooks.abort)
         except BaseException:
             await self.discard(connection, release_in_memory=True)
             raise
@@ -112,17 +118,34 @@ class WriterConnection(Generic[DriverT]):
         self._hooks = hooks
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
+        self._waiting = 0
         self._current: tuple[AsyncConnection, DriverT] | None = None
 
-    async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
+    async def write(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on the connection, after the jobs that were called before."""
-        async with self._lock_of_loop():
-            connection, driver = await self._checkout()
+        lock = await self._acquire(call)
+        try:
+            connection, driver = await self._checkout(call)
             try:
-                return await job(driver)
+                return await call.run(job, driver, self._hooks.abort)
             except BaseException:
                 await self._drop(connection)
                 raise
+        finally:
+            lock.release()
+
+    @asynccontextmanager
+    async def reserved(self, call: Call) -> AsyncIterator[None]:
+        """Let no job run inside the context, except the caller's.
+
+        Raises:
+            TimeoutError: Earlier jobs did not end in time.
+        """
+        lock = await self._acquire(call)
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def close(self) -> None:
         """Return the connection to the pool."""
@@ -140,21 +163,36 @@ class WriterConnection(Generic[DriverT]):
                 finally:
                     await connection.close()
 
+    async def _acquire(self, call: Call) -> asyncio.Lock:
+        """The lock, once no other job holds it or waits for it."""
+        lock = self._lock_of_loop()
+        if not lock.locked() and not self._waiting:
+            await lock.acquire()  # at once, so it needs no timer
+            return lock
+        self._waiting += 1
+        try:
+            async with call.within():
+                await lock.acquire()
+        finally:
+            self._waiting -= 1
+        return lock
+
     def _lock_of_loop(self) -> asyncio.Lock:
         """The lock of the running event loop; the lock of a closed loop may never have been released."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._lock = loop, asyncio.Lock()
+            self._loop, self._lock, self._waiting = loop, asyncio.Lock(), 0
         return self._lock
 
-    async def _checkout(self) -> tuple[AsyncConnection, DriverT]:
+    async def _checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
         if self._current is not None and self._hooks.is_usable(self._current[1]):
             return self._current
         if self._current is not None:
             await self._drop(self._current[0])
-        connection, driver = await self._pool.checkout()
+        async with call.within():
+            connection, driver = await self._pool.checkout()
         try:
-            await self._hooks.prepare(driver)
+            await call.run(self._hooks.prepare, driver, self._hooks.abort)
         except BaseException:
             await self._pool.discard(connection)
             raise
@@ -165,6 +203,14 @@ class WriterConnection(Generic[DriverT]):
         if not self._pool.is_in_memory:
             self._current = None
         await self._pool.discard(connection)
+
+
+def has_room(engine: AsyncEngine) -> bool:
+    """Whether the engine's pool has connections for commits, for renewals and for a reader at the same time."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return not isinstance(pool, StaticPool)
+    return pool._max_overflow < 0 or pool.size() + pool._max_overflow >= _MIN_CONNECTIONS  # noqa: SLF001
 
 
 async def _connect(engine: AsyncEngine) -> AsyncConnection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
@@ -14,8 +15,22 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, Job, ResultT, WriterConnection
-from spine_async.storage.sql.driver.retry import retry_if_transient
+from spine_async.storage.sql.driver.connection import (
+    ConnectionPool,
+    DriverHooks,
+    Job,
+    ResultT,
+    WriterConnection,
+    has_room,
+)
+from spine_async.storage.sql.driver.time_limit import (
+    DEFAULT_SECONDS,
+    UPGRADE_SECONDS,
+    Call,
+    TimeLimit,
+    renewal_seconds,
+)
+from spine_async.storage.sql.driver.url import redacted
 from spine_async.storage.sql.postgres import leases, statements
 from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
@@ -33,13 +48,23 @@ class PostgresDatabase:
     is_bound_to_loop = True
     commits_out_of_process = True
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        makes_folder: bool = False,
+        durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._limit = TimeLimit(redacted(engine.url), timeout)
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
-        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op)
+        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op, abort=_abort)
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
+        # Renewals never wait for a commit, unless the pool is too small for a connection of their own.
+        self._renewer = WriterConnection(self._pool, hooks) if has_room(engine) else self._writer
 
     async def exists(self) -> bool:
         return True
@@ -49,10 +74,11 @@ class PostgresDatabase:
 
     async def version(self) -> int:
         with self._map_errors:  # without retries, so that a wrong URL is reported at once
-            return await self._pool.read(_version_outside_transaction)
+            return await self._pool.read(_version_outside_transaction, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect))
+        call = Call("upgrade", self._limit.database, UPGRADE_SECONDS)
+        await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect), call)
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         text, bound = self._compiled.bind(query, values)
@@ -61,38 +87,50 @@ class PostgresDatabase:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
         with self._map_errors:
-            return await retry_if_transient(lambda: self._pool.read(job), is_transient_on_postgres)
+            return await self._limit.call("read").retry(partial(self._pool.read, job), is_transient_on_postgres)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._write_with_retries(lambda driver: leases.create(driver, runs))
+        return await self._write_with_retries(lambda driver: leases.create(driver, runs), self._limit.call("create"))
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
-        return await self._write_with_retries(lambda driver: leases.claim(driver, request))
+        return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._write_with_retries(lambda driver: leases.renew(driver, claims, ttl))
+        call = self._limit.call("renew", renewal_seconds(ttl))
+        with self._map_errors:
+            job = partial(leases.renew, claims=claims, ttl=ttl)
+            return await call.retry(partial(self._renewer.write, job), is_transient_on_postgres)
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._write_with_retries(lambda driver: leases.request_stop(driver, run_id, reason))
+        job = partial(leases.request_stop, run_id=run_id, reason=reason)
+        return await self._write_with_retries(job, self._limit.call("request a stop"))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._write_with_retries(lambda driver: _commit(driver, changes))
+        return await self._write_with_retries(lambda driver: _commit(driver, changes), self._limit.call("commit"))
 
     async def delete(self, run_id: str) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
-            return await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id)) is not None
+            found = await self._writer.write(partial(_delete, run_id=run_id), self._limit.call("delete"))
+        return found is not None
 
     async def close(self) -> None:
         with self._map_errors:
-            await self._writer.close()
+            try:
+                await self._writer.close()
+            finally:
+                await self._renewer.close()
 
-    async def _write_with_retries(self, job: Job[Driver, ResultT]) -> ResultT:
+    async def _write_with_retries(self, job: Job[Driver, ResultT], call: Call) -> ResultT:
         with self._map_errors:
-            return await retry_if_transient(lambda: self._writer.write(job), is_transient_on_postgres)
+            return await call.retry(partial(self._writer.write, job), is_transient_on_postgres)
+
+
+async def _delete(driver: Driver, run_id: str) -> object:
+    return await driver.fetchval(statements.DELETE, run_id)
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
@@ -163,6 +201,10 @@ async def _upgrade(driver: Driver, dialect: Dialect) -> None:
 
 def _is_usable(driver: Driver) -> bool:
     return not driver.is_closed()
+
+
+def _abort(driver: Driver) -> None:
+    driver.terminate()
 
 
 async def _no_op(driver: Driver) -> None:

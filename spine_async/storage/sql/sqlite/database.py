@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import aiosqlite
 import anyio.to_thread
@@ -18,9 +20,9 @@ from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection
-from spine_async.storage.sql.driver.retry import retry_if_transient
-from spine_async.storage.sql.driver.url import sqlite_file
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, has_room
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit, renewal_seconds
+from spine_async.storage.sql.driver.url import redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -41,17 +43,28 @@ class SqliteDatabase:
     is_bound_to_loop = False
     commits_out_of_process = False
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        makes_folder: bool,
+        durability: Durability,
+        timeout: float = DEFAULT_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._limit = TimeLimit(redacted(engine.url), timeout)
         self._makes_folder = makes_folder
         self._durability = durability
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = sqlite_error_mapper(engine.url)
-        self._saved_pragmas: jobs.Pragmas = {}
+        self._saved_pragmas: WeakKeyDictionary[aiosqlite.Connection, jobs.Pragmas] = WeakKeyDictionary()
         hooks = DriverHooks(is_usable=_is_usable, prepare=self._prepare, restore=self._restore, shields_connect=True)
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
+        # The database has one writer at a time. A connection of its own lets a renewal give up early and try again
+        # while the writer waits for the lock of another process.
+        self._renewer = WriterConnection(self._pool, hooks) if has_room(engine) else self._writer
 
     async def exists(self) -> bool:
         """Whether the database file exists; does not create it."""
@@ -67,10 +80,10 @@ class SqliteDatabase:
 
     async def version(self) -> int:
         with self._map_errors:
-            return await self._read(jobs.version)
+            return await self._read(jobs.version, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        await self._write(partial(_upgrade, engine=self._engine))
+        await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         def job(connection: sqlite3.Connection) -> list[Row]:
@@ -79,51 +92,74 @@ class SqliteDatabase:
             return jobs.fetch(connection, text, bound)
 
         with self._map_errors:
-            return await retry_if_transient(lambda: self._read(job), is_transient_on_sqlite)
+            return await self._limit.call("read").retry(partial(self._read, job), is_transient_on_sqlite)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return await self._write_with_retries(lambda connection: leases.create(connection, runs))
+        return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
-        return await self._write_with_retries(lambda connection: leases.claim(connection, request))
+        return await self._write_with_retries(lambda connection: leases.claim(connection, request), "claim")
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._write_with_retries(lambda connection: leases.renew(connection, claims, ttl))
+        job = partial(leases.renew, claims=claims, ttl=ttl)
+        if self._renewer is self._writer:
+            return await self._write_with_retries(job, "renew")
+        call = self._limit.call("renew", renewal_seconds(ttl))
+        with self._map_errors:
+            return await call.retry(partial(self._renew, job), is_transient_on_sqlite)
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._write_with_retries(lambda connection: leases.request_stop(connection, run_id, reason))
+        job = partial(leases.request_stop, run_id=run_id, reason=reason)
+        return await self._write_with_retries(job, "request a stop")
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes))
+        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
 
     async def delete(self, run_id: str) -> bool:
-        return await self._write(partial(jobs.delete, run_id=run_id))
+        return await self._write(partial(jobs.delete, run_id=run_id), self._limit.call("delete"))
 
     async def close(self) -> None:
         with self._map_errors:
-            await self._writer.close()
+            try:
+                await self._writer.close()
+            finally:
+                await self._renewer.close()
 
-    async def _read(self, job: SqliteJob[ResultT]) -> ResultT:
-        return await self._pool.read(lambda driver: _run_on_thread(driver, job))
+    async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
+        return await self._pool.read(lambda driver: _run_on_thread(driver, job), call)
 
-    async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
+    async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
         with self._map_errors:
-            return await retry_if_transient(lambda: self._transact(job), is_transient_on_sqlite)
+            return await self._limit.call(name).retry(partial(self._transact, job), is_transient_on_sqlite)
 
-    async def _write(self, job: SqliteJob[ResultT]) -> ResultT:
+    async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         with self._map_errors:
-            return await self._transact(job)
+            return await self._transact(job, call)
 
-    async def _transact(self, job: SqliteJob[ResultT]) -> ResultT:
-        return await self._writer.write(lambda driver: _run_on_thread(driver, partial(jobs.in_transaction, work=job)))
+    async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
+        work = partial(jobs.in_transaction, work=job)
+        return await self._writer.write(lambda driver: _run_on_thread(driver, work), call)
+
+    async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
+        """Run the job on the renewals' connection.
+
+        SQLite's lock is not fair: commits that follow each other closely would keep a second connection waiting. So
+        the renewal takes its turn among the commits of this process, unless it would have to wait too long.
+        """
+        async with AsyncExitStack() as stack:
+            with suppress(TimeoutError):
+                await stack.enter_async_context(self._writer.reserved(call))
+            work = partial(jobs.in_transaction, work=job, busy_seconds=call.attempt_seconds())
+            return await self._renewer.write(lambda driver: _run_on_thread(driver, work), call)
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
         if not self._pool.is_in_memory:
-            self._saved_pragmas = await _run_on_thread(driver, partial(jobs.prepare, durability=self._durability))
+            job = partial(jobs.prepare, durability=self._durability, busy_seconds=self._limit.seconds / 2)
+            self._saved_pragmas[driver] = await _run_on_thread(driver, job)
 
     async def _restore(self, driver: aiosqlite.Connection) -> None:
-        saved, self._saved_pragmas = self._saved_pragmas, {}
+        saved = self._saved_pragmas.pop(driver, {})
         await _run_on_thread(driver, partial(jobs.restore, before=saved))
 
 
