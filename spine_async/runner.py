@@ -384,7 +384,7 @@ class WorkflowRunner:
         return Runtime(
             config=self.config,
             store=chosen,
-            journal=_journal(chosen, clock) if is_durable else NullJournal(),
+            journal=_journal(chosen, clock, self.config.lease_ttl) if is_durable else NullJournal(),
             clock=clock,
             observer=observer,
             executors={
@@ -404,9 +404,10 @@ class WorkflowRunner:
         )
 
 
-def _journal(store: RunStore, clock: Clock) -> Journal:
+def _journal(store: RunStore, clock: Clock, lease_ttl: float) -> Journal:
     # An optional attribute of a store, not part of the port: it only makes commits faster.
-    return Journal(store, clock, commits_out_of_process=getattr(store, "commits_out_of_process", False))
+    commits_out_of_process = getattr(store, "commits_out_of_process", False)
+    return Journal(store, clock, commits_out_of_process=commits_out_of_process, max_lock_wait=lease_ttl)
 
 
 def _with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:

@@ -28,10 +28,17 @@ from spine_async._model.record import (
 
 
 class CommitOutcome(StrEnum):
-    """What became of one change: committed whole, or refused because the run has another owner or has ended."""
+    """The outcome of one change.
+
+    - `committed`: It was written whole.
+    - `fenced`: It was refused, because the run has another owner or has ended.
+    - `locked`: It was not written, because another transaction has locked the run's row. The engine sends the same
+      change again, by itself. Only stores in which others can lock rows return it.
+    """
 
     COMMITTED = "committed"
     FENCED = "fenced"
+    LOCKED = "locked"
 
 
 class RunStore(Protocol):
@@ -87,7 +94,11 @@ class RunStore(Protocol):
         ...
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        """Extend the leases of runs that are under way at the claim's epoch by `ttl` seconds from now."""
+        """Extend the leases of runs that are under way at the claim's epoch by `ttl` seconds from now.
+
+        It waits neither for commits nor for the locks of other transactions for long: a run whose row is locked is held
+        and not extended.
+        """
         ...
 
     async def request_stop(self, run_id: str, reason: str) -> bool:

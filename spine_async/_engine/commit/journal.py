@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from secrets import token_hex
 from typing import Protocol
 
 import anyio.lowlevel
 
+from spine_async._engine.commit.locked_changes import LockedChanges
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import (
@@ -93,10 +95,14 @@ class Journal:
         clock: Source of the times that are stored.
         commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
             are resumed in two halves.
+        max_lock_wait: Seconds for which a run waits for a transaction of others that has locked its row.
     """
 
-    def __init__(self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False) -> None:
+    def __init__(
+        self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False, max_lock_wait: float = 15.0
+    ) -> None:
         self._store = store
+        self._locked = LockedChanges(store, max_lock_wait)
         self._commits_out_of_process = commits_out_of_process
         self._clock = clock
         self._queue: dict[PendingWrites, Latch] = {}
@@ -134,6 +140,8 @@ class Journal:
         """Add pending writes to the queue; the latch is set when their commit ends, or fails with its error."""
         latch = self._queue.get(pending)
         if latch is None:
+            if self._locked and (later := self._locked.later(pending)) is not None:
+                return later
             latch = self._queue[pending] = Latch()
             if self._writer is None or self._writer.done():
                 self._start_writer()
@@ -223,11 +231,25 @@ class Journal:
             if outcome is CommitOutcome.COMMITTED:
                 pending.committed(change)
                 waiters += latch.release()
+            elif outcome is CommitOutcome.LOCKED:
+                self._locked.add(pending, change, partial(self._settle_locked, pending, latch, change))
             else:
-                pending.restore()
-                error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                waiters += latch.release(CommitFailed(error))
+                waiters += _release_failed(pending, latch, change, outcome)
         return waiters
+
+    def _settle_locked(
+        self, pending: PendingWrites, latch: Latch, change: RunChange, outcome: CommitOutcome | BaseException
+    ) -> None:
+        """End the commit of a change whose row was locked, and enqueue what the run has added meanwhile."""
+        later = self._locked.remove(pending)
+        if outcome is CommitOutcome.COMMITTED:
+            pending.committed(change)
+            latch.set()
+        else:
+            resolve(_release_failed(pending, latch, change, outcome))
+        if later is not None:
+            self._queue[pending] = later
+            self._start_writer()
 
     async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """The outcome of each change; a change that the store refuses does not affect the others."""
@@ -252,6 +274,14 @@ class PeriodicYield:
         if now - self._yielded_mono >= _YIELD_EVERY:
             self._yielded_mono = now
             await anyio.lowlevel.checkpoint()
+
+
+def _release_failed(
+    pending: PendingWrites, latch: Latch, change: RunChange, outcome: CommitOutcome | BaseException
+) -> list[Future[None]]:
+    pending.restore()
+    error = _as_store_error(outcome) if isinstance(outcome, BaseException) else LeaseLostError(change.run_id)
+    return latch.release(CommitFailed(error))
 
 
 def _as_store_error(exc: BaseException) -> StoreError:

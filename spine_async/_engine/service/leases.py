@@ -22,6 +22,7 @@ from spine_async.errors import StoreError
 
 _RENEWALS_PER_LEASE = 3
 _RETRIES_PER_LEASE = 15
+_MIN_TIMEOUT = 1.0  # seconds for one call of the store
 _MAX_GRACE = 1.0  # seconds for the first renewal after a pause of the process or the loop
 
 _log = logging.getLogger("spine_async")
@@ -77,7 +78,7 @@ class LeaseKeeper:
         """Renew the leases of these runs in one call of the store."""
         clock = self._runtime.clock
         try:
-            with anyio.fail_after(self._ttl / 2):
+            with anyio.fail_after(max(self._ttl / 2, _MIN_TIMEOUT)):
                 renewals = await self._runtime.store.renew([run.pending.claim for run in runs], self._ttl)
         except (StoreError, TimeoutError) as exc:
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE

@@ -36,11 +36,6 @@ _MIN_RENEWAL_SECONDS = 0.5
 _EXPIRY_SECONDS = 1.0
 
 
-def renewal_seconds(ttl: float) -> float:
-    """Time limit of a renewal of leases by `ttl` seconds, so that another attempt can follow before they end."""
-    return max(ttl / _RENEWALS_PER_LEASE, _MIN_RENEWAL_SECONDS) if ttl > 0 else _EXPIRY_SECONDS
-
-
 class TimeLimit:
     """The time limit of calls to one database.
 
@@ -53,25 +48,33 @@ class TimeLimit:
         self.database = database
         self.seconds = seconds
 
-    def call(self, name: str, seconds: float | None = None) -> Call:
-        """Begin a call, which may take less than the limit of the database."""
-        return Call(name, self.database, self.seconds if seconds is None else min(seconds, self.seconds))
+    def call(self, name: str) -> Call:
+        """Begin a call."""
+        return Call(name, self.database, self.seconds)
+
+    def renewal(self, ttl: float) -> Call:
+        """Begin a renewal of leases by `ttl` seconds, or their end if it is 0. The engine repeats it if it fails."""
+        seconds = max(ttl / _RENEWALS_PER_LEASE, _MIN_RENEWAL_SECONDS) if ttl > 0 else _EXPIRY_SECONDS
+        return Call("renew", self.database, min(seconds, self.seconds), max_attempts=1)
 
 
 class Call:
     """One call of a database, with all its attempts.
 
-    Attributes:
+    Args:
         name: The operation, for messages.
-        seconds: How long it may take.
+        database: Name of the database, for messages.
+        seconds: How long the call may take.
+        max_attempts: How many attempts that do not get an answer fit into that time.
     """
 
-    __slots__ = ("_database", "_deadline", "name", "seconds")
+    __slots__ = ("_database", "_deadline", "_max_attempts", "name", "seconds")
 
-    def __init__(self, name: str, database: str, seconds: float) -> None:
+    def __init__(self, name: str, database: str, seconds: float, max_attempts: int = 2) -> None:
         self.name = name
         self.seconds = seconds
         self._database = database
+        self._max_attempts = max_attempts
         self._deadline = time.monotonic() + seconds
 
     async def retry(
@@ -126,7 +129,7 @@ class Call:
 
     def attempt_seconds(self) -> float:
         """How long an attempt that begins now may take."""
-        return max(0.01, min(self.seconds / 2, self._deadline - time.monotonic()))
+        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - time.monotonic()))
 
     def warn_slow(self, seconds: float) -> None:
         """Report an attempt that has not ended after `seconds`."""

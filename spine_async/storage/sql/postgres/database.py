@@ -28,7 +28,6 @@ from spine_async.storage.sql.driver.time_limit import (
     UPGRADE_SECONDS,
     Call,
     TimeLimit,
-    renewal_seconds,
 )
 from spine_async.storage.sql.driver.url import redacted
 from spine_async.storage.sql.postgres import leases, statements
@@ -58,6 +57,7 @@ class PostgresDatabase:
     ) -> None:
         self._engine = engine
         self._limit = TimeLimit(redacted(engine.url), timeout)
+        self._locked: set[int] = set()  # keys of runs whose rows were locked at their last commit
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
         hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op, abort=_abort)
@@ -98,7 +98,7 @@ class PostgresDatabase:
         return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        call = self._limit.call("renew", renewal_seconds(ttl))
+        call = self._limit.renewal(ttl)
         with self._map_errors:
             job = partial(leases.renew, claims=claims, ttl=ttl)
             return await call.retry(partial(self._renewer.write, job), is_transient_on_postgres)
@@ -110,7 +110,15 @@ class PostgresDatabase:
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._write_with_retries(lambda driver: _commit(driver, changes), self._limit.call("commit"))
+        skips_locked = bool(self._locked) and any(change.key in self._locked for change in changes)
+        job = partial(_commit, changes=changes, skips_locked=skips_locked)
+        outcomes = await self._write_with_retries(job, self._limit.call("commit"))
+        if skips_locked or CommitOutcome.LOCKED in outcomes:
+            self._locked.difference_update(change.key for change in changes)
+            self._locked.update(
+                change.key for change, outcome in zip(changes, outcomes, strict=True) if outcome is CommitOutcome.LOCKED
+            )
+        return outcomes
 
     async def delete(self, run_id: str) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
@@ -133,9 +141,16 @@ async def _delete(driver: Driver, run_id: str) -> object:
     return await driver.fetchval(statements.DELETE, run_id)
 
 
-async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+async def _commit(driver: Driver, changes: Sequence[RunChange], *, skips_locked: bool) -> list[CommitOutcome]:
+    """Commit the changes; waits for locked rows only for a short time, and then leaves them out."""
+    if skips_locked:
+        return await _commit_unlocked(driver, changes)
     text, arguments = _commit_call(changes)
-    keys = {record["id"] for record in await driver.fetch(text, *arguments)}
+    try:
+        records = await driver.fetch(text, *arguments)
+    except asyncpg.LockNotAvailableError:
+        return await _commit_unlocked(driver, changes)
+    keys = {record["id"] for record in records}
     refused = [each for each in changes if each.key not in keys]
     if refused:  # fenced, or committed by an earlier attempt
         ids = zip(*((each.key, each.epoch, each.commit_id) for each in refused), strict=True)
@@ -143,7 +158,28 @@ async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOu
     return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
 
 
-def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
+async def _commit_unlocked(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+    """Commit the changes of runs whose rows are not locked."""
+    text, arguments = _commit_call(changes, skips_locked=True)
+    committed = {record["id"] for record in await driver.fetch(text, *arguments)}
+    rest = [each for each in changes if each.key not in committed]
+    locked: set[int] = set()
+    if rest:
+        fences = zip(*((each.key, each.epoch, each.expected_seq) for each in rest), strict=True)
+        locked = {record["id"] for record in await driver.fetch(statements.UNCHANGED, *fences)}
+        # In this order: an earlier attempt of a change may be committed between the two queries.
+        ids = zip(*((each.key, each.epoch, each.commit_id) for each in rest), strict=True)
+        committed |= {record["id"] for record in await driver.fetch(statements.COMMITTED_EARLIER, *ids)}
+    return [_outcome(each.key, committed, locked) for each in changes]
+
+
+def _outcome(key: int, committed: set[int], locked: set[int]) -> CommitOutcome:
+    if key in committed:
+        return CommitOutcome.COMMITTED
+    return CommitOutcome.LOCKED if key in locked else CommitOutcome.FENCED
+
+
+def _commit_call(changes: Sequence[RunChange], *, skips_locked: bool = False) -> tuple[str, list[object]]:
     """The statement that commits the changes, and its arguments."""
     # Ordered by key, so that concurrent writers lock the rows of runs in the same order.
     ordered = sorted(changes, key=lambda change: change.key)
@@ -152,10 +188,11 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
         visit_values(change.key, visit, unchanged_timestamp, bool) for change in ordered for visit in change.visits
     ]
     events = [event_values(change.key, event, unchanged_timestamp) for change in ordered for event in change.events]
-    is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1
-    text = statements.commit_statement(
-        statements.CommitShape(is_single=is_single, has_visits=bool(visits), has_events=bool(events))
+    is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1 and not skips_locked
+    shape = statements.CommitShape(
+        is_single=is_single, has_visits=bool(visits), has_events=bool(events), skips_locked=skips_locked
     )
+    text = statements.commit_statement(shape)
     if is_single:
         return text, [value for row in (*rows, *visits, *events) for value in row]
     return text, [array for array in (rows, visits, events) if array]

@@ -21,7 +21,7 @@ from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, has_room
-from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit, renewal_seconds
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
@@ -104,7 +104,7 @@ class SqliteDatabase:
         job = partial(leases.renew, claims=claims, ttl=ttl)
         if self._renewer is self._writer:
             return await self._write_with_retries(job, "renew")
-        call = self._limit.call("renew", renewal_seconds(ttl))
+        call = self._limit.renewal(ttl)
         with self._map_errors:
             return await call.retry(partial(self._renew, job), is_transient_on_sqlite)
 
