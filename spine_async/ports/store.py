@@ -98,6 +98,10 @@ class RunStore(Protocol):
 
         It waits neither for commits nor for the locks of other transactions for long: a run whose row is locked is held
         and not extended.
+
+        Args:
+            claims: The claims.
+            ttl: Seconds; 0 releases the runs, which have no owner then.
         """
         ...
 

@@ -11,6 +11,7 @@ import anyio
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.state.reachability import Reachability
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import Task
 from spine_async._model.config import WorkflowRunnerConfig
@@ -52,6 +53,8 @@ class Runtime:
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
+        reachability: Since when the store has been reachable.
+        releases: Tasks that release runs which this runner no longer executes.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -70,6 +73,8 @@ class Runtime:
     is_draining: bool = False
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    reachability: Reachability = field(default_factory=Reachability)
+    releases: set[Task[None]] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
 
     def concurrency_slot(self, step: Step) -> AbstractAsyncContextManager[object]:

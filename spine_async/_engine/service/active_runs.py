@@ -152,6 +152,8 @@ class ActiveRuns:
             await end_task(self._watcher)
             self._watcher = None
         if self._users == 0:
+            for release in list(self._runtime.releases):
+                await end_task(release)
             await self._runtime.store.close()
             self._runtime.forget_loop()
 

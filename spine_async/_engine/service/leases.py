@@ -81,6 +81,7 @@ class LeaseKeeper:
             with anyio.fail_after(max(self._ttl / 2, _MIN_TIMEOUT)):
                 renewals = await self._runtime.store.renew([run.pending.claim for run in runs], self._ttl)
         except (StoreError, TimeoutError) as exc:
+            self._runtime.reachability.failed()
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
             seconds, reason = clock.monotonic() - sent_mono, exc if str(exc) else "the store does not answer"
             _log.warning("leases were not renewed, after %.1f s; it will be retried: %s", seconds, reason)
@@ -89,6 +90,7 @@ class LeaseKeeper:
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
             _log.exception("leases were not renewed; it will be retried")
             return
+        self._runtime.reachability.answered(sent_mono, clock.monotonic())
         for run, renewal in zip(runs, renewals, strict=True):
             self._apply(run, renewal, sent_mono)
         if any(renewal.is_held and not renewal.is_extended for renewal in renewals):

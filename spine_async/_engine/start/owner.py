@@ -32,6 +32,19 @@ def is_gone(owner: str) -> bool:
     return started != 0 and _started(pid) not in {None, started}  # another process has the same id now
 
 
+def is_alive(owner: str) -> bool:
+    """Whether `owner` is provably another process on this host that exists and is not suspended. Reads files."""
+    parts = owner.split("/")
+    if len(parts) != _PARTS or parts[0] != _host() or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return False
+    if not (_text("/proc/sys/kernel/random/boot_id") and _link("/proc/self/ns/pid")):
+        return False  # the name of the host alone proves nothing
+    pid, started = int(parts[1]), int(parts[2])
+    if pid == os.getpid() or started == 0 or _started(pid) != started:
+        return False
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in (["Z"], ["X"], ["T"], ["t"])
+
+
 def _host() -> str:
     """The space of process ids that this process belongs to: one boot of one machine, one container."""
     space = _link("/proc/self/ns/pid")

@@ -151,7 +151,8 @@ _RENEW = (
     # Locks rows in the order of their keys, as commits do.
     "held AS (SELECT r.id FROM core_workflow_runs r JOIN c ON r.id = c.id AND r.epoch = c.epoch {join} "
     "WHERE r.status IN ('running', 'waiting') ORDER BY r.id FOR NO KEY UPDATE OF r {skip}), "
-    "renewed AS (UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3) "
+    "renewed AS (UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3), "
+    "owner = CASE WHEN $3 <> 0 THEN r.owner END "
     "FROM held WHERE r.id = held.id RETURNING r.id) "
     "SELECT r.id, r.epoch, r.stop_requested, renewed.id IS NOT NULL AS is_extended FROM core_workflow_runs r "
     "JOIN c ON r.id = c.id AND r.epoch = c.epoch LEFT JOIN renewed ON renewed.id = r.id "
