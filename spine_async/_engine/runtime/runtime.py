@@ -53,7 +53,7 @@ class Runtime:
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
-        reachability: Since when the store has been reachable.
+        reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """

@@ -23,6 +23,7 @@ from spine_async.errors import StoreError
 _RENEWALS_PER_LEASE = 3
 _RETRIES_PER_LEASE = 15
 _MIN_TIMEOUT = 1.0  # seconds for one call of the store
+_MIN_GRACE = 0.25  # seconds that an attempt may take before it counts as failed, for very short leases
 _MAX_GRACE = 1.0  # seconds for the first renewal after a pause of the process or the loop
 
 _log = logging.getLogger("spine_async")
@@ -65,7 +66,8 @@ class LeaseKeeper:
         until, attempt_mono = run.pending.claim.lease_until_mono, run.renewal_mono
         if now_mono < until or attempt_mono is None:
             return False
-        return attempt_mono < until or now_mono - attempt_mono >= min(_MAX_GRACE, self._ttl / _RENEWALS_PER_LEASE)
+        grace = min(_MAX_GRACE, self._ttl / _RENEWALS_PER_LEASE) if attempt_mono >= until else 0.0
+        return now_mono - attempt_mono >= max(_MIN_GRACE, grace)
 
     def _cancel_lapsed(self, run: Run, now_mono: float) -> None:
         if run.cancellation.reason is not None:

@@ -51,7 +51,7 @@ class Recovery:
         """Do one round; returns the results of the runs that were recovered."""
         halt, limiter = self._halt, anyio.CapacityLimiter(self._runtime.config.recover_concurrency)
         results: list[WorkflowResult] = []
-        found = await self._find(is_patient=False)  # outside the task group, which would wrap a store's error
+        found = await self._find()  # outside the task group, which would wrap a store's error
         async with anyio.create_task_group() as tasks:
             for run in found:
                 tasks.start_soon(self._recover, run, halt, limiter, results)
@@ -84,15 +84,15 @@ class Recovery:
 
     async def _find_if_reachable(self) -> list[StoredRun]:
         try:
-            return await self._find(is_patient=True)
+            return await self._find()
         except StoreError as exc:
             _log.warning("the search for abandoned runs failed; it will be retried: %s", exc)
             return []
 
-    async def _find(self, *, is_patient: bool) -> list[StoredRun]:
+    async def _find(self) -> list[StoredRun]:
         runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
         try:
-            found = await abandoned_runs(runtime, frozenset(self._workflows), is_patient=is_patient)
+            found = await abandoned_runs(runtime, frozenset(self._workflows))
         except StoreError:
             runtime.reachability.failed()
             raise
@@ -119,17 +119,10 @@ class _Halt:
     is_set = False
 
 
-async def abandoned_runs(runtime: Runtime, workflows: Collection[str], *, is_patient: bool) -> list[StoredRun]:
-    """Unfinished runs of these workflows that have no owner, or whose owner is gone; oldest first.
-
-    Args:
-        runtime: What all runs share.
-        workflows: Names of the workflows.
-        is_patient: Whether ended leases count only after this runner has seen the store reachable for one `lease_ttl`.
-            It cannot know whether there was an outage before.
-    """
+async def abandoned_runs(runtime: Runtime, workflows: Collection[str]) -> list[StoredRun]:
+    """Unfinished runs of these workflows that have no owner, or whose owner is gone; oldest first."""
     unleased = [run for run in await _unfinished_runs(runtime, is_leased=False) if run.workflow_name in workflows]
-    spared = await _spared_owners(runtime, unleased, is_patient=is_patient)
+    spared = await _spared_owners(runtime, unleased)
     unleased = [run for run in unleased if run.owner not in spared]
     leased = await _unfinished_runs(runtime, is_leased=True)
     owners = {run.owner for run in leased if run.owner is not None}
@@ -138,17 +131,10 @@ async def abandoned_runs(runtime: Runtime, workflows: Collection[str], *, is_pat
     return sorted((run for run in found if run.workflow_name in workflows), key=lambda run: run.created_at)
 
 
-async def _spared_owners(runtime: Runtime, ended: Collection[StoredRun], *, is_patient: bool) -> set[str | None]:
+async def _spared_owners(runtime: Runtime, ended: Collection[StoredRun]) -> set[str | None]:
     """The owners of runs with ended leases that may still renew or release them."""
-    is_known = runtime.reachability.is_known_for(runtime.config.lease_ttl, runtime.clock.monotonic())
-    spared: set[str | None] = set()
-    for owner, run in {run.owner: run for run in ended}.items():
-        if owner is None or owner == runtime.owner:
-            continue
-        is_too_early = is_patient and not is_known and not await to_thread.run_sync(is_gone, owner)
-        if is_too_early or await is_spared(runtime, run, spares_living=True):
-            spared.add(owner)
-    return spared
+    runs = {run.owner: run for run in ended}
+    return {owner for owner, run in runs.items() if await is_spared(runtime, run, spares_living=True)}
 
 
 async def _unfinished_runs(runtime: Runtime, *, is_leased: bool) -> list[StoredRun]:

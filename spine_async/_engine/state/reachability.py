@@ -1,4 +1,4 @@
-"""Since when the store has been reachable, as far as this runner knows.
+"""When the store returned from its last outage, as far as this runner knows.
 
 During an outage of the store nobody can renew a lease. After it, ended leases prove nothing until their owners have had
 the time to renew them.
@@ -17,24 +17,16 @@ class Reachability:
     def __init__(self) -> None:
         self._is_away = False
         self._returned_mono = -math.inf
-        self._since_mono: float | None = None
 
     def failed(self) -> None:
         """Note that the store could not be reached."""
         self._is_away = True
-        self._since_mono = None
 
     def answered(self, sent_mono: float, now_mono: float) -> None:
         """Note that the store has answered a call that was sent at that time."""
         if self._is_away or now_mono - sent_mono > _SLOW:
-            self._is_away, self._returned_mono, self._since_mono = False, now_mono, None
-        if self._since_mono is None:
-            self._since_mono = now_mono
+            self._is_away, self._returned_mono = False, now_mono
 
     def has_returned_for(self, seconds: float, now_mono: float) -> bool:
         """Whether the last known outage ended that long ago; True if none is known."""
         return not self._is_away and now_mono - self._returned_mono >= seconds
-
-    def is_known_for(self, seconds: float, now_mono: float) -> bool:
-        """Whether this runner has seen the store reachable for that long."""
-        return self._since_mono is not None and now_mono - self._since_mono >= seconds

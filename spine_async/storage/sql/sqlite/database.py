@@ -149,7 +149,12 @@ class SqliteDatabase:
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
                 await stack.enter_async_context(self._writer.reserved(call))
-            work = partial(jobs.in_transaction, work=job, busy_seconds=call.attempt_seconds())
+            seconds = call.attempt_seconds()
+
+            def work(connection: sqlite3.Connection) -> ResultT:
+                jobs.set_busy_timeout(connection, seconds)
+                return jobs.in_transaction(connection, job)
+
             return await self._renewer.write(lambda driver: _run_on_thread(driver, work), call)
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:

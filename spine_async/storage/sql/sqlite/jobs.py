@@ -60,20 +60,8 @@ _DELETE_CHILDREN = tuple(
 )
 
 
-def in_transaction(
-    connection: sqlite3.Connection,
-    work: Callable[[sqlite3.Connection], ResultT],
-    busy_seconds: float | None = None,
-) -> ResultT:
-    """Run `work` in one write transaction; the connection's isolation level is unchanged afterwards.
-
-    Args:
-        connection: The connection.
-        work: What to do in the transaction.
-        busy_seconds: Set this as the busy timeout of the connection before.
-    """
-    if busy_seconds is not None:
-        _set_busy_timeout(connection, busy_seconds)
+def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+    """Run `work` in one write transaction; the connection's settings are unchanged afterwards."""
     level = connection.isolation_level
     connection.isolation_level = None  # otherwise sqlite3 begins a deferred transaction, which reads before it locks
     try:
@@ -108,7 +96,7 @@ def version(connection: sqlite3.Connection) -> int:
 def prepare(connection: sqlite3.Connection, durability: Durability, busy_seconds: float = BUSY_SECONDS) -> Pragmas:
     """Set the busy timeout, WAL and the durability; returns the previous settings."""
     before = {name: fetch(connection, f"PRAGMA {name}")[0][0] for name in ("busy_timeout", "synchronous")}
-    _set_busy_timeout(connection, busy_seconds)
+    set_busy_timeout(connection, busy_seconds)
     _use_wal(connection, min(BUSY_SECONDS, busy_seconds))
     connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
     return before
@@ -208,7 +196,8 @@ def _is_committed(connection: sqlite3.Connection, change: RunChange) -> bool:
     return bool(fetch(connection, _COMMITTED_EARLIER, (change.key, change.epoch, change.commit_id)))
 
 
-def _set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    """Limit the wait for the locks of other connections."""
     connection.execute(f"PRAGMA busy_timeout = {max(1, int(min(BUSY_SECONDS, seconds) * 1000))}")
 
 
