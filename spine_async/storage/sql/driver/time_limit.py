@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from spine_async.storage.sql.driver.retry import retry_if_transient
 
@@ -31,6 +32,7 @@ ResultT = TypeVar("ResultT")
 _log = logging.getLogger("spine_async")
 
 
+_TICK = 0.1  # seconds between two checks of the attempts
 _RENEWALS_PER_LEASE = 3
 _MIN_RENEWAL_SECONDS = 0.5
 _EXPIRY_SECONDS = 1.0
@@ -47,15 +49,43 @@ class TimeLimit:
     def __init__(self, database: str, seconds: float) -> None:
         self.database = database
         self.seconds = seconds
+        self._attempts: set[_Attempt] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_ticking = False
+
+    def begin(self, attempt: _Attempt) -> None:
+        """Watch over an attempt until `end`. One timer serves all attempts, because a timer for each costs more."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._is_ticking = loop, False
+            self._attempts.clear()
+        self._attempts.add(attempt)
+        if not self._is_ticking:
+            self._is_ticking = True
+            loop.call_later(_TICK, self._tick, loop)
+
+    def end(self, attempt: _Attempt) -> None:
+        """Stop watching over an attempt."""
+        self._attempts.discard(attempt)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
+        self._is_ticking = bool(self._attempts)
+        now_mono = time.monotonic()
+        for attempt in list(self._attempts):
+            attempt.check(now_mono)
+        if self._is_ticking:
+            loop.call_later(_TICK, self._tick, loop)
 
     def call(self, name: str) -> Call:
         """Begin a call."""
-        return Call(name, self.database, self.seconds)
+        return Call(name, self, self.seconds)
 
     def renewal(self, ttl: float) -> Call:
         """Begin a renewal of leases by `ttl` seconds, or their end if it is 0. The engine repeats it if it fails."""
         seconds = max(ttl / _RENEWALS_PER_LEASE, _MIN_RENEWAL_SECONDS) if ttl > 0 else _EXPIRY_SECONDS
-        return Call("renew", self.database, min(seconds, self.seconds), max_attempts=1)
+        return Call("renew", self, min(seconds, self.seconds), max_attempts=1)
 
 
 class Call:
@@ -63,17 +93,17 @@ class Call:
 
     Args:
         name: The operation, for messages.
-        database: Name of the database, for messages.
+        limit: The limit of its database.
         seconds: How long the call may take.
         max_attempts: How many attempts that do not get an answer fit into that time.
     """
 
-    __slots__ = ("_database", "_deadline", "_max_attempts", "name", "seconds")
+    __slots__ = ("_deadline", "_limit", "_max_attempts", "name", "seconds")
 
-    def __init__(self, name: str, database: str, seconds: float, max_attempts: int = 2) -> None:
+    def __init__(self, name: str, limit: TimeLimit, seconds: float, max_attempts: int = 2) -> None:
         self.name = name
         self.seconds = seconds
-        self._database = database
+        self._limit = limit
         self._max_attempts = max_attempts
         self._deadline = time.monotonic() + seconds
 
@@ -103,15 +133,16 @@ class Call:
         Raises:
             TimeoutError: The connection was aborted.
         """
-        watch = _Watch(self, driver, abort)
+        attempt = _Attempt(self, partial(abort, driver) if abort is not None else None)
+        self._limit.begin(attempt)
         try:
             return await job(driver)
         except Exception as exc:
-            if watch.is_aborted:
-                raise self._timeout(watch.limit) from exc
+            if attempt.is_aborted:
+                raise self._timeout(attempt.limit) from exc
             raise
         finally:
-            watch.cancel()
+            self._limit.end(attempt)
 
     @asynccontextmanager
     async def within(self) -> AsyncIterator[None]:
@@ -120,52 +151,44 @@ class Call:
         Raises:
             TimeoutError: The block was cancelled.
         """
-        seconds = self.attempt_seconds()
+        seconds = self.attempt_seconds(time.monotonic())
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as exc:
             raise self._timeout(seconds) from exc
 
-    def attempt_seconds(self) -> float:
-        """How long an attempt that begins now may take."""
-        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - time.monotonic()))
+    def attempt_seconds(self, now_mono: float) -> float:
+        """How long an attempt that begins at that time may take."""
+        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - now_mono))
 
     def warn_slow(self, seconds: float) -> None:
         """Report an attempt that has not ended after `seconds`."""
-        _log.warning("%s has not answered for %.1f s (%s)", self._database, seconds, self.name)
+        _log.warning("%s has not answered for %.1f s (%s)", self._limit.database, seconds, self.name)
 
     def _timeout(self, seconds: float) -> TimeoutError:
         return TimeoutError(f"no answer within {seconds:.3g} s ({self.name})")
 
 
-class _Watch(Generic[DriverT]):
-    """Timer of one attempt: first it warns, then it aborts the connection."""
+class _Attempt:
+    """An attempt that has not ended; `end` ends it at once."""
 
-    __slots__ = ("_abort", "_call", "_driver", "_loop", "_timer", "is_aborted", "limit")
+    __slots__ = ("began_mono", "call", "end", "is_aborted", "is_reported", "limit")
 
-    def __init__(self, call: Call, driver: DriverT, abort: Callable[[DriverT], None] | None) -> None:
-        self._call = call
-        self._driver = driver
-        self._abort = abort
-        self.limit = call.attempt_seconds()
+    def __init__(self, call: Call, end: Callable[[], None] | None) -> None:
+        self.call = call
+        self.end = end
+        self.began_mono = time.monotonic()
+        self.limit = call.attempt_seconds(self.began_mono)
         self.is_aborted = False
-        self._loop = asyncio.get_running_loop()
-        self._timer = (
-            self._loop.call_later(SLOW_AFTER, self._warn)
-            if self.limit > SLOW_AFTER
-            else self._loop.call_later(self.limit, self._end)
-        )
+        self.is_reported = False
 
-    def cancel(self) -> None:
-        """Stop the timer."""
-        self._timer.cancel()
-
-    def _warn(self) -> None:
-        self._call.warn_slow(SLOW_AFTER)
-        self._timer = self._loop.call_later(self.limit - SLOW_AFTER, self._end)
-
-    def _end(self) -> None:
-        if self._abort is not None:
+    def check(self, now_mono: float) -> None:
+        """Report the attempt if it is slow, and abort it at its limit."""
+        elapsed = now_mono - self.began_mono
+        if elapsed >= SLOW_AFTER and not self.is_reported:
+            self.is_reported = True
+            self.call.warn_slow(elapsed)
+        if elapsed >= self.limit and self.end is not None and not self.is_aborted:
             self.is_aborted = True
-            self._abort(self._driver)
+            self.end()

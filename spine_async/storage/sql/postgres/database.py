@@ -77,7 +77,7 @@ class PostgresDatabase:
             return await self._pool.read(_version_outside_transaction, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        call = Call("upgrade", self._limit.database, UPGRADE_SECONDS)
+        call = Call("upgrade", self._limit, UPGRADE_SECONDS)
         await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect), call)
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -149,7 +150,7 @@ class SqliteDatabase:
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
                 await stack.enter_async_context(self._writer.reserved(call))
-            seconds = call.attempt_seconds()
+            seconds = call.attempt_seconds(time.monotonic())
 
             def work(connection: sqlite3.Connection) -> ResultT:
                 jobs.set_busy_timeout(connection, seconds)
