@@ -10,7 +10,11 @@ from typing import Any
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-collect_ignore_glob = ["docs/examples/*"]  # scripts, which the tests of tests/ run
+from tests.interpreter import share_bytecode
+
+share_bytecode()  # before the modules are collected and the workers are started
+
+collect_ignore_glob = ["docs/examples/*"]  # scripts; tests in tests/ run them
 
 
 def _enter_folder(namespace: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What is checked, each in an environment of its own: `nox -s lint typing tests build`."""
+"""Checks, each in an environment of its own: `nox -s lint typing tests build`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ async def main() -> None:
 
 assert files("spine_async").joinpath("py.typed").is_file(), "the wheel has no py.typed"
 asyncio.run(main())
-print("the wheel runs a workflow and keeps it")
+print("the wheel runs and stores a workflow")
 """
 
 
 def found_pythons() -> list[str]:
-    """The supported Pythons of this machine: on PATH, or among pyenv's versions."""
+    """The supported interpreters of this machine, on PATH or installed by pyenv."""
     candidates = {version: [shutil.which(f"python{version}"), *_pyenv(version)] for version in SUPPORTED}
     found = {version: next(filter(_works, paths), None) for version, paths in candidates.items()}
     return [path for path in found.values() if path] or [sys.executable]
@@ -49,7 +49,7 @@ def _pyenv(version: str) -> list[str]:
 
 
 def _works(path: str | None) -> bool:
-    """Whether there is a Python behind the path; a shim of pyenv's may have none."""
+    """Whether the path runs an interpreter; a shim of pyenv may have none."""
     return path is not None and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
@@ -75,9 +75,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """The randomised tests in their full size, which takes hours; `-- -k pauses` for some of them.
+    """The randomised tests at full size, which takes hours; `-- -k pauses` selects some of them.
 
-    `SPINE_CHAOS_SEED` chooses the seed, `SPINE_CHAOS_SHARE=0.1` a part of the size.
+    `SPINE_CHAOS_SEED` sets the seed. `SPINE_CHAOS_SHARE=0.1` reduces the size to a tenth.
     """
     session.install("-q", "-e", ".[test]")
     session.run("pytest", "tests/chaos", "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
@@ -85,20 +85,20 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure: `nox -s bench -- --workloads W1,W2 --scale small --peers`; `-- --help` tells more."""
+    """Measure: `nox -s bench -- --workloads W1,W2 --scale small --peers`; `-- --help` lists the options."""
     session.install("-q", "-e", ".[test]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def bench_peers(session: nox.Session) -> None:
-    """Install the peers that `bench -- --peers` measures, each in an environment of its own under .nox/peers."""
+    """Install the peers for `bench -- --peers`, each in an environment of its own under .nox/peers."""
     session.run(sys.executable, "-m", "benchmarks.peers", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel, and run a workflow with nothing installed but the wheel."""
+    """Build the wheel, and run a workflow in an environment that contains only the wheel."""
     folder = session.create_tmp()
     session.run("pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ".")
     (wheel,) = Path(folder).glob("spine_async-*.whl")

@@ -1,6 +1,6 @@
-"""The side of the measuring process: reads its task from the command line, answers with one line on standard output.
+"""The measuring process: reads its task from the command line and prints the result in one line.
 
-Standard library only: it runs in the peers' environments too.
+Uses only the standard library, because it also runs in the environments of the peers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Verb = Callable[[Task], Awaitable[Reading]]
 
 
 def answer(verbs: Mapping[str, Verb], packages: Sequence[str] = ()) -> None:
-    """Do the task of the command line and tell what was measured."""
+    """Execute the task of the command line and print its reading."""
     task = Task(**json.loads(sys.argv[1]))
     reading = asyncio.run(_done(verbs[task.verb], task))
-    tell(reading, packages)
+    print_reading(reading, packages)
 
 
-def tell(reading: Reading, packages: Sequence[str] = ()) -> None:
+def print_reading(reading: Reading, packages: Sequence[str] = ()) -> None:
     """Print the reading, with the process's peak memory and the packages' versions."""
     figures = {"peak_rss_mb": peak_rss_mb(), **reading.figures}
     versions = {name: metadata.version(name) for name in packages}
@@ -40,26 +40,26 @@ def tell(reading: Reading, packages: Sequence[str] = ()) -> None:
 
 
 def die_after(reading: Reading) -> None:
-    """Tell the reading and end this process at once, as a crash would."""
-    tell(reading)
+    """Print the reading and end this process at once, like a crash."""
+    print_reading(reading)
     os._exit(0)
 
 
 def start_clock() -> float:
-    """The moment from which on is measured, free of what imports and the warm-up left to the garbage collector."""
+    """Collect the garbage of imports and warm-up, then return the start time of the measurement."""
     gc.collect()
     return time.perf_counter()
 
 
 async def timed(work: Awaitable[object], units: int) -> Reading:
-    """How long the work takes."""
+    """Measure how long `work` takes; `units` is the number of steps, items or runs in it."""
     began = start_clock()
     await work
     return Reading(time.perf_counter() - began, units)
 
 
 def payload_text(number: int, size: int) -> str:
-    """As many characters, others for each number, that no database can compress away."""
+    """A text of `size` characters that differs for each number and does not compress."""
     noise = _noise()
     start = number * size % (len(noise) - size)
     return noise[start : start + size]
@@ -71,10 +71,10 @@ def _noise() -> str:
 
 
 def first_new(task: Task, reached: Sequence[tuple[int, float]], began: float) -> Reading:
-    """How long a resume took to get to its first step, which must be the one after the stored ones."""
+    """The time from the start of a resume to its first step, which must follow the stored steps."""
     index, at = reached[0]
     if index != task.size["steps"]:
-        raise AssertionError(f"the resume began with step {index} instead of {task.size['steps']}")
+        raise AssertionError(f"the resume started with step {index} instead of {task.size['steps']}")
     return Reading(at - began, 1)
 
 
@@ -86,17 +86,17 @@ def latency_figures(latencies: Sequence[float]) -> dict[str, float]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has had, in MB."""
+    """Peak memory of this process in MB."""
     return _status("VmHWM")
 
 
 def rss_mb() -> float:
-    """The memory this process has now, in MB."""
+    """Current memory of this process in MB."""
     return _status("VmRSS")
 
 
 def _status(name: str) -> float:
-    # /proc, because ru_maxrss of a new process starts with what its parent had.
+    # /proc, because ru_maxrss of a new process starts with the value of its parent.
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:

@@ -21,7 +21,11 @@ from benchmarks.table import number, render
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what was asked for and print the table; gives 1 where ours failed somewhere."""
+    """Run the selected measurements and print the table.
+
+    Returns:
+        The exit code: 1 if a measurement of this library failed, otherwise 0.
+    """
     chosen = _parser().parse_args(arguments)
     if chosen.workloads == ["list"]:
         print("\n".join(f"{name} {title}" for name, title in WORKLOADS.items()))
@@ -36,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _progress(each)
                 measurements.append(each)
         postgres = places.postgres_version()
-    told = document(measurements, scale=chosen.scale, missing=missing, postgres=postgres)
+    results = document(measurements, scale=chosen.scale, missing=missing, postgres=postgres)
     print(render(Findings(measurements), missing))
-    print(f"\ncommit {told['commit']}, scale {chosen.scale}, {chosen.repeat} × each")
-    print(told["machine"], told["versions"], sep="\n")
+    print(f"\ncommit {results['commit']}, scale {chosen.scale}, {chosen.repeat} × each")
+    print(results["machine"], results["versions"], sep="\n")
     if chosen.json:
-        chosen.json.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        chosen.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if chosen.plot:
         chosen.plot.write_text(plot.draw(Findings(measurements)), encoding="utf-8")
     return int(any(each.error for each in measurements if each.contestant == OURS))
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the measuring as Ctrl-C does; what was measured until then is worth showing."""
+    """SIGTERM ends the measurements like Ctrl-C; the results so far are still printed."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
@@ -64,16 +68,16 @@ def _parser() -> argparse.ArgumentParser:
         "--workloads",
         type=_names((*WORKLOADS, "list")),
         default=list(WORKLOADS),
-        help="such as W1,W2; `list` lists them",
+        help="for example W1,W2; `list` lists all",
     )
     parser.add_argument("--backends", type=_names(SQL), default=list(SQL), help="sqlite,postgres")
     parser.add_argument(
-        "--scale", choices=SCALES, default="small", help="the targets are meant for `full`, an hour or so"
+        "--scale", choices=SCALES, default="small", help="the targets apply to `full`, which takes about an hour"
     )
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each is measured; 3 if not given")
-    parser.add_argument("--peers", action="store_true", help="the peers too; `nox -s bench_peers` installs them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (SVG) there")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="number of repetitions, 3 by default")
+    parser.add_argument("--peers", action="store_true", help="measure peers too; `nox -s bench_peers` installs them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a chart (SVG) to this file")
     return parser
 
 
@@ -90,7 +94,7 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 def _missing(*, wants_peers: bool) -> dict[str, str]:
     if not wants_peers:
-        return dict.fromkeys(peers.REQUIREMENTS, "not asked for; add --peers")
+        return dict.fromkeys(peers.REQUIREMENTS, "not requested; add --peers")
     reasons = {peer: peers.missing_reason(peer) for peer in peers.REQUIREMENTS}
     return {peer: reason for peer, reason in reasons.items() if reason}
 

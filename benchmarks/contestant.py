@@ -1,4 +1,4 @@
-"""Who is measured, and what each can do."""
+"""The measured programs and their capabilities."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NO_SIZES: Mapping[str, Mapping[str, int]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One side of a comparison.
+    """A measured program: this library, a limit of the machine, or a peer.
 
     Attributes:
-        name: As in the table.
+        name: Name in the table.
         module: Program under `benchmarks.contestants`.
-        imported: Module whose import W6 measures; None leaves it out there.
-        backends: Verbs it can do, each with the backends it can do it on.
-        peer: Environment it runs in; None means ours.
-        at_most: By workload, the sizes beyond which it is left out, because it would take minutes.
+        imported: Module whose import W6 measures; None excludes it from W6.
+        backends: Supported backends by verb.
+        peer: Environment of the peer; None means the current one.
+        at_most: Maximum sizes by workload; larger measurements are excluded, because they would take minutes.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Contestant:
         return peers.python_of(self.peer) if self.peer else Path(sys.executable)
 
     def can(self, workload: str, verb: str, backend: str, size: Mapping[str, int]) -> bool:
-        """Whether it takes part in a measurement."""
+        """Whether it supports the measurement."""
         if verb == "import_time":
             return self.imported is not None
         limits = self.at_most.get(workload, {})

@@ -1,4 +1,4 @@
-"""What the measurements say: medians, spreads, and ratios formed pair by pair within each repetition."""
+"""Evaluates measurements: medians, spreads, and ratios of pairs within each repetition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEERS = frozenset(each.name for each in CONTESTANTS if each.is_peer)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some numbers, and their least and greatest."""
+    """Median, minimum and maximum of some numbers."""
 
     median: float
     low: float
@@ -27,12 +27,12 @@ class Spread:
 
     @property
     def percent(self) -> float:
-        """How far they lie apart, in percent of the median."""
+        """Difference of maximum and minimum in percent of the median."""
         return 100 * (self.high - self.low) / self.median if self.median else 0.0
 
 
 class Findings:
-    """Answers questions about the measurements."""
+    """Evaluations of measurements."""
 
     def __init__(self, measurements: Iterable[Measurement]) -> None:
         self._by_key: dict[tuple[str, str], list[Measurement]] = {}
@@ -50,7 +50,7 @@ class Findings:
         ]
 
     def contestants(self, cell: Cell) -> list[str]:
-        """Who took part in a cell, ours first, then limits and peers."""
+        """Names of the contestants of a cell: this library, then limits and peers."""
         names = [each.name for each in CONTESTANTS]
         return sorted((name for key, name in self._by_key if key == cell.key), key=names.index)
 
@@ -59,29 +59,29 @@ class Findings:
         return self._spread(cell, contestant, lambda each: each.value)
 
     def figure(self, cell: Cell, name: str, contestant: str = OURS) -> float | None:
-        """Median of one of the further numbers."""
+        """Median of one of the additional figures."""
         found = self._spread(cell, contestant, lambda each: each.reading.figures.get(name) if each.reading else None)
         return found.median if found else None
 
     def times_as_fast(self, cell: Cell, contestant: str) -> Spread | None:
-        """How many times as fast ours is, pair by pair; below 1 where ours is slower."""
+        """Ratio of the speed of this library to the contestant's, per pair; below 1 if this library is slower."""
         ours, theirs = self._values(cell, OURS), self._values(cell, contestant)
         pairs = [(ours[number], theirs[number]) for number in ours if number in theirs]
         ratios = [a / b if cell.is_rate else b / a for a, b in pairs]
         return Spread.of(ratios) if ratios else None
 
     def best_peer(self, cell: Cell) -> tuple[str, Spread] | None:
-        """The peer that comes nearest to ours, and how many times as fast ours is."""
+        """The fastest peer, and the ratio of the speed of this library to it."""
         ratios = {name: self.times_as_fast(cell, name) for name in self.contestants(cell) if name in PEERS}
         found = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         return min(found.items(), key=lambda each: each[1].median) if found else None
 
     def error(self, cell: Cell, contestant: str) -> str | None:
-        """Why there is no value, where there is none."""
+        """Why a value is missing, or None if it is not."""
         return next((each.error for each in self._by_key.get((cell.key, contestant), ()) if each.error), None)
 
     def versions(self) -> dict[str, str]:
-        """Versions that the measuring processes told of."""
+        """Package versions that the measuring processes reported."""
         readings = (each.reading for found in self._by_key.values() for each in found if each.reading)
         return {name: version for reading in readings for name, version in reading.versions.items()}
 

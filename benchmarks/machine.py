@@ -1,4 +1,4 @@
-"""What the measurements were made on and with."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _PACKAGES = ("anyio", "pydantic", "sqlalchemy", "aiosqlite", "asyncpg", "opentel
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, memory, system, load, and the file system that SQLite files are made on."""
+    """Processor, cores, memory, system and load average.
+
+    Returns:
+        `{"processor", "cores", "memory_gb", "system", "load": [1, 5, 15 minutes]}`.
+    """
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -27,13 +31,13 @@ def machine() -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Python, SQLite, and the packages that this library stands on."""
+    """Versions of Python, SQLite and the dependencies of this library."""
     found = {name: metadata.version(name) for name in _PACKAGES}
     return {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version, **found}
 
 
 def commit() -> str:
-    """The commit of the sources, with `+` where files differ from it."""
+    """The commit of the sources, with `+` if files are modified."""
     found = _git("rev-parse", "--short=12", "HEAD")
     return found + ("+" if found and _git("status", "--porcelain", "spine_async", "benchmarks") else "")
 
@@ -48,7 +52,7 @@ def _processor() -> str:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607 - whichever git there is
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607 - git on PATH
     except FileNotFoundError:
         return ""
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Runs measuring processes, interleaved: each repetition goes through everybody, every other one backwards."""
+"""Runs measuring processes, interleaved: each repetition measures all contestants, every other one in reverse order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from benchmarks.place import Place, Places
 from benchmarks.plan import Cell
 from benchmarks.task import Reading, Task
 
-PATIENCE = 600.0  # seconds
+TIMEOUT = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one contestant did once in one cell.
+    """The result of one contestant in one cell and repetition.
 
     Attributes:
-        value: In the cell's unit; None where there is none.
-        error: Why there is none.
+        value: Result in the unit of the cell, or None if the measurement failed.
+        error: Why the measurement failed, or None.
     """
 
     cell: Cell
@@ -40,7 +40,7 @@ class Measurement:
 def measure_all(
     cells: Sequence[Cell], contestants: Sequence[Contestant], places: Places, repetitions: int
 ) -> Iterator[Measurement]:
-    """Every cell by everybody who can, `repetitions` times."""
+    """Measure each cell with all contestants that support it, `repetitions` times."""
     _compile_sources()
     for repetition in range(repetitions):
         for cell in cells:
@@ -49,7 +49,7 @@ def measure_all(
 
 
 def measure(cell: Cell, contestant: Contestant, places: Places, repetition: int = 0) -> Measurement:
-    """One contestant, once, on an empty database, in a process of its own."""
+    """Measure one contestant once, on an empty database, in a process of its own."""
     with places.fresh(cell.backend) as place:
         try:
             reading = _read(cell, contestant, place)
@@ -59,13 +59,13 @@ def measure(cell: Cell, contestant: Contestant, places: Places, repetition: int 
 
 
 def _compile_sources() -> None:
-    """Give our modules the bytecode that an installation has, as the peers' have; W6 and W7 import them anew."""
+    """Compile our modules to bytecode, as an installation does; W6 and W7 import them in new processes."""
     for package in ("benchmarks", "spine_async"):
         compileall.compile_dir(peers.ROOT / package, quiet=1)
 
 
 class ChildError(Exception):
-    """A measuring process ended without an answer."""
+    """A measuring process ended without a reading."""
 
 
 def _able(cell: Cell, contestants: Sequence[Contestant]) -> list[Contestant]:
@@ -90,7 +90,7 @@ def _ask(contestant: Contestant, module: str, task: Task, *arguments: str) -> Re
     command = [str(contestant.python), "-m", f"benchmarks.contestants.{module}", json.dumps(asdict(task)), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(peers.ROOT)}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=peers.ROOT, env=environment
+        command, capture_output=True, text=True, check=False, timeout=TIMEOUT, cwd=peers.ROOT, env=environment
     )
     for line in reversed(done.stdout.splitlines()):
         if line.startswith(MARK):
@@ -106,5 +106,5 @@ def _value(cell: Cell, reading: Reading) -> float:
 
 
 def folder() -> Path:
-    """Where SQLite files are made: beside the sources, since /tmp may be in memory."""
+    """Folder of SQLite files: in the source tree, because /tmp may be in memory."""
     return peers.ROOT / ".spine"

@@ -1,6 +1,6 @@
-"""The peers' environments, made by `nox -s bench_peers`, which is `python -m benchmarks.peers [NAME …]`.
+"""Installs the environments of the peers: `nox -s bench_peers`, or `python -m benchmarks.peers [NAME …]`.
 
-A peer that cannot be installed is remembered with the reason, and the table names it as missing.
+If a peer cannot be installed, the reason is saved, and the table lists the peer as missing.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def python_of(peer: str) -> Path:
 
 
 def missing_reason(peer: str) -> str | None:
-    """Why the peer cannot be measured, or None where it can."""
-    told = _reason_file(peer)
-    if told.is_file():
-        return told.read_text(encoding="utf-8")
+    """Why the peer cannot be measured, or None if it can."""
+    reason_file = _reason_file(peer)
+    if reason_file.is_file():
+        return reason_file.read_text(encoding="utf-8")
     return None if python_of(peer).is_file() else "not installed; run nox -s bench_peers"
 
 
 def install(peer: str) -> str | None:
-    """Make the peer's environment; gives the reason where it cannot be made."""
+    """Create the environment of the peer; returns the reason if that fails."""
     reason = _failure([sys.executable, "-m", "venv", str(FOLDER / peer)])
     reason = reason or _failure([str(python_of(peer)), "-m", "pip", "install", "-q", *REQUIREMENTS[peer]])
-    told = _reason_file(peer)
-    told.unlink(missing_ok=True)
+    reason_file = _reason_file(peer)
+    reason_file.unlink(missing_ok=True)
     if reason:
-        told.write_text(reason, encoding="utf-8")
+        reason_file.write_text(reason, encoding="utf-8")
     return reason
 
 

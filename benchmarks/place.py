@@ -1,4 +1,4 @@
-"""Databases to measure on, a new one for each measurement, with default durability."""
+"""Databases for measurements: a new one for each, with default durability."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 class NotDurableError(Exception):
-    """The PostgreSQL server that was given does not keep what it commits."""
+    """The given PostgreSQL server has durability settings switched off."""
 
 
 class Place:
@@ -53,7 +53,7 @@ class Place:
 
 
 class Places:
-    """Makes databases; its PostgreSQL server starts when it is first needed, and ends with it."""
+    """Creates databases. Starts a PostgreSQL server when it is first needed and stops it on exit."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Places:
 
     @contextmanager
     def fresh(self, backend: str) -> Iterator[Place]:
-        """An empty database that is gone afterwards."""
+        """An empty database that is deleted afterwards."""
         if backend == "sqlite":
             yield self._sqlite()
         elif backend == "postgres":
@@ -85,7 +85,7 @@ class Places:
         return self._server
 
     def postgres_version(self) -> str | None:
-        """Version of the server, where one was needed."""
+        """Version of the server, or None if none was started."""
         return _setting(self._server.dsn, "server_version") if self._server else None
 
     def __enter__(self) -> Self:
@@ -99,7 +99,7 @@ class Places:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _sqlite(self) -> Place:
-        # The mode stays with the file, so everybody has WAL; `synchronous` is FULL unless somebody changes it.
+        # The journal mode is stored in the file, so all contestants use WAL; `synchronous` is FULL by default.
         path = self._folder / f"{uuid4().hex}.db"
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""What is measured at which scale: the workloads of the table, each as cells of one size on one backend."""
+"""The plan of measurements: each workload at each scale as cells of one size on one backend."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cell:
     """One workload at one size on one backend.
 
     Attributes:
-        unit: What is shown: `steps/s`, `items/s`, `runs/s` (higher is better), `s`, `ms`, `µs/step` (lower is).
+        unit: Unit of the result: `steps/s`, `items/s`, `runs/s` (higher is better), `s`, `ms`, `µs/step` (lower is).
     """
 
     workload: str
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Sizes of one scale; those of `full` are the sizes that the targets are meant for."""
+    """Sizes of one scale. The targets apply to the sizes of `full`."""
 
     w1: int
     w2: tuple[int, ...]
@@ -85,7 +85,7 @@ _SIZES = {
     ),
 }
 
-_SLOWEST = {"memory": 0.0002, "sqlite": 0.001, "postgres": 0.001}  # seconds that one item alone may take
+_SLOWEST = {"memory": 0.0002, "sqlite": 0.001, "postgres": 0.001}  # upper estimate of the seconds per item
 
 
 def plan(scale: str, workloads: tuple[str, ...] = tuple(WORKLOADS), backends: tuple[str, ...] = SQL) -> list[Cell]:
@@ -100,12 +100,12 @@ def plan(scale: str, workloads: tuple[str, ...] = tuple(WORKLOADS), backends: tu
 
 
 def largest(workload: str, backend: str) -> Cell:
-    """The cell of the full scale that a target of the workload is meant for."""
+    """The largest cell of the full scale, to which the targets of the workload apply."""
     return next(cell for cell in reversed(plan("full", (workload,))) if cell.backend == backend)
 
 
 def ideal_seconds(cell: Cell) -> float:
-    """How long the items of a cell take if there is nothing but their waiting."""
+    """Duration of a cell in seconds if the items only wait, without overhead."""
     rounds = -(-cell.size["items"] // cell.size["concurrency"])
     return rounds * cell.size["step_ms"] / 1000
 

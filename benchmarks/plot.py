@@ -1,6 +1,6 @@
-"""A picture of the findings, drawn by hand as SVG, so that it needs nothing installed.
+"""Draws the findings as an SVG chart, without dependencies.
 
-Bars for each workload and backend on a logarithmic scale, the longest the best; curves for the scaling of maps.
+Bars for each workload and backend on a logarithmic scale (longer is better), and curves for the scaling of maps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CURVES = ("#0b6e4f", "#2f6fb2", "#c8763b", "#8a4f9e")
 
 
 def draw(findings: Findings) -> str:
-    """The whole picture."""
+    """The whole chart as SVG text."""
     parts: list[str] = []
     top = 10.0
     for cell in _barred(findings):
@@ -108,8 +108,8 @@ def _chart(curves: Sequence[Curve], backend: str, top: float) -> Iterator[str]:
         ]
         yield f'<polyline points="{_joined(places)}" fill="none" stroke="{colour}" stroke-width="2"/>'
         yield from (f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3" fill="{colour}"/>' for x, y in places)
-        told = f"{name}: {number(points[0][1])} to {number(points[-1][1])}"
-        yield f'<text x="{right + 12}" y="{base - 60 + 18 * row:.0f}" fill="{colour}">{escape(told)}</text>'
+        label = f"{name}: {number(points[0][1])} to {number(points[-1][1])}"
+        yield f'<text x="{right + 12}" y="{base - 60 + 18 * row:.0f}" fill="{colour}">{escape(label)}</text>'
 
 
 def _joined(places: Sequence[tuple[float, float]]) -> str:

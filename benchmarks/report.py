@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from benchmarks import machine
 from benchmarks.findings import Findings
 from benchmarks.measure import Measurement
-from benchmarks.target import Verdict, efficiency, judge
+from benchmarks.target import Verdict, efficiency, evaluate
 
 
 def document(
     measurements: Sequence[Measurement], *, scale: str, missing: Mapping[str, str], postgres: str | None
 ) -> dict[str, object]:
-    """Everything: machine, versions, commit, each measurement, medians, ratios and verdicts.
+    """All results: machine, versions, commit, measurements, medians, ratios and verdicts.
 
     Returns:
         `{"format": 1, "made_at", "scale", "commit", "machine", "versions", "missing": {peer: reason}, "cells": [...],
@@ -32,7 +32,7 @@ def document(
         "versions": {**machine.versions(), **server, **findings.versions()},
         "missing": dict(missing),
         "cells": [_cell_rows(findings, index) for index in range(len(findings.cells()))],
-        "targets": [_verdict(each) for each in judge(findings)],
+        "targets": [_verdict(each) for each in evaluate(findings)],
         "measurements": [_measurement(each) for each in measurements],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from benchmarks.contestant import OURS
 from benchmarks.findings import Findings, Spread
 from benchmarks.plan import WORKLOADS, Cell
-from benchmarks.target import Verdict, efficiency, judge
+from benchmarks.target import Verdict, efficiency, evaluate
 
 _WIDTHS = (20, 11, 9, 8, 24, 9)
 _HEAD = ("", "median", "unit", "spread", "ours is … × as fast", "peak MB")
@@ -23,13 +23,13 @@ _FURTHER = {
 
 
 def render(findings: Findings, missing: Mapping[str, str]) -> str:
-    """All cells, who is missing, and the targets."""
-    parts = [*_workloads(findings), *_missing(missing), *_targets(judge(findings))]
+    """All cells, missing peers, and the targets."""
+    parts = [*_workloads(findings), *_missing(missing), *_targets(evaluate(findings))]
     return "\n".join(parts)
 
 
 def number(value: float) -> str:
-    """A number with three digits that matter."""
+    """A number with three significant digits."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 3 - len(str(int(value))))}f}" if value >= 1 else f"{value:.3g}"
@@ -76,10 +76,10 @@ def _further(findings: Findings, cell: Cell, name: str) -> Iterator[str]:
     size = findings.figure(cell, "bytes", name)
     if size and cell.workload == "W4":
         yield f"{number(size / cell.size['steps'])} bytes/step"
-    for figure, told in _FURTHER.items():
+    for figure, template in _FURTHER.items():
         value = findings.figure(cell, figure, name)
         if value is not None:
-            yield told.format(number(value))
+            yield template.format(number(value))
 
 
 def _ratio(ratio: Spread) -> str:
@@ -99,9 +99,9 @@ def _targets(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for each in verdicts:
         target, reached = each.target, each.reached
         bound = ("≥ " if target.is_least else "≤ ") + number(target.bound)
-        told = {True: "yes", False: "NO", None: "not measured"}[each.is_good]
+        answer = {True: "yes", False: "NO", None: "not measured"}[each.is_good]
         shown = number(reached) if reached is not None else "–"
-        line = f"   {target.workload} {target.backend:<9}{target.text:<42}{bound:>9}{shown:>10}  {told}"
+        line = f"   {target.workload} {target.backend:<9}{target.text:<42}{bound:>9}{shown:>10}  {answer}"
         yield line + (f"  ({each.note})" if each.note else "")
 
 

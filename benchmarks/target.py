@@ -13,15 +13,15 @@ Measure = Callable[[Findings, Cell], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that ought to hold.
+    """One performance target.
 
     Attributes:
-        workload: Where.
-        backend: On what.
-        text: What is compared, in words.
-        bound: The number.
-        is_least: Whether the bound is the least that is good, or else the most.
-        measure: What was reached, from the workload's largest cell on the backend; None where it was not measured.
+        workload: Workload of the target.
+        backend: Backend of the target.
+        text: Description of the compared values.
+        bound: The required value.
+        is_least: Whether the bound is a minimum; otherwise it is a maximum.
+        measure: Computes the reached value from the largest measured cell; None if it was not measured.
     """
 
     workload: str
@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target and what was reached; `note` says at which size where that is smaller than the target is meant for."""
+    """A target and the reached value; `note` names the size if it is smaller than that of the target."""
 
     target: Target
     reached: float | None
@@ -47,13 +47,13 @@ class Verdict:
         return self.reached >= self.target.bound if self.target.is_least else self.reached <= self.target.bound
 
 
-def judge(findings: Findings) -> list[Verdict]:
+def evaluate(findings: Findings) -> list[Verdict]:
     """All targets of the workloads that were measured."""
     return list(_verdicts(findings))
 
 
 def efficiency(findings: Findings, cell: Cell) -> float | None:
-    """Share of the time in which the items did nothing but wait, of the time it took."""
+    """Ideal duration, in which the items only wait, divided by the measured duration."""
     found = findings.value(cell)
     return ideal_seconds(cell) / (cell.size["items"] / found.median) if found else None
 
@@ -63,11 +63,11 @@ def _verdicts(findings: Findings) -> Iterator[Verdict]:
         cells = findings.cells(target.workload, target.backend)
         if cells:
             meant = largest(target.workload, target.backend)
-            note = "" if cells[-1].size == meant.size else f"at a smaller size: {_told(cells[-1])}"
+            note = "" if cells[-1].size == meant.size else f"at a smaller size: {_size_text(cells[-1])}"
             yield Verdict(target, target.measure(findings, cells[-1]), note)
 
 
-def _told(cell: Cell) -> str:
+def _size_text(cell: Cell) -> str:
     return ", ".join(f"{value:,} {name}" for name, value in cell.size.items())
 
 
@@ -94,14 +94,14 @@ def _figure(name: str) -> Measure:
 
 
 def _against_smallest(findings: Findings, cell: Cell) -> float | None:
-    """The rate over that of the smallest cell."""
+    """The rate divided by that of the smallest cell."""
     smallest = findings.cells(cell.workload, cell.backend)[0]
     here, there = findings.value(cell), findings.value(smallest)
     return here.median / there.median if here and there and cell != smallest else None
 
 
 def _against_tenth(findings: Findings, cell: Cell) -> float | None:
-    """The time over that of a tenth of the steps."""
+    """The time divided by that of a tenth of the steps."""
     tenths = [each for each in findings.cells("W4", cell.backend) if each.size["steps"] * 10 == cell.size["steps"]]
     here, there = findings.value(cell), findings.value(tenths[0]) if tenths else None
     return here.median / there.median if here and there else None

@@ -1,4 +1,4 @@
-"""What a measuring process is asked, and what it answers. Standard library only: peers' environments read it too."""
+"""Task and reading of a measuring process. Standard library only, because the environments of the peers import it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thing to measure.
+    """One measurement to execute.
 
     Attributes:
-        verb: What to do: `sequential`, `fan_out`, `many_runs`, `prepare`, `resume`, `stream` or `import_time`.
-        backend: Where to keep runs: `sqlite`, `postgres`, `memory`, or `none` where nothing is durable.
+        verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `prepare`, `resume`, `stream` or `import_time`.
+        backend: Storage of the runs: `sqlite`, `postgres`, `memory`, or `none` without durability.
         place: Path of an SQLite file, libpq URL of a PostgreSQL database, or empty.
-        size: How much of it, by name: `steps`, `items`, `runs`, `concurrency`, `payload` (bytes), `step_ms`.
+        size: Sizes by name: `steps`, `items`, `runs`, `concurrency`, `payload` (bytes), `step_ms`.
     """
 
     verb: str
@@ -25,13 +25,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was measured.
+    """The result of a measurement.
 
     Attributes:
         seconds: Wall time of the measured part, without imports, connecting and the schema.
-        units: How many steps, items or runs were done in it.
-        figures: Further numbers by name, such as `p95_ms`, `peak_rss_mb`, `bytes`.
-        versions: Versions of the packages that did it.
+        units: Number of executed steps, items or runs.
+        figures: Additional numbers by name, such as `p95_ms`, `peak_rss_mb`, `bytes`.
+        versions: Versions of the measured packages.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Durable workflows for async Python: each step is checkpointed, and a run that died resumes after its last step."""
+"""Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step."""
 
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
@@ -29,6 +29,7 @@ from spine_async.errors import (
     RunNotResumableError,
     SchemaVersionError,
     SerializationError,
+    SharingError,
     SpineError,
     StepError,
     StoreError,
@@ -73,6 +74,7 @@ __all__ = [
     "RunStatus",
     "SchemaVersionError",
     "SerializationError",
+    "SharingError",
     "SpineError",
     "Step",
     "StepError",

@@ -1,4 +1,4 @@
-"""The clocks of this machine."""
+"""The system clock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 
 class SystemClock:
-    """The host's wall clock, and the monotonic clock that the event loop uses too.
+    """The wall clock of the host, and the monotonic clock that the event loop uses.
 
-    Both are functions written in C, because every step reads them several times.
+    Both methods are functions written in C, because each step calls them several times.
     """
 
     now = staticmethod(partial(datetime.now, UTC))

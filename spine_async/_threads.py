@@ -1,7 +1,8 @@
-"""Plain functions in worker threads: bounded, and with an account of those that had to be left behind.
+"""Runs plain functions in a limited number of worker threads.
 
-A thread cannot be interrupted. Where its caller is cancelled the thread is left to itself and what it returns is thrown
-away; until it ends it is counted, and beyond a limit nothing further is begun, so that timeouts cannot pile up threads.
+A thread cannot be interrupted. If the caller is cancelled, the thread is abandoned: it continues, and its result is
+discarded. Abandoned threads are counted until they end. At a limit further calls are refused, so that timeouts cannot
+accumulate threads.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _log = logging.getLogger("spine_async")
 
 
 class WorkerThreads:
-    """Runs plain functions in threads of its own limiter, never in the loop's default executor.
+    """Runs plain functions in threads with a limiter of its own, never in the default executor of the event loop.
 
     Args:
-        limit: Functions at work at once.
-        max_abandoned: Threads left behind, beyond which `call` refuses.
-        report: Is told +1 when a thread is left behind and -1 when it ends; may be called from a thread.
+        limit: Maximum number of functions that run at the same time.
+        max_abandoned: Number of abandoned threads at which `call` refuses.
+        report: Called with +1 when a thread is abandoned and with -1 when it ends, possibly in a thread.
     """
 
     def __init__(self, limit: int, max_abandoned: int, report: Callable[[int], None] | None = None) -> None:
@@ -40,22 +41,22 @@ class WorkerThreads:
 
     @property
     def abandoned(self) -> int:
-        """Threads that were left behind and are still at work."""
+        """Number of abandoned threads that are still running."""
         return len(self._left)
 
     async def call(self, name: str, function: Callable[..., ValueT], *args: object) -> ValueT:
         """Call `function(*args)` in a thread, with the caller's context variables.
 
         Raises:
-            StepError: Too many threads were left behind and are still at work.
+            StepError: Too many abandoned threads are still running.
 
         Cancellation:
-            Returns at once; the thread goes on by itself.
+            Takes effect at once; the thread is abandoned.
         """
         if len(self._left) >= self._max_abandoned:
             names = ", ".join(sorted(set(self._left.values())))
-            told = f"{len(self._left)} threads left behind by timeouts are still at work ({names}); none is begun"
-            raise StepError(told)
+            message = f"{self.abandoned} threads abandoned by timeouts are still running ({names}); none is started"
+            raise StepError(message)
         job = _Job(self._ended)
         try:
             return await to_thread.run_sync(
@@ -66,7 +67,7 @@ class WorkerThreads:
             raise
 
     def forget_loop(self) -> None:
-        """Drop what belongs to the event loop."""
+        """Discard the limiter, which belongs to the event loop."""
         self._limiter = None
 
     def _thread_limiter(self) -> anyio.CapacityLimiter:
@@ -79,9 +80,7 @@ class WorkerThreads:
             if not job.is_at_work:
                 return
             self._left[job] = name
-        _log.warning(
-            "step %s was cancelled while in a thread; the thread is left behind (%d now)", name, self.abandoned
-        )
+        _log.warning("step %s was cancelled while in a thread; the thread is abandoned (%d now)", name, self.abandoned)
         if self._report is not None:
             self._report(1)
 

@@ -1,7 +1,7 @@
-"""The error tree: one root, families by who must act.
+"""Exceptions of the library: one root, with a family for each kind of cause.
 
-Every error carries typed attributes and builds its message from them, so that code decides on attributes and people
-read the text. A step that fails is a value (`StepResult`), not one of these; these are raised.
+Each exception has typed attributes and builds its message from them; programs should use the attributes, not the text.
+A failed step is a value (`StepResult`), not an exception.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from datetime import datetime
 
 
 class SpineError(Exception):
-    """Root of everything this library raises on purpose."""
+    """Base class of all exceptions that this library raises."""
 
     def __reduce__(self) -> tuple[Callable[..., SpineError], tuple[object, ...], dict[str, object]]:
-        """Errors may cross the border of a process, whatever arguments they are built from."""
-        return _again, (type(self), self.args), dict(self.__dict__)
+        """Support pickling independently of the arguments of the constructor."""
+        return _rebuilt, (type(self), self.args), dict(self.__dict__)
 
 
 class DefinitionError(SpineError, ValueError):
-    """A workflow, step, policy or argument is wrong as written; its author must change it.
+    """A workflow, step, policy or argument is invalid; the author of the workflow must change it.
 
     Attributes:
-        workflow: Name of the workflow, or None while a step is built on its own.
-        step: Name of the step, or None where the workflow as a whole is meant.
-        problem: What is wrong, in words.
+        workflow: Name of the workflow, or None if it is not known, for instance when a step is created.
+        step: Name of the step, or None if the problem concerns the whole workflow.
+        problem: Description of the problem.
     """
 
     def __init__(self, problem: str, *, workflow: str | None = None, step: str | None = None) -> None:
@@ -43,7 +43,7 @@ class UnknownStepError(DefinitionError):
 
 
 class InvalidPolicyError(DefinitionError):
-    """A retry policy or a limit has a value that makes no sense."""
+    """A retry policy or a limit has an invalid value."""
 
 
 class InvalidParamsError(DefinitionError):
@@ -51,10 +51,10 @@ class InvalidParamsError(DefinitionError):
 
 
 class RunError(SpineError):
-    """Something about one run; whoever operates it must act.
+    """A problem with one run; the operator must act.
 
     Attributes:
-        run_id: The run that is meant.
+        run_id: Id of the run.
     """
 
     def __init__(self, run_id: str, message: str) -> None:
@@ -63,7 +63,7 @@ class RunError(SpineError):
 
 
 class InvalidRunIdError(RunError, ValueError):
-    """The run id is empty, too long, or holds characters that cannot be stored and shown."""
+    """The run id is empty, too long, or contains characters that cannot be printed."""
 
 
 class RunNotFoundError(RunError):
@@ -74,11 +74,11 @@ class RunNotFoundError(RunError):
 
 
 class RunBusyError(RunError):
-    """The run is being executed by somebody else right now.
+    """Another owner executes the run, or this runner already does.
 
     Attributes:
-        owner: Who executes it: host, process id, and what tells runners in it apart.
-        lease_until: When that owner's lease ends unless it is renewed, or None where it is this very runner.
+        owner: Owner of the run: host, process id and a token of the runner, or None.
+        lease_until: When the owner's lease expires unless it is renewed, or None if this runner executes the run.
     """
 
     def __init__(self, run_id: str, owner: str | None = None, lease_until: datetime | None = None) -> None:
@@ -86,30 +86,30 @@ class RunBusyError(RunError):
         self.lease_until = lease_until
         by = f" by {owner}" if owner else ""
         until = f", whose lease ends at {lease_until.isoformat()} unless it is renewed" if lease_until else ""
-        told = f"run {run_id!r} is being executed{by}{until}; wait for it to end, stop() it, or use another run id"
-        super().__init__(run_id, told)
+        message = f"run {run_id!r} is being executed{by}{until}; wait for it to end, stop() it, or use another run id"
+        super().__init__(run_id, message)
 
 
 class RunConflictError(RunError):
-    """The run id belongs to a run of another workflow, or of the same one with other params."""
+    """The run id belongs to a run of another workflow or with other params, or a run cannot be deleted yet."""
 
 
 class RunNotResumableError(RunError):
-    """The run is in a state that `resume` cannot leave."""
+    """The run has completed, or its workflow is not known, so it cannot be resumed."""
 
 
 class WorkflowChangedError(RunError):
-    """The definition no longer fits the steps that the stored run has finished.
+    """The definition does not match the finished steps of the stored run.
 
     Attributes:
-        step: The finished step that the definition no longer has in this place.
+        step: The finished step that the definition no longer has in this place, or the missing step to start from.
     """
 
-    def __init__(self, run_id: str, step: str, problem: str) -> None:
+    def __init__(self, run_id: str, step: str, problem: str, *, role: str = "finished step") -> None:
         self.step = step
         super().__init__(
             run_id,
-            f"run {run_id!r} cannot go on with this definition: finished step {step!r} {problem}; "
+            f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
             "resume it with the definition it was started with, or start a new run",
         )
 
@@ -135,11 +135,11 @@ class RunFailedError(RunError):
 
 
 class StepError(SpineError):
-    """What a step may raise to say its own category.
+    """A failure of a step with an explicit category; handlers raise it.
 
     Attributes:
         category: One of `ErrorCategory`.
-        retry_after: Seconds to wait before the next attempt, or None to leave it to the policy.
+        retry_after: Seconds before the next attempt, or None for the delay of the policy.
 
     Example:
         >>> raise StepError("quota used up", category="DEPENDENCY", retry_after=30.0)
@@ -155,18 +155,20 @@ class StepError(SpineError):
 
 
 class StoreError(SpineError):
-    """The place where runs are kept has a problem; whoever runs the database must act."""
+    """A problem with the run store; the operator of the database must act."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written."""
+    """The store cannot be opened, reached or written."""
 
 
 class LeaseLostError(StoreError):
-    """The run's lease is lost: another owner has claimed it, or the lease ended before it could be renewed.
+    """The lease of the run is lost: another owner has claimed it, or the lease ended before it could be renewed.
+
+    This runner can no longer commit to the run.
 
     Attributes:
-        run_id: The run.
+        run_id: Id of the run.
     """
 
     def __init__(self, run_id: str, problem: str | None = None) -> None:
@@ -178,15 +180,15 @@ class LeaseLostError(StoreError):
 
 
 class CorruptRecordError(StoreError):
-    """A stored record cannot be read as what it should be."""
+    """A stored record cannot be decoded."""
 
 
 class SchemaVersionError(StoreError):
-    """The database's schema is newer than this library, or must be upgraded first.
+    """The schema of the database is newer than this library supports, or must be upgraded first.
 
     Attributes:
         found: Schema version of the database.
-        known: Newest version this library knows.
+        known: Schema version of this library.
     """
 
     def __init__(self, found: int, known: int, way_out: str) -> None:
@@ -195,12 +197,28 @@ class SchemaVersionError(StoreError):
         super().__init__(f"the database has schema version {found}, this library works with {known}; {way_out}")
 
 
+class SharingError(SpineError, RuntimeError):
+    """A runner, store or engine is used in an event loop or process to which it does not belong.
+
+    Raised before anything is read or written. A retry in the same place raises it again.
+
+    Attributes:
+        problem: What is shared, and with whom.
+        way_out: What to do instead.
+    """
+
+    def __init__(self, problem: str, way_out: str) -> None:
+        self.problem = problem
+        self.way_out = way_out
+        super().__init__(f"{problem}; {way_out}")
+
+
 class SerializationError(SpineError, ValueError):
     """A value has no strict JSON form.
 
     Attributes:
-        path: Where in the value, e.g. `$.rows[3].price`.
-        problem: What is wrong there. Never holds the value itself.
+        path: Position in the value, for instance `$.rows[3].price`.
+        problem: Description of the problem, without the value itself.
     """
 
     def __init__(self, problem: str, parts: Sequence[str] = ()) -> None:
@@ -209,11 +227,12 @@ class SerializationError(SpineError, ValueError):
         super().__init__(problem)
 
     def within(self, part: str) -> SerializationError:
-        """The same error seen from one level further out; `part` is `.key` or `[index]`."""
+        """The same error with the path of the enclosing value; `part` is `.key` or `[index]`."""
         return SerializationError(self.problem, (part, *self.parts))
 
     @property
     def path(self) -> str:
+        """Position of the problem in the value, cut after 12 parts."""
         shown = self.parts if len(self.parts) <= _SHOWN_PARTS else (*self.parts[:_SHOWN_PARTS], "…")
         return "$" + "".join(shown)
 
@@ -225,7 +244,7 @@ class MissingExtraError(SpineError, ImportError):
     """An optional dependency is not installed.
 
     Attributes:
-        extra: The extra that brings it.
+        extra: Name of the extra that installs it.
     """
 
     def __init__(self, feature: str, extra: str) -> None:
@@ -236,8 +255,8 @@ class MissingExtraError(SpineError, ImportError):
 _SHOWN_PARTS = 12
 
 
-def _again(kind: type[SpineError], args: tuple[object, ...]) -> SpineError:
-    """An error as it was: its message is made already, so nothing is built anew."""
+def _rebuilt(kind: type[SpineError], args: tuple[object, ...]) -> SpineError:
+    """The error without a call of its constructor, since `args` already contain the message."""
     error = kind.__new__(kind, *args)
     error.args = args
     return error

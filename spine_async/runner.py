@@ -1,25 +1,23 @@
-"""The runner: everything a user does with workflows, put together from engine, store, dispatcher and telemetry."""
+"""The runner: the public interface for executing workflows and reading stored runs."""
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from spine_async._clock import SystemClock
-from spine_async._engine.commit.journal import Journal
-from spine_async._engine.commit.null_journal import NullJournal
+from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.run.supervision import execute_run
-from spine_async._engine.runtime.runtime import Middleware, Runtime
+from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns, Execution
+from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
 from spine_async._engine.service.recovery import Recovery
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.start.opening import claim_and_replay, load, run_uncancelled, start_or_load
@@ -36,12 +34,8 @@ from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineSte
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError, RunNotResumableError
-from spine_async.ports import Clock, Dispatcher, Observer, RunStore
-from spine_async.storage.null import NullRunStore
-from spine_async.storage.selection import open_store
-from spine_async.telemetry.silent import SilentObserver
+from spine_async.ports import Clock, Dispatcher, RunStore
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -54,30 +48,30 @@ MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 class WorkflowRunner:
     """Executes workflows durably inside your own event loop.
 
-    With nothing given, runs are kept in the database of `SPINE_DATABASE_URL`, else in SQLite under `.spine/runs.db` in
-    the working directory, made on first write. An argument wins over the config.
+    By default, runs are stored in the database of `SPINE_DATABASE_URL`. If that is not set, they are stored in the
+    SQLite file `.spine/runs.db` in the working directory, which the first write creates. Arguments override the config.
 
     Args:
-        db_engine: SQLAlchemy `AsyncEngine` on aiosqlite or asyncpg to keep runs in; it stays yours.
+        db_engine: SQLAlchemy `AsyncEngine` on aiosqlite or asyncpg; the runner does not dispose of it.
         dispatcher: Runs the pipelines of pipeline steps.
-        checkpoint_enabled: False stores nothing at all.
-        dry_run: True runs lambdas, pretends pipelines, skips waits and writes nothing.
-        config: Everything else that can be set.
-        store: A store to keep runs in, instead of a database.
-        workflows: Workflows that `resume` and `recover` find by their names.
-        recover: Whether, inside `async with`, unfinished runs of known workflows whose owner is gone are taken over, at
-            the start and then every `recover_interval`.
-        tracer_provider: OpenTelemetry provider; None means the global one.
-        meter_provider: Likewise for metrics.
-        clock: Source of time; None means the machine's.
+        checkpoint_enabled: False stores nothing.
+        dry_run: True runs lambda steps, simulates pipelines, skips waits and writes nothing.
+        config: The other settings.
+        store: Store of the runs, instead of a database.
+        workflows: Workflows that `resume` and `recover` find by name.
+        recover: Whether to take over unfinished runs of known workflows whose owner is dead. This happens inside
+            `async with`, at the start and then every `recover_interval`.
+        tracer_provider: OpenTelemetry provider of spans; None means the global one.
+        meter_provider: OpenTelemetry provider of metrics; None means the global one.
+        clock: Source of time; None means the system clock.
 
     Attributes:
-        config: The settings in force.
-        tracer: An OpenTelemetry tracer, for extensions.
-        metrics: The runner's instruments, for extensions.
+        config: The effective settings.
+        tracer: OpenTelemetry tracer, for extensions.
+        metrics: Instruments of the runner, for extensions.
 
     Raises:
-        StoreError: The config asks for a store that there is not.
+        StoreError: The configured kind of store does not exist.
 
     Example:
         >>> import asyncio
@@ -103,16 +97,25 @@ class WorkflowRunner:
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.config = _with_arguments(
+        self.config = with_arguments(
             config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
         )
-        # Imported here: whoever only defines workflows has no use for it.
-        from spine_async.telemetry.access import open_metrics, open_tracer  # noqa: PLC0415
+        # Imported here, because importing OpenTelemetry slows down a program that only defines workflows.
+        from spine_async.telemetry.providers import open_metrics, open_tracer  # noqa: PLC0415
 
         self.tracer = open_tracer(tracer_provider)
         self.metrics = open_metrics(meter_provider)
         self._workflows: dict[str, Workflow] = {}
-        self._runtime = self._assembled(db_engine, store, dispatcher, clock or SystemClock())
+        self._runtime = assemble_runtime(
+            self.config,
+            executors=self._executors(),
+            db_engine=db_engine,
+            store=store,
+            dispatcher=dispatcher,
+            clock=clock,
+            tracer=self.tracer,
+            metrics=self.metrics,
+        )
         self._active_runs = ActiveRuns(self._runtime)
         self._recovery = Recovery(self._runtime, self._active_runs, self._workflows, self._recover)
         self._recovers = recover
@@ -130,31 +133,31 @@ class WorkflowRunner:
         start_from: str | None = None,
         run_id: str | None = None,
     ) -> WorkflowResult:
-        """Run a workflow to its end.
+        """Execute a workflow and return its result.
 
-        The run is stored before its first step begins, and each step before the next one. A step that fails does not
-        raise; the result says so.
+        The run is stored before its first step starts, and each step before the next one starts. A failed step does not
+        raise an exception; the status of the result is `failed`.
 
         Args:
-            workflow: What to do.
-            params: Params of the run, over the workflow's defaults.
-            partition: What to track the run under.
-            context: Start with this context's params, outputs and partition.
-            start_from: Start at this step.
-            run_id: Id of the run; None makes one. If it is stored already, with the same workflow and params, then a
-                run that has ended gives its stored result, and an unfinished one goes on.
+            workflow: The workflow to execute.
+            params: Params of the run; they override the defaults of the workflow.
+            partition: Partition of the run, for instance `{"symbol": "IBM"}`; stored with the run.
+            context: Context whose params, outputs and partition the run starts with.
+            start_from: First step of the run; None means the first in the list.
+            run_id: Id of the run; None generates one. A stored run with this id must have the same workflow and params.
+                If it has ended, its stored result is returned; otherwise it continues.
 
         Raises:
-            DefinitionError: The workflow cannot be executed as it is, or the params do not fit (`InvalidParamsError`).
+            DefinitionError: The workflow cannot be executed, or the params are invalid (`InvalidParamsError`).
             SerializationError: A param has no strict JSON form.
-            InvalidRunIdError: The run id cannot be one.
-            RunConflictError: The run id is taken by a run with other params or of another workflow.
-            RunBusyError: This runner executes that run already.
+            InvalidRunIdError: The run id is invalid.
+            RunConflictError: The run id belongs to a run with other params or of another workflow.
+            RunBusyError: This runner or another owner executes the run.
             WorkflowChangedError: The stored run has finished steps that the definition no longer has.
             StoreError: The store cannot be reached or written.
 
         Cancellation:
-            Reaches the running step at once; the run is recorded as stopped, then the cancellation goes on.
+            Cancels the running step at once. The run is recorded as stopped before the cancellation propagates.
         """
         run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
         request = Request(workflow, params, partition, context, start_from, run_id)
@@ -170,25 +173,26 @@ class WorkflowRunner:
         params_override: Mapping[str, object] | None = None,
         workflow: Workflow | None = None,
     ) -> WorkflowResult:
-        """Go on with a run that failed, was stopped, or whose process died.
+        """Continue a run that failed, stopped, or was interrupted by the end of its process.
 
-        Every committed step is kept; the run continues with the one after it.
+        Committed steps are not repeated; the run continues after the last one.
 
         Args:
-            run_id: The run.
-            params_override: Params that change from here on.
-            workflow: Its definition; None finds it by name among those executed or registered on this runner.
+            run_id: Id of the run.
+            params_override: Params that change from now on.
+            workflow: Definition of the run; None finds it by name among the workflows that this runner has executed or
+                registered.
 
         Raises:
-            RunNotFoundError: No such run is stored.
-            RunNotResumableError: It has completed, or its workflow is not known here.
-            WorkflowChangedError: The definition no longer fits its finished steps.
-            RunConflictError: The given workflow has another name than the run's.
-            RunBusyError: This runner executes it already.
+            RunNotFoundError: The run is not stored.
+            RunNotResumableError: The run has completed, or its workflow is not known.
+            WorkflowChangedError: The definition does not match the finished steps.
+            RunConflictError: `workflow` has another name than the workflow of the run.
+            RunBusyError: This runner or another owner executes the run.
             StoreError: The store cannot be reached or written.
 
         Cancellation:
-            As for `execute`.
+            See `execute`.
         """
         check_run_id(run_id)
         async with self._active_runs.execution(run_id) as execution:
@@ -201,27 +205,27 @@ class WorkflowRunner:
             return await self._run(opened, execution)
 
     async def stop(self, run_id: str, reason: str | None = None) -> None:
-        """Ask a run to stop: at once where it is executed here, else as soon as its owner renews its lease.
+        """Stop a run: at once if this runner executes it, otherwise when its owner next renews the lease.
 
-        The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` goes on with
-        it. A run that has ended already is left as it is. A run whose owner is gone is recorded as stopped here.
+        The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` continues it.
+        A run that has ended does not change. A run whose owner is dead is recorded as stopped by this call.
 
         Args:
-            run_id: The run.
-            reason: What is recorded as its `stop_reason`; None records `user`.
+            run_id: Id of the run.
+            reason: The `stop_reason` to record; None records `user`.
 
         Raises:
-            RunNotFoundError: No such run is stored.
+            RunNotFoundError: The run is not stored.
             StoreError: The store cannot be reached or written.
         """
         async with self._active_runs.session():
             await stop_run(self._runtime, self._active_runs, check_run_id(run_id), reason)
 
     async def recover(self) -> list[WorkflowResult]:
-        """Take over unfinished runs of known workflows whose owner is gone, and bring them to their ends; one round.
+        """Take over unfinished runs of known workflows whose owner is dead, once, and execute them.
 
-        At most `recover_concurrency` of them are at work at once. A run that was taken over again and again without
-        finishing a step ends failed as a poison run (`max_claims`).
+        At most `recover_concurrency` of them run at the same time. A run that was taken over `max_claims` times without
+        finishing a step fails as a poison run.
 
         Returns:
             The results of the runs that were taken over.
@@ -230,20 +234,27 @@ class WorkflowRunner:
             return await self._recovery.once()
 
     def register(self, workflow: Workflow) -> None:
-        """Make a workflow known, so that `resume` finds it by its name; the last one of a name counts."""
+        """Register a workflow, so that `resume` finds it by name. A later workflow replaces one with the same name."""
         if not isinstance(workflow, Workflow) or not workflow.name:
             raise DefinitionError(f"{workflow!r} cannot be registered; it must be a workflow with a name")
         self._workflows[workflow.name] = workflow
 
     def middleware(self, function: MiddlewareT) -> MiddlewareT:
-        """Wrap each step's attempts in `async def function(step, context, next_fn)`; the first one is outermost."""
+        """Wrap the attempts of each step in a function; usable as a decorator.
+
+        Args:
+            function: `async def function(step, context, next_fn)`; the function that was added first is outermost.
+
+        Raises:
+            DefinitionError: The function is not callable.
+        """
         if not callable(function):
             raise DefinitionError(f"{function!r} cannot be middleware; it must be an async function")
         self._runtime.middleware.append(function)
         return function
 
     async def get_run(self, run_id: str) -> RunRecord:
-        """The stored run; `RunNotFoundError` where there is none."""
+        """The stored run; raises `RunNotFoundError` if there is none."""
         async with self._active_runs.session():
             return await query.run_record(self._runtime, run_id)
 
@@ -255,13 +266,16 @@ class WorkflowRunner:
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
-        """Stored runs, the newest first.
+        """Stored runs, newest first.
 
         Args:
             workflow_name: Only runs of this workflow.
-            status: Only runs in this state.
-            limit: At most so many, from 1 to 1,000.
-            before: Only runs older than the one of this id, which continues a listing.
+            status: Only runs with this status.
+            limit: Maximum number of runs, from 1 to 1,000.
+            before: Only runs created before the run with this id; continues a listing.
+
+        Raises:
+            ValueError: The limit is out of range, or the status does not exist.
         """
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
@@ -269,42 +283,75 @@ class WorkflowRunner:
         async with self._active_runs.session():
             return await query.run_records(self._runtime, chosen)
 
-    async def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
-        """The run's finished step visits in order, each with the context after it; `RunNotFoundError` if unknown."""
+    async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
+        """The run's finished step visits in order, those of map items included, each with the context after it.
+
+        The checkpoints of one call share values, so do not change their snapshots.
+
+        Args:
+            run_id: The run.
+            limit: At most so many, from 1 to 1,000.
+            after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         async with self._active_runs.session():
-            return await query.checkpoints(self._runtime, run_id)
+            return await checkpoints(self._runtime, run_id, after, limit)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
-        """The checkpoint of the last finished visit of `step`, or None where it has not finished."""
-        kept = [each for each in await self.list_checkpoints(run_id) if each.step_name == step]
-        return kept[-1] if kept else None
+        """One checkpoint.
+
+        Args:
+            run_id: The run.
+            step: Name of a step, for its last finished visit outside of map items; or the path of a visit, such as
+                `review#2` or `process_all[17]/resize`.
+
+        Returns:
+            The checkpoint, or None if there is no such finished visit.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        async with self._active_runs.session():
+            return await last_checkpoint(self._runtime, run_id, step)
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """The run's stored events with a number above `after`, in order; `RunNotFoundError` if unknown."""
+        """Stored events of the run with a number above `after`, in order.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+        """
         async with self._active_runs.session():
             async for event in query.events(self._runtime, run_id, after):
                 yield event
 
     async def delete_run(self, run_id: str, *, force: bool = False) -> None:
-        """Remove a run with all it has.
+        """Delete a run with its checkpoints and events.
+
+        Args:
+            run_id: Id of the run.
+            force: Whether to delete a run that has not ended.
 
         Raises:
-            RunNotFoundError: No such run is stored.
-            RunConflictError: It has not ended; `force=True` removes it all the same.
+            RunNotFoundError: The run is not stored.
+            RunConflictError: The run has not ended and `force` is False.
         """
         async with self._active_runs.session():
             await query.delete(self._runtime, run_id, force=force)
 
     async def __aenter__(self) -> Self:
-        """Open the store and hold it open; with `recover=True`, look for abandoned runs meanwhile.
+        """Open the store and keep it open; with `recover=True`, start the recovery of abandoned runs.
 
-        It may be entered several times; only the last exit drains. If the store cannot be opened, a warning is
-        logged, and the first call that needs it raises.
+        A runner may be entered several times; only the last exit drains. If the store cannot be opened, a warning is
+        logged, and the first call that needs the store raises.
 
         Cancellation:
-            The runner has not been entered then.
+            The runner is not entered.
         """
-        self._entries += 1  # from here on whoever else leaves is not the last
+        self._entries += 1  # before the first await, so that a concurrent exit does not drain
         try:
             await self._active_runs.open()
         except BaseException:
@@ -317,7 +364,10 @@ class WorkflowRunner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain: no new step starts, running ones get `drain_timeout`, the rest is stopped with reason `shutdown`."""
+        """Drain and close: start no new step, wait up to `drain_timeout` for running steps, then stop the runs.
+
+        The remaining runs stop with the reason `shutdown`.
+        """
         try:
             await self._leave()
         finally:
@@ -329,23 +379,23 @@ class WorkflowRunner:
             await self._recovery.end_with(self._active_runs.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
-        """One attempt of a lambda step; override to change how handlers are called."""
+        """Execute one attempt of a lambda step; override to change how handlers are called."""
         return as_result(await run_lambda(self._runtime, step, context))
 
     async def _execute_pipeline(self, step: PipelineStep, context: WorkflowContext) -> StepResult:
-        """One attempt of a pipeline step."""
+        """Execute one attempt of a pipeline step."""
         return await run_pipeline(self._runtime, step, context)
 
     async def _execute_choice(self, step: ChoiceStep, context: WorkflowContext) -> StepResult:
-        """A choice; its output's `next_step` is where the run goes."""
+        """Execute a choice; the member `next_step` of its output names the next step."""
         return await run_choice(step, context)
 
     async def _execute_map(self, step: MapStep, context: WorkflowContext) -> StepResult:
-        """One attempt of a map step."""
+        """Execute one attempt of a map step."""
         return await run_map(self._runtime, step, context)
 
     async def _execute_wait(self, step: WaitStep, context: WorkflowContext) -> StepResult:
-        """A wait."""
+        """Execute a wait."""
         return await run_wait(self._runtime, step, context)
 
     async def _run(self, opened: Scope | WorkflowResult, execution: Execution) -> WorkflowResult:
@@ -372,44 +422,11 @@ class WorkflowRunner:
             raise RunNotResumableError(stored.run_id, message)
         return self._workflows[stored.workflow_name]
 
-    def _assembled(
-        self, db_engine: AsyncEngine | None, store: RunStore | None, dispatcher: Dispatcher | None, clock: Clock
-    ) -> Runtime:
-        is_durable = self.config.checkpoint_enabled and not self.config.dry_run
-        chosen = (store or open_store(self.config, db_engine)) if is_durable else NullRunStore()
-        observer: Observer = SilentObserver()
-        if self.config.trace_enabled:
-            from spine_async.telemetry.tracing import TracingObserver  # noqa: PLC0415 - as above
-
-            observer = TracingObserver(self.tracer, self.metrics)
-        return Runtime(
-            config=self.config,
-            store=chosen,
-            journal=_journal(chosen, clock, self.config.lease_ttl) if is_durable else NullJournal(),
-            clock=clock,
-            observer=observer,
-            executors={
-                StepType.LAMBDA: self._execute_lambda,
-                StepType.PIPELINE: self._execute_pipeline,
-                StepType.CHOICE: self._execute_choice,
-                StepType.MAP: self._execute_map,
-                StepType.WAIT: self._execute_wait,
-            },
-            middleware=[],
-            dispatcher=dispatcher,
-            random=random.random,
-            threads=WorkerThreads(
-                self.config.worker_threads, self.config.max_abandoned_threads, self.metrics.record_abandoned_thread
-            ),
-            is_dry=self.config.dry_run,
-        )
-
-
-def _journal(store: RunStore, clock: Clock, lease_ttl: float) -> Journal:
-    # An optional attribute of a store, not part of the port: it only makes commits faster.
-    commits_out_of_process = getattr(store, "commits_out_of_process", False)
-    return Journal(store, clock, commits_out_of_process=commits_out_of_process, max_lock_wait=lease_ttl)
-
-
-def _with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:
-    return config.model_copy(update={name: value for name, value in given.items() if value is not None})
+    def _executors(self) -> dict[StepType, Executor]:
+        return {
+            StepType.LAMBDA: self._execute_lambda,
+            StepType.PIPELINE: self._execute_pipeline,
+            StepType.CHOICE: self._execute_choice,
+            StepType.MAP: self._execute_map,
+            StepType.WAIT: self._execute_wait,
+        }

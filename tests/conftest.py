@@ -5,6 +5,7 @@ Servers start when the first test asks for one, so that unit tests stay fast.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPPED] = []
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the session: collections of garbage need not look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

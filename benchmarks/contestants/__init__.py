@@ -1,1 +1,1 @@
-"""Programs that do one measured task each in a process of their own; those of peers run in the peers' environments."""
+"""Programs that execute one measured task in a process; programs of peers run in the environments of the peers."""

@@ -1,4 +1,4 @@
-"""No library at all: the event loop's own cost of the same calls, as the floor of what is not about durability."""
+"""No library: the cost of the same calls in a plain event loop, as a lower bound without durability."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.task import Reading, Task
 
 
 async def sequential(task: Task) -> Reading:
-    """The steps as plain coroutines, each with a turn of the loop, as an undurable step has one."""
+    """The steps as plain coroutines that suspend once each, like a step without durability."""
     steps = task.size["steps"]
 
     async def run() -> None:
@@ -21,7 +21,7 @@ async def sequential(task: Task) -> Reading:
 
 
 async def fan_out(task: Task) -> Reading:
-    """As many workers as the concurrency on one iterator."""
+    """Workers on one iterator; their number is the concurrency."""
     items, workers = task.size["items"], task.size["concurrency"]
     feed = iter(range(items))
     seconds = task.size.get("step_ms", 0) / 1000

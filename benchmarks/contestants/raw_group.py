@@ -1,4 +1,4 @@
-"""The limit of group commit: tasks that each wait for their own row, and a writer that commits whatever waits."""
+"""The limit of group commit: each task waits for its own row, and one writer commits all waiting rows together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.task import Reading, Task
 
 
 class Group:
-    """Commits whatever waits, in one transaction; no timer."""
+    """Commits all waiting rows in one transaction, without a timer."""
 
     def __init__(self, table: RawTable) -> None:
         self._table = table
@@ -20,18 +20,18 @@ class Group:
         self._writer: asyncio.Task[None] | None = None
 
     async def insert(self, row: Row) -> None:
-        promise = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, promise))
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await promise
+        await future
 
     async def _write(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
             await self._table.insert_many([row for row, _ in group])
-            for _, promise in group:
-                promise.set_result(None)
+            for _, future in group:
+                future.set_result(None)
 
 
 async def fan_out(task: Task) -> Reading:
@@ -60,7 +60,7 @@ async def work(feed: Iterator[int], group: Group, seconds: float) -> None:
 
 
 async def many_runs(task: Task) -> Reading:
-    """Runs started together, each with a row for its beginning, each step and its end."""
+    """Concurrent runs, each with rows for its start, its steps and its end."""
     runs, rows = task.size["runs"], task.size["steps"] + 2
     table = await open_table(task.backend, task.place)
     group = Group(table)

@@ -1,4 +1,4 @@
-"""The limit of the database: many rows in one statement, nobody waiting for one of them."""
+"""The limit of the database: many rows in one statement, without a task per row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.task import Reading, Task
 
 
 async def fan_out(task: Task) -> Reading:
-    """Statements of as many rows as the concurrency."""
+    """Multi-row statements; the number of rows in each is the concurrency."""
     items, width = task.size["items"], task.size["concurrency"]
     table = await open_table(task.backend, task.place)
 

@@ -1,4 +1,4 @@
-"""This library, by its public API."""
+"""This library, through its public API."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def fan_out(task: Task) -> Reading:
 
 
 async def many_runs(task: Task) -> Reading:
-    """Many runs started together."""
+    """Many concurrent runs."""
     runs = task.size["runs"]
     workflow = chain("many", task.size["steps"], no_op)
     latencies: list[float] = []
@@ -88,7 +88,7 @@ async def prepare(task: Task) -> Reading:
 
 
 async def resume(task: Task) -> Reading:
-    """From `resume` in a new process to the first step that is new: the first resume of the runner, then its second."""
+    """From `resume` in a new process to the first new step, for the first and the second resume of the runner."""
     reached: list[float] = []
 
     async def new(context: WorkflowContext, config: object) -> None:
@@ -108,7 +108,7 @@ async def resume(task: Task) -> Reading:
 
 
 async def stream(task: Task) -> Reading:
-    """A map over an async generator whose results are not collected; watches memory and reading ahead."""
+    """A map over an async generator without collected results; measures memory and read-ahead."""
     items, workers = task.size["items"], task.size["concurrency"]
     watch = Watch(items)
     each = Step.map("each", items=watch.given(), iterator=watch.taken, max_concurrency=workers, collect=False)
@@ -119,7 +119,7 @@ async def stream(task: Task) -> Reading:
 
 
 class Watch:
-    """Items that see how far they are read ahead of the work, and what memory grows to meanwhile."""
+    """Measures how far items are read ahead of their handlers, and the growth of memory."""
 
     def __init__(self, items: int) -> None:
         self._items = items
@@ -136,25 +136,25 @@ class Watch:
         self._memory.append(rss_mb())
 
     async def taken(self, context: WorkflowContext, config: object) -> None:
-        await anyio.lowlevel.checkpoint()  # the other workers get their turn, or one would do everything
+        await anyio.lowlevel.checkpoint()  # otherwise one worker would process all items
         self._done += 1
 
     def figures(self) -> dict[str, float]:
-        """Growth is seen from the first twentieth on, when everything that is needed has been imported and made."""
+        """Growth is measured after the first twentieth of the items, when imports and caches are complete."""
         return {"growth_mb": max(self._memory[1:]) - self._memory[1], "read_ahead": self._ahead, "done": self._done}
 
 
 async def no_op(context: WorkflowContext, config: object) -> None:
-    """The step that does nothing."""
+    """A step that does nothing."""
 
 
 async def stop(context: WorkflowContext, config: object) -> StepResult:
-    """The step after which a run stops."""
-    return StepResult.stop("for another process to resume")
+    """A step that stops the run."""
+    return StepResult.stop("another process resumes")
 
 
 def payload_handler(size: int) -> Handler:
-    """A step whose output has `size` bytes, or none."""
+    """A step with an output of `size` bytes, or without one if `size` is 0."""
     if not size:
         return no_op
     numbers, length = count(), size - len('{"data":""}')
@@ -177,12 +177,12 @@ def pause_handler(milliseconds: int) -> Handler:
 
 
 def chain(name: str, steps: int, handler: Handler) -> Workflow:
-    """A workflow of the same step many times."""
+    """A workflow that repeats the same step."""
     return Workflow(name, [Step.lambda_(f"step_{index}", handler) for index in range(steps)])
 
 
 def resumable(steps: int, last: Handler, new: Handler = no_op) -> Workflow:
-    """A workflow of as many steps, of which the last may stop the run, and a new one after them."""
+    """A workflow of `steps` steps, the last of which may stop the run, and one new step."""
     chained = [Step.lambda_(f"step_{index}", no_op) for index in range(steps - 1)]
     return Workflow("resumable", [*chained, Step.lambda_("last", last), Step.lambda_("new", new)])
 
@@ -193,7 +193,7 @@ async def completed(execution: Awaitable[WorkflowResult]) -> None:
 
 
 async def warm_up(runner: WorkflowRunner) -> None:
-    """Make the schema, connect, and have everything imported before the clock starts."""
+    """Create the schema, connect and load all modules before the measurement."""
     each = Step.map("each", items=[1, 2], iterator=no_op)
     await completed(runner.execute(Workflow("warm_up", [Step.lambda_("one", no_op), each])))
 

@@ -1,6 +1,6 @@
-"""How a run proceeds. Knows the model and the ports; no SQL, no adapter, no tracing library.
+"""Executes runs. Knows the model and the ports; no SQL, no adapter, no tracing library.
 
-The way of one step: `execution` takes it from the `cursor`, `attempt` brings it to a `StepResult` (middleware,
-deadline, retries, handler), `settling` says what that adds and where the run goes next, the `ledger` keeps it and the
-`journal` commits it, and the next step begins.
+The path of one step: `run/loop` takes the next step from `state/cursor`. `step/attempt` executes it (middleware,
+deadline, retries, handler) and `step/encoding` encodes its result. `run/transition` applies the result to the scope,
+the cursor and the pending writes. `commit/journal` commits them, and the loop continues.
 """

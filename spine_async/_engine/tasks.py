@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 ArgumentT = TypeVar("ArgumentT")
@@ -28,6 +30,9 @@ STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, w
 """Error text of a step that failed with a cancellation that nobody had requested for it."""
 
 
+_YIELD_EVERY = 0.001  # seconds
+
+
 def is_scope_cancelled() -> bool:
     """Inside `except CANCELLATION`: whether an enclosing cancel scope was cancelled."""
     return anyio.current_effective_deadline() == -math.inf
@@ -36,6 +41,22 @@ def is_scope_cancelled() -> bool:
 def is_stray_cancellation() -> bool:
     """Inside `except CANCELLATION`: whether neither a scope nor this task was cancelled, only an awaited object."""
     return not is_scope_cancelled() and current_task().cancelling() == 0
+
+
+def cancellation_count() -> int:
+    """Number of native cancellations of the running task so far, for `is_cancelled_since`."""
+    return current_task().cancelling()
+
+
+def is_cancelled_since(count: int) -> bool:
+    """Whether an enclosing scope was cancelled, or this task natively since `cancellation_count` returned `count`."""
+    return is_scope_cancelled() or current_task().cancelling() > count
+
+
+async def continue_cancellation() -> NoReturn:
+    """Raise the cancellation that user code has replaced by a result or by another exception."""
+    await anyio.lowlevel.checkpoint()
+    raise asyncio.CancelledError  # a native cancellation is raised only once, and user code has caught it
 
 
 def new_future() -> asyncio.Future[Any]:
@@ -123,9 +144,10 @@ class Latch:
     Each waiter has its own future, so cancelling one does not affect the others.
     """
 
-    __slots__ = ("_error", "_error_callbacks", "_futures", "_is_set")
+    __slots__ = ("_chained", "_error", "_error_callbacks", "_futures", "_is_set")
 
     def __init__(self) -> None:
+        self._chained: Latch | None = None
         self._futures: list[asyncio.Future[None]] = []
         self._error_callbacks: tuple[Callable[[BaseException], None], ...] = ()
         self._error: BaseException | None = None
@@ -182,7 +204,13 @@ class Latch:
             for callback in self._error_callbacks:
                 callback(error)
         futures, self._futures = self._futures, []
+        if self._chained is not None:
+            futures += self._chained.release(error)
         return futures
+
+    def chain(self, other: Latch) -> None:
+        """Set `other` too when this latch is set, with the same error. A latch that is not set has at most one."""
+        self._chained = other
 
     def callback(self, future: asyncio.Future[Any]) -> None:
         """`set`, in the form of a future's done callback."""
@@ -206,6 +234,19 @@ def resolve(futures: Iterable[asyncio.Future[None]]) -> None:
 async def yield_to_loop() -> None:
     """Let all other ready tasks run once; for tasks that no cancel scope encloses."""
     await asyncio.sleep(0)
+
+
+class PeriodicYield:
+    """Yields to the event loop if it has not done so for a millisecond; for work that may never suspend."""
+
+    def __init__(self) -> None:
+        self._yielded_mono = 0.0
+
+    async def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._yielded_mono >= _YIELD_EVERY:
+            self._yielded_mono = now
+            await anyio.lowlevel.checkpoint()
 
 
 async def retry_if_cancelled(call: Callable[[ArgumentT], Coroutine[Any, Any, ValueT]], argument: ArgumentT) -> ValueT:

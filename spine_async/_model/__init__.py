@@ -1,1 +1,1 @@
-"""Values the whole library speaks in: frozen, no I/O, no event loop."""
+"""Values that all layers use: no I/O, no event loop."""

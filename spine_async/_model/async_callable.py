@@ -1,4 +1,4 @@
-"""Whether a callable is async: settled once, when a step or pipeline is defined."""
+"""Detects async callables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 
 
 def is_async_callable(target: object) -> bool:
-    """Whether calling `target` gives a coroutine: an `async def`, a partial of one, or an object with one as call."""
+    """Whether `target` is an `async def`, a partial of one, or an object with an async `__call__`."""
     while isinstance(target, functools.partial):
         target = target.func
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)

@@ -1,4 +1,4 @@
-"""The runner's settings."""
+"""Settings of the runner."""
 
 from __future__ import annotations
 
@@ -7,46 +7,51 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from spine_async._model.durability import Durability
+from spine_async._model.limits import MAX_LEASE_TTL, MAX_VALUE_BYTES
 from spine_async._model.policy import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class WorkflowRunnerConfig(BaseModel):
-    """Settings of a `WorkflowRunner`. Durations are seconds; None means no limit.
+    """Settings of a `WorkflowRunner`. Durations are in seconds; None means no limit.
 
     Attributes:
-        checkpoint_enabled: Whether anything is stored at all.
-        checkpoint_every_step: Commit after every step; False commits only after steps with `checkpoint=True` and at the
-            end of a run, so a crash repeats the steps since.
+        checkpoint_enabled: Whether runs are stored.
+        checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True` and
+            at the end of a run; after a crash, a resume repeats the uncommitted steps.
         checkpoint_storage: `database`; `file` and `redis` are not available yet.
-        database_url: SQLAlchemy URL of the database; None means `SPINE_DATABASE_URL`, else `.spine/runs.db`.
+        database_url: URL of the database, with the options of libpq; None means `SPINE_DATABASE_URL`, or
+            `.spine/runs.db` if that is not set. An empty text, here or in the variable, is refused.
         checkpoint_dir: Folder of the file store.
         redis_url: URL of the Redis store.
-        default_step_timeout: For each attempt of a lambda or pipeline step that has no timeout of its own.
-        workflow_timeout: For a whole `execute` or `resume`; beyond it the run fails with category TIMEOUT.
-        default_retry_policy: Policy of steps with `on_error=RETRY` and none of their own.
-        emit_events: Whether events are stored.
-        trace_enabled: Whether spans are made.
-        max_concurrent_steps: Lambdas and pipelines at work at once in the whole runner.
-        max_step_visits: Visits of one step in one run, beyond which the run fails instead of looping forever.
-        dry_run: Run without writing anything.
-        auto_migrate: Whether an older or missing schema is brought up to date when the database is first used.
-        durability: What an acknowledged step outlasts on SQLite: `full` the machine losing power, `process` only the
-            process being killed, for commits that do not wait for the disk. PostgreSQL goes by the server's own
-            `synchronous_commit`.
-        lease_ttl: For how long a run stays its owner's without being renewed; renewed every third of it.
-        store_timeout: How long one call of the database may take, retries included, before it raises
-            `StoreUnavailableError`; None means two thirds of `lease_ttl`, but at least 5 seconds. A connection that
-            does not answer for half of that time is replaced. On SQLite it limits the wait for the locks of other
-            processes. A store that is passed as `store=` has a limit of its own.
-        drain_timeout: How long running steps may go on when the runner is left.
-        cancel_grace: How long a step may take to end once it is cancelled, before it is reported and left behind.
-        max_claims: Take-overs of a run without progress, beyond which it is failed as a poison run.
-        recover_interval: How often a runner with `recover=True` looks for runs whose owner is gone.
-        recover_concurrency: Recovered runs at work at once.
-        max_abandoned_threads: Threads left behind by timeouts, beyond which `def` handlers are refused.
-        worker_threads: Threads for `def` handlers.
+        default_step_timeout: Limit for each attempt of a lambda or pipeline step without a timeout of its own.
+        workflow_timeout: Limit for a whole `execute` or `resume`; a run that exceeds it fails with category TIMEOUT.
+        default_retry_policy: Policy of steps with `on_error=RETRY` and without a policy of their own.
+        emit_events: Whether runs record events.
+        trace_enabled: Whether the runner creates spans.
+        max_concurrent_steps: Maximum number of lambda and pipeline steps that run at the same time in the runner.
+        max_step_visits: Maximum number of visits of one step in one run; a run that exceeds it fails, so that it cannot
+            loop forever.
+        max_value_bytes: Largest output, param, param update, event or map item, in bytes of its JSON text; 64 MB by
+            default, 256 MB at most. A step that returns a larger value fails with category INTERNAL; `execute` and
+            `resume` raise `InvalidParamsError` for a larger param.
+        dry_run: Whether to run without writing anything.
+        auto_migrate: Whether the first use of the database creates or upgrades its schema.
+        durability: What a committed step survives on SQLite. `full`: a power failure. `process`: only the end of the
+            process; commits do not wait for the disk. PostgreSQL applies the `synchronous_commit` of the server.
+        lease_ttl: Time until the lease of a run expires; the owner renews it after each third of this time.
+        store_timeout: Limit for one call of the database, retries included; a longer call raises
+            `StoreUnavailableError`. None means two thirds of `lease_ttl`, but at least 5 seconds. A connection that
+            does not answer for half of this time is replaced. On SQLite it limits the wait for the locks of other
+            processes. It does not apply to a store that is passed as `store=`.
+        drain_timeout: How long running steps may continue after the exit of `async with runner`.
+        cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
+        max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
+        recover_interval: How often a runner with `recover=True` looks for runs with an expired lease.
+        recover_concurrency: Maximum number of recovered runs that run at the same time.
+        max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` handlers are refused.
+        worker_threads: Maximum number of threads for `def` handlers.
     """
 
     model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
@@ -64,10 +69,11 @@ class WorkflowRunnerConfig(BaseModel):
     trace_enabled: bool = True
     max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     max_step_visits: Annotated[int, Field(ge=1)] = 10_000
+    max_value_bytes: Annotated[int, Field(ge=1, le=MAX_VALUE_BYTES)] = 64 * 1024 * 1024
     dry_run: bool = False
     auto_migrate: bool = True
     durability: Durability = "full"
-    lease_ttl: Seconds = 15
+    lease_ttl: Annotated[float, Field(gt=0, le=MAX_LEASE_TTL, allow_inf_nan=False)] = 15
     store_timeout: Seconds | None = None
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5

@@ -1,4 +1,4 @@
-"""What a step sees of its run: params, earlier outputs, and where it stands."""
+"""The context of a step: params, outputs of earlier steps, and identity of the run."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _NO_MODELS: Mapping[str, type[BaseModel]] = {}
 
 
 class WorkflowContext:
-    """An immutable view of a run; every `with_…` gives a new one and copies no earlier output.
+    """An immutable view of a run. Each `with_…` method returns a new context without copying earlier outputs.
 
     Args:
-        run_id: The run, or "" where there is none yet.
-        workflow_name: Name of its workflow.
+        run_id: Id of the run, or "" outside of a run.
+        workflow_name: Name of the workflow.
         params: Params by name; must have a strict JSON form.
-        outputs: Outputs of finished steps by step name; likewise.
+        outputs: Outputs of finished steps by step name; must have a strict JSON form.
         quality: Quality metrics by step name.
-        partition: What the run was tracked under, or None.
-        metadata: What the runner says of the run, for instance `resumed`.
+        partition: Partition of the run, or None.
+        metadata: Information that the runner adds, for instance `resumed`.
         started_at: When the run was started (aware, UTC), or None.
 
     Attributes:
-        step_name: Inside a step, its name; else None.
-        attempt: Inside a step, the number of this attempt, from 1; else 0.
-        idempotency_key: Inside a step, a key that is the same for every attempt and every resume of this step visit and
-            differs between map items; else None.
+        step_name: Name of the current step, or None outside of a step.
+        attempt: Number of the current attempt, from 1, or 0 outside of a step.
+        idempotency_key: Key that stays the same for all attempts and resumes of this step visit and differs between map
+            items, or None outside of a step.
 
     Raises:
         SerializationError: A param or output has no strict JSON form.
@@ -95,7 +95,7 @@ class WorkflowContext:
 
     @property
     def params(self) -> Mapping[str, object]:
-        """Params by name. A value read here may be changed freely: nobody else sees it."""
+        """Params by name. Changing a value that was read here affects no other step."""
         view = self._seen_params
         if view is None:
             view = self.__dict__["_seen_params"] = DocumentView(self._params, _NO_MODELS)
@@ -103,7 +103,7 @@ class WorkflowContext:
 
     @property
     def outputs(self) -> Mapping[str, object]:
-        """Outputs of finished steps by step name; a model where the step has an `output_model`."""
+        """Outputs of finished steps by step name; pydantic models for steps with an `output_model`."""
         view = self._seen_outputs
         if view is None:
             view = self.__dict__["_seen_outputs"] = DocumentView(self._outputs, self._models)
@@ -116,20 +116,22 @@ class WorkflowContext:
 
     @property
     def cancel_reason(self) -> str | None:
-        """Why this step is being cancelled, or None while it is not.
+        """Reason of the cancellation of this step, or None if it is not cancelled.
 
-        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` where
-        whoever awaits the run was cancelled. A `def` handler may look at it from its thread, to end early.
+        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` if the
+        caller of `execute` was cancelled, or middleware cancelled the attempt. A `def` handler may look at it from its
+        thread, to end early.
         """
         reason = getattr(self.frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None
 
     @property
     def is_dry_run(self) -> bool:
+        """Whether the run is a dry run."""
         return self.params.get(DRY_RUN_PARAM) is True
 
     def get_param(self, key: str, default: object = None) -> object:
-        """The param `key`, or `default`."""
+        """The param `key`, or `default` if there is none."""
         return self.params.get(key, default)
 
     def has_output(self, step: str) -> bool:
@@ -137,7 +139,13 @@ class WorkflowContext:
         return step in self._outputs
 
     def get_output(self, step: str, key: str | None = None, default: object = None) -> object:
-        """The output of `step`, or what it has under `key`; `default` where there is none."""
+        """The output of `step`, or its member `key`; `default` if there is none.
+
+        Args:
+            step: Name of a finished step.
+            key: Key of a mapping, or attribute of a model; None means the whole output.
+            default: Result if the output or the member does not exist.
+        """
         if step not in self._outputs:
             return default
         output = self.outputs[step]
@@ -148,27 +156,32 @@ class WorkflowContext:
         return getattr(output, key, default) if isinstance(output, BaseModel) else default
 
     def get_quality(self, step: str) -> QualityMetrics | None:
-        """What `step` measured about its data, or None."""
+        """Quality metrics that `step` reported, or None."""
         return self._quality.get(step)
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
-        """A context in which `updates` are laid over the params."""
+        """A context whose params are overridden by `updates`."""
         return self.with_documents(encode_object(updates))
 
     def with_output(self, step: str, output: object) -> Self:
-        """A context in which `step` has this output."""
+        """A context with this output of `step`."""
         return self.with_documents(outputs={step: encode(output)})
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
-        """A context in which `step` has these quality metrics."""
+        """A context with these quality metrics of `step`."""
         return self._changed(_quality=self._quality.adding({step: quality}))
 
     def with_metadata(self, updates: Mapping[str, object]) -> Self:
-        """A context in which `updates` are laid over the metadata."""
+        """A context whose metadata are overridden by `updates`."""
         return self._changed(metadata=_frozen({**self.metadata, **updates}))
 
     def to_dict(self) -> dict[str, JsonValue]:
-        """The context as JSON values; `from_dict` gives it back."""
+        """The context as JSON values, as `from_dict` reads them.
+
+        Returns:
+            `{"run_id": str, "workflow_name": str, "params": {name: value}, "outputs": {step: value}, "quality": {step:
+            {...}}, "partition": {...} | None, "metadata": {...}, "started_at": ISO 8601 text | None}`.
+        """
         return {
             "run_id": self.run_id,
             "workflow_name": self.workflow_name,
@@ -182,10 +195,10 @@ class WorkflowContext:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, object]) -> Self:
-        """The context that `to_dict` wrote.
+        """The context from the result of `to_dict`.
 
         Raises:
-            ValueError: `stored` is not what `to_dict` writes.
+            ValueError: `stored` does not have the shape that `to_dict` returns.
         """
         try:
             return cls(
@@ -202,7 +215,7 @@ class WorkflowContext:
             raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
 
     def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
-        """The context that one attempt of a step is given: with views of its own, so that attempts share no values."""
+        """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
         return self._changed(
             step_name=step_name,
             attempt=attempt,
@@ -213,7 +226,7 @@ class WorkflowContext:
         )
 
     def for_item(self, params: Mapping[str, Document]) -> Self:
-        """The context that a map's item begins with: this one, with these params too."""
+        """The initial context of a map item: this one, with additional params."""
         return self._changed(_params=self._params.adding(params), _seen_params=None, _seen_outputs=None)
 
     def with_documents(
@@ -221,7 +234,7 @@ class WorkflowContext:
         params: Mapping[str, Document] | None = None,
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
-        """`with_params` and `with_output` for values that are encoded already."""
+        """`with_params` and `with_output` for encoded values."""
         if params and outputs:
             return self.with_documents(params).with_documents(outputs=outputs)
         if params:
@@ -231,11 +244,11 @@ class WorkflowContext:
         return self
 
     def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
-        """A context that revives the outputs of these steps as these models; others become plain values."""
+        """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
         return self._changed(_models=models, _seen_outputs=None)
 
     def outside_steps(self) -> Self:
-        """The context without its tie to a step."""
+        """The context without the attributes of a step."""
         return self._changed(step_name=None, attempt=0, idempotency_key=None, frame=None)
 
     @property
@@ -256,10 +269,10 @@ class WorkflowContext:
         raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
 
     def _changed(self, **attributes: object) -> Self:
-        """A copy with other attributes; by one union of dicts, because a run makes several for each step."""
+        """A copy with other attributes. One union of dicts, because a run creates several copies for each step."""
         changed = object.__new__(type(self))
         object.__setattr__(changed, "__dict__", self.__dict__ | attributes)
-        if type(self) is not WorkflowContext:  # what a subclass remembers may no longer be true
+        if type(self) is not WorkflowContext:  # attributes of a subclass may be outdated
             for name in changed.__dict__.keys() - WorkflowContext.__annotations__.keys():
                 del changed.__dict__[name]
         return changed
@@ -276,7 +289,7 @@ def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:
 
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-"""The one that is empty; it serves all."""
+"""The shared empty mapping."""
 
 
 def _as_mapping(value: object) -> Mapping[str, object]:

@@ -1,8 +1,8 @@
-"""Strict JSON: the one form in which values cross from a step to the store and to later steps.
+"""Strict JSON: the form in which values pass from a step to the store and to later steps.
 
-A value is turned into its document once, as the step returns. From then on everybody reads that document, in the same
-run and after a resume alike, so that an interrupted run and an undisturbed one see the same values. What JSON would
-lose or merge is refused with the path of the value.
+A value is encoded once, when the step returns. Later steps read the encoded document in the same run and after a resume
+alike, so an interrupted run sees the same values as an uninterrupted one. A value that JSON cannot represent exactly is
+refused with its path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MAX_DEPTH = 150
-"""Levels of nesting; decoders on every side of us stop somewhere above this."""
+"""Maximum levels of nesting; the JSON decoders of databases and clients accept at least this many."""
 
 _MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,300 digits
 _TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
@@ -34,7 +34,7 @@ _TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
 
 @dataclasses.dataclass(slots=True)
 class Document:
-    """The strict JSON text of one value; never changed, which is not enforced because every step makes several."""
+    """The strict JSON text of one value. Never changed; not frozen, because each step creates several."""
 
     text: str
 
@@ -44,17 +44,17 @@ class Document:
         return len(self.text) if self.text.isascii() else len(self.text.encode())
 
     def value(self) -> JsonValue:
-        """The value, made anew at each call: whoever changes it changes only a copy."""
+        """The decoded value; a new copy for each call."""
         decoded: JsonValue = from_json(self.text)
         return decoded
 
     def revive(self, model: type[ModelT]) -> ModelT:
-        """The value as the pydantic model it was written from."""
+        """The value as an instance of `model`, from which it was encoded."""
         return model.model_validate_json(self.text)
 
 
 class DocumentMapping(Mapping[str, JsonValue]):
-    """A JSON object that stays encoded until somebody looks into it."""
+    """A JSON object that is decoded at the first access to a member."""
 
     __slots__ = ("_value", "document")
 
@@ -82,15 +82,17 @@ EMPTY = Document("{}")
 
 
 def encode(value: object) -> Document:
-    """The document of `value`.
+    """Encode `value`.
 
     Raises:
-        SerializationError: The value holds something without a strict JSON form; the error has its path.
+        SerializationError: A part of the value has no strict JSON form; the error contains its path.
     """
     if value is None:
         return NULL
     if isinstance(value, DocumentMapping):
         return value.document
+    if isinstance(value, Document):
+        return value
     plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())
@@ -100,7 +102,7 @@ def encode(value: object) -> Document:
 
 
 def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
-    """One document for each key of `value`.
+    """Encode each member of `value` as a document of its own.
 
     Raises:
         SerializationError: A key is not a string, or a value has no strict JSON form.
@@ -116,24 +118,24 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
 
 
 def join_object(documents: Mapping[str, Document]) -> Document:
-    """The JSON object of already encoded members."""
+    """The JSON object with these encoded members."""
     if not documents:
         return EMPTY
     return Document("{" + ",".join(f"{quote(key)}:{each.text}" for key, each in documents.items()) + "}")
 
 
 def join_array(texts: list[str]) -> str:
-    """The JSON array of already encoded elements."""
+    """The JSON array with these encoded elements."""
     return "[" + ",".join(texts) + "]"
 
 
 def split_object(text: str) -> dict[str, Document]:
-    """The members of a JSON object, each as a document of its own."""
+    """The members of the JSON object `text`, each as a document."""
     return {key: Document(to_json(value).decode()) for key, value in split_values(text).items()}
 
 
 def split_values(text: str) -> dict[str, JsonValue]:
-    """A JSON object's members as values."""
+    """The members of the JSON object `text`, each decoded."""
     members: dict[str, JsonValue] = from_json(text)
     return members
 
@@ -144,7 +146,10 @@ def quote(text: str) -> str:
 
 
 def to_plain(value: object, depth: int = 0) -> JsonValue:
-    """`value` in JSON's own types.
+    """`value` converted to the types of JSON.
+
+    Raises:
+        SerializationError: A part of the value has no strict JSON form.
 
     Source: public contract, "What is stored".
     """
@@ -156,7 +161,7 @@ def to_plain(value: object, depth: int = 0) -> JsonValue:
     if kind is float:
         return _plain_float(value)  # type: ignore[arg-type]
     if depth > MAX_DEPTH:
-        raise SerializationError(f"nested deeper than {MAX_DEPTH} levels, or holds itself")
+        raise SerializationError(f"nested deeper than {MAX_DEPTH} levels, or contains itself")
     if kind is dict:
         return _plain_mapping(value, depth)  # type: ignore[arg-type]
     if kind is list or kind is tuple:
@@ -256,7 +261,7 @@ def _plain_key(key: object) -> str:
 
 
 def _refuse_surrogates(plain: JsonValue) -> None:
-    """Raise with the path of the string that UTF-8 cannot hold."""
+    """Raise `SerializationError` with the path of a string that UTF-8 cannot encode, if there is one."""
     if isinstance(plain, str):
         try:
             plain.encode()

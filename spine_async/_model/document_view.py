@@ -1,4 +1,4 @@
-"""Reading documents as values: a mapping that decodes what is asked for, and only that."""
+"""A mapping over documents that decodes each one when it is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from spine_async._model.layered import LayeredMap
 
 
 class DocumentView(Mapping[str, object]):
-    """A read-only mapping over documents, each decoded when it is first read here.
+    """A read-only mapping over documents. The first access to a key decodes its document; the value is kept.
 
-    Every context has views of its own: what a step changes in a value it read is seen by nobody else.
+    Each context has views of its own, so a change to a decoded value is visible in that context only.
+
+    Args:
+        documents: Documents by key.
+        models: Pydantic models by key; a key without a model is decoded to a plain value.
     """
 
     __slots__ = ("_decoded", "_documents", "_models")
@@ -38,6 +42,11 @@ class DocumentView(Mapping[str, object]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._documents
+
+    @property
+    def encoded_size(self) -> int:
+        """Characters of all documents."""
+        return sum(len(each.text) for each in self._documents.values())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {sorted(self._documents)}>"

@@ -1,4 +1,4 @@
-"""What an acknowledged commit outlasts."""
+"""Durability levels of a commit."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal, TypeAlias, get_args
 from spine_async.errors import DefinitionError
 
 Durability: TypeAlias = Literal["full", "process"]
-"""`full`: the machine losing power. `process`: the process being killed, and no more than that."""
+"""What a commit survives. `full`: a power failure. `process`: only the end of the process."""
 
 _CHOICES = get_args(Durability)
 
 
 def check_durability(durability: Durability) -> Durability:
-    """The durability, if it is one.
+    """Check and return `durability`.
 
     Raises:
-        DefinitionError: It is not.
+        DefinitionError: It is not one of the two levels.
     """
     if durability not in _CHOICES:
         raise DefinitionError(f"durability is {durability!r}; it must be {' or '.join(map(repr, _CHOICES))}")

@@ -1,4 +1,4 @@
-"""What is stored, as users get to see it: frozen, with documents as values."""
+"""Stored runs, checkpoints and events as users receive them: frozen, with decoded values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spine_async._model.status import RunStatus, StepType
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A stored run as `get_run` and `list_runs` show it; moments are aware UTC."""
+    """A stored run, as `get_run` and `list_runs` return it. Times are aware, in UTC."""
 
     run_id: str
     workflow_name: str
@@ -32,11 +32,12 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One finished step visit with the context after it.
+    """A finished step visit with the context after it.
 
     Attributes:
-        step_name: The step; `path` tells visits and map items of it apart.
-        seq: Its number among the run's events; later is greater.
+        step_name: Name of the step.
+        path: Position in the run; differs between visits and map items of the same step, for instance `review#3`.
+        seq: Number of the visit's end event; increases with time.
         context_snapshot: `{"params": …, "outputs": {step: …}, "quality": {step: …}, "partition": …}`.
     """
 
@@ -51,13 +52,13 @@ class Checkpoint:
 
     @property
     def checkpoint_step(self) -> str:
-        """The step's name, as the specification calls it."""
+        """The name of the step; the specification's name for `step_name`."""
         return self.step_name
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a run; `seq` counts from 1 without gaps."""
+    """An event of a run. `seq` counts from 1 without gaps."""
 
     run_id: str
     seq: int

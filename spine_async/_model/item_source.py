@@ -1,4 +1,4 @@
-"""Where the items of a map come from."""
+"""Sources of the items of a map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Items: TypeAlias = "Iterable[object] | AsyncIterable[object]"
 
 @dataclass(frozen=True, slots=True)
 class ItemPath:
-    """Items that lie in the params, or in an earlier output as `step.key`."""
+    """Items in the params, or in an output as `step.key`."""
 
     path: str
 
@@ -30,23 +30,23 @@ class ItemCall:
 
 @dataclass(frozen=True, slots=True)
 class ItemValues:
-    """Items given with the definition, to be gone through as often as the map runs."""
+    """Items given with the definition, which each execution of the map can iterate anew."""
 
     values: Items
 
 
 @dataclass(slots=True)
 class ItemStream:
-    """An iterator given with the definition: it can be gone through only once."""
+    """An iterator given with the definition; it can be consumed only once."""
 
     values: Items
     is_used: bool = field(default=False, init=False)
 
     def take(self) -> Items:
-        """The iterator, the first time.
+        """Return the iterator.
 
         Raises:
-            StepError: It was taken before; going on with it would silently leave items out.
+            StepError: It was returned before. A second execution would silently skip items.
         """
         if self.is_used:
             raise StepError(
@@ -61,7 +61,7 @@ ItemSource: TypeAlias = ItemPath | ItemCall | ItemValues | ItemStream
 
 
 def as_item_source(items: object, items_path: str | None, *, step: str) -> ItemSource:
-    """The source that the two arguments of `Step.map` stand for.
+    """The source for the arguments `items` and `items_path` of `Step.map`.
 
     Raises:
         DefinitionError: Neither or both are given, or they are of the wrong kind.

@@ -1,8 +1,8 @@
-"""A mapping to which adding one key makes a new mapping without copying the old one.
+"""An immutable mapping with cheap additions.
 
 Theory of operation: the mapping is a stack of dicts, the newest on top. `adding` pushes a small dict and then merges
-the top two as long as the upper one is at least as large as the one below it, as a binary counter carries. N additions
-copy O(N log N) entries in all, a look-up passes at most log2(N) dicts, and every older mapping stays what it was.
+the top two while the upper one is at least as large as the lower one, as a binary counter carries. N additions copy
+O(N log N) entries in total, a look-up searches at most log2(N) dicts, and older mappings stay unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ValueT = TypeVar("ValueT")
 
 
 class LayeredMap(Mapping[str, ValueT]):
-    """An immutable mapping with cheap additions; a later value for a key shadows the earlier one."""
+    """An immutable mapping with cheap additions. A later value of a key shadows the earlier one."""
 
     __slots__ = ("_layers",)
 
@@ -22,7 +22,7 @@ class LayeredMap(Mapping[str, ValueT]):
         self._layers: tuple[Mapping[str, ValueT], ...] = (dict(base),) if base else ()
 
     def adding(self, entries: Mapping[str, ValueT]) -> LayeredMap[ValueT]:
-        """A mapping with `entries` on top of this one's."""
+        """A mapping of these entries and `entries`, which take precedence."""
         if not entries:
             return self
         layers = self._layers
@@ -56,7 +56,7 @@ class LayeredMap(Mapping[str, ValueT]):
 
 
 NO_ENTRIES: LayeredMap[Any] = LayeredMap()
-"""The one that is empty; it serves all."""
+"""The shared empty mapping."""
 
 
 def _carry(layers: list[Mapping[str, ValueT]]) -> tuple[Mapping[str, ValueT], ...]:

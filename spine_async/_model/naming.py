@@ -1,4 +1,4 @@
-"""What a name or an id may look like."""
+"""Rules for names and run ids."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from spine_async.errors import InvalidRunIdError
 MAX_NAME_LENGTH = 200
 MAX_RUN_ID_LENGTH = 200
 
-_PATH_MARKS = "/[]#@"
+_PATH_CHARACTERS = "/[]#@"
 
 
 def name_problem(name: object) -> str | None:
-    """Why `name` cannot be the name of a step, or None.
+    """Why `name` cannot be the name of a step, or None if it can.
 
-    `/ [ ] # @` are the marks of a stored path (`review#3`, `process_all[17]/resize`), so a name has none of them.
+    Stored paths such as `review#3` and `process_all[17]/resize` use `/ [ ] # @`, so a name must not contain them.
     """
     problem = text_problem(name, MAX_NAME_LENGTH)
-    if problem is None and any(mark in str(name) for mark in _PATH_MARKS):
-        return f"the name {name!r} has one of the characters {' '.join(_PATH_MARKS)}, which mark stored paths"
+    if problem is None and any(character in str(name) for character in _PATH_CHARACTERS):
+        return f"the name {name!r} has one of the characters {' '.join(_PATH_CHARACTERS)}, which mark stored paths"
     return problem
 
 
+def is_path(text: str) -> bool:
+    """Whether the text is the path of a visit and not the name of a step, such as `review#3`."""
+    return any(character in text for character in _PATH_CHARACTERS)
+
+
 def text_problem(text: object, limit: int) -> str | None:
-    """Why `text` cannot be a name or id of at most `limit` characters, or None."""
+    """Why `text` cannot be a name or id of at most `limit` characters, or None if it can."""
     if not isinstance(text, str):
         return f"a name must be a string, not {type(text).__name__}"
     if not text.strip():
@@ -35,7 +40,7 @@ def text_problem(text: object, limit: int) -> str | None:
 
 
 def check_run_id(run_id: object) -> str:
-    """`run_id` if it can be one.
+    """Check and return `run_id`.
 
     Raises:
         InvalidRunIdError: It is empty, longer than 200 characters, or holds characters that cannot be printed.

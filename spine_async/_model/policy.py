@@ -1,13 +1,13 @@
-"""How often a step is tried, and which failures are worth another try."""
+"""Retry policies."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal, TypeAlias
 
+from spine_async._model.failure import leaves, sole_leaf
+from spine_async._model.time_option import to_seconds
 from spine_async.errors import InvalidPolicyError
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
@@ -18,16 +18,17 @@ BACKOFFS = ("exponential", "linear", "constant")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How a failed attempt is followed by another.
+    """Number and delay of the attempts of a step.
 
     Args:
-        max_attempts: Attempts in all, the first one included; at least 1.
+        max_attempts: Total number of attempts, including the first; at least 1.
         backoff: How the delay grows from one retry to the next.
         initial_delay: Seconds before the first retry.
-        max_delay: Seconds that no delay exceeds.
-        retryable_errors: Which failures are retried: error categories, exception types, or a predicate that takes the
-            exception (a returned `StepResult.fail` comes as a `StepError`); one of them, or several.
-        jitter: Draw each delay uniformly between 0 and the computed one.
+        max_delay: Maximum delay in seconds.
+        retryable_errors: Which failures are retried: error categories, exception types, or predicates that take the
+            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable.
+            A type also matches the members of an exception group, and `TimeoutError` the timeout of the step.
+        jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
         InvalidPolicyError: A limit is negative or not finite, or a word is not one of the allowed ones.
@@ -52,24 +53,12 @@ class RetryPolicy:
         object.__setattr__(self, "retryable_errors", _as_rules(self.retryable_errors))
 
     def retries(self, category: str, error: BaseException) -> bool:
-        """Whether a failure of this category, or with this exception, is worth another attempt."""
+        """Whether a failure with this category and exception is retried."""
         return any(_matches(rule, category, error) for rule in self._rules)
 
     @property
     def _rules(self) -> tuple[Retryable, ...]:
         return self.retryable_errors  # type: ignore[return-value]
-
-
-def to_seconds(value: float | timedelta) -> float:
-    """A duration given as seconds or `timedelta`, in seconds.
-
-    Raises:
-        ValueError: It is not a finite number of seconds of at least 0.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r} is not a number of seconds of at least 0")
-    return float(seconds)
 
 
 def _check_delay(name: str, value: float) -> None:
@@ -95,5 +84,5 @@ def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
     if isinstance(rule, str):
         return rule == category
     if isinstance(rule, type):
-        return isinstance(error, rule)
-    return bool(rule(error))
+        return isinstance(error, rule) or any(isinstance(each, rule) for each in leaves(error))
+    return bool(rule(sole_leaf(error)))

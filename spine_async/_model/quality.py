@@ -1,4 +1,4 @@
-"""What a step measured about its data, and the limits a measurement must keep."""
+"""Quality metrics of a step's data, and their limits."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from spine_async.errors import InvalidPolicyError
 
 @dataclass(frozen=True, slots=True)
 class QualityMetrics:
-    """Counts a step took of the records it handled.
+    """Counts of the records that a step processed.
 
     Args:
-        record_count: Records seen.
+        record_count: Number of records.
         valid_count: Records that passed validation.
-        invalid_count: Records that did not.
-        null_count: Records (or cells) that were empty.
-        passed: Whether the step itself is content with the data.
-        custom_metrics: Further figures by name.
-        failure_reasons: Why records were refused.
+        invalid_count: Records that failed validation.
+        null_count: Empty records (or cells).
+        passed: Whether the step accepts the data.
+        custom_metrics: Other metrics by name.
+        failure_reasons: Why records were rejected.
     """
 
     record_count: int = 0
@@ -36,24 +36,27 @@ class QualityMetrics:
 
     @property
     def valid_rate(self) -> float:
-        """Share of valid records, 0 to 1; 1 where there are no records."""
+        """Share of valid records, 0 to 1; 1 if there are no records."""
         return self.valid_count / self.record_count if self.record_count else 1.0
 
     @property
     def null_rate(self) -> float:
-        """Share of empty records, 0 to 1; 0 where there are no records."""
+        """Share of empty records, 0 to 1; 0 if there are no records."""
         return self.null_count / self.record_count if self.record_count else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class QualityThresholds:
-    """Limits the runner enforces on a step's `QualityMetrics`; None means no limit.
+    """Limits that the runner enforces on a step's `QualityMetrics`; None means no limit.
 
     Args:
-        min_valid_rate: Least share of valid records, 0 to 1.
-        max_null_rate: Largest share of empty records, 0 to 1.
-        min_record_count: Least number of records.
-        max_record_count: Largest number of records.
+        min_valid_rate: Minimum share of valid records, 0 to 1.
+        max_null_rate: Maximum share of empty records, 0 to 1.
+        min_record_count: Minimum number of records.
+        max_record_count: Maximum number of records.
+
+    Raises:
+        InvalidPolicyError: A share lies outside of 0 to 1, or a count is negative.
     """
 
     min_valid_rate: float | None = None
@@ -72,7 +75,7 @@ class QualityThresholds:
                 raise InvalidPolicyError(f"{name} is {count!r}; a count is not negative")
 
     def violations(self, metrics: QualityMetrics | None) -> list[str]:
-        """Each limit that `metrics` breaks, in words; empty when all are kept."""
+        """One message for each limit that `metrics` violate; empty if there are none."""
         if metrics is None:
             return ["the step reported no quality metrics"]
         checks = (

@@ -1,15 +1,16 @@
-"""What a store keeps: runs, finished step visits and events, as plain rows.
+"""Rows of a run store: runs, finished step visits and events.
 
-A journal entry holds only what one step visit added. Numbers are taken from one counter per run: each event has the
-next number, and a visit's `seq` is the number of the event that tells of its end.
+A journal entry holds only what one step visit added. Each run has one counter: every event takes the next number, and
+the `seq` of a visit is the number of its end event.
 
-What goes to a store and comes from it is changed by nobody but who made it. It is not frozen all the same: a run makes
-several rows for each step, and a frozen one takes twice as long to make. What users get to see is frozen (`archive`).
+Only the creator of a row changes it. The rows are not frozen, because a run creates several for each step and a frozen
+dataclass takes twice as long to create. The records that users receive are frozen (`history`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
@@ -17,23 +18,25 @@ from secrets import token_hex
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
 TOKEN_BYTES = 6
-"""Random bytes in the token of a creation, claim or commit, by which a retry finds what it wrote before.
+"""Random bytes in the token of a creation, claim or commit; a retry recognises its earlier write by the token.
 
-A token must be unique within one run only, so 48 bits suffice; the row of every step stores one.
+A token must be unique within one run only, so 48 bits suffice. Each step row stores one.
 """
 
 
 @dataclass(slots=True)
 class PastVisit:
-    """What a resume reads of a journal entry: enough to be in the place where the run was, and to tell of it.
+    """The part of a journal entry that a resume reads to rebuild position, context and metrics.
 
     Attributes:
-        path: Where in the run: `fetch`, `review#3` (third visit), `process_all[17]/resize` (inside a map's item).
-        output: JSON text of the output, or None where the step has none.
-        updates: JSON object text of what changed in the params, or None.
+        path: Position in the run: `fetch`, `review#3` (third visit), `process_all[17]/resize` (inside a map item).
+        duration_ms: Milliseconds from the start to the end of the visit.
+        output: JSON text of the output, or None if the step has none.
+        output_size: Bytes of the output in UTF-8.
+        updates: JSON object text of the changed params, or None.
         quality: JSON object text of the quality metrics, or None.
-        opening: On the first row of a map item, JSON object text of the params its scope began with (the item), which
-            `updates` are laid over; else None.
+        item_params: On the first row of a map item, JSON object text of the initial params of its scope (the item);
+            `updates` override them. None on other rows.
     """
 
     path: str
@@ -47,24 +50,39 @@ class PastVisit:
     output_size: int
     updates: str | None
     quality: str | None
-    opening: str | None
+    item_params: str | None
+
+
+@dataclass(slots=True)
+class PastPage:
+    """A page of the entries that a resume reads.
+
+    Attributes:
+        visits: The entries in the order of their numbers.
+        last_seq: Number of the last one; 0 if there is none.
+    """
+
+    visits: Sequence[PastVisit]
+    last_seq: int
 
 
 @dataclass(slots=True)
 class VisitRow(PastVisit):
-    """One finished visit of a step, or one of the two journal entries that are no visits (`StepStatus`).
+    """A finished visit of a step, or one of the two other kinds of journal entries (see `StepStatus`).
 
-    Filled in two goes: by the run when the step settles, and with its numbers when the journal commits it.
+    The run fills in the result when the step ends. The journal assigns the numbers when it commits the row.
 
     Attributes:
-        scope: The path up to the last slash: `` or `process_all[17]`.
-        error: Error text of a failure, reason of a skip, else None.
+        scope: The path before the last slash: empty, or `process_all[17]`.
+        error: Error text of a failure, reason of a skip, or None.
         item_index: Index of the innermost map item the visit belongs to, or None.
-        ends_item: Whether this visit was its item's last.
-        emits: Whether the visit tells of itself in events.
-        seq: Number of the event of its end.
-        started_seq: Number of its `step_started`, or None where that was stored as an event of its own.
-        item_seq: Number of its `map_item_completed`, or None.
+        ends_item: Whether this is the last visit of its item.
+        records_events: Whether events are derived from this row.
+        seq: Number of the end event.
+        started_seq: Number of `step_started`, or None if that event is stored separately.
+        item_seq: Number of `map_item_completed`, or None.
+        epoch: Epoch of the claim that committed the row.
+        commit_id: Token of the commit that wrote the row.
     """
 
     scope: str
@@ -73,17 +91,17 @@ class VisitRow(PastVisit):
     error_category: str | None = None
     item_index: int | None = None
     ends_item: bool = False
-    emits: bool = True
+    records_events: bool = True
     seq: int = 0
     started_seq: int | None = None
     item_seq: int | None = None
     epoch: int = 0
-    attempt_id: str = ""
+    commit_id: str = ""
 
 
 @dataclass(slots=True)
 class EventRow:
-    """One event that is stored as such. `metadata` is JSON object text."""
+    """An event that is stored in a row of its own. `metadata` is JSON object text."""
 
     event_type: str
     step_name: str | None
@@ -95,16 +113,18 @@ class EventRow:
 
 @dataclass(slots=True)
 class NewRun:
-    """A run about to be created. Documents are JSON object texts.
+    """A run to create. Documents are JSON object texts.
 
     Attributes:
-        initial_outputs: Outputs of a context that the run started from, by step name.
-        metadata: Metadata of such a context.
-        start_from: Step the run started at, or None for the first.
-        params_hash: Digest of params and start, by which a second `execute` with the same id is compared.
-        owner: Who executes it.
-        lease_ttl: Seconds for which it is the owner's without being renewed.
-        commit_id: Random mark of this creation, by which it is found again when its outcome was not heard.
+        initial_outputs: Outputs of the context that was passed to `execute`, by step name.
+        initial_quality: Quality metrics of that context, by step name.
+        metadata: Metadata of that context.
+        start_from: First step of the run, or None for the first in the list.
+        params_hash: Digest of params and start; a second `execute` with the same id must have the same.
+        owner: Identifies the runner that executes the run.
+        records_events: Whether the run records events.
+        lease_ttl: Seconds until the lease of the owner expires unless it is renewed.
+        commit_id: Random token of this creation; a retry after a lost answer recognises its own run by it.
     """
 
     run_id: str
@@ -120,21 +140,27 @@ class NewRun:
     total_steps: int
     owner: str
     created_at: datetime
-    emits: bool = True
+    records_events: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
     commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
+    @property
+    def size(self) -> int:
+        """Approximate size in bytes."""
+        documents = (self.params, self.partition or "", self.initial_outputs, self.initial_quality, self.metadata)
+        return sum(map(len, documents))
+
 
 @dataclass(slots=True)
 class Claim:
-    """The right to commit to a run, as long as nobody claims it anew.
+    """The right to commit to a run, valid until the next claim of the run.
 
     Attributes:
         key: The store's own short key for the run.
-        epoch: Number of the claim; a commit of an older one is refused.
-        next_seq: Number that the next event of the run takes.
-        lease_until_mono: When the lease ends by the owner's monotonic clock; set by the engine, of no use to stores.
+        epoch: Number of the claim; the store refuses commits of older epochs.
+        next_seq: Number of the run's next event.
+        lease_until_mono: When the lease ends by the monotonic clock of the owner. The engine sets it; stores ignore it.
     """
 
     run_id: str
@@ -146,11 +172,11 @@ class Claim:
 
 @dataclass(slots=True)
 class Busy:
-    """A claim was refused: the run is somebody else's.
+    """A refused claim: another owner holds the run.
 
     Attributes:
-        epoch: The owner's epoch; a claim may be made over exactly this one where the owner is known to be gone.
-        lease_until: When the owner's lease ends unless it is renewed, or None where that is not known.
+        epoch: Epoch of the owner; `claim(over_epoch=...)` takes it if that owner is known to be dead.
+        lease_until: When the owner's lease expires unless it is renewed, or None if unknown.
     """
 
     owner: str
@@ -160,11 +186,11 @@ class Busy:
 
 @dataclass(slots=True)
 class Renewal:
-    """The result of renewing one lease.
+    """Result of renewing one lease.
 
     Attributes:
-        is_held: Whether the claim is still current.
-        stop_reason: The reason of a requested stop, or None.
+        is_held: Whether the claim still holds the run.
+        stop_reason: Reason of a requested stop, or None.
         is_extended: Whether the lease ends later now; False if another transaction has locked the run's row.
     """
 
@@ -175,7 +201,7 @@ class Renewal:
 
 @dataclass(slots=True)
 class RunEnd:
-    """How a run ended."""
+    """Final state of a run. `at` is the time of its end."""
 
     status: RunStatus
     at: datetime
@@ -187,14 +213,16 @@ class RunEnd:
 
 @dataclass(slots=True)
 class RunChange:
-    """What one run adds in one transaction, numbered and fenced.
+    """Rows that one run adds in one transaction, with their numbers and the fence.
 
     Attributes:
-        expected_seq: `next_seq` the stored run must have, or nothing is written.
-        next_seq: What it becomes.
-        commit_id: Random mark of this change, by which it is found again when its outcome was not heard.
-        status: State the run is in afterwards while it has not ended.
-        end: How the run ended, or None.
+        expected_seq: Required `next_seq` of the stored run; if it differs, nothing is written.
+        next_seq: The new `next_seq` of the stored run.
+        commit_id: Random token of this change; a retry after a lost answer recognises its own change by it.
+        at: Time of the commit.
+        status: State of the run after the change, unless `end` is given.
+        end: Final state of the run, or None if it continues.
+        size: Approximate size in bytes.
     """
 
     run_id: str
@@ -208,11 +236,12 @@ class RunChange:
     at: datetime
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None
+    size: int = 0
 
     @property
     def makes_progress(self) -> bool:
-        """Whether the run is further than before; events and what a resume overrides come before any step ends."""
-        for visit in self.visits:  # noqa: SIM110 (the first one says it nearly always; `any` makes a generator for it)
+        """Whether the change contains a finished step; events and param overrides are no progress."""
+        for visit in self.visits:  # noqa: SIM110 - the first row decides nearly always, and `any` needs a generator
             if visit.status is not StepStatus.OVERRIDE:
                 return True
         return False
@@ -220,7 +249,12 @@ class RunChange:
 
 @dataclass(slots=True)
 class StoredRun:
-    """A run as the store has it, documents still as JSON text."""
+    """A stored run. Documents are JSON texts.
+
+    Attributes:
+        is_leased: Whether the lease of the owner has not expired, by the clock of the store.
+        claims_since_progress: Claims since a step last finished; limits take-overs of a run that kills its owners.
+    """
 
     run_id: str
     workflow_name: str
@@ -251,7 +285,7 @@ class StoredRun:
 
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:
-        """The run as a store has it right after its creation."""
+        """The stored run right after its creation."""
         return cls(
             run_id=new.run_id,
             workflow_name=new.workflow_name,
@@ -267,7 +301,7 @@ class StoredRun:
             status=RunStatus.RUNNING,
             epoch=1,
             owner=new.owner,
-            next_seq=2 if new.emits else 1,
+            next_seq=2 if new.records_events else 1,
             error_step=None,
             error=None,
             error_category=None,
@@ -282,12 +316,13 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs to list, and how many. Everything that is None does not restrict.
+    """Selects runs of a listing, newest first. A field that is None does not restrict.
 
     Attributes:
-        before: Only runs created before the run of this id, which continues a listing; newest come first.
-        is_under_way: True for runs that are running or waiting only.
-        is_leased: True for runs whose owner's lease holds, False for those without an owner or whose lease has ended.
+        before: Only runs created before the run with this id; continues a listing.
+        limit: Maximum number of runs.
+        is_under_way: True selects only running and waiting runs.
+        is_leased: True selects runs with an unexpired lease, False those without.
     """
 
     workflow_name: str | None = None

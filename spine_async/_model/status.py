@@ -1,8 +1,4 @@
-"""The closed sets of states and kinds, as they are stored.
-
-What every step asks for is bound to a name of its own where it is asked for: Python 3.11 takes ten times as long to
-find a member of an enum as a global.
-"""
+"""Enumerations of states and kinds. Their values are stored."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether the run has ended."""
         return self in _FINAL
 
 
@@ -28,9 +25,10 @@ _FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED})
 
 
 class StepStatus(StrEnum):
-    """How one visit of a step ended; the last two are journal entries that are no visits.
+    """How a visit of a step ended, or one of two other kinds of journal entries.
 
-    `waiting` keeps the moment a wait ends at; `override` keeps what `params_override` added on a resume.
+    A `waiting` entry stores the time at which a wait ends. An `override` entry stores the `params_override` of a
+    resume.
     """
 
     COMPLETED = "completed"
@@ -40,7 +38,13 @@ class StepStatus(StrEnum):
     OVERRIDE = "override"
 
 
+FINISHED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+"""Statuses of the visits that have a checkpoint."""
+
+
 class StepType(StrEnum):
+    """Kind of a step."""
+
     LAMBDA = "lambda"
     PIPELINE = "pipeline"
     CHOICE = "choice"
@@ -49,10 +53,10 @@ class StepType(StrEnum):
 
 
 class ErrorPolicy(StrEnum):
-    """What happens once a step's attempts are used up.
+    """What the run does after the last failed attempt of a step.
 
-    STOP and RETRY end the run as failed, CONTINUE goes on with the next step. RETRY also applies the runner's default
-    retry policy where the step has none of its own.
+    STOP and RETRY end the run as failed. CONTINUE continues with the next step. RETRY also applies the default retry
+    policy of the runner to a step without a policy of its own.
     """
 
     STOP = "stop"
@@ -61,7 +65,7 @@ class ErrorPolicy(StrEnum):
 
 
 class EventType(StrEnum):
-    """The events the runner records by itself; a step may add events of other types."""
+    """Events that the runner records. Steps may add events of other types."""
 
     WORKFLOW_STARTED = "workflow_started"
     WORKFLOW_RESUMED = "workflow_resumed"

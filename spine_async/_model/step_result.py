@@ -1,25 +1,23 @@
-"""What one step came to."""
+"""The result of one step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from spine_async._model.failure import ErrorCategory, classify, describe, storable_text
+from spine_async._model.failure import ErrorCategory, classify, describe, retry_after, storable_text
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
 
-_COMPLETED, _SKIPPED, _FAILED = StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED
-
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """An event of a step's own, stored among the run's events.
+    """An event that a step adds to the events of its run.
 
     Args:
-        event_type: Its type, in the user's words.
-        metadata: What else is to be known; must have a strict JSON form.
+        event_type: Type of the event, chosen by the user.
+        metadata: Further information by name; must have a strict JSON form.
     """
 
     event_type: str
@@ -28,22 +26,22 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step came to: success, failure, a skip, or a stop of the whole run.
+    """The result of a step: success, failure, skip, or stop of the run.
 
     Build one with `ok`, `fail`, `skip` or `stop`.
 
     Attributes:
         success: True for ok, skip and stop.
-        output: What later steps read under the step's name.
-        context_updates: Params that change for the steps after this one.
-        quality: What the step measured about its data.
-        events: Events of its own.
-        error: What went wrong, or None.
+        output: Output that later steps read by the name of the step.
+        context_updates: Changed params for the following steps.
+        quality: Quality metrics of the step's data, or None.
+        events: Events of the step.
+        error: Error text of a failure, or None.
         category: Error category of a failure, or None.
-        retry_after: Seconds to wait before the next attempt; overrides the policy's delay.
-        skip_reason: Why the step did nothing, or None.
-        stop_reason: Why the run is to stop here, or None.
-        exception: The exception behind a failure, as long as it is in memory.
+        retry_after: Seconds before the next attempt; overrides the delay of the policy.
+        skip_reason: Why the step was skipped, or None.
+        stop_reason: Why the run stops after this step, or None.
+        exception: The exception of a failure; not stored.
     """
 
     success: bool
@@ -66,8 +64,21 @@ class StepResult:
         quality: QualityMetrics | None = None,
         events: Iterable[StepEvent | Mapping[str, object] | str] | None = None,
     ) -> StepResult:
-        """The step succeeded."""
-        return cls(True, output, context_updates, quality, as_events(events))
+        """The step succeeded.
+
+        Args:
+            output: Output of the step; must have a strict JSON form.
+            context_updates: Changed params for the following steps.
+            quality: Quality metrics of the step's data.
+            events: Events of the step; a string is an event without metadata.
+        """
+        return cls(
+            success=True,
+            output=output,
+            context_updates=context_updates,
+            quality=quality,
+            events=as_events(events),
+        )
 
     @classmethod
     def fail(  # noqa: PLR0917 - the order of the contract
@@ -79,56 +90,62 @@ class StepResult:
         events: Iterable[StepEvent | Mapping[str, object] | str] | None = None,
         retry_after: float | None = None,
     ) -> StepResult:
-        """The step failed; whether it is tried again is the policy's decision."""
-        told = describe(error) if isinstance(error, BaseException) else storable_text(str(error))
-        caught = error if isinstance(error, BaseException) else None
+        """The step failed. The retry policy decides about another attempt.
+
+        Args:
+            error: Error text, or the exception.
+            category: Error category.
+            output: Output of the failed step.
+            quality: Quality metrics.
+            events: Events of the step.
+            retry_after: Seconds before the next attempt; None leaves the delay to the policy.
+        """
         return cls(
-            False,
-            output,
-            None,
-            quality,
-            as_events(events),
-            told,
-            storable_text(str(category)),
-            retry_after,
-            exception=caught,
+            success=False,
+            output=output,
+            quality=quality,
+            events=as_events(events),
+            error=describe(error) if isinstance(error, BaseException) else storable_text(str(error)),
+            category=storable_text(str(category)),
+            retry_after=retry_after,
+            exception=error if isinstance(error, BaseException) else None,
         )
 
     @classmethod
     def skip(cls, reason: str, output: object = None) -> StepResult:
-        """The step had nothing to do; the run goes on."""
-        return cls(True, output, skip_reason=storable_text(str(reason)))
+        """The step had nothing to do; the run continues."""
+        return cls(success=True, output=output, skip_reason=storable_text(str(reason)))
 
     @classmethod
     def stop(cls, reason: str, output: object = None) -> StepResult:
-        """The step is done and the run ends here as `stopped`; a resume goes on after this step."""
-        return cls(True, output, stop_reason=storable_text(str(reason)))
+        """The step succeeded and the run ends as `stopped`. A resume continues after this step."""
+        return cls(success=True, output=output, stop_reason=storable_text(str(reason)))
 
     @classmethod
     def from_exception(cls, error: BaseException) -> StepResult:
         """The failure that an exception out of a step stands for."""
-        return cls.fail(error, classify(error), retry_after=getattr(error, "retry_after", None))
+        return cls.fail(error, classify(error), retry_after=retry_after(error))
 
     @property
     def status(self) -> StepStatus:
-        """Completed (also where the run is to stop), skipped or failed."""
+        """Status of the visit: completed (also for a stop), skipped or failed."""
         if not self.success:
-            return _FAILED
-        return _SKIPPED if self.skip_reason is not None else _COMPLETED
+            return StepStatus.FAILED
+        return StepStatus.SKIPPED if self.skip_reason is not None else StepStatus.COMPLETED
 
     @property
     def as_exception(self) -> BaseException:
-        """The exception behind a failure; a `StepError` where the failure was returned, not raised."""
+        """The exception of a failure; a `StepError` if the failure was returned instead of raised."""
         return self.exception or StepError(self.error or "", self.category or ErrorCategory.INTERNAL)
 
 
 def as_events(given: Iterable[StepEvent | Mapping[str, object] | str] | None) -> tuple[StepEvent, ...]:
-    """A step's own events in one form; a string is an event without metadata.
+    """The events of a step as `StepEvent`; a string is an event without metadata.
 
     Raises:
-        TypeError: One of them is none of the three forms.
+        TypeError: An event has none of the three forms.
     """
-    return tuple(_as_event(each) for each in given or ())
+    return tuple(map(_as_event, given)) if given else ()
 
 
 def _as_event(given: StepEvent | Mapping[str, object] | str) -> StepEvent:

@@ -1,4 +1,4 @@
-"""A workflow: a named list of steps, checked when it is built."""
+"""Workflows: named lists of steps, validated when they are created."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from spine_async._model.document import encode, encode_object
+from spine_async._model.limits import MAX_STORED_INT, path_problem
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
@@ -20,22 +21,27 @@ ITEM_STEP = "item"
 
 @dataclass(frozen=True, slots=True, init=False)
 class Workflow:
-    """What is to be done, as data.
+    """The definition of a workflow.
 
     Args:
-        name: Name under which runs are stored; may be left out for a workflow used as a map's iterator.
-        steps: The steps in their order; at least one.
-        domain: Area of business it belongs to, for people.
-        description: What it is for, for people.
-        version: Version of the definition, at least 1; stored with each run.
-        defaults: Params that hold where `execute` is given no others.
-        tags: Words to find it by.
-        params_model: Pydantic model that the params of `execute` must fit.
+        name: Name of the workflow, stored with each run; may be empty for the iterator of a map.
+        steps: The steps in order; at least one.
+        domain: Business area; informational.
+        description: Purpose; informational.
+        version: Version of the definition, from 1 to 2,147,483,647; stored with each run.
+        defaults: Default values of params; the params of `execute` override them.
+        tags: Keywords; informational.
+        params_model: Pydantic model that validates the params of `execute`.
+
+    Attributes:
+        positions: Index of each step by name.
+        models: The `output_model` of each step that has one, by step name.
+        fingerprint: Digest of the names, kinds and targets of the steps, stored with each run.
 
     Raises:
         DuplicateStepError: Two steps have the same name.
-        UnknownStepError: A choice or `next_step` names a step that is not there.
-        DefinitionError: Anything else that is wrong; the message names the workflow, the step and the problem.
+        UnknownStepError: A choice or `next_step` names a step that does not exist.
+        DefinitionError: Another part of the definition is invalid; the message names workflow, step and problem.
 
     Example:
         >>> flow = Workflow("greet", [Step.lambda_("hello", lambda context, config: {"said": "hello"})])
@@ -72,7 +78,7 @@ class Workflow:
         _check_steps(name, given)
         values = {
             "name": name,
-            "steps": tuple(_with_item_workflow(name, step) for step in given),
+            "steps": tuple(_checked_path(name, _with_item_workflow(name, step)) for step in given),
             "domain": domain,
             "description": description,
             "version": version,
@@ -88,13 +94,14 @@ class Workflow:
 
     @property
     def step_names(self) -> tuple[str, ...]:
+        """Names of the steps in order."""
         return tuple(self.positions)
 
     def step(self, name: str) -> Step:
-        """The step of that name.
+        """The step with this name.
 
         Raises:
-            UnknownStepError: There is none.
+            UnknownStepError: The workflow has no such step.
         """
         if name not in self.positions:
             raise UnknownStepError(f"there is no step {name!r}; the steps are {_names(self.steps)}", workflow=self.name)
@@ -107,6 +114,8 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
         raise DefinitionError(problem, workflow=str(name)[:40])
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DefinitionError(f"version is {version!r}; it must be an integer of at least 1", workflow=str(name))
+    if version > MAX_STORED_INT:
+        raise DefinitionError(f"version is larger than {MAX_STORED_INT:,}", workflow=str(name))
     if isinstance(tags, str):
         raise DefinitionError("tags is a string; give a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
@@ -151,12 +160,19 @@ def _with_item_workflow(workflow: str, step: Step) -> Step:
     return replace(step, iterator=Workflow(steps=[item_step]))
 
 
+def _checked_path(workflow: str, step: Step) -> Step:
+    problem = path_problem(step)
+    if problem is not None:
+        raise DefinitionError(problem, workflow=workflow, step=step.name)
+    return step
+
+
 def _names(steps: tuple[Step, ...]) -> str:
     return ", ".join(repr(step.name) for step in steps)
 
 
 def _fingerprint(workflow: Workflow) -> str:
-    """A digest of what the plan looks like: names, kinds and targets, not the code behind them."""
+    """A digest of the names, kinds and targets of the steps; the code of handlers is not included."""
     return hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
 
 

@@ -1,8 +1,8 @@
-"""What a run came to."""
+"""The result of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,7 +12,13 @@ from spine_async.errors import RunFailedError
 
 
 class StepMetric(NamedTuple):
-    """One visit of a step: how it ended, after how many attempts, in what time."""
+    """Metrics of one visit of a step.
+
+    Attributes:
+        attempts: Number of attempts.
+        duration_ms: Milliseconds from the first attempt to the end, including retries.
+        output_size: Bytes of the output in UTF-8.
+    """
 
     name: str
     step_type: StepType
@@ -25,24 +31,28 @@ class StepMetric(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowResult:
-    """How `execute` or `resume` ended.
+    """The result of `execute` or `resume`.
 
     Attributes:
-        run_id: The run; `resume` takes it.
+        run_id: Id of the run.
+        workflow_name: Name of the workflow.
         status: completed, failed or stopped.
-        context: The context at the end; earlier outputs are read from it.
-        completed_steps: Names in the order of first completion, each once, those from before a resume included.
-        skipped_steps: Names of steps that skipped themselves or were jumped over and never completed.
-        failed_steps: Names of steps that failed, tolerated or not.
-        total_steps: Steps in the definition.
-        error_step: The step that failed the run, or None.
-        error: What went wrong, or None.
+        context: The final context, with the outputs of all steps.
+        completed_steps: Names of completed steps in the order of first completion, each once; includes steps that
+            completed before a resume.
+        skipped_steps: Names of steps that were skipped or jumped over, and never completed.
+        failed_steps: Names of failed steps, including tolerated failures.
+        total_steps: Number of steps in the definition.
+        error_step: The step whose failure ended the run, or None.
+        error: Error text, or None.
         error_category: One of `ErrorCategory`, or None.
         stop_reason: Why the run stopped, or None.
-        started_at: When the run was first started.
-        completed_at: When it ended.
-        duration_ms: Milliseconds from the one to the other.
-        step_metrics: One for each visit of a step, in order.
+        started_at: When the run first started.
+        completed_at: When the run ended.
+        duration_ms: Milliseconds from `started_at` to `completed_at`.
+        step_metrics: Metrics of each visit, in order.
+        exception: The exception of the step that failed the run, in the process that executed it; else None. It is
+            not pickled.
     """
 
     run_id: str
@@ -61,12 +71,17 @@ class WorkflowResult:
     completed_at: datetime
     duration_ms: float
     step_metrics: list[StepMetric]
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> list[object]:
+        return [None if each.name == "exception" else getattr(self, each.name) for each in fields(self)]
 
     def raise_for_status(self) -> None:
-        """Return if the run completed.
+        """Raise an error unless the run completed.
 
         Raises:
-            RunFailedError: It failed or stopped.
+            RunFailedError: It failed or stopped. Its `__cause__` is the exception of the failed step, if the run was
+                executed in this process.
         """
         if self.status is not RunStatus.COMPLETED:
             raise RunFailedError(
@@ -75,4 +90,4 @@ class WorkflowResult:
                 step=self.error_step,
                 error=self.error or self.stop_reason,
                 category=self.error_category,
-            )
+            ) from self.exception

@@ -1,4 +1,4 @@
-"""Where pipelines run."""
+"""Dispatchers, which run pipelines."""
 
 from spine_async.dispatch.local import LocalDispatcher
 from spine_async.ports.dispatcher import Dispatcher

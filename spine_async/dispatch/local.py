@@ -1,4 +1,4 @@
-"""Pipelines that run in this process."""
+"""A dispatcher that runs pipelines in this process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PipelineFunction = TypeVar("PipelineFunction", bound=Callable[..., Any])
 
 
 class LocalDispatcher:
-    """Keeps pipelines by name and calls them.
+    """Registers pipelines by name and calls them.
 
-    An `async def` is called on the loop, a `def` in a worker thread of its own limiter.
+    An `async def` runs in the event loop, a `def` in a worker thread.
 
     Args:
-        worker_threads: Threads for `def` pipelines.
-        max_abandoned_threads: Threads left behind by timeouts, beyond which `def` pipelines are refused.
+        worker_threads: Maximum number of threads for `def` pipelines.
+        max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` pipelines are refused.
 
     Example:
         >>> dispatcher = LocalDispatcher()
@@ -46,7 +46,7 @@ class LocalDispatcher:
         """Register the decorated function, which takes `params`, under `name`.
 
         Raises:
-            DefinitionError: The name is empty or taken, or what is decorated cannot be called.
+            DefinitionError: The name is empty or taken, or the decorated object is not callable.
         """
         if not isinstance(name, str) or not name:
             raise DefinitionError(f"{name!r} cannot be the name of a pipeline; it must be a string")
@@ -58,7 +58,11 @@ class LocalDispatcher:
         return register
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
-        """Register `function` under `name`; what the decorator does."""
+        """Register `function`, which takes `params`, under `name`.
+
+        Raises:
+            DefinitionError: The name is taken, or `function` is not callable.
+        """
         if name in self._pipelines:
             raise DefinitionError(f"a pipeline named {name!r} is registered already")
         if not callable(function):
@@ -68,11 +72,11 @@ class LocalDispatcher:
     async def submit(
         self, pipeline: str, params: Mapping[str, object], *, context: WorkflowContext
     ) -> Mapping[str, object] | StepResult:
-        """Call the pipeline with `params`; an unknown name is a failure of category CONFIGURATION."""
+        """Call the pipeline with a copy of `params`; an unknown name is a failure with category CONFIGURATION."""
         if pipeline not in self._pipelines:
             known = ", ".join(repr(name) for name in self.names) or "none"
-            told = f"there is no pipeline {pipeline!r}; the registered ones are: {known}"
-            return StepResult.fail(told, ErrorCategory.CONFIGURATION)
+            message = f"there is no pipeline {pipeline!r}; the registered ones are: {known}"
+            return StepResult.fail(message, ErrorCategory.CONFIGURATION)
         function, is_async = self._pipelines[pipeline]
         returned: Mapping[str, object] | StepResult
         if is_async:

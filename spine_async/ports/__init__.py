@@ -1,8 +1,8 @@
-"""What the engine needs from outside, as Protocols."""
+"""Protocols of the services that the engine uses."""
 
 from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
-from spine_async.ports.store import CommitOutcome, RunStore
+from spine_async.ports.run_store import CommitOutcome, RunStore
 
 __all__ = ["Clock", "CommitOutcome", "Dispatcher", "Observer", "RunSpan", "RunStore", "StepSpan"]

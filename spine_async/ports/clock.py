@@ -1,4 +1,4 @@
-"""Time as the engine reads it."""
+"""The clock protocol."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall clock and stopwatch. Sleeping is the event loop's business."""
+    """Wall clock and monotonic clock. The engine sleeps through the event loop, not through the clock."""
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The current time, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back, with an arbitrary zero; the event loop's own."""
+        """Seconds of the event loop's monotonic clock; its zero is arbitrary."""
         ...

@@ -1,4 +1,4 @@
-"""Where pipelines run."""
+"""The dispatcher protocol."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from spine_async._model.step_result import StepResult
 
 
 class Dispatcher(Protocol):
-    """Runs a named pipeline and gives back what it returned."""
+    """Runs pipelines by name."""
 
     async def submit(
         self, pipeline: str, params: Mapping[str, object], *, context: WorkflowContext
     ) -> Mapping[str, object] | StepResult:
-        """Run `pipeline` to its end.
+        """Run `pipeline` and return its result.
 
         Args:
-            pipeline: Its registered name.
-            params: The run's params with the step's own on top.
+            pipeline: Registered name of the pipeline.
+            params: Params of the run, overridden by the params of the step.
             context: Context of the step, with its idempotency key.
 
         Returns:
-            What the pipeline returned: a mapping, a pydantic model, a dataclass, or a `StepResult`.
+            The result of the pipeline: a mapping, a pydantic model, a dataclass, or a `StepResult`.
 
         Cancellation:
-            The pipeline should end with the call.
+            The implementation should also cancel the pipeline.
         """
         ...

@@ -27,7 +27,7 @@ def started_event(new: NewRun) -> EventRow:
 
 def has_events(visit: VisitRow) -> bool:
     """Whether events are derived from the row."""
-    return visit.emits and visit.status in _END_EVENT_TYPES
+    return visit.records_events and visit.status in _END_EVENT_TYPES
 
 
 def derive_events(visit: VisitRow) -> Iterator[EventRow]:

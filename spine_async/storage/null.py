@@ -9,7 +9,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -22,11 +22,13 @@ from spine_async.ports import CommitOutcome
 class NullRunStore:
     """Accepts every write and stores nothing; used for dry runs and for runs without checkpoints."""
 
+    location = "nothing: this runner writes no checkpoints"
+
     async def open(self) -> None:
         return None
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.emits else 1) for run in runs]
+        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.records_events else 1) for run in runs]
 
     async def claim(
         self,
@@ -55,8 +57,17 @@ class NullRunStore:
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return []
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return ()
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        return PastPage((), 0)
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        return []
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        return None
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        return None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return []
@@ -64,7 +75,7 @@ class NullRunStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return []
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return False
 
     async def close(self) -> None:

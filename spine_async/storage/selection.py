@@ -29,7 +29,7 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
         db_engine: The user's own engine, or None.
 
     Raises:
-        StoreError: The store or the database is not supported.
+        StoreError: The store or the database is not supported, or a database URL is empty.
         DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
         MissingExtraError: The database's driver is not installed.
     """
@@ -40,6 +40,24 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
     # Imported here, so that runs without checkpoints do not import SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
-    database = db_engine or config.database_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    database = db_engine if db_engine is not None else _database_url(config)
     timeout = config.store_timeout or max(_MIN_TIMEOUT, config.lease_ttl * _TIMEOUT_PER_LEASE)
     return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability, timeout=timeout)
+
+
+def _database_url(config: WorkflowRunnerConfig) -> str:
+    if config.database_url is not None:
+        if not config.database_url.strip():
+            raise StoreError("database_url is empty; set a database URL, or None for the default")
+        return config.database_url
+    url = os.environ.get(URL_VARIABLE)
+    if url is None:
+        return DEFAULT_URL
+    # An empty variable is mostly a secret that is missing. The default would hide that, and lose the runs of a
+    # container with its file system.
+    if not url.strip():
+        raise StoreError(
+            f"the environment variable {URL_VARIABLE} is empty; set it to a database URL, or remove it to use the file "
+            ".spine/runs.db"
+        )
+    return url

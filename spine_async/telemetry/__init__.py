@@ -1,1 +1,1 @@
-"""How a run is seen from outside: spans and metrics."""
+"""Spans and metrics."""

@@ -1,4 +1,4 @@
-"""Metrics by the OpenTelemetry API."""
+"""Metrics through the OpenTelemetry API."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from spine_async._model.step_result import StepResult
 
 
 class RunnerMetrics:
-    """The runner's instruments.
+    """The instruments of a runner.
 
     `spine.step.duration` (histogram, milliseconds) is recorded by the runner for every step visit.
-    `spine.threads.abandoned` (up-down counter) holds the threads that were left behind and are still at work.
-    `spine.step.results` (counter) counts what an extension passes to `record_step`.
+    `spine.threads.abandoned` (up-down counter) counts abandoned threads that are still running.
+    `spine.step.results` (counter) counts the results that an extension passes to `record_step`.
     """
 
     def __init__(self, meter: Meter) -> None:
         self._attributes: dict[tuple[str | None, ...], dict[str, str]] = {}
         self._durations = meter.create_histogram("spine.step.duration", unit="ms", description="Time of a step visit")
         self._abandoned = meter.create_up_down_counter(
-            "spine.threads.abandoned", description="Threads left behind by timeouts and still at work"
+            "spine.threads.abandoned", description="Threads abandoned by timeouts and still running"
         )
         self._results = meter.create_counter("spine.step.results", description="Results passed to record_step")
 
     def record_step(self, name: str, result: StepResult) -> None:
-        """Count a result of the step `name`, by status and error category."""
+        """Count a result of the step `name` by status and error category."""
         attributes = {"spine.step": name, "spine.status": result.status.value}
         self._results.add(1, {**attributes, **_category(result)})
 
     def record_abandoned_thread(self, change: int) -> None:
-        """Count a thread that was left behind (+1) or has ended since (-1)."""
+        """Count a thread that was abandoned (+1) or has ended since (-1)."""
         self._abandoned.add(change)
 
     def record_duration(self, step: Step, result: StepResult, duration_ms: float) -> None:
-        """Record how long a visit of `step` took, its retries included."""
+        """Record the duration of a visit of `step`, including retries."""
         key = (step.name, step.step_type, result.status, result.category)
         attributes = self._attributes.get(key)
         if attributes is None:

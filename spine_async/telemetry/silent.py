@@ -1,4 +1,4 @@
-"""An observer that looks away."""
+"""An observer that does nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spine_async._model.step_result import StepResult
 
 
 class SilentSpan:
-    """A span that tells nobody; the same one serves every run and step."""
+    """A span that records nothing; one instance serves all runs and steps."""
 
     def __enter__(self) -> Self:
         return self
@@ -26,7 +26,7 @@ class SilentSpan:
 
 
 class SilentObserver:
-    """For runners with `trace_enabled=False`."""
+    """The observer of runners with `trace_enabled=False`."""
 
     def run(self, run_id: str, workflow: str, *, is_resumed: bool) -> AbstractContextManager[SilentSpan]:
         return SILENT

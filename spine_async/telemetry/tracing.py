@@ -1,7 +1,8 @@
-"""Spans by the OpenTelemetry API: one for the run, one below it for each step visit.
+"""Spans through the OpenTelemetry API: one for each run, with a child span for each step visit.
 
-Without an SDK the API makes spans that record nothing. Attributes hold names, counts and states, never a value of a
-param or an output, and an error's category but not its text.
+Without an SDK the API creates spans that record nothing. Attributes contain names, counts, states and error categories,
+never error texts or values of params and outputs. The `exception` event of a failed step
+contains the type and the traceback without messages.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Self
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 
+from spine_async._model.redaction import traceback_text, type_name
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
@@ -22,11 +24,11 @@ from spine_async.telemetry.silent import SILENT
 
 
 class TracingObserver:
-    """Tells OpenTelemetry of runs and steps.
+    """Reports runs and steps to OpenTelemetry.
 
     Args:
-        tracer: Where spans are made.
-        metrics: Where durations are recorded.
+        tracer: Creates the spans.
+        metrics: Records the durations.
     """
 
     def __init__(self, tracer: Tracer, metrics: RunnerMetrics) -> None:
@@ -38,7 +40,7 @@ class TracingObserver:
         attributes: dict[str, str | bool] = {"spine.run_id": run_id, "spine.workflow": workflow}
         attributes["spine.resumed"] = is_resumed
         span = self._tracer.start_span(f"workflow {workflow}", attributes=attributes)
-        # Without an SDK a span has no identity, and neither would those of the steps: making them is left out.
+        # Without an SDK the span context is invalid; the spans of steps are not created then.
         self._is_silent = not span.get_span_context().is_valid
         return SILENT if self._is_silent else _RunSpan(span)
 
@@ -56,7 +58,7 @@ class TracingObserver:
 
 
 class _CurrentSpan:
-    """A span that is current inside of its `with`."""
+    """A span that is the current span inside of its `with` block."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -69,7 +71,7 @@ class _CurrentSpan:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._token is not None:
             detach(self._token)
-        if kind is not None:  # an exception's text may quote a value, so only its type is told
+        if kind is not None:  # the text may quote a value, so only the type is recorded
             self._span.set_attribute("error.type", kind.__qualname__)
             self._span.set_status(Status(StatusCode.ERROR, kind.__qualname__))
         self._span.end()
@@ -85,7 +87,7 @@ class _RunSpan(_CurrentSpan):
 
 
 class _MeasuredStep:
-    """A step without a span, whose duration is recorded; one object serves all steps."""
+    """Records the duration of a step without a span; one instance serves all steps."""
 
     def __init__(self, metrics: RunnerMetrics) -> None:
         self._metrics = metrics
@@ -115,3 +117,10 @@ class _StepSpan(_CurrentSpan):
             self._span.set_attribute("spine.error_category", result.category)
         if not result.success:
             self._span.set_status(Status(StatusCode.ERROR, result.category))
+        if result.exception is not None:
+            self._span.add_event("exception", _described(result.exception))
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    # Without `exception.message`: it may quote a value.
+    return {"exception.type": type_name(error), "exception.stacktrace": traceback_text(error)}

@@ -1,4 +1,4 @@
-"""For testing workflows and stores: the store contract as a test suite, injected faults, virtual time. Names only."""
+"""Support for tests of workflows and stores: the store contract as a test suite, injected faults, virtual time."""
 
 from __future__ import annotations
 

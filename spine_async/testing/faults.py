@@ -1,4 +1,4 @@
-"""A store that fails or hangs where a test says, around any other store."""
+"""A wrapper of a store that injects failures and hanging calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -35,6 +35,9 @@ Method: TypeAlias = Literal[
     "load",
     "visits",
     "past_visits",
+    "visit_page",
+    "last_visit",
+    "last_event",
     "runs",
     "events",
     "delete",
@@ -45,33 +48,33 @@ Moment: TypeAlias = Literal["before", "after"]
 
 @dataclass(slots=True)
 class Hang:
-    """A call that was told to hang.
+    """Controls a hanging call.
 
     Attributes:
-        reached: Set when the call has got there.
-        release: Set it to let the call go on.
+        reached: Set by the call when it hangs.
+        release: Set by the test to let the call continue.
     """
 
     reached: anyio.Event = field(default_factory=anyio.Event)
     release: anyio.Event = field(default_factory=anyio.Event)
 
     async def pass_through(self) -> None:
-        """Say that the call is here, and wait to be released."""
+        """Set `reached` and wait for `release`."""
         self.reached.set()
         await self.release.wait()
 
 
 class FaultInjectingStore:
-    """Passes every call on to another store, except for the faults that were planned.
+    """Forwards calls to another store and injects planned faults.
 
-    A fault *before* a call means that the store was never reached; one *after* it that the store did its work and the
-    answer was lost, as with a connection that breaks after COMMIT.
+    A fault *before* a call simulates a store that was not reached. A fault *after* a call simulates a lost answer, for
+    instance a connection that breaks after COMMIT.
 
     Args:
-        store: The store that does the work.
+        store: The wrapped store.
 
     Attributes:
-        calls: How often each method was called.
+        calls: Number of calls of each method.
 
     Example:
         >>> from spine_async.storage import MemoryRunStore
@@ -91,13 +94,13 @@ class FaultInjectingStore:
     def fail(
         self, method: Method, *, call: int = 1, moment: Moment = "before", error: BaseException | None = None
     ) -> None:
-        """Have a call raise.
+        """Make a call raise an exception.
 
         Args:
-            method: The method of the store.
-            call: Which call of it, counted from 1 over the life of this store.
-            moment: Before or after the wrapped store does its work.
-            error: What to raise; None means `StoreUnavailableError`.
+            method: Method of the store.
+            call: Number of the call of this method, from 1, counted since this object was created.
+            moment: Whether to raise before or after the call of the wrapped store.
+            error: Exception to raise; None means `StoreUnavailableError`.
         """
         planned = error or StoreUnavailableError(f"injected fault {moment} call {call} of {method}")
 
@@ -107,7 +110,7 @@ class FaultInjectingStore:
         self._faults[method, call, moment] = fault
 
     def hang(self, method: Method, *, call: int = 1, moment: Moment = "before") -> Hang:
-        """Have a call hang until the returned `Hang` is released; arguments as for `fail`."""
+        """Make a call hang until the returned `Hang` is released; for the arguments see `fail`."""
         hang = Hang()
         self._faults[method, call, moment] = hang.pass_through
         return hang
@@ -148,8 +151,17 @@ class FaultInjectingStore:
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return await self._call("visits", lambda: self._store.visits(run_id, below))
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return await self._call("past_visits", lambda: self._store.past_visits(run_id))
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scope))
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        return await self._call("last_event", lambda: self._store.last_event(run_id, event_type, path))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
@@ -157,8 +169,8 @@ class FaultInjectingStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))
 
-    async def delete(self, run_id: str) -> bool:
-        return await self._call("delete", lambda: self._store.delete(run_id))
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)
@@ -166,12 +178,12 @@ class FaultInjectingStore:
     async def _call(self, method: Method, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         self.calls[method] += 1
         number = self.calls[method]
-        await self._meet(method, number, "before")
+        await self._inject(method, number, "before")
         result = await work()
-        await self._meet(method, number, "after")
+        await self._inject(method, number, "after")
         return result
 
-    async def _meet(self, method: Method, number: int, moment: Moment) -> None:
+    async def _inject(self, method: Method, number: int, moment: Moment) -> None:
         fault = self._faults.get((method, number, moment))
         if fault is not None:
             await fault()

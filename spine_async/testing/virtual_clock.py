@@ -1,9 +1,9 @@
-"""Time that passes only when everybody waits for it: hours of retries and waits in milliseconds, always the same.
+"""Virtual time: an event loop in which hours of retries and waits take milliseconds, deterministically.
 
-Theory of operation: asyncio computes from its own `time()` how long it may sleep in its selector until the next timer
-is due. Here that sleep is not slept: where no file is ready and no worker thread is busy, the loop's time goes forward
-by exactly that much. So timers fire in their order, at their moment, and at once. What waits for the world outside (a
-database server, a subprocess) is seen only as files that are not ready: such tests belong on a real clock.
+Theory of operation: asyncio computes from its `time()` how long to sleep in the selector until the next timer. Here the
+selector does not sleep. If no file is ready and no worker thread is busy, the time of the loop advances by that
+duration. Timers fire in order, at their virtual time, without delay. The loop cannot detect pending work of external
+processes (a database server, a subprocess), so tests that need them must use a real clock.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ ResultT = TypeVar("ResultT")
 
 VIRTUAL_START = datetime(2026, 1, 1, tzinfo=UTC)
 
-_POLL = 0.01
-_PATIENCE = 5.0
+_POLL = 0.01  # seconds
+_LONGEST_IDLE = 5.0  # seconds
 
 
 def has_busy_threads() -> bool:
-    """Whether one of anyio's worker threads is at work, so that time must not jump.
+    """Whether a worker thread of anyio is busy, so that time must not advance.
 
-    Source: `idle_workers` is an attribute of anyio's `WorkerThread` (4.x); threads without it are not looked at.
+    Source: `idle_workers` is an attribute of anyio's `WorkerThread` (4.x); threads without it are ignored.
     """
     workers = ((each, getattr(each, "idle_workers", None)) for each in threading.enumerate())
     return any(idle is not None and each not in idle for each, idle in workers)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer whenever it would idle.
+    """An event loop whose time advances to the next timer when the loop is idle.
 
     Args:
-        is_busy: Whether something outside of the loop is at work that it must really wait for; the default looks at
-            anyio's worker threads. `lambda: False` for tests in which a thread hangs on purpose.
+        is_busy: Whether the loop must really wait for work outside of it. The default checks the worker threads of
+            anyio; use `lambda: False` if a thread hangs deliberately.
 
     Raises:
-        RuntimeError: Out of the run, when every task waits, no timer is set and nothing from outside came for 5 s.
+        RuntimeError: From running the loop: every task waits, no timer is set and no file became ready for 5 seconds.
     """
 
     def __init__(self, is_busy: Callable[[], bool] = has_busy_threads) -> None:
@@ -53,7 +53,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(self._advance, is_busy))
 
     def time(self) -> float:
-        """Seconds of virtual time since the loop was made."""
+        """Seconds of virtual time since the loop was created."""
         return self._virtual_now
 
     def _advance(self, seconds: float) -> None:
@@ -61,25 +61,33 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """A `spine_async.ports.Clock` that reads the running loop's time."""
+    """A `spine_async.ports.Clock` that reads the running loop's time; in a worker thread, that of the last loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def now(self) -> datetime:
         return VIRTUAL_START + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is None:
+                raise
+        return self._loop.time()
 
 
 def run_virtual(
     function: Callable[[], Awaitable[ResultT]], *, is_busy: Callable[[], bool] = has_busy_threads
 ) -> ResultT:
-    """Run `function` to its end on a virtual clock.
+    """Run `function` on a virtual clock and return its result.
 
-    In a pytest suite with anyio's plugin, a fixture `anyio_backend` that returns
-    `("asyncio", {"loop_factory": VirtualTimeLoop})` does the same for async tests.
+    For async tests with the pytest plugin of anyio, use a fixture `anyio_backend` that returns
+    `("asyncio", {"loop_factory": VirtualTimeLoop})` instead.
 
     Args:
-        function: Takes nothing and returns an awaitable.
+        function: Function without arguments that returns an awaitable.
         is_busy: See `VirtualTimeLoop`.
 
     Example:
@@ -93,7 +101,7 @@ def run_virtual(
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """A selector that moves time instead of sleeping."""
+    """A selector that advances the time instead of sleeping."""
 
     def __init__(self, advance: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
         self._real = selectors.DefaultSelector()
@@ -110,15 +118,15 @@ class _JumpingSelector(selectors.BaseSelector):
                 return ready
         if timeout is None:
             return self._wait_for_outside()
-        ready = self._real.select(0)  # what a thread handed over just before it became idle comes first
+        ready = self._real.select(0)  # a thread may have delivered a result just before it became idle
         if not ready:
             self._advance(timeout)
         return ready
 
     def _wait_for_outside(self) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = self._real.select(_PATIENCE)
+        ready = self._real.select(_LONGEST_IDLE)
         if not ready and not self._is_busy():
-            raise RuntimeError("every task waits for something that cannot come: no timer is set, no thread is at work")
+            raise RuntimeError("every task waits for something that cannot come: no timer is set, no thread is busy")
         return ready
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:

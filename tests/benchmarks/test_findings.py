@@ -12,7 +12,7 @@ from benchmarks.measure import Measurement
 from benchmarks.plan import Cell, largest, plan
 from benchmarks.plot import draw
 from benchmarks.table import number, render
-from benchmarks.target import TARGETS, judge
+from benchmarks.target import TARGETS, evaluate
 from benchmarks.task import Reading
 
 W1 = largest("W1", "sqlite")
@@ -43,30 +43,30 @@ def test_the_best_peer_is_the_one_nearest_to_ours_and_no_limit() -> None:
     assert findings.best_peer(W1) == ("Burr", Spread(2, 2, 2))
 
 
-def test_the_spread_is_told_in_percent_of_the_median() -> None:
+def test_the_spread_is_given_in_percent_of_the_median() -> None:
     assert Spread.of([90, 100, 120]).percent == pytest.approx(30)
 
 
 @pytest.mark.parametrize(("ours", "is_good"), [(75.0, True), (74.0, False)])
 def test_a_target_is_reached_or_not(ours: float, is_good: bool) -> None:
     findings = Findings([*measured(W1, OURS, [ours]), *measured(W1, "raw step", [100.0])])
-    verdict = judge(findings)[0]
+    verdict = evaluate(findings)[0]
     assert (verdict.is_good, verdict.note) == (is_good, "")
 
 
 def test_a_target_at_a_smaller_size_says_so() -> None:
     findings = Findings([*measured(SMALLER, OURS, [75.0]), *measured(SMALLER, "raw step", [100.0])])
-    assert judge(findings)[0].note == "at a smaller size: 5 steps"
+    assert evaluate(findings)[0].note == "at a smaller size: 5 steps"
 
 
 def test_a_peer_that_was_not_measured_leaves_its_target_open() -> None:
-    verdicts = judge(Findings(measured(W1, OURS, [1.0])))
+    verdicts = evaluate(Findings(measured(W1, OURS, [1.0])))
     assert {each.is_good for each in verdicts} == {None}
 
 
-def test_bytes_are_told_against_the_payload() -> None:
+def test_bytes_are_compared_with_the_payload() -> None:
     findings = Findings(measured(W4, OURS, [1.0], bytes=3000 * 1024 * 1.25))
-    (verdict,) = (each for each in judge(findings) if each.target.text == "bytes per step / payload")
+    (verdict,) = (each for each in evaluate(findings) if each.target.text == "bytes per step / payload")
     assert verdict.reached == pytest.approx(1.25)
 
 

@@ -1,4 +1,4 @@
-"""Runners on one store in memory, in virtual time."""
+"""Fixtures: runners on one store in memory, in virtual time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def store() -> MemoryRunStore:
 
 @pytest.fixture
 def make_runner(store: MemoryRunStore) -> MakeRunner:
-    """Runners that share one store as processes share a database; keywords are fields of the config."""
+    """Creates runners that share one store, as processes share a database; keywords are fields of the config."""
 
     def make(workflows: Any = (), recover: bool = False, meter_provider: Any = None, **config: Any) -> WorkflowRunner:
         return WorkflowRunner(

@@ -1,4 +1,4 @@
-"""Steps that wait to be cancelled, and tell why they were."""
+"""Steps that wait until they are cancelled, and record the reason."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Sleeper:
     """A step that sleeps until it is cancelled.
 
     Attributes:
-        started: Set once the step is at work.
-        reasons: What it read from `context.cancel_reason` as it was cancelled.
+        started: Set when the step has begun.
+        reasons: Values of `context.cancel_reason` at its cancellation.
         ran: Steps that have begun, in order.
     """
 

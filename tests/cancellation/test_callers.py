@@ -1,4 +1,4 @@
-"""However the caller is cancelled, the run is recorded first and the cancellation goes on."""
+"""For each way to cancel the caller, the run is recorded before the cancellation is raised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def by_native_cancel(call: Call, sleeper: Sleeper) -> None:
 
 
 async def by_native_cancels(call: Call, sleeper: Sleeper) -> None:
-    """Somebody impatient."""
+    """Cancel the task several times."""
     task = asyncio.ensure_future(call())
     await sleeper.started.wait()
     while not task.done():
@@ -76,7 +76,9 @@ async def by_anyio_group(call: Call, sleeper: Sleeper) -> None:
     [by_native_cancel, by_native_cancels, by_wait_for, by_timeout, by_task_group, by_anyio_scope, by_anyio_group],
     ids=lambda cancel: cancel.__name__,
 )
-async def test_the_run_is_recorded_and_goes_on(make_runner: MakeRunner, cancel: Callable[..., Awaitable[None]]) -> None:
+async def test_a_cancelled_run_is_recorded_and_can_be_resumed(
+    make_runner: MakeRunner, cancel: Callable[..., Awaitable[None]]
+) -> None:
     runner, sleeper = make_runner(), Sleeper()
     await cancel(lambda: runner.execute(sleeper.workflow(), run_id="r"), sleeper)
     record = await runner.get_run("r")

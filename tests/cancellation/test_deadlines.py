@@ -1,4 +1,4 @@
-"""Timeouts of many attempts at once, each at its own moment, with one timer of the event loop for all of them."""
+"""Timeouts of many concurrent attempts, for which the event loop has one timer only."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_runs_of_one_runner_share_a_timer_that_fires_for_the_earliest(make
     assert ended == [0.5, 7, 60, 300]
 
 
-async def test_a_deadline_that_was_kept_cancels_nothing_later(make_runner: MakeRunner) -> None:
+async def test_a_deadline_that_was_met_cancels_nothing_later(make_runner: MakeRunner) -> None:
     async def nap(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, float]:
         await anyio.sleep(6)
         return {"at": anyio.current_time()}
@@ -106,7 +106,9 @@ async def test_a_step_without_a_timeout_has_no_deadline_after_one_that_has(make_
     assert seen == [5, float("inf"), 9]
 
 
-async def test_a_handler_that_ends_although_it_was_timed_out_harms_no_step_after_it(make_runner: MakeRunner) -> None:
+async def test_a_handler_that_ends_although_it_was_timed_out_does_not_affect_later_steps(
+    make_runner: MakeRunner,
+) -> None:
     async def stubborn(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, str]:
         try:
             await anyio.sleep_forever()
@@ -141,7 +143,7 @@ async def test_a_handler_that_cancels_its_own_task_leaves_later_deadlines_workin
 
 @pytest.mark.parametrize("way", ["scope", "task", "shield"])
 async def test_middleware_may_put_scopes_and_tasks_around_an_attempt(make_runner: MakeRunner, way: str) -> None:
-    """Also where it is added while a run is under way, whose first step had no middleware around it."""
+    """Also if it is added during a run whose first step had no middleware."""
     runner = make_runner()
 
     async def wraps(step: Step, context: WorkflowContext, next_fn: Any) -> Any:
@@ -192,7 +194,7 @@ async def test_a_run_that_is_stopped_between_timed_attempts_is_cancelled_once(ma
 async def test_a_handler_that_leaves_a_scope_open_fails_its_own_step(
     make_runner: MakeRunner, store: MemoryRunStore
 ) -> None:
-    """An open scope would cancel whatever this task does later; anyio refuses to leave the ones around it."""
+    """An open scope would cancel later work of the task; anyio refuses to leave the scopes around it."""
     left: list[Any] = []
 
     async def numbers() -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-"""Leaving a runner: nothing new begins, what is at work may finish for a while, the rest is stopped."""
+"""Leaving a runner: no step begins; running steps may finish until the drain timeout; other runs are stopped."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_items_at_work_may_finish_and_no_further_one_begins(make_runner: M
     assert sorted(ran, key=str) == [0, 1, 2, 3, 4, 5]
 
 
-async def test_what_does_not_finish_is_stopped(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_steps_that_do_not_finish_in_time_are_stopped(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     runner, sleeper = make_runner(drain_timeout=3), Sleeper()
     async with runner:
         task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
@@ -83,7 +83,7 @@ async def test_no_timeout_stops_at_once(make_runner: MakeRunner) -> None:
     assert (await task).stop_reason == "shutdown"
 
 
-async def test_a_wait_is_stopped_and_goes_on_for_what_is_left(make_runner: MakeRunner) -> None:
+async def test_a_wait_is_stopped_and_a_resume_waits_for_the_rest(make_runner: MakeRunner) -> None:
     runner = make_runner(drain_timeout=1)
     flow = Workflow("waiting", [Step.wait("pause", seconds=100)])
     began = anyio.current_time()
@@ -108,7 +108,7 @@ async def test_a_block_left_by_an_error_drains_too(make_runner: MakeRunner) -> N
 
 
 class SlowToOpen(MemoryRunStore):
-    """Takes its time to create and to claim a run."""
+    """Delays the creation and the claim of a run."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ async def test_a_run_that_is_being_resumed_begins_no_step() -> None:
     assert ((await task).stop_reason, ran) == ("shutdown", ["one"])
 
 
-async def test_one_that_is_being_opened_as_the_last_run_ends() -> None:
+async def test_a_run_that_is_being_opened_as_the_last_run_ends_begins_no_step() -> None:
     ran: list[str] = []
 
     async def note(context: WorkflowContext, config: Mapping[str, object]) -> None:
@@ -190,7 +190,7 @@ async def test_one_that_is_being_opened_as_the_last_run_ends() -> None:
     assert ran == ["first"]
 
 
-async def test_only_who_leaves_last_drains(make_runner: MakeRunner) -> None:
+async def test_only_the_last_block_to_end_drains(make_runner: MakeRunner) -> None:
     begun = anyio.Event()
 
     async def nap(context: WorkflowContext, config: Mapping[str, object]) -> None:
@@ -209,7 +209,7 @@ async def test_only_who_leaves_last_drains(make_runner: MakeRunner) -> None:
     assert anyio.current_time() == pytest.approx(10, abs=0.5)
 
 
-async def test_who_keeps_coming_is_not_waited_for() -> None:
+async def test_draining_does_not_wait_for_further_calls() -> None:
     async def nothing(context: WorkflowContext, config: Mapping[str, object]) -> None:
         return None
 

@@ -1,4 +1,4 @@
-"""Cancellations that nobody asked of the run: of something that a handler awaits, or of its own task by itself."""
+"""Stray cancellations: a handler awaits something that is cancelled, or cancels its own task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def awaits_what_is_cancelled() -> None:
     await task
 
 
-async def test_a_step_fails_with_it_and_may_be_tried_again(make_runner: MakeRunner) -> None:
+async def test_a_stray_cancellation_fails_the_step_which_may_be_retried(make_runner: MakeRunner) -> None:
     async def once(context: WorkflowContext, config: Mapping[str, Any]) -> None:
         if context.attempt == 1:
             await awaits_what_is_cancelled()
@@ -38,7 +38,7 @@ async def test_a_step_fails_with_it_and_may_be_tried_again(make_runner: MakeRunn
     assert [metric.attempts for metric in result.step_metrics] == [2, 1]
 
 
-async def test_an_item_fails_with_it_and_no_item_is_lost(make_runner: MakeRunner) -> None:
+async def test_a_stray_cancellation_fails_the_item_and_no_item_is_lost(make_runner: MakeRunner) -> None:
     async def each(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, object]:
         if context.params["item"] == 1:
             await awaits_what_is_cancelled()
@@ -58,7 +58,7 @@ async def test_an_item_fails_with_it_and_no_item_is_lost(make_runner: MakeRunner
 
 
 @pytest.mark.parametrize("is_item", [False, True])
-async def test_who_cancels_its_own_task_stops_the_run_which_can_be_resumed(
+async def test_a_step_that_cancels_its_own_task_stops_the_run_which_can_be_resumed(
     make_runner: MakeRunner, is_item: bool
 ) -> None:
     cancels = True
@@ -82,7 +82,7 @@ async def test_who_cancels_its_own_task_stops_the_run_which_can_be_resumed(
     assert (result.status, sorted(ran, key=str)) == ("completed", [0, 1, 2, 3] if is_item else [1])
 
 
-async def test_items_that_cannot_be_had_fail_the_map(make_runner: MakeRunner) -> None:
+async def test_a_stray_cancellation_of_the_item_source_fails_the_map(make_runner: MakeRunner) -> None:
     async def items() -> Any:
         yield 1
         await awaits_what_is_cancelled()

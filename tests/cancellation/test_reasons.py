@@ -1,4 +1,4 @@
-"""Why a step is cancelled: it can read it, and the run is recorded with it."""
+"""Cancel reasons: the step can read the reason, and the run is recorded with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def state(runner: WorkflowRunner) -> tuple[str, str | None]:
 
 
 async def goes_on(runner: WorkflowRunner, sleeper: Sleeper) -> None:
-    """A resume runs what was cancelled, and nothing that had finished."""
+    """Check that a resume runs the cancelled step and no finished one."""
     sleeper.sleeps = False
     result = await runner.resume("r", workflow=sleeper.workflow())
     assert result.status == "completed"
@@ -47,16 +47,16 @@ async def test_user_from_another_process(make_runner: MakeRunner) -> None:
         await sleeper.started.wait()
         asked_at = anyio.current_time()
         await other.stop("r")
-    assert anyio.current_time() - asked_at <= 2  # a third of the lease, and the watcher's step
+    assert anyio.current_time() - asked_at <= 2  # a third of the lease, and one interval of the watcher
     assert sleeper.reasons == ["user"]
     assert await state(other) == ("stopped", "user")
 
 
-async def test_a_stop_asked_of_a_run_that_nobody_has(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_a_stop_requested_for_a_run_without_an_owner(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     runner, other, sleeper = make_runner(), make_runner(), Sleeper()
     task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
     await sleeper.started.wait()
-    store._runs["r"].lease_end = 0.0  # as if its owner's machine had gone
+    store._runs["r"].lease_end = 0.0  # as if the owner's machine had died
     await other.stop("r", "nobody there")
     assert await state(other) == ("stopped", "nobody there")
     with pytest.raises(LeaseLostError):
@@ -98,7 +98,7 @@ async def test_lease_lost(make_runner: MakeRunner, store: MemoryRunStore) -> Non
     with pytest.raises(LeaseLostError):
         await task
     assert sleeper.reasons == ["lease_lost"]
-    assert (await state(runner))[0] == "running"  # it is somebody else's; nothing was written
+    assert (await state(runner))[0] == "running"  # another runner owns it; nothing was written
 
 
 async def test_sibling_failed(make_runner: MakeRunner) -> None:

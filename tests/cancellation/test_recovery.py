@@ -1,4 +1,4 @@
-"""Who owns a run, who may take it over, and when."""
+"""Ownership of runs: which runner may claim a run, and when."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.anyio
 
 
 def abandon(store: MemoryRunStore, run: str = "r") -> None:
-    """As when the owner's machine has gone and its lease has ended."""
+    """End all leases, as after the death of the owner's machine."""
     store._runs[run].lease_end = 0.0
 
 
 async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sleeper, runs: list[str]) -> None:
-    """Runs at their second step whose owner is gone."""
+    """Leave runs in their second step, without an owner."""
     for run in runs:
         sleeper.started = anyio.Event()
         task = asyncio.create_task(make_runner(lease_ttl=3600).execute(sleeper.workflow(), run_id=run))
@@ -35,11 +35,8 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
         rows, events, state = list(kept.visits), list(kept.events), kept.change
         task.cancel()
         await asyncio.wait([task])
-        kept.visits, kept.events, kept.change = (
-            PackedVisits(rows),
-            events,
-            state,
-        )  # the owner had no time to say goodbye
+        # The owner could not record anything.
+        kept.visits, kept.events, kept.change = PackedVisits(rows), events, state
         abandon(store, run)
     sleeper.sleeps = False
     sleeper.ran.clear()
@@ -55,10 +52,10 @@ async def test_a_run_owned_elsewhere_is_busy(make_runner: MakeRunner, how: str) 
         with pytest.raises(RunBusyError) as caught:
             await (other.resume("r", workflow=flow) if how == "resume" else other.execute(flow, run_id="r"))
         await runner.stop("r")
-    told = caught.value
-    assert told.owner == runner._runtime.owner
-    assert told.lease_until is not None
-    assert re.search(rf"executed by {re.escape(str(told.owner))}, whose lease ends at 20", str(told))
+    error = caught.value
+    assert error.owner == runner._runtime.owner
+    assert error.lease_until is not None
+    assert re.search(rf"executed by {re.escape(str(error.owner))}, whose lease ends at 20", str(error))
     assert sleeper.ran == ["first", "sleep"]
 
 
@@ -94,7 +91,7 @@ async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store
         assert (await runner.get_run("s")).status == "completed"
 
 
-async def test_only_so_many_are_at_work_at_once(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_recovery_limits_the_number_of_runs_at_once(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper, most, now = Sleeper(), 0, 0
     await left_alone(make_runner, store, sleeper, [f"r{number}" for number in range(6)])
 
@@ -121,10 +118,10 @@ async def test_a_poison_run_ends_failed(make_runner: MakeRunner, store: MemoryRu
     (result,) = await runner.recover()
     assert (result.status, result.error_step, sleeper.ran) == ("failed", "sleep", [])
     assert "poison run: it was taken over 3 times without finishing another step" in str(result.error)
-    assert (await runner.resume("r")).status == "completed"  # once somebody has seen to it
+    assert (await runner.resume("r")).status == "completed"  # an operator has fixed the cause
 
 
-async def test_progress_forgives_earlier_claims(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_progress_resets_the_count_of_claims(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r"])
     for number in range(2):
@@ -137,7 +134,7 @@ async def test_progress_forgives_earlier_claims(make_runner: MakeRunner, store: 
 
 
 class LooksAway:
-    """A store whose runs end between somebody's look at them and the claim."""
+    """A store in which a run ends after it was read and before it is claimed."""
 
     def __init__(self, store: MemoryRunStore, status: RunStatus) -> None:
         self._store = store

@@ -22,7 +22,7 @@ Config = Mapping[str, object]
 
 
 class Stubborn:
-    """A step that does not end when it is cancelled, until it is let go."""
+    """A step that does not end when it is cancelled, until `release` is set."""
 
     def __init__(self) -> None:
         self.release = anyio.Event()
@@ -48,7 +48,7 @@ def flow(stubborn: Stubborn, timeout: float | None = None) -> Workflow:
     return Workflow("stubborn", [Step.lambda_("shield", stubborn.shield, timeout=timeout)])
 
 
-async def test_it_is_reported_by_name_after_the_grace(
+async def test_a_stuck_step_is_reported_by_name_after_the_grace(
     make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner, stubborn = make_runner(cancel_grace=4), Stubborn()
@@ -64,7 +64,7 @@ async def test_it_is_reported_by_name_after_the_grace(
     assert "'shield'" in caplog.text
     stubborn.release.set()
     await anyio.sleep(1)
-    assert await runner.list_checkpoints("r") == []  # what it came to afterwards changes nothing
+    assert await runner.list_checkpoints("r") == []  # its later result changes nothing
 
 
 @pytest.mark.parametrize("how", ["step_timeout", "run_timeout"])
@@ -76,7 +76,7 @@ async def test_a_timeout_that_is_swallowed_fails_the_run(make_runner: MakeRunner
     stubborn.release.set()
 
 
-async def test_a_native_cancel_that_is_swallowed_is_passed_on(make_runner: MakeRunner) -> None:
+async def test_a_swallowed_native_cancellation_is_raised_again(make_runner: MakeRunner) -> None:
     runner, stubborn = make_runner(cancel_grace=2), Stubborn()
     task = asyncio.create_task(runner.execute(flow(stubborn), run_id="r"))
     await stubborn.begun.wait()
@@ -101,7 +101,7 @@ async def test_leaving_the_runner_does_not_hang(make_runner: MakeRunner) -> None
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Opens at the latest when the test is over, so that no thread outlives it."""
+    """A gate for threads; opens when the test ends, so that no thread outlives the test."""
     gate = threading.Event()
     yield gate
     gate.set()
@@ -110,7 +110,7 @@ def gate() -> Iterator[threading.Event]:
 class TestInRealTime:
     @pytest.fixture
     def anyio_backend(self) -> str:
-        """Threads that hang, and cancellations that are sent again in every turn, leave virtual time no chance."""
+        """Virtual time would stand still while a thread hangs or the loop is busy in each turn."""
         return "asyncio"
 
     @pytest.mark.parametrize("timeout", [None, 0.02])
@@ -128,7 +128,7 @@ class TestInRealTime:
         assert "'swallow'" in str(result.error)
         stubborn.release.set()
 
-    async def test_a_thread_reads_why_it_is_left(self) -> None:
+    async def test_an_abandoned_thread_can_read_the_cancel_reason(self) -> None:
         runner = WorkflowRunner(store=MemoryRunStore())
         begun, over, reasons = anyio.Event(), anyio.Event(), []
         loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ class TestInRealTime:
         await over.wait()
         assert reasons == ["user"]
 
-    async def test_they_are_counted_capped_and_told_of(
+    async def test_stuck_threads_are_counted_capped_and_logged(
         self, gate: threading.Event, caplog: pytest.LogCaptureFixture
     ) -> None:
         reader = InMemoryMetricReader()
@@ -163,10 +163,10 @@ class TestInRealTime:
         hanging = Workflow("hanging", [Step.lambda_("hang", hang, timeout=0.02)])
         for _ in range(2):
             assert (await runner.execute(hanging)).error_category == "TIMEOUT"
-        assert "step hang was cancelled while in a thread; the thread is left behind (2 now)" in caplog.text
+        assert "step hang was cancelled while in a thread; the thread is abandoned (2 now)" in caplog.text
         assert abandoned(reader) == 2
         refused = await runner.execute(hanging)
-        assert "2 threads left behind by timeouts are still at work (hang)" in str(refused.error)
+        assert "2 threads abandoned by timeouts are still running (hang)" in str(refused.error)
         gate.set()
         for _ in range(500):
             if abandoned(reader) == 0:
@@ -175,18 +175,18 @@ class TestInRealTime:
         assert abandoned(reader) == 0
 
     @pytest.mark.slow
-    @pytest.mark.allow_blocking  # which is what it is about
+    @pytest.mark.allow_blocking  # the test is about blocking
     async def test_the_watchdog_names_the_step_that_blocks_the_loop(self) -> None:
-        warned, told = threading.Event(), list[str]()
+        warned, messages = threading.Event(), list[str]()
 
         class Listener(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 if "blocked" in record.getMessage():
-                    told.append(record.getMessage())
+                    messages.append(record.getMessage())
                     warned.set()
 
         async def block(context: WorkflowContext, config: Config) -> dict[str, object]:
-            await anyio.sleep(0.3)  # the watcher's first look
+            await anyio.sleep(0.3)  # until the first check of the watcher
             return {"was_noticed": warned.wait(10)}
 
         logger, listener = logging.getLogger("spine_async"), Listener()
@@ -197,7 +197,7 @@ class TestInRealTime:
         finally:
             logger.removeHandler(listener)
         assert result.context.get_output("block", "was_noticed") is True
-        assert "step 'block' of run 'r'" in told[0]
+        assert "step 'block' of run 'r'" in messages[0]
 
 
 def abandoned(reader: InMemoryMetricReader) -> int:

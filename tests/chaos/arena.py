@@ -1,4 +1,4 @@
-"""A database, a diary, and children that are killed over them."""
+"""Runs child processes on one database, kills them, and checks the database and the diary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLED = -int(signal.SIGKILL)
 
 
 class Arena:
-    """Lets children execute runs on one database and checks after each that nothing was lost and nothing done twice."""
+    """Lets child processes execute runs on one database; after each child checks that no step was lost or ran twice."""
 
     def __init__(self, url: str, diary: Path, nursery: Nursery) -> None:
         self.url = url
@@ -34,7 +34,7 @@ class Arena:
         return {"url": self.url, "diary": str(self._path), "runs": runs, "story": "journey", **settings}
 
     def live(self, job: dict[str, Any], kill_after: float | None = None) -> int:
-        """One child from its birth to its end; checked afterwards."""
+        """Start a child, wait until it ends, and check; returns its exit code."""
         self.children += 1
         code = self.nursery.wait(self.nursery.fork(job), kill_after=kill_after)
         self.kills += code == KILLED
@@ -42,8 +42,8 @@ class Arena:
         self.check()
         return code
 
-    def until_told(self, what: str, patience: float = 30.0) -> None:
-        """Wait until the diary has an entry of this kind; further entries are checked on the way."""
+    def wait_for_entry(self, what: str, patience: float = 30.0) -> None:
+        """Wait until the diary has an entry of this kind; checks all other entries."""
         give_up_at = time.monotonic() + patience
         while time.monotonic() < give_up_at:
             entries = list(self._diary.entries())
@@ -51,15 +51,15 @@ class Arena:
             if any(entry["what"] == what for entry in entries):
                 return
             time.sleep(0.001)
-        raise AssertionError(f"nothing {what!r} was told within {patience} s")
+        raise AssertionError(f"the diary has no entry {what!r} after {patience} s")
 
     def check(self) -> None:
         self.ledger.take(self._diary.entries())
         self.ledger.look(self._reader.read())
 
     def count_points(self, story: str, **settings: Any) -> list[str]:
-        """Names of the failpoints that an undisturbed run passes."""
-        assert self.live(self.job(["first"], story=story)) == 0  # it makes the tables, which no later one does
+        """Names of the failpoints of an undisturbed run."""
+        assert self.live(self.job(["first"], story=story)) == 0  # only the first child creates the tables
         code = self.nursery.wait(self.nursery.fork(self.job(["counted"], story=story, count=True, **settings)))
         assert code == 0, self.errors()
         entries = list(self._diary.entries())
@@ -69,12 +69,12 @@ class Arena:
         return points
 
     def check_same_memory(self, runs: list[str], story: str) -> None:
-        """All runs have come to what an undisturbed one comes to; those that have not are brought to their end now."""
+        """Check that all runs end as an undisturbed run does; executes those that have not ended."""
         if story not in self._wanted:
             self._wanted[story] = self._ends([f"undisturbed-{story}"], story)[0]
         for run, memory in zip(runs, self._ends(runs, story), strict=True):
             wanted = self._wanted[story]
-            require(memory == wanted, f"{run} came to {memory}, undisturbed to {wanted}")
+            require(memory == wanted, f"{run} ended with {memory}, an undisturbed run with {wanted}")
         check_completed(self._reader.read(), runs)
 
     def _ends(self, runs: list[str], story: str) -> list[object]:
@@ -84,7 +84,7 @@ class Arena:
         return [ends[run] for run in runs]
 
     def forget(self, runs: list[str]) -> None:
-        """Drop runs that were checked to their end, so that looking stays quick however many there were."""
+        """Delete runs that are checked completely, so that later checks stay fast."""
         self._reader.forget(runs)
         self.ledger.forget(runs)
 

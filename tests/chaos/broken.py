@@ -1,4 +1,4 @@
-"""Stores that break the protocol on purpose, each in one way; the checks must find out every one of them."""
+"""Stores that break the protocol on purpose, each in one way. The checks must detect each of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
+from spine_async._model.record import Busy, Claim, EventRow, NewRun, PastPage, Renewal, RunChange, VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits
@@ -61,7 +61,7 @@ class FenceOutsideTheTransaction(MemoryRunStore):
 
 
 class AcknowledgedBeforeTheCommit(MemoryRunStore):
-    """Writes when it is next called by the same worker, which one that died never does."""
+    """Writes a change only at the next commit; the change is lost if the worker dies before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class AcknowledgedBeforeTheCommit(MemoryRunStore):
 
 
 class EventsInTheirOwnTransaction(MemoryRunStore):
-    """The events of a commit come with the next one."""
+    """Writes the events of a commit with the next commit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class EventsInTheirOwnTransaction(MemoryRunStore):
 
 
 class InsertOrReplace(MemoryRunStore):
-    """A visit of a path takes the place of the one before."""
+    """A visit replaces the stored visit of the same path."""
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         kept = self._runs[change.run_id]
@@ -191,15 +191,19 @@ class LastVisitIsNotLoaded(MemoryRunStore):
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return (await super().visits(run_id, below))[:-1]
 
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        page = await super().past_visits(run_id, after, limit)
+        return PastPage(page.visits[:-1], page.last_seq)
 
-class FencedIsToldAsCommitted(MemoryRunStore):
+
+class FencedIsReportedAsCommitted(MemoryRunStore):
     def _commit(self, change: RunChange) -> CommitOutcome:
         super()._commit(change)
         return COMMITTED
 
 
 class CommittedTwice(MemoryRunStore):
-    """What an insistent store does that does not look whether the first try was written."""
+    """Retries a commit without a check whether the first attempt was written."""
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         outcome = super()._commit(change)
@@ -241,7 +245,7 @@ BROKEN: tuple[type[MemoryRunStore], ...] = (
     LostVisits,
     ItemsAreNotLoaded,
     LastVisitIsNotLoaded,
-    FencedIsToldAsCommitted,
+    FencedIsReportedAsCommitted,
     CommittedTwice,
     CreateOverwrites,
     NumbersWithGaps,

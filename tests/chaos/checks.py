@@ -1,4 +1,4 @@
-"""What must hold of a store and a diary, whatever happened; each check raises `Violation` where it does not."""
+"""Invariants of a store and a diary after any fault. A check raises `Violation` if its invariant does not hold."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _EVENTS = "SELECT run_id, seq, event_type, path FROM core_workflow_events ORDER 
 
 
 class Violation(AssertionError):  # noqa: N818 (it is an assertion)
-    """A promise is broken."""
+    """A guarantee of the library does not hold."""
 
 
-def require(holds: bool, told: str) -> None:
+def require(holds: bool, message: str) -> None:
     if not holds:
-        raise Violation(told)
+        raise Violation(message)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Stored:
 
 
 class Reader:
-    """Reads a database by plain SQL over one connection of its own, without a line of the library's."""
+    """Reads a database by plain SQL over its own connection; does not use the library."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
@@ -75,7 +75,7 @@ class Reader:
         return Stored({row[0]: row[1:] for row in self.rows(_RUNS)}, self.rows(_STEPS), self.rows(_EVENTS))
 
     def forget(self, runs: Sequence[str]) -> None:
-        """Delete runs with all they have."""
+        """Delete runs with all their rows."""
         for run in runs:
             keys = f"(SELECT id FROM core_workflow_runs WHERE run_id = '{run}')"
             for table in ("core_workflow_steps", "core_workflow_event_log"):
@@ -100,13 +100,13 @@ class Reader:
 
 
 def read_memory(store: MemoryRunStore) -> Stored:
-    """The same of a store in memory, from its own books."""
+    """The same for a store in memory, from its attributes."""
     stored = Stored({}, [], [])
     for run_id, kept in store._runs.items():
         run = kept.run
         stored.runs[run_id] = run.status.value, run.epoch, run.next_seq
         rows = sorted(kept.visits, key=lambda each: each.seq)
-        stored.steps += [(run_id, each.path, each.seq, each.epoch, each.attempt_id) for each in rows]
+        stored.steps += [(run_id, each.path, each.seq, each.epoch, each.commit_id) for each in rows]
         events = merge_events(kept.events, kept.visits, 0, run.next_seq)
         stored.events += [(run_id, each.seq, str(each.event_type), each.path) for each in events]
     return stored
@@ -114,7 +114,7 @@ def read_memory(store: MemoryRunStore) -> Stored:
 
 @dataclass
 class Ledger:
-    """What the diary tells so far, checked as it is read."""
+    """Collects the entries of the diary and checks each of them."""
 
     committed: dict[Where, str] = field(default_factory=dict)
     claims: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -126,11 +126,10 @@ class Ledger:
     overlaps_allowed: bool = False
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Read on.
+        """Check further entries.
 
         Raises:
-            Violation: A step ran again whose end was committed before; a visit was committed twice; an epoch was given
-                twice.
+            Violation: A step ran again after its commit; a visit was committed twice; two claims have the same epoch.
         """
         for entry in entries:
             getattr(self, f"_{entry['what']}")(entry)
@@ -165,10 +164,10 @@ class Ledger:
         self.finished.append(entry)
 
     def look(self, stored: Stored) -> None:
-        """Compare with what is stored right now, and remember it as committed.
+        """Compare the entries with the stored rows, and remember these rows as committed.
 
         Raises:
-            Violation: Something acknowledged is not stored, numbers have gaps, or a superseded owner has committed.
+            Violation: An acknowledged row is not stored, numbers have gaps, or a superseded owner has committed.
         """
         check_numbers(stored)
         check_epochs(stored, self.claims)
@@ -179,11 +178,14 @@ class Ledger:
             require(run in stored.runs, f"run {run} was accepted and is not stored")
         for run, status in self.ended.items():
             if status == "completed":
-                require(stored.runs[run][0] == status, f"run {run} was told {status} and is {stored.runs[run][0]}")
+                require(
+                    stored.runs[run][0] == status,
+                    f"run {run} was reported as {status} and is stored as {stored.runs[run][0]}",
+                )
         self.committed.update(kept)
 
     def forget(self, runs: Iterable[str]) -> None:
-        """Runs that are no longer looked at."""
+        """Drop everything about these runs."""
         gone = set(runs)
         self.committed = {where: commit for where, commit in self.committed.items() if where[0] not in gone}
         for run in gone:
@@ -195,22 +197,22 @@ class Ledger:
 def check_numbers(stored: Stored) -> None:
     """Events of each run are numbered 1, 2, 3 … up to the run's own counter; each visit has its event."""
     numbers: dict[str, list[int]] = {run: [] for run in stored.runs}
-    told = set()
+    seen = set()
     for run, seq, _, path in stored.events:
         numbers[run].append(seq)
-        told.add((run, seq, path))
+        seen.add((run, seq, path))
     for run, found in numbers.items():
         wanted = list(range(1, stored.runs[run][2]))
         require(sorted(found) == wanted, f"events of {run} are numbered {sorted(found)}, not 1 to {len(wanted)}")
     for run, path, seq, _, _ in stored.steps:
         event_path = None if path.startswith("@") else path.removesuffix("@until")
-        require((run, seq, event_path) in told or event_path is None, f"{path} of {run} has no event {seq}")
+        require((run, seq, event_path) in seen or event_path is None, f"{path} of {run} has no event {seq}")
     paths = [(run, path) for run, path, *_ in stored.steps]
     require(len(paths) == len(set(paths)), "a visit is stored twice")
 
 
 def check_epochs(stored: Stored, claims: dict[str, list[tuple[int, int]]]) -> None:
-    """What is stored below a claim's first number is of older epochs, the rest of that epoch or a newer one."""
+    """Rows below a claim's first number have an older epoch; the others have its epoch or a newer one."""
     for run, path, seq, epoch, _ in stored.steps:
         for claimed, next_seq in claims.get(run, ()):
             is_older = seq < next_seq
@@ -221,13 +223,13 @@ def check_epochs(stored: Stored, claims: dict[str, list[tuple[int, int]]]) -> No
 
 
 def check_completed(stored: Stored, runs: Sequence[str]) -> None:
-    """All runs came to their end."""
+    """All runs have completed."""
     states = {run: stored.runs.get(run, ("missing", 0, 0))[0] for run in runs}
     stuck = {run: state for run, state in states.items() if state != "completed"}
     require(not stuck, f"runs are stuck: {stuck}")
 
 
 def integrity(url: str) -> str:
-    """What SQLite says of its own file."""
+    """Result of SQLite's own integrity check."""
     with closing(sqlite3.connect(str(make_url(url).database))) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])

@@ -1,12 +1,11 @@
-"""The warm process: imports everything, opens nothing, and forks a child for each line it is given.
+"""The warm process: imports all modules, opens no file or socket, and forks a child for each line that it reads.
 
-A line is a JSON job, answered by the child's process id; `{"wait": pid, "seconds": s, "kill_after": s}` is answered by
-how the child ended. Started by `nursery.py`.
+A line is a JSON job; the answer is the child's process id. The answer to `{"wait": pid, "seconds": s, "kill_after": s}`
+is how the child ended. `nursery.py` starts this process.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -24,12 +23,13 @@ from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
 from tests.chaos.failpoints import Points, WatchedStore, die
 from tests.chaos.stories import Story, memory_of
+from tests.crash.warm import warm_up
 
 PATIENCE = 60.0
 
 
 class Child:
-    """Executes the runs of a job, and dies where the job says."""
+    """Executes the runs of a job, and dies at the failpoint that the job names."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
@@ -45,7 +45,7 @@ class Child:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     async def live(self) -> None:
-        """Execute the runs; what comes out goes to the diary."""
+        """Execute the runs and write their results to the diary."""
         workflow, dispatcher = Story(self.diary, self.points.reach).workflow(self.job["story"])
         config = WorkflowRunnerConfig(
             lease_ttl=self.job.get("ttl", 30.0), max_claims=1_000_000, trace_enabled=False, drain_timeout=1
@@ -61,14 +61,14 @@ class Child:
     async def _execute(self, runner: WorkflowRunner, workflow: Any, run: str, limiter: anyio.CapacityLimiter) -> None:
         async with limiter:
             try:
-                result = await self._insist(runner, workflow, run)
+                result = await self._execute_when_free(runner, workflow, run)
             except SpineError as exc:
                 self.diary.write("raised", run, error=type(exc).__name__, text=str(exc))
             else:
                 self.diary.write("finished", run, status=result.status.value, memory=memory_of(result.context))
 
-    async def _insist(self, runner: WorkflowRunner, workflow: Any, run: str) -> WorkflowResult:
-        """Execute the run, as soon as nobody else does where the job says that it is to wait for that."""
+    async def _execute_when_free(self, runner: WorkflowRunner, workflow: Any, run: str) -> WorkflowResult:
+        """Execute the run; retry while another process executes it, as long as the job allows."""
         give_up_at = time.monotonic() + self.job.get("patience", 0.0)
         while True:
             try:
@@ -80,7 +80,7 @@ class Child:
 
 
 def trace_statements(points: Points) -> None:
-    """A failpoint ahead of each statement that SQLite executes in a transaction."""
+    """Add a failpoint before each statement that SQLite executes in a transaction."""
     in_transaction = sqlite_jobs.in_transaction
 
     def traced(connection: Any, work: Any) -> Any:
@@ -93,8 +93,8 @@ def trace_statements(points: Points) -> None:
     sqlite_jobs.in_transaction = traced
 
 
-def be_born(job: dict[str, Any]) -> None:
-    """The whole life of a child."""
+def run_child(job: dict[str, Any]) -> None:
+    """Run the child, from the fork to its exit."""
     code = 1
     try:
         if "log" in job:
@@ -105,7 +105,7 @@ def be_born(job: dict[str, Any]) -> None:
         anyio.run(child.live, backend_options={"use_uvloop": False})
         code = 0
     except BaseException:
-        import traceback  # noqa: PLC0415 (only a child that goes wrong needs it)
+        import traceback  # noqa: PLC0415 (only a child that fails needs it)
 
         with Path(job["diary"] + ".errors").open("a") as errors:
             traceback.print_exc(file=errors)
@@ -117,12 +117,12 @@ def fork(job: dict[str, Any]) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(0)
-        be_born(job)
+        run_child(job)
     return pid
 
 
 def wait_for(pid: int, seconds: float, kill_after: float | None) -> int | None:
-    """How the child ended (negative: by which signal), or None where it did not in time and was killed for that."""
+    """Exit code of the child (negative: the signal), or None if it was killed because it did not end in time."""
     began = time.monotonic()
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -140,7 +140,7 @@ def wait_for(pid: int, seconds: float, kill_after: float | None) -> int | None:
 
 
 def main() -> None:
-    gc.freeze()
+    warm_up()
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:

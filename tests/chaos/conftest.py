@@ -1,4 +1,4 @@
-"""What the randomised tests share: a process that forks children, and databases to be killed on."""
+"""Fixtures of the randomised tests: a process that forks children, and a database for them."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.fixture
 def arena(database_url: str, tmp_path: Path, nursery: Nursery) -> Arena:
-    """An empty database, SQLite and PostgreSQL in turn, a diary, and children to work on it."""
+    """An empty database (SQLite, then PostgreSQL), a diary, and child processes that use both."""
     return Arena(database_url, tmp_path / "diary", nursery)

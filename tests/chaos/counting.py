@@ -1,4 +1,4 @@
-"""An event loop that counts how often any of its tasks waits, and does something at the k-th time."""
+"""Counts how often the tasks of an event loop wait, and calls a function at the k-th wait."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class AwaitCounter:
-    """Counts from `arm` on; acts when the count is `chosen`.
+    """Counts waits after `arm`; calls `act` when the count is `chosen`.
 
     Args:
         chosen: Which wait, from 1; 0 for none.
-        act: What happens then.
+        act: Function to call then.
     """
 
     def __init__(self, chosen: int) -> None:
@@ -34,7 +34,7 @@ class AwaitCounter:
                 self.act()
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have all tasks that are created from now on counted."""
+        """Count the waits of all tasks that are created from now on."""
 
         def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:
             return asyncio.Task(self._counted(coro), loop=loop, **options)
@@ -63,7 +63,7 @@ class _Counted(Awaitable[Any]):
             except GeneratorExit:
                 self._coro.close()
                 raise
-            except BaseException as exc:  # what the loop throws in is the coroutine's
+            except BaseException as exc:  # the loop throws into the task; pass it on to the coroutine
                 resume = _throwing(self._coro, exc)
             else:
                 resume = _sending(self._coro, value)

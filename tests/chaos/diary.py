@@ -1,4 +1,4 @@
-"""What happened, in the order in which it happened, written down by processes that may be killed at any moment."""
+"""A log of what happened, in order, written by processes that may be killed at any moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Diary(Protocol):
 
 
 class FileDiary:
-    """Entries of many processes in one file: each is one write to the end of it, so none is torn or lost."""
+    """Entries of many processes in one file. Each entry is one appending write, so none is torn or lost."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -32,7 +32,7 @@ class FileDiary:
         text = b""
         while chunk := os.pread(self._file, 1 << 20, self._read + len(text)):
             text += chunk
-        whole = text[: text.rfind(b"\n") + 1]  # the last one may be under way
+        whole = text[: text.rfind(b"\n") + 1]  # the last line may be incomplete
         self._read += len(whole)
         return iter([json.loads(line) for line in whole.splitlines()])
 

@@ -1,4 +1,4 @@
-"""A process's death within this process: from some moment on its store does nothing and answers nobody."""
+"""Simulates the death of a process inside this process: after a failpoint every call of the store raises `Died`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.chaos.stories import Story
 
 
 class Died(StoreUnavailableError):  # noqa: N818 (nothing erred)
-    """What somebody hears whose store is out of reach for good; for the store the same as a death."""
+    """The store is unreachable for good; for the store this is the same as the death of the process."""
 
 
 class Stage:
-    """One store, and runners on it that die one after the other.
+    """Runs runners that die one after the other on one store.
 
     Args:
-        store: What the runners are given.
-        look: What is stored, whatever the runners are told.
+        store: The store of the runners.
+        look: Reads the stored rows, past the runners.
     """
 
     def __init__(self, store: RunStore, look: Callable[[], Stored]) -> None:
@@ -32,7 +32,7 @@ class Stage:
         self._look = look
 
     async def live(self, run: str, story: str, die_at: int = 0, ttl: float = 30.0) -> WorkflowResult | None:
-        """Execute the run; None where the runner died at that failpoint."""
+        """Execute the run; returns None if the runner died at the failpoint `die_at`."""
         points = _Mortal(die_at)
         watched = WatchedStore(self.store, self.diary, points)
         workflow, dispatcher = Story(self.diary, points.reach).workflow(story)
@@ -47,7 +47,7 @@ class Stage:
             return None
 
     def look(self) -> Stored:
-        """Check the diary and what is stored."""
+        """Check the diary and the stored rows."""
         self.ledger.take(self.diary.entries())
         stored = self._look()
         self.ledger.look(stored)
@@ -55,7 +55,7 @@ class Stage:
 
 
 class _Mortal(Points):
-    """Points after one of which there is no life any more."""
+    """Failpoints; after the chosen one, each raises `Died`."""
 
     def __init__(self, chosen: int) -> None:
         super().__init__(chosen, self._die)

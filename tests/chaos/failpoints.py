@@ -1,4 +1,4 @@
-"""Places at which a run may be interrupted, and a store that has one before and after each of its calls."""
+"""Failpoints, and a store with a failpoint before and after each call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -26,11 +26,11 @@ ResultT = TypeVar("ResultT")
 
 
 class Points:
-    """Counts the failpoints reached; at the chosen one, acts.
+    """Counts the failpoints that are reached; calls `act` at the chosen one.
 
     Args:
         chosen: Number of the point, from 1; 0 for none.
-        act: What happens there; takes the point's name.
+        act: Function to call there, with the point's name.
     """
 
     def __init__(self, chosen: int, act: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ class Points:
 
 
 def die(diary: Diary) -> Callable[[str], None]:
-    """End this process without any warning."""
+    """A function that kills this process by SIGKILL."""
 
     def act(name: str) -> None:
         diary.write("died", "", at=name)
@@ -58,9 +58,9 @@ def die(diary: Diary) -> Callable[[str], None]:
 
 
 class WatchedStore:
-    """Passes failpoints before and after each call of another store, and tells the diary what was acknowledged.
+    """Reaches a failpoint before and after each call of another store; writes acknowledged rows to the diary.
 
-    Diary: `claimed` (epoch and the number that comes next), `acknowledged` (a visit with its epoch and commit id),
+    Diary: `claimed` (epoch and next number), `acknowledged` (a visit with its epoch and commit id),
     `ended`.
     """
 
@@ -120,8 +120,17 @@ class WatchedStore:
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return await self._call("visits", lambda: self._store.visits(run_id, below))
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return await self._call("past_visits", lambda: self._store.past_visits(run_id))
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scope))
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        return await self._call("last_event", lambda: self._store.last_event(run_id, event_type, path))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
@@ -129,8 +138,8 @@ class WatchedStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))
 
-    async def delete(self, run_id: str) -> bool:
-        return await self._call("delete", lambda: self._store.delete(run_id))
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)

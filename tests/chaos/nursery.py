@@ -1,4 +1,4 @@
-"""The test's end of the process that forks children."""
+"""Starts the process that forks children, and talks to it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.interpreter import ROOT, environment
 
 
 class Nursery:
-    """Forks children from a process that has everything imported and nothing open."""
+    """Forks children from a process that has imported all modules and has no open file or socket."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.children"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, **environment()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def fork(self, job: dict[str, Any]) -> int:
-        """Have a child do the job; its process id."""
+        """Fork a child that does the job; returns its process id."""
         pid = self._ask(job)
         assert isinstance(pid, int)
         return pid
 
     def wait(self, pid: int, seconds: float = 60.0, kill_after: float | None = None) -> int:
-        """How a child ended: its exit code, or minus the signal; killed after that many seconds where given."""
+        """Wait until a child ends, or kill it after `kill_after` seconds; returns its exit code or minus the signal."""
         code = self._ask({"wait": pid, "seconds": seconds, "kill_after": kill_after})
         assert isinstance(code, int), f"child {pid} did not end within {seconds} s"
         return code

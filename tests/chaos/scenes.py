@@ -1,4 +1,4 @@
-"""Short scenes of the protocol, on any store; each raises `Violation` where the store lets a promise be broken."""
+"""Short scenes of the protocol, on any store. A scene raises `Violation` if the store breaks a guarantee."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Scene = Callable[["Cast"], Awaitable[None]]
 
 
 class Cast:
-    """A store with everybody who acts on it."""
+    """A store, and the operations of workers on it."""
 
     def __init__(self, store: RunStore, look: Look) -> None:
         self.stage = Stage(store, look)
@@ -30,7 +30,7 @@ class Cast:
         return self.stage.look()
 
     async def begin(self) -> tuple[Claim, RunChange]:
-        """A run with one visit committed: its claim, and that commit."""
+        """Create a run and commit one visit; returns the claim and the commit."""
         (claim,) = await self.store.create([new_run()])
         require(claim is not None, "a run with a new id was refused")
         assert claim is not None
@@ -40,7 +40,7 @@ class Cast:
         return moved(claim, first), first
 
     async def take_over(self, claim: Claim) -> Claim:
-        """Another worker claims the run, whose owner is known to be gone."""
+        """Claim the run for another worker, as if the owner were known to be dead."""
         taken = await self.store.claim("run-1", "worker-2", None, ttl=60, over_epoch=claim.epoch)
         require(isinstance(taken, Claim), f"a run whose owner is gone could not be claimed: {taken}")
         assert isinstance(taken, Claim)
@@ -48,11 +48,11 @@ class Cast:
 
 
 def step(claim: Claim, path: str) -> RunChange:
-    """A visit and an event of its own, committed under the claim; made by one worker only."""
+    """A change with one visit and one event, with a commit id that only this claim uses."""
     number = claim.next_seq
     made = change(claim, [visit(path, number + 1)], [event("noted", number, step=path)])
     mark = f"{claim.epoch}-{path}"
-    return replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+    return replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
 
 
 def end(claim: Claim) -> RunChange:
@@ -62,7 +62,7 @@ def end(claim: Claim) -> RunChange:
 
 
 async def superseded(cast: Cast) -> None:
-    """Who was taken over wakes up before, and after, the new owner's commit."""
+    """A superseded owner commits before, and again after, the new owner's commit."""
     old, _ = await cast.begin()
     new = await cast.take_over(old)
     await cast.store.commit([step(old, "b")])
@@ -76,21 +76,21 @@ async def superseded(cast: Cast) -> None:
 
 
 async def taken_over_in_the_middle(cast: Cast) -> None:
-    """The run changes hands while its owner's commit is on its way."""
+    """Another worker claims the run during its owner's commit."""
     old, _ = await cast.begin()
 
     async def other() -> None:
         new = await cast.take_over(old)
         await cast.store.commit([step(new, "c")])
 
-    for told in await asyncio.gather(cast.store.commit([step(old, "b")]), other(), return_exceptions=True):
-        if isinstance(told, BaseException):
-            raise told
+    for outcome in await asyncio.gather(cast.store.commit([step(old, "b")]), other(), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
     cast.look()
 
 
 async def committed_again(cast: Cast) -> None:
-    """A commit whose answer was not heard is sent again."""
+    """A worker sends a commit again because the reply was lost."""
     claim, first = await cast.begin()
     await cast.store.commit([first])
     cast.look()
@@ -99,7 +99,7 @@ async def committed_again(cast: Cast) -> None:
 
 
 async def committed_after_the_end(cast: Cast) -> None:
-    """Something comes in for a run that has completed."""
+    """A commit arrives for a run that has completed."""
     claim, _ = await cast.begin()
     ended = end(claim)
     await cast.store.commit([ended])
@@ -115,18 +115,18 @@ async def deleted_and_created_again(cast: Cast) -> None:
     cast.stage.ledger.forget(["run-1"])
     new, _ = await cast.begin()
     outcomes = await cast.store.commit([step(replace(claim, next_seq=new.next_seq), "ghost")])
-    require(outcomes == [CommitOutcome.FENCED], "a deleted run's worker has committed to another run")
+    require(outcomes == [CommitOutcome.FENCED], "the worker of a deleted run has committed to another run")
 
 
 async def claimed_while_it_is_owned(cast: Cast) -> None:
-    """Somebody wants a run whose owner is there."""
+    """Another worker claims a run whose lease is valid."""
     await cast.begin()
     answer = await cast.store.claim("run-1", "worker-2", None, ttl=60)
     require(isinstance(answer, Busy), f"a run whose lease holds was claimed: {answer}")
 
 
 async def claimed_twice(cast: Cast) -> None:
-    """One owner after the other: each claim is told apart."""
+    """Two workers claim the run, one after the other; the claims have different epochs."""
     claim, _ = await cast.begin()
     second = await cast.take_over(claim)
     await cast.take_over(second)
@@ -142,7 +142,7 @@ async def claimed_after_it_completed(cast: Cast) -> None:
 
 
 async def renewed_by_who_was_taken_over(cast: Cast) -> None:
-    """Who was taken over learns of it when the lease is renewed, and gets no stop that was meant for another."""
+    """A renewal tells a superseded owner that the lease is lost; a stop request does not reach the next owner."""
     old, _ = await cast.begin()
     await cast.store.request_stop("run-1", "enough")
     new = await cast.take_over(old)
@@ -160,7 +160,7 @@ async def created_twice(cast: Cast) -> None:
 
 
 async def died_everywhere(cast: Cast) -> None:
-    """An owner that dies at each failpoint in turn, and one who goes on."""
+    """An owner dies at each failpoint in turn, and another one continues the run."""
     stage = cast.stage
     undisturbed = await stage.live("undisturbed", "short")
     require(undisturbed is not None and undisturbed.status == "completed", "an undisturbed run did not complete")
@@ -173,7 +173,7 @@ async def died_everywhere(cast: Cast) -> None:
         require(result is not None, f"{run} could not go on after a death at point {number}")
         assert result is not None
         check_completed(stage.look(), [run])
-        require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} came to something else")
+        require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} ended with another context")
 
 
 SCENES: tuple[Scene, ...] = (

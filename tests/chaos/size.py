@@ -1,4 +1,4 @@
-"""How large the randomised tests are, and what they tell of themselves."""
+"""Sizes and random seeds of the randomised tests, and the lines that they report."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ IS_FULL = os.environ.get("SPINE_CHAOS") == "full"
 SEED = int(os.environ.get("SPINE_CHAOS_SEED", "20260101"))
 
 LINES: list[str] = []
-"""What the tests told; shown at the end of the test session."""
+"""Reports of the tests; printed at the end of the test session."""
 
 
 def size(short: int, full: int) -> int:
-    """How many of something a test does; `SPINE_CHAOS_SHARE=0.1` makes the full size smaller."""
+    """The number of repetitions of a test; `SPINE_CHAOS_SHARE=0.1` reduces the full size to a tenth."""
     return int(full * float(os.environ.get("SPINE_CHAOS_SHARE", "1"))) or 1 if IS_FULL else short
 
 
 def draws(*salt: object) -> random.Random:
-    """A source of random numbers that is the same in every session of the same seed."""
+    """A random generator that gives the same numbers in each session with the same seed."""
     return random.Random(f"{SEED}/{salt}")
 
 
-def tell(test: str, **figures: object) -> None:
-    """Say how large a test was and what it hit."""
+def report(test: str, **figures: object) -> None:
+    """Report the size and the figures of a test."""
     line = f"{test}: seed={SEED} " + " ".join(f"{name}={value}" for name, value in figures.items())
     LINES.append(line)
     print(line)

@@ -1,4 +1,4 @@
-"""Workflows to be interrupted: every kind of step, and a diary entry for each time a handler begins."""
+"""Workflows for the interruption tests: every kind of step; each handler writes a diary entry when it begins."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Pass = Callable[[str], Awaitable[None]]
 
 
 async def go_on(point: str) -> None:
-    """A failpoint at which nothing happens."""
+    """A failpoint without an action."""
 
 
 class Story:
-    """Handlers that tell the diary when they begin, and pass a failpoint before and after.
+    """Handlers that write a diary entry when they begin, and reach a failpoint before and after their work.
 
     Args:
-        diary: Where it is told.
-        reach: Is called at each failpoint of a handler.
+        diary: Takes the entries.
+        reach: Called at each failpoint of a handler.
     """
 
     def __init__(self, diary: Diary, reach: Pass = go_on) -> None:
@@ -105,7 +105,7 @@ def _item(story: Story) -> Workflow:
 
 
 def _journey(story: Story) -> list[Step]:
-    """Everything: retries, a nested map, a loop, a pipeline, a wait, a handler in a thread."""
+    """All features: retries, a nested map, a loop, a pipeline, a wait, a handler in a thread."""
     return [
         story.step("fetch", _fetch),
         story.step("flaky", _flaky, retry=AT_ONCE),
@@ -119,7 +119,7 @@ def _journey(story: Story) -> list[Step]:
 
 
 def _short(story: Story) -> list[Step]:
-    """One of each kind, as short as it can be."""
+    """The shortest workflow with each kind of step."""
     inner = Workflow("item", [story.step("a", lambda context: {"a": 1}), story.step("b", lambda context: {"b": 2})])
     return [
         story.step("fetch", _fetch),
@@ -141,7 +141,7 @@ _CHAPTERS: dict[str, Callable[[Story], list[Step]]] = {"journey": _journey, "sho
 
 
 def memory_of(context: WorkflowContext) -> dict[str, Any]:
-    """What a run came to: all of the context but its id and the wait's moment, which no two runs share."""
+    """The final context, without the run id and the end of the wait, which differ between runs."""
     kept: dict[str, Any] = context.to_dict()
     kept["outputs"].pop("pause", None)
     return {name: kept[name] for name in ("workflow_name", "params", "outputs", "quality", "partition")}

@@ -1,4 +1,4 @@
-"""The checks are worth something: each way to break the protocol is found out by one of them."""
+"""The checks detect each of the broken stores and SQL statements."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from spine_async.storage.sql.sqlite.insert import Inserter
 from tests.chaos.broken import BROKEN
 from tests.chaos.checks import Reader, Violation, read_memory
 from tests.chaos.scenes import SCENES, Cast, Look, Scene
-from tests.chaos.size import tell
+from tests.chaos.size import report
 
 pytestmark = pytest.mark.anyio
 
 
 async def found_by(scene: Scene, store: RunStore, look: Look) -> str | None:
-    """What the scene finds out, or None."""
+    """The violation that the scene detects, or None."""
     try:
         await scene(Cast(store, look))
     except Violation as exc:
@@ -34,7 +34,7 @@ async def found_by(scene: Scene, store: RunStore, look: Look) -> str | None:
 
 
 async def found_in_memory(kind: type[MemoryRunStore]) -> str | None:
-    """The first scene that finds something out."""
+    """The first scene that detects a violation."""
     for scene in SCENES:
         store = kind()
         if await found_by(scene, store, lambda store=store: read_memory(store)) is not None:  # type: ignore[misc]
@@ -42,15 +42,15 @@ async def found_in_memory(kind: type[MemoryRunStore]) -> str | None:
     return None
 
 
-async def test_a_store_that_keeps_the_protocol_passes() -> None:
+async def test_a_correct_store_passes() -> None:
     assert await found_in_memory(MemoryRunStore) is None
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-async def test_a_broken_store_is_found_out(kind: type[MemoryRunStore]) -> None:
+async def test_a_broken_store_is_detected(kind: type[MemoryRunStore]) -> None:
     found = await found_in_memory(kind)
     assert found, f"nobody noticed {kind.__name__}"
-    tell(f"broken {kind.__name__}", found_by=found)
+    report(f"broken {kind.__name__}", found_by=found)
 
 
 EPOCH, NUMBER = ("AND epoch = ?", "AND ? IS NOT NULL"), ("AND next_seq = ?", "AND ? IS NOT NULL")
@@ -71,22 +71,22 @@ async def found_in_sqlite(folder: Path) -> dict[str, str]:
         url = f"sqlite+aiosqlite:///{folder / scene.__name__}.db"
         store, reader = SqlRunStore.from_url(url), Reader(url)
         try:
-            told = await found_by(scene, store, reader.read)
-        except (StoreError, sqlite3.Error) as exc:  # the tables' own constraints notice it
-            told = f"{type(exc).__name__}: {exc}"
-        if told is not None:
-            found[scene.__name__] = told
+            problem = await found_by(scene, store, reader.read)
+        except (StoreError, sqlite3.Error) as exc:  # a constraint of the tables was violated
+            problem = f"{type(exc).__name__}: {exc}"
+        if problem is not None:
+            found[scene.__name__] = problem
         reader.close()
         await store.close()
     return found
 
 
-async def test_the_sqlite_store_keeps_the_protocol(tmp_path: Path) -> None:
+async def test_the_sqlite_store_passes(tmp_path: Path) -> None:
     assert await found_in_sqlite(tmp_path) == {}
 
 
 @pytest.mark.parametrize("what", list(SQL))
-async def test_a_statement_without_one_of_its_conditions_is_found_out(
+async def test_a_statement_without_one_of_its_conditions_is_detected(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, names, (text, changed) = SQL[what]
@@ -95,11 +95,11 @@ async def test_a_statement_without_one_of_its_conditions_is_found_out(
         assert text in before
         monkeypatch.setattr(module, name, before.replace(text, changed))
     found = await found_in_sqlite(tmp_path)
-    assert found, f"nobody noticed that {what} is not checked"
-    tell(f"broken sql {what}", found_by=sorted(found))
+    assert found, f"no scene detects that {what} is not checked"
+    report(f"broken sql {what}", found_by=sorted(found))
 
 
-async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replacing_rows_without_a_fence_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for what in ("epoch", "next_seq", "status"):
         module, names, (text, changed) = SQL[what]
         for name in names:
@@ -110,7 +110,7 @@ async def test_replacing_without_a_fence_is_found_out(tmp_path: Path, monkeypatc
     assert await found_in_sqlite(tmp_path)
 
 
-async def test_a_lease_that_nobody_looks_at_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_ignores_leases_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sqlite_leases,
         "decide",

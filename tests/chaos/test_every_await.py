@@ -1,4 +1,4 @@
-"""A run whose caller is cancelled at each of its awaits in turn: nothing leaks, the run is recorded and goes on."""
+"""The caller of a run is cancelled at each await in turn: nothing leaks, and the run is recorded and can be resumed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.chaos.checks import Ledger, Reader, Stored, check_completed, read_mem
 from tests.chaos.counting import AwaitCounter
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
-from tests.chaos.size import draws, size, tell
+from tests.chaos.size import draws, report, size
 from tests.chaos.stories import Story, memory_of
 
 HOW = ("scope", "native")
 
 
 class Theatre:
-    """One store; each run of it on an event loop of its own, looked through for what was left behind."""
+    """Executes each run on its own event loop, and checks that the loop has no tasks left."""
 
     def __init__(self, store: Callable[[], RunStore], look: Callable[[], Stored]) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class Theatre:
     def play(
         self, run: str, how: str = "execute", chosen: int = 0
     ) -> tuple[WorkflowResult | None, RunRecord | None, int]:
-        """Execute the run, cancelled at the chosen await: its result, its record, and how many awaits there were."""
+        """Execute the run, cancelled at the chosen await; returns its result, its record and the number of awaits."""
         threads = set(threading.enumerate())
         with asyncio.Runner() as looping:
             counter = AwaitCounter(chosen)
@@ -92,7 +92,7 @@ class Theatre:
 
 
 async def only_task_left() -> bool:
-    """Whether all other tasks end by themselves, within a bounded number of turns."""
+    """Whether all other tasks end without help, in a bounded number of turns."""
     for _ in range(200):
         if len(asyncio.all_tasks()) == 1:
             return True
@@ -103,7 +103,7 @@ async def only_task_left() -> bool:
 
 
 def every(theatre: Theatre, how: str, stride: int, begin: int) -> tuple[int, dict[str, int]]:
-    """Cancel at each `stride`-th await; how many there were, and in which states the runs were left."""
+    """Cancel at each `stride`-th await; returns the number of awaits, and the number of runs by state."""
     wanted, _, count = theatre.play("undisturbed")
     assert wanted is not None
     states: dict[str, int] = {}
@@ -125,7 +125,7 @@ def every(theatre: Theatre, how: str, stride: int, begin: int) -> tuple[int, dic
 @pytest.fixture
 def _no_garbage() -> Iterator[None]:
     yield
-    gc.collect()  # a coroutine that was never awaited to its end warns here, and warnings are errors
+    gc.collect()  # reports coroutines that were never awaited; warnings are errors
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -133,7 +133,7 @@ def _no_garbage() -> Iterator[None]:
 def test_in_memory(how: str) -> None:
     store = MemoryRunStore()
     count, states = every(Theatre(lambda: store, lambda: read_memory(store)), how, 1, 1)
-    tell(f"every await[memory, {how}]", n=count, left=states)
+    report(f"every await[memory, {how}]", n=count, left=states)
 
 
 @pytest.mark.slow
@@ -145,16 +145,16 @@ def test_on_a_database(database_url: str, how: str) -> None:
     stride = size(17, 1)
     count, states = every(theatre, how, stride, 1 + draws(how).randrange(stride))
     assert not open_transactions(database_url)
-    tell(f"every await[{database_url.partition('+')[0]}, {how}]", n=count // stride, of=count, left=states)
+    report(f"every await[{database_url.partition('+')[0]}, {how}]", n=count // stride, of=count, left=states)
     reader.close()
 
 
 def open_transactions(database_url: str) -> list[Any]:
-    """Who still has a transaction or a connection open."""
+    """Connections of others that are still open or have an open transaction."""
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
         with closing(sqlite3.connect(str(url.database), timeout=0, isolation_level=None)) as connection:
-            connection.execute("BEGIN EXCLUSIVE")  # raises where anybody else has one
+            connection.execute("BEGIN EXCLUSIVE")  # raises if another connection has a transaction
             connection.execute("ROLLBACK")
         return []
     with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:

@@ -1,4 +1,4 @@
-"""Every failpoint of every kind of step, in a store in memory whose runners die within this process."""
+"""Runners on a store in memory die at every failpoint of every kind of step, inside this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from spine_async.storage import MemoryRunStore
 from tests.chaos.checks import check_completed, read_memory, require
 from tests.chaos.fabric import Stage
-from tests.chaos.size import tell
+from tests.chaos.size import report
 from tests.chaos.stories import memory_of
 
 pytestmark = pytest.mark.anyio
@@ -29,13 +29,13 @@ async def test_a_death_at_every_failpoint(story: str) -> None:
         result = await stage.live(run, story)
         assert result is not None
         check_completed(stage.look(), [run])
-        require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} came to something else")
+        require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} ended with another context")
         await store.delete(run)
         stage.ledger.forget([run])
-    tell(f"every failpoint[memory, {story}]", n=count, deaths=deaths)
+    report(f"every failpoint[memory, {story}]", n=count, deaths=deaths)
 
 
 def end_lease(store: MemoryRunStore, run: str) -> None:
-    """As its time would."""
+    """End the lease of the run, as time would."""
     if run in store._runs:
         store._runs[run].lease_end = 0.0

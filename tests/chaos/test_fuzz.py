@@ -1,4 +1,4 @@
-"""Inputs that nobody would give, and stored rows that nobody would write."""
+"""Random inputs, and stored rows that are corrupted at random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from spine_async import SpineError, Step, StepResult, Workflow, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import MemoryRunStore
 from tests.chaos.diary import ListDiary
-from tests.chaos.size import SEED, draws, size, tell
+from tests.chaos.size import SEED, draws, report, size
 from tests.chaos.stories import Story
 
 TEXT = st.text(st.characters(codec=None), max_size=20) | st.sampled_from(
@@ -65,7 +65,7 @@ def fuzzed(count: int) -> Callable[[Any], Any]:
 
 
 async def tolerated(work: Awaitable[Any]) -> Any:
-    """What the work gives, or the error of ours that it raises; anything else, and a hang, fails the test."""
+    """The result of the work, or the `SpineError` that it raises; another exception or a hang fails the test."""
     with anyio.fail_after(PATIENCE):
         try:
             return await work
@@ -99,7 +99,7 @@ def test_inputs(run_id: Any, params: Any, output: Any, updates: Any) -> None:
 
 @fuzzed(size(40, 4_000))
 @given(params=st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), STRICT, max_size=4), output=STRICT)
-def test_what_is_stored_is_what_comes_back(sqlite_memory: Any, params: Any, output: Any) -> None:
+def test_stored_values_are_read_back_unchanged(sqlite_memory: Any, params: Any, output: Any) -> None:
     flow = Workflow("fuzz", [Step.lambda_("one", lambda context, config: StepResult.ok(output))])
 
     async def play() -> None:
@@ -121,7 +121,7 @@ def sqlite_memory(tmp_path_factory: pytest.TempPathFactory) -> WorkflowRunnerCon
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, of the same types all the way down: 1, 1.0 and True are three."""
+    """Whether both are equal and all parts have the same types; 1, 1.0 and True differ."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -188,7 +188,7 @@ async def test_rows_corrupted_by_hand(tmp_path: Path) -> None:
             raised[outcome] += 1
             if outcome.startswith("!"):
                 problems.append(f"{damage}: {name}: {outcome}")
-    tell("corrupted rows", n=count, raised=dict(raised.most_common(12)))
+    report("corrupted rows", n=count, raised=dict(raised.most_common(12)))
     assert not problems, "\n".join(sorted(set(problems))[:40]) + f"\n… {len(problems)} in all"
 
 
@@ -227,7 +227,7 @@ def _config(file: Path) -> WorkflowRunnerConfig:
 
 
 def _damaged(file: Path, draw: Any) -> str:
-    """One cell of one row becomes junk."""
+    """Overwrite one cell of one row; returns which, and with which value."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         while True:
             table = draw.choice(TABLES)
@@ -238,7 +238,7 @@ def _damaged(file: Path, draw: Any) -> str:
             try:
                 connection.execute(f'UPDATE {table} SET "{column}" = ? WHERE {_key(table)} = ?', (junk, key))
             except (sqlite3.Error, OverflowError):
-                continue  # the table's own constraints do not let it in
+                continue  # a constraint of the table refuses the value
             return f"{table}.{column} = {str(junk)[:30]!r}"
 
 

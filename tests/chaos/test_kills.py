@@ -1,4 +1,4 @@
-"""Processes killed by SIGKILL at random failpoints and moments, and everywhere in turn."""
+"""Processes are killed by SIGKILL at random failpoints and moments, and at each failpoint in turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.chaos.arena import KILLED, Arena
-from tests.chaos.size import draws, size, tell
+from tests.chaos.size import draws, report, size
 
 STORY = "journey"
 TOGETHER = 3
@@ -35,7 +35,7 @@ def test_children_killed_at_random_lose_nothing_and_do_nothing_twice(arena: Aren
         arena.check_same_memory(runs, STORY)
         arena.forget(runs)
     took = time.monotonic() - began
-    tell(
+    report(
         f"kills[{arena.database}]",
         n=arena.kills,
         runs=finished,
@@ -60,8 +60,8 @@ def test_killed_at_every_failpoint(arena: Arena) -> None:
         arena.live(arena.job([run], story="short", traces=True, die_at=number))
         arena.check_same_memory([run], "short")
         arena.forget([run])
-    assert arena.kills >= len(chosen) - 5  # where commits of two items were grouped, a run has fewer points
-    tell(
+    assert arena.kills >= len(chosen) - 5  # a run has fewer failpoints if the commits of two items were grouped
+    report(
         f"every failpoint[{arena.database}]",
         n=len(chosen),
         of=len(points),

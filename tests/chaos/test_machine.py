@@ -1,4 +1,4 @@
-"""Random sequences of everything that can happen to a run, against a model of a dozen lines."""
+"""Random sequences of store operations, compared with a small model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit
-from tests.chaos.size import SEED, size, tell
+from tests.chaos.size import SEED, report, size
 
 ResultT = TypeVar("ResultT")
 RUNS = st.sampled_from(["a", "b"])
@@ -34,11 +34,11 @@ EVENTS = {
 
 @dataclass
 class Modelled:
-    """What must be true of one run.
+    """The expected state of one run.
 
     Attributes:
         held: Whether the owner's lease holds.
-        claims: Every right to commit that was ever given, the one in force included, by epoch.
+        claims: All claims so far, the current one included, by epoch.
     """
 
     owner: str | None
@@ -57,7 +57,7 @@ class Modelled:
 
 
 class ProtocolMachine(RuleBasedStateMachine):
-    """Drives one store; each rule says what must come of it."""
+    """Calls one store; each rule checks the result against the model."""
 
     counts: ClassVar[dict[str, int]] = {}
 
@@ -130,7 +130,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), expires=st.booleans())
     def renew(self, data: st.DataObject, expires: bool) -> None:
-        """A renewal; one of no time is how a lease ends here."""
+        """Renew the lease; a negative duration ends it."""
         run, claim = self._chosen(data)
         model = self.runs[run]
         (renewal,) = self.do(self.store.renew([claim], -1.0 if expires else 60.0))
@@ -154,7 +154,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """The process is gone with its connections; a store in memory has nothing to let go of."""
+        """Close all connections, as the death of the process does; a store in memory has none."""
         self.do(self.store.close())
 
     @invariant()
@@ -186,7 +186,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         model = self.runs[run]
         self.marks += 1
         mark = f"m{self.marks}"
-        made = replace(made, commit_id=mark, visits=tuple(replace(row, attempt_id=mark) for row in made.visits))
+        made = replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
         (outcome,) = self.do(self.store.commit([made]))
         is_mine = (claim.epoch, claim.next_seq) == (model.epoch, model.next_seq) and model.is_under_way
         assert outcome is (CommitOutcome.COMMITTED if is_mine else CommitOutcome.FENCED)
@@ -214,7 +214,7 @@ class SqliteMachine(ProtocolMachine):
 @pytest.mark.parametrize(
     ("machine", "short", "steps"), [(ProtocolMachine, 60, 50), (SqliteMachine, 8, 30)], ids=["memory", "sqlite"]
 )
-@pytest.mark.allow_blocking  # the machine drives its own loop, between whose turns it may do what it likes
+@pytest.mark.allow_blocking  # the machine runs its own event loop, and may block between two calls
 def test_nothing_differs_from_the_model(machine: type[ProtocolMachine], short: int, steps: int) -> None:
     examples = size(short, 500)
     machine.counts = {}
@@ -226,4 +226,4 @@ def test_nothing_differs_from_the_model(machine: type[ProtocolMachine], short: i
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(seed(SEED)(machine), settings=options)
-    tell(f"state machine[{machine.__name__}]", n=examples, calls=machine.counts)
+    report(f"state machine[{machine.__name__}]", n=examples, calls=machine.counts)

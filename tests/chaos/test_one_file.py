@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.arena import Arena
 from tests.chaos.checks import integrity
 from tests.chaos.nursery import Nursery
-from tests.chaos.size import size, tell
+from tests.chaos.size import report, size
 
 PROCESSES = 8
 
@@ -24,16 +24,16 @@ def test_many_processes_share_one_file(sqlite_url: str, tmp_path: Path, nursery:
     children = [nursery.fork(arena.job(runs[number], story="lambda")) for number in runs]
     assert [nursery.wait(child, 300.0) for child in children] == [0] * PROCESSES, arena.errors()
     arena.check()
-    assert not arena.ledger.raised, "database is locked, or something else, reached the user"
+    assert not arena.ledger.raised, "an error, such as a locked database, reached the user"
     assert {entry["status"] for entry in arena.ledger.finished} == {"completed"}
     assert len(arena.ledger.finished) == PROCESSES * count
     assert integrity(sqlite_url) == "ok"
-    tell("one file", n=f"{PROCESSES}x{count}", seconds=round(time.monotonic() - began, 1))
+    report("one file", n=f"{PROCESSES}x{count}", seconds=round(time.monotonic() - began, 1))
     arena.close()
 
 
 def test_many_processes_race_for_one_run(arena: Arena) -> None:
-    """Who does not get it is told whose it is; nobody runs anything that was committed."""
+    """The other processes get an error that names the owner; no committed step runs again."""
     for number in range(size(2, 50)):
         run = f"race{number}"
         children = [arena.nursery.fork(arena.job([run], story="lambda", patience=30.0)) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Owners that are stopped like a machine that sleeps, taken over meanwhile, and woken."""
+"""Owners that are paused, as on a machine that sleeps; another process claims the run meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.arena import Arena
 from tests.chaos.checks import require
-from tests.chaos.size import draws, size, tell
+from tests.chaos.size import draws, report, size
 
 SHORT_LEASE = 0.05
 AFTER_TAKE_OVER = {"LeaseLostError", "RunNotResumableError", "RunBusyError"}
@@ -20,13 +20,13 @@ def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
     count = size(7, 1_000)
     draw = draws("pauses", arena.is_sqlite)
     points = arena.count_points("short")
-    arena.ledger.overlaps_allowed = True  # what an owner without a lease executes is not promised anything
+    arena.ledger.overlaps_allowed = True  # no guarantee covers steps that an owner without a lease executes
     began = time.monotonic()
     for number in range(count):
         run = f"s{number}"
         sleeps_at = draw.randint(1, len(points) - 1)
         first = arena.nursery.fork(arena.job([run], story="short", act="sleep", die_at=sleeps_at, ttl=SHORT_LEASE))
-        arena.until_told("died")
+        arena.wait_for_entry("died")
         assert arena.live(arena.job([run], story="short", patience=30.0)) == 0
         arena.nursery.signal(first, signal.SIGCONT)
         assert arena.nursery.wait(first) == 0, arena.errors()
@@ -36,7 +36,7 @@ def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
     raised = arena.ledger.raised
     require(set(raised) <= AFTER_TAKE_OVER, f"superseded owners raised {raised}")
     assert raised["LeaseLostError"] > count // 3
-    tell(
+    report(
         f"pauses[{arena.database}]",
         n=count,
         raised=raised,

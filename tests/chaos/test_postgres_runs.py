@@ -1,4 +1,4 @@
-"""Whole runs while PostgreSQL ends connections, loses answers and restarts: nothing lost, doubled or leaked."""
+"""PostgreSQL ends connections, loses replies or restarts during runs: nothing is lost, stored twice or leaked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spine_async.storage import SqlRunStore
 from tests.chaos.checks import Ledger, Reader, check_completed, require
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
-from tests.chaos.size import draws, size, tell
+from tests.chaos.size import draws, report, size
 from tests.chaos.stories import Story, memory_of
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer
@@ -29,11 +29,11 @@ _OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> p
 
 
 class Weather:
-    """Runs on a server that has troubles.
+    """Executes runs on a server with faults.
 
     Args:
-        url: Of the database as it is.
-        through: Where the runner connects to, if elsewhere.
+        url: URL of the database itself.
+        through: URL that the runner connects to, if it is another one.
     """
 
     def __init__(self, url: str, through: str | None = None) -> None:
@@ -43,7 +43,7 @@ class Weather:
         self._through = through or url
 
     async def runs(self, names: list[str]) -> list[WorkflowResult]:
-        """Execute the runs together to their ends; the store may be unavailable for a while."""
+        """Execute the runs concurrently until they complete; the store may be unavailable meanwhile."""
         points = _Windy(self)
         store = WatchedStore(SqlRunStore.from_url(self._through), self.diary, points)
         workflow, dispatcher = Story(self.diary, points.reach).workflow("short")
@@ -74,7 +74,7 @@ class Weather:
         for _ in range(500):
             if not self.reader.rows(f"SELECT pid {_OTHERS} AND backend_type = 'client backend'"):
                 break
-            time.sleep(0.01)  # the server notices only now and then that a client has gone
+            time.sleep(0.01)  # the server needs time to detect that a client has disconnected
         else:
             require(False, "connections were leaked")
 
@@ -93,7 +93,7 @@ class _Windy(Points):
 
 
 async def through_all(weather: Weather, is_enough: Callable[[], bool]) -> int:
-    """Batches of runs until there was enough trouble: how many runs there were; each came to the same."""
+    """Execute runs until there were enough faults; all end with the same context. Returns the number of runs."""
     (wanted,) = await weather.runs(["undisturbed"])
     count = 0
     while not is_enough():
@@ -119,11 +119,11 @@ async def test_connections_are_terminated(fresh_postgres_url: str) -> None:
     await weather.runs(["first"])
     weather.trouble = trouble
     runs = await through_all(weather, lambda: sum(map(bool, hits)) >= wanted)
-    tell("pg_terminate_backend", n=sum(map(bool, hits)), connections=sum(hits), runs=runs, took=took(began))
+    report("pg_terminate_backend", n=sum(map(bool, hits)), connections=sum(hits), runs=runs, took=took(began))
     weather.reader.close()
 
 
-async def test_answers_are_lost(fresh_postgres_url: str) -> None:
+async def test_replies_of_the_server_are_lost(fresh_postgres_url: str) -> None:
     wanted, draw = size(10, 200), draws("lost")
     began = time.monotonic()
     async with reply_dropper(fresh_postgres_url) as (dropper, url):
@@ -136,7 +136,7 @@ async def test_answers_are_lost(fresh_postgres_url: str) -> None:
 
         weather.trouble = trouble
         runs = await through_all(weather, lambda: dropper.dropped >= wanted)
-    tell("lost answers", n=dropper.dropped, runs=runs, took=took(began))
+    report("lost answers", n=dropper.dropped, runs=runs, took=took(began))
     weather.reader.close()
 
 
@@ -164,7 +164,7 @@ async def test_the_server_restarts(postgres_to_kill: PostgresServer) -> None:
         weather.trouble = lambda name: None
         weather.check(names)
     assert restarts == wanted
-    tell("restarts", n=restarts, took=took(began))
+    report("restarts", n=restarts, took=took(began))
     weather.reader.close()
 
 
@@ -173,7 +173,7 @@ def took(began: float) -> float:
 
 
 def _restart(server: PostgresServer) -> None:
-    """Immediately, as a crash would."""
+    """Shut the server down at once, as a crash does."""
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGQUIT)
     for _ in range(2_000):

@@ -1,4 +1,4 @@
-"""Runs of one process taken over by another: at once where its owner was killed on this host, else with the lease."""
+"""Another process claims a run: at once if the owner was killed on the same host, otherwise when the lease ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG = 3600.0
 
 
 @pytest.mark.parametrize("how", ["resume", "recover", "regularly"])
-async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> None:
+async def test_a_run_of_a_killed_process_on_the_same_host_is_claimed_at_once(arena: Arena, how: str) -> None:
     assert arena.live(arena.job(["r"], story="short", die_at=20, ttl=LONG)) == KILLED
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
@@ -38,12 +38,12 @@ async def test_at_once_after_a_kill_on_the_same_host(arena: Arena, how: str) -> 
     arena.close()
 
 
-async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> None:
+async def test_a_run_of_a_paused_owner_is_claimed_when_its_lease_ends(arena: Arena) -> None:
     child = arena.nursery.fork(arena.job(["r"], story="short", act="sleep", die_at=20, ttl=0.3))
-    arena.until_told("died")
+    arena.wait_for_entry("died")
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
-    told: list[RunBusyError] = []
+    errors: list[RunBusyError] = []
     async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow]) as runner:
         with anyio.fail_after(20):
             while True:
@@ -51,10 +51,10 @@ async def test_when_the_lease_ends_where_the_owner_is_there(arena: Arena) -> Non
                     result = await runner.resume("r")
                     break
                 except RunBusyError as exc:
-                    told.append(exc)
+                    errors.append(exc)
                     await anyio.sleep(0.01)
     assert result.status == "completed"
-    assert all(f"/{child}/" in str(exc.owner) and exc.lease_until is not None for exc in told)
+    assert all(f"/{child}/" in str(exc.owner) and exc.lease_until is not None for exc in errors)
     arena.nursery.signal(child, signal.SIGKILL)
     assert arena.nursery.wait(child) == KILLED
     arena.close()

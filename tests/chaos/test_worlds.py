@@ -1,4 +1,4 @@
-"""Random map workflows in random trouble: nothing stored runs again, nothing is lost, nothing is stored twice."""
+"""Random map workflows under random faults: no stored step runs again, and no row is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from spine_async.testing import VirtualTimeLoop
-from tests.chaos.size import SEED, size, tell
+from tests.chaos.size import SEED, report, size
 from tests.chaos.world import World
 
 
-def test_maps_in_trouble(caplog: pytest.LogCaptureFixture) -> None:
+def test_maps_under_random_faults(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "spine_async")
     first = SEED * 100_000
     ends: Counter[str | None] = Counter()
@@ -25,4 +25,4 @@ def test_maps_in_trouble(caplog: pytest.LogCaptureFixture) -> None:
         finally:
             loop.close()
         assert world.problems == [], f"seed {seed}"
-    tell("maps in trouble", n=count, ended=dict(ends))
+    report("maps in trouble", n=count, ended=dict(ends))

@@ -1,7 +1,7 @@
-"""Random workflows around a map, random trouble with them, and what must be true of every run all the same.
+"""Random workflows around a map, random faults, and the invariants of each run.
 
-A seed makes a world: a workflow, how each of its handlers behaves, and what befalls each session that executes or
-resumes its one run. Everything happens in virtual time on a store in memory.
+A seed determines a world: a workflow, the behaviour of its handlers, and the fault in each session that executes or
+resumes its one run. A world uses virtual time and a store in memory.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TROUBLES = ("none", *_FAULTS, "stop", "cancel", "cancel", "scope", "drain", "re
 
 
 class Watched(MemoryRunStore):
-    """Knows the paths of all visits that were ever stored."""
+    """Records the paths of all visits that were ever stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Watched(MemoryRunStore):
 
 
 class Slow(Watched):
-    """A commit takes a while, before it is done and after."""
+    """Delays each commit, before and after it is done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class Slow(Watched):
 
 
 class World:
-    """One run, whatever happens to it.
+    """Executes one run under random faults.
 
     Attributes:
-        problems: What was seen that must not be.
+        problems: Violated invariants, in words.
     """
 
     def __init__(self, seed: int) -> None:
@@ -96,7 +96,7 @@ class World:
         self._workflow = self._made_workflow()
 
     async def live(self) -> str | None:
-        """Execute the run, and resume it until it has completed or fails again and again; its last state."""
+        """Execute the run, and resume it until it completes or fails repeatedly; returns its last status."""
         state: StoredRun | None = None
         for number in range(40):
             is_calm = number > 6 or self._draw.random() < 0.2
@@ -105,11 +105,11 @@ class World:
             if self.problems or has_failed or (state is not None and state.status == "completed"):
                 break
         else:
-            self.problems.append("it came to no end")
+            self.problems.append("the run did not end")
         return state.status if state is not None else None
 
     def _chance(self, *what: object) -> float:
-        """The same each time for the same."""
+        """A random number from 0 to 1 that is the same for the same arguments."""
         return random.Random(repr((self._seed, *what))).random()
 
     def _handler(self, *, has_timeout: bool) -> Any:
@@ -206,7 +206,7 @@ class World:
         )
         runner = WorkflowRunner(store=store, clock=VirtualClock(), config=config)
         if self._draw.random() < 0.2:
-            # anyio cancels again and again what awaits a task that waits for a commit: virtual time would stand still.
+            # anyio cancels a task that waits for a commit in each turn of the loop, so virtual time would stand still.
             is_task = not self._store.delay and self._draw.random() < 0.3
             runner.middleware(_through_a_task if is_task else _through_a_scope)
         return runner
@@ -223,14 +223,14 @@ class World:
         except (asyncio.CancelledError, RunNotFoundError):
             pass
         except RunBusyError:
-            self._store._runs[RUN].lease_end = 0.0  # as if time went by
+            self._store._runs[RUN].lease_end = 0.0  # as if its time had passed
         except (StoreUnavailableError, LeaseLostError) as exc:
             if trouble not in {*_FAULTS, "read_fails"}:
                 self.problems.append(f"{trouble}: {exc!r}")
         await self._tasks_end()
         stored = await self._store.load(RUN)
         if result is not None and (stored is None or stored.status != result.status):
-            self.problems.append(f"{trouble}: {result.status} is told, {stored and stored.status} is stored")
+            self.problems.append(f"{trouble}: the result is {result.status}, {stored and stored.status} is stored")
         await self._check(result)
         return result, stored
 

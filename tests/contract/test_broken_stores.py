@@ -1,4 +1,4 @@
-"""Databases that cannot be used, and run ids that are not what one expects."""
+"""Databases that cannot be used, and unusual run ids."""
 
 import socket
 import traceback

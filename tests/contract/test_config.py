@@ -1,4 +1,4 @@
-"""The configuration: its defaults, what it refuses, and who wins."""
+"""The configuration: defaults, refused values and precedence."""
 
 import sqlite3
 from contextlib import closing

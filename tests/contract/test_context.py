@@ -123,7 +123,7 @@ async def test_a_new_context_does_not_copy_the_outputs_of_the_old_one(context: W
     assert not kept[0].has_output("late1")
 
 
-async def test_what_a_step_is_told(runner: WorkflowRunner) -> None:
+async def test_the_context_of_a_step(runner: WorkflowRunner) -> None:
     seen: list[WorkflowContext] = []
 
     async def looks(context: WorkflowContext, config: Mapping[str, Any]) -> None:

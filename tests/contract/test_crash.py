@@ -1,4 +1,4 @@
-"""A process that dies in the middle of a run, and the one that goes on."""
+"""A process dies during a run, and another one continues the run."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ anyio.run(main)
 
 
 class Second:
-    """The same workflow in the process that goes on."""
+    """The same workflow in the process that continues."""
 
     def __init__(self) -> None:
         self.ran: list[Any] = []

@@ -1,4 +1,4 @@
-"""Nothing may differ between a run that was interrupted and one that was not: wherever it was, however it was."""
+"""An interrupted and resumed run ends as an undisturbed one, for each point and each kind of interruption."""
 
 import asyncio
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ CALLS = 14
 
 
 def timeless(context: WorkflowContext) -> dict[str, Any]:
-    """The outputs but for that of the wait, which may name its moment."""
+    """The outputs without that of the wait, which may contain its end."""
     return {name: context.get_output(name) for name in context.outputs if name != "pause"}
 
 
 class Story:
-    """A workflow of every kind of step, of which the n-th call to a handler is interrupted, once."""
+    """A workflow with every kind of step; interrupts the n-th call of a handler once."""
 
     def __init__(self, interrupted_call: int = 0, how: str = "failure") -> None:
         self.interrupted_call = interrupted_call
@@ -130,7 +130,7 @@ async def run(story: Story, open_runner: Any) -> WorkflowResult:
     return result
 
 
-def told(result: WorkflowResult) -> dict[str, Any]:
+def summary(result: WorkflowResult) -> dict[str, Any]:
     context = result.context
     return {
         "status": str(result.status),
@@ -159,7 +159,7 @@ async def undisturbed() -> tuple[Story, dict[str, Any]]:
         return WorkflowRunner(store=MemoryRunStore(), **settings)
 
     story = Story()
-    return story, told(await run(story, open_one))
+    return story, summary(await run(story, open_one))
 
 
 async def test_the_undisturbed_run() -> None:
@@ -175,7 +175,7 @@ async def test_the_undisturbed_run() -> None:
 async def test_interrupted_in_memory(open_in_memory: Any, call: int, how: str) -> None:
     straight, expected = await undisturbed()
     story = Story(call, how)
-    assert told(await run(story, open_in_memory)) == expected
+    assert summary(await run(story, open_in_memory)) == expected
     assert story.finished == straight.finished
 
 
@@ -186,7 +186,7 @@ async def test_interrupted_on_a_database(
 ) -> None:
     straight, expected = await undisturbed()
     story = Story(call, how)
-    assert told(await run(story, open_runner)) == expected
+    assert summary(await run(story, open_runner)) == expected
     assert story.finished == straight.finished
     types = [event["event_type"] for event in stored_events("r1")]
     assert types.count("map_item_completed") == 5

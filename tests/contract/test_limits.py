@@ -42,7 +42,7 @@ async def test_a_map_runs_no_more_items_at_once_than_it_may(runner: WorkflowRunn
     assert gauge.most == limit
 
 
-async def test_ten_items_at_once_unless_told_otherwise(runner: WorkflowRunner) -> None:
+async def test_ten_items_at_once_by_default(runner: WorkflowRunner) -> None:
     gauge = Gauge()
     await runner.execute(Workflow("w", [Step.map("each", items=range(40), iterator=gauge)]))
     assert gauge.most == 10

@@ -1,4 +1,4 @@
-"""Resuming: what runs, what does not, and what the steps are told."""
+"""Resuming: which steps run, which do not, and the context of the steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +72,7 @@ async def test_a_run_may_fail_and_be_resumed_again_and_again(runner: WorkflowRun
     assert story.ran == ["a", "b", "c", "c", "c", "c", "c", "d"]
 
 
-async def test_a_step_is_told_that_its_run_was_resumed(runner: WorkflowRunner, story: Story) -> None:
+async def test_a_step_sees_that_its_run_was_resumed(runner: WorkflowRunner, story: Story) -> None:
     failed = await runner.execute(story.workflow())
     story.mended = True
     await runner.resume(failed.run_id)

@@ -1,4 +1,4 @@
-"""When a step is tried again, how often, and what it is told."""
+"""Retries of a step: when, how often, and the context of each attempt."""
 
 import time
 from collections.abc import Mapping
@@ -208,7 +208,7 @@ async def test_retry_after_shortens_a_long_delay(runner: WorkflowRunner) -> None
     assert handler.calls == 2
 
 
-async def test_what_an_attempt_is_told(runner: WorkflowRunner) -> None:
+async def test_the_context_of_an_attempt(runner: WorkflowRunner) -> None:
     handler = Failing(2, ConnectionError("gone"))
     result = await runner.execute(workflow_of(handler, retry=at_once()))
     attempts = [context.attempt for context in handler.contexts]

@@ -88,8 +88,8 @@ async def test_a_cancelled_run_is_recorded_as_stopped(open_runner: Any, stored_e
     assert types.index("workflow_stopped") < types.index("workflow_resumed") < types.index("workflow_completed")
 
 
-async def test_a_cancellation_is_told_apart_from_a_stop(make_runner: Any) -> None:
-    """Outcomes are distinct: a user's stop and a cancellation are told apart by a reason."""
+async def test_a_cancellation_is_distinguished_from_a_stop(make_runner: Any) -> None:
+    """Outcomes are distinct: the reason distinguishes a user's stop from a cancellation."""
     runner = make_runner()
     reasons = []
     for run_id, reason in (("stopped", "enough"), ("cancelled", None)):

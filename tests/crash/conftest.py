@@ -1,12 +1,11 @@
-"""Processes that die, and plain SQL on what they leave behind."""
+"""Fixtures: processes that are killed, and plain SQL on the database afterwards."""
 
 from __future__ import annotations
 
 import signal
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,55 +14,58 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-ROOT = Path(__file__).parents[2]
+from tests.crash.forks import Forks
+
 PROGRAM = Path(__file__).with_name("programs.py")
 
 Rows = list[tuple[Any, ...]]
 
 
 class Processes:
-    """Runs the programs of `programs.py` on one database, one run, one count of executions."""
+    """Runs the programs of `programs.py` on one database with one run id and one file of executions."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, folder: Path, forks: Forks) -> None:
         self._url = database_url
+        self._forks = forks
         self._count = folder / "count"
         self.report = folder / "report.md"
 
     def dies(self, *arguments: str) -> None:
-        """The process is killed in the middle."""
+        """Start a process that kills itself at the given moment."""
         ended = self._run(arguments)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
 
     def completes(self, *arguments: str) -> None:
-        """The process brings the run to its end."""
+        """Start a process that completes the run."""
         ended = self._run(arguments)
         assert ended.returncode == 0, ended.stderr
 
     def executed(self) -> list[str]:
-        """What was executed, in all processes, in order."""
+        """Paths of the visits that all processes began, in order."""
         return self._count.read_text().split() if self._count.exists() else []
 
     def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         what, *others = arguments
         fixed = ["--database", self._url, "--run-id", "r1", "--count", str(self._count), "--output", str(self.report)]
-        return subprocess.run(
-            [sys.executable, str(PROGRAM), what, *fixed, *others],
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self._forks.run(PROGRAM, what, *fixed, *others)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """One warm process from which the programs are forked."""
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 @pytest.fixture
-def processes(database_url: str, tmp_path: Path) -> Processes:
-    return Processes(database_url, tmp_path)
+def processes(database_url: str, tmp_path: Path, forks: Forks) -> Processes:
+    return Processes(database_url, tmp_path, forks)
 
 
 @pytest.fixture
 def query(database_url: str) -> Callable[..., Rows]:
-    """Plain SQL by `sqlite3` or psycopg, without a line of the library's."""
+    """Executes plain SQL by `sqlite3` or psycopg; does not use the library."""
     return lambda statement, *values: plain_query(database_url, statement, *values)
 
 

@@ -1,7 +1,7 @@
-"""What runs in the processes that are killed: the stocks example, and a map of many items.
+"""Programs of the processes that are killed: the stocks example, and a map of many items.
 
 Every step visit appends its path to a file as it begins, so that the file counts executions over all processes. The
-process kills itself, with no chance to clean up, at the moment it is told: `before:PATH` when the visit begins,
+process kills itself, without any cleanup, at the moment that it is given: `before:PATH` when the visit begins,
 `after:PATH` when it has ended and is not yet committed.
 """
 
@@ -29,7 +29,7 @@ def die() -> NoReturn:
 
 
 class Count:
-    """Executions, one line each, in a file that outlives the process."""
+    """Writes executions, one line each, to a file."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -41,7 +41,7 @@ class Count:
 
 
 def watched(runner: WorkflowRunner, count: Count, moment: str | None) -> None:
-    """Count every step visit, and die at the moment."""
+    """Record each step visit, and kill the process at the given moment."""
 
     @runner.middleware
     async def watch(step: Step, context: WorkflowContext, next_fn: Any) -> StepResult:

@@ -1,7 +1,8 @@
-"""A service that embeds the runner and is asked to end by SIGTERM, as uvicorn and aiohttp take it.
+"""A service that embeds the runner and handles SIGTERM, as uvicorn and aiohttp do.
 
-Two runs are at work in background tasks. The step `work` of run `short` ends when a line comes on standard input, that
-of run `long` never does. What happens is told on standard output, a line each; what begins is counted in a file.
+Two runs execute in background tasks. The step `work` of run `short` ends when a line comes on standard input, that
+of run `long` never does. The service prints a line for each
+change of state, and writes each step that begins to a file.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from tests.crash.programs import Count
 
 RUNS = ("short", "long")
 DRAIN_TIMEOUT = 2.0
-LEASE_TTL = 3_600.0  # whoever had to wait for a lease would notice
+LEASE_TTL = 3_600.0  # so long that a test which waits for the lease fails
 
 Note = Callable[[str], object]
 Work = Callable[[WorkflowContext], Awaitable[None]]
 
 
 def flow(note: Note, work: Work | None = None) -> Workflow:
-    """Three steps, of which the second does the work; each notes that it begins."""
+    """Three steps; the second one does the work. Each step records that it begins."""
 
     async def step(context: WorkflowContext, config: Mapping[str, object]) -> None:
         note(f"{context.run_id}/{context.step_name}")
@@ -61,7 +62,7 @@ async def serve(database_url: str, count_file: str) -> None:
     async with WorkflowRunner(config=config) as runner:
         tasks = [asyncio.create_task(execute(run_id)) for run_id in RUNS]
         await leaving.wait()
-        tell("leaving")  # draining begins before this loop can come to read a line that answers this one
+        tell("leaving")  # draining begins before this loop reads the next line
     await asyncio.gather(*tasks)
 
 

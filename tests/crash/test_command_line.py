@@ -1,4 +1,4 @@
-"""The example as a person uses it: what it prints, and how it complains."""
+"""The command line of the example: its output and its error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.conftest import ROOT
+from tests.crash.forks import Forks
+from tests.interpreter import ROOT, environment
 
 PROGRAM = ROOT / "docs" / "examples" / "stocks" / "report.py"
 
@@ -17,14 +18,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> Run:
-    """The program, started in an empty folder."""
+def report(tmp_path: Path, forks: Forks) -> Run:
+    """The program, run in an empty folder."""
+    return lambda *arguments: forks.run(PROGRAM, *arguments, folder=tmp_path)
+
+
+@pytest.fixture
+def cold_report(tmp_path: Path) -> Run:
+    """The same in an interpreter that has nothing imported."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(PROGRAM), *arguments],
             cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=120,
@@ -34,8 +41,8 @@ def report(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_report_on_the_embedded_default(report: Run, tmp_path: Path) -> None:
-    ended = report("--run-id", "mine")
+def test_a_report_on_the_embedded_default(cold_report: Run, tmp_path: Path) -> None:
+    ended = cold_report("--run-id", "mine")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "Shares from Aug 2004 to Mar 2010" in ended.stdout
     assert "AAPL    17.25  223.02  12.93 x      +58%" in ended.stdout
@@ -54,14 +61,14 @@ def test_another_database_by_its_url(report: Run, tmp_path: Path, database_url: 
     assert not (tmp_path / ".spine").exists()
 
 
-def test_a_failed_run_goes_on_when_its_cause_is_mended(report: Run, tmp_path: Path) -> None:
+def test_a_failed_run_continues_after_its_cause_is_fixed(report: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").mkdir()
     failed = report("--run-id", "mine", "--output", "out/report.md")
     assert failed.returncode == 1
-    told, way_out = failed.stderr.splitlines()
-    assert told.startswith("report.py: the run failed at write_report: IsADirectoryError")
-    assert way_out.endswith("--resume mine")
+    message, advice = failed.stderr.splitlines()
+    assert message.startswith("report.py: the run failed at write_report: IsADirectoryError")
+    assert advice.endswith("--resume mine")
     resumed = report("--resume", "mine", "--output", "out/other.md")
     assert resumed.returncode == 0, resumed.stderr
     assert [line.split()[:2] for line in resumed.stdout.splitlines() if line.startswith("  completed")] == [
@@ -75,7 +82,7 @@ BAD = "symbol,date,price\nA,Jan 1 2000,1\nA,Feb 1 2000,-\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (["--csv", "missing.csv"], 2, "there is no file missing.csv"),
         (["--output", "nowhere/report.md"], 2, "there is no folder nowhere"),
@@ -91,12 +98,12 @@ BAD = "symbol,date,price\nA,Jan 1 2000,1\nA,Feb 1 2000,-\n"
         (["--csv", "empty.csv"], 1, "the columns are none; expected are symbol, date, price"),
     ],
 )
-def test_bad_input(report: Run, tmp_path: Path, arguments: list[str], status: int, told: str) -> None:
+def test_bad_input(report: Run, tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     (tmp_path / "bad.csv").write_text(BAD)
     (tmp_path / "empty.csv").touch()
     ended = report(*arguments)
     assert ended.returncode == status
-    assert told in ended.stderr.splitlines()[0]
+    assert message in ended.stderr.splitlines()[0]
     assert "Traceback" not in ended.stderr
     assert "secret" not in ended.stderr.splitlines()[0]
     assert len(ended.stderr.splitlines()) <= 2

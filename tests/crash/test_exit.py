@@ -1,4 +1,4 @@
-"""A handler that ends the process, as `sys.exit()` or Ctrl-C does, in the middle of several runs."""
+"""A handler ends the process, as `sys.exit()` or Ctrl-C does, while several runs execute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
-from tests.crash.conftest import ROOT
+from tests.interpreter import ROOT
 
 SERVICE = """
 import asyncio, sys

@@ -1,4 +1,4 @@
-"""A map of 2,000 items on SQLite, killed half-way: the resume runs the unfinished ones and no other."""
+"""A map of 2,000 items on SQLite, killed half-way: the resume runs only the unfinished items."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.crash.conftest import Processes, plain_query
+from tests.crash.forks import Forks
 from tests.crash.programs import AT_ONCE, MANY
 
 
 @pytest.mark.slow
-def test_only_the_unfinished_items_run(sqlite_url: str, tmp_path: Path) -> None:
-    processes = Processes(sqlite_url, tmp_path)
+def test_only_the_unfinished_items_run(sqlite_url: str, tmp_path: Path, forks: Forks) -> None:
+    processes = Processes(sqlite_url, tmp_path, forks)
     processes.dies("many", "--die-at", str(MANY // 2))
     before = processes.executed()
     rows = plain_query(sqlite_url, "SELECT path FROM core_workflow_checkpoints WHERE run_id = 'r1'")

@@ -1,4 +1,4 @@
-"""What plain SQL, by `sqlite3` and psycopg, finds of a run that was killed and resumed.
+"""Plain SQL, by `sqlite3` and psycopg, on a run that was killed and resumed.
 
 Source: workflow-runner specification, "Checkpoint Storage" and "Execution Events".
 """
@@ -46,8 +46,8 @@ async def test_checkpoints(query: Callable[..., Any], database_url: str) -> None
     assert snapshots[2]["params"]["first_month"] == "2004-08"
     assert snapshots[4]["quality"]["validate"]["record_count"] == 340
     async with WorkflowRunner(config=WorkflowRunnerConfig(database_url=database_url)) as runner:
-        told = await runner.list_checkpoints("r1")
-    assert [each.context_snapshot for each in told] == snapshots
+        checkpoints = await runner.list_checkpoints("r1")
+    assert [each.context_snapshot for each in checkpoints if each.path == each.step_name] == snapshots
 
 
 @pytest.mark.usefixtures("resumed")
@@ -71,12 +71,12 @@ def test_events(query: Callable[..., Any]) -> None:
     assert [kinds.count(kind) for kind in ("workflow_resumed", "map_item_completed", "step_skipped")] == [1, 5, 1]
     completed = {name: json.loads(text) for _, kind, name, _, text in rows if kind == "step_completed"}
     assert completed.keys() == {*MAIN, "returns", "risk", "summary"}
-    assert all(told["duration_ms"] >= 0 and told["output_size"] > 0 for told in completed.values())
+    assert all(each["duration_ms"] >= 0 and each["output_size"] > 0 for each in completed.values())
     started = [name for _, kind, name, _, text in rows if kind == "step_started" and text == "{}"]
     assert set(started) == completed.keys()
     assert all(_moment(at).tzinfo is not None for _, _, _, at, _ in rows)
 
 
 def _moment(value: object) -> datetime:
-    """SQLite keeps ISO 8601 text, PostgreSQL a moment."""
+    """The moment of a column; SQLite stores ISO 8601 text, PostgreSQL a timestamp."""
     return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))

@@ -1,4 +1,4 @@
-"""What `docs/guarantees.md` promises and no other test shows as directly."""
+"""Guarantees of `docs/guarantees.md` that no other test checks as directly."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ async def test_a_step_is_committed_before_the_next_one(runner: WorkflowRunner, q
         assert result.context.get_output(name) == {"checkpoints": finished, "events": finished}
 
 
-def test_after_a_crash_events_tell_of_what_is_stored(processes: Processes, query: Callable[..., Any]) -> None:
+def test_after_a_crash_events_match_the_stored_rows(processes: Processes, query: Callable[..., Any]) -> None:
     processes.dies("stocks", "--kill", "after:analyse[2]/risk")
     stored = query("SELECT path, seq FROM core_workflow_checkpoints ORDER BY seq")
-    told = query("SELECT path, seq FROM core_workflow_events WHERE event_type = 'step_completed' ORDER BY seq")
-    assert stored == told
+    events = query("SELECT path, seq FROM core_workflow_events WHERE event_type = 'step_completed' ORDER BY seq")
+    assert stored == events
     numbers = [seq for (seq,) in query("SELECT seq FROM core_workflow_events ORDER BY seq")]
     assert query("SELECT next_seq FROM core_workflow_runs") == [(len(numbers) + 1,)]
     assert numbers == list(range(1, len(numbers) + 1))

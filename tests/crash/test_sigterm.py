@@ -1,4 +1,4 @@
-"""A service that is asked to end by SIGTERM: what is at work may finish, the rest is stopped and free for others."""
+"""A service receives SIGTERM: running steps may finish; other runs are stopped, and other processes may claim them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ import anyio
 import pytest
 
 from spine_async import WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
-from tests.crash.conftest import ROOT, Rows
+from tests.crash.conftest import Rows
 from tests.crash.service import DRAIN_TIMEOUT, flow
+from tests.interpreter import ROOT, environment
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60.0  # for lines to come
-EXITS_WITHIN = DRAIN_TIMEOUT + 15.0  # also on a machine that is busy
+PATIENCE = 60.0  # seconds to wait for a line
+EXITS_WITHIN = DRAIN_TIMEOUT + 15.0  # enough on a busy machine
 
 
 class Service:
-    """The process, and what it says."""
+    """The process of the service and its output."""
 
     def __init__(self, database_url: str, count: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.service", database_url, str(count)],
             cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "error"},
+            env=environment(PYTHONWARNINGS="error"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -41,7 +42,7 @@ class Service:
         self._impatience.start()
 
     def hears(self, *lines: str) -> None:
-        """The next lines it says are these, in any order."""
+        """Check that the next lines of output are these, in any order."""
         heard = [_out(self.process.stdout).readline().rstrip("\n") for _ in lines]
         assert sorted(heard) == sorted(lines)
 
@@ -49,7 +50,7 @@ class Service:
         _out(self.process.stdin).write("\n")
 
     def exits(self) -> None:
-        """It ends by itself, and well."""
+        """Check that the process ends without help and with exit code 0."""
         code = self.process.wait(EXITS_WITHIN)
         assert (code, _out(self.process.stderr).read()) == (0, "")
 
@@ -71,7 +72,7 @@ def service(database_url: str, count: Path) -> Iterator[Service]:
     service.end()
 
 
-def test_a_service_is_asked_to_end(service: Service, count: Path, query: Callable[..., Rows]) -> None:
+def test_sigterm_drains_a_service(service: Service, count: Path, query: Callable[..., Rows]) -> None:
     service.hears("begun short", "begun long")
     begun = sorted(count.read_text().split())
     assert begun == ["long/before", "long/work", "short/before", "short/work"]
@@ -84,28 +85,28 @@ def test_a_service_is_asked_to_end(service: Service, count: Path, query: Callabl
     service.exits()
 
     assert sorted(count.read_text().split()) == begun
-    told = query("SELECT run_id, step_name FROM core_workflow_events WHERE event_type = 'step_started'")
-    assert sorted("/".join(row) for row in told) == begun
+    events = query("SELECT run_id, step_name FROM core_workflow_events WHERE event_type = 'step_started'")
+    assert sorted("/".join(row) for row in events) == begun
     committed = query("SELECT run_id, path FROM core_workflow_checkpoints ORDER BY run_id, seq")
     assert committed == [("long", "before"), ("short", "before"), ("short", "work")]
     states = query("SELECT run_id, status, stop_reason, owner, lease_until FROM core_workflow_runs ORDER BY run_id")
     assert states == [(run_id, "stopped", "shutdown", None, None) for run_id in ("long", "short")]
 
 
-def test_others_go_on_at_once(service: Service, database_url: str) -> None:
+def test_other_processes_continue_the_stopped_runs_at_once(service: Service, database_url: str) -> None:
     service.hears("begun short", "begun long")
     service.process.send_signal(signal.SIGTERM)
     service.hears("leaving")
     service.finish_short()
     service.hears("ended short stopped shutdown")
-    assert resumed(database_url, "short") == ["short/after"]  # while the process that had it is still draining
+    assert resumed(database_url, "short") == ["short/after"]  # the previous owner is still draining
     service.hears("cancelled long shutdown", "ended long stopped shutdown")
     assert resumed(database_url, "long") == ["long/work", "long/after"]
     service.exits()
 
 
 def resumed(database_url: str, run_id: str) -> list[str]:
-    """The steps that begin when this process goes on with the run, where the work is done at once."""
+    """Continue the run in this process, with steps that end at once; returns the steps that began."""
     begun: list[str] = []
 
     async def resume() -> WorkflowResult:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.crash.conftest import Processes
+from tests.crash.forks import Forks
 
-# Where the process dies, and what must be stored at that moment whatever the timing.
+# The moment of death, and the rows that must be stored then.
 MOMENTS = {
     "before:check_calendar": [],
     "before:load": ["check_calendar", "choose_period", "common_period"],
@@ -34,10 +35,10 @@ PATHS = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The report of a run that nobody killed."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> bytes:
+    """The report of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    processes = Processes(f"sqlite+aiosqlite:///{folder / 'runs.db'}", folder)
+    processes = Processes(f"sqlite+aiosqlite:///{folder / 'runs.db'}", folder, forks)
     processes.completes("stocks")
     assert Counter(processes.executed()) == dict.fromkeys(PATHS, 1)
     return processes.report.read_bytes()
@@ -79,7 +80,7 @@ def test_killed_again_and_again(processes: Processes, undisturbed: bytes) -> Non
 
 
 @pytest.mark.slow
-def test_a_second_execute_goes_on_as_well(processes: Processes, undisturbed: bytes) -> None:
+def test_a_second_execute_continues_the_run_too(processes: Processes, undisturbed: bytes) -> None:
     processes.dies("stocks", "--kill", "before:validate")
     before = processes.executed()
     processes.completes("stocks")

@@ -1,4 +1,4 @@
-"""Runs that are worked on while things go wrong, and the look at whether anything was lost or doubled."""
+"""Runs for the fault tests, and the check that nothing was lost or stored twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spine_async.testing.conformance.rows import change, committed, created, eve
 
 @asynccontextmanager
 async def store_without_leaks(url: URL | str) -> AsyncIterator[SqlRunStore]:
-    """A store on an engine of its own, whose pool must have everything back at the end."""
+    """A store on an engine of its own; checks at the end that the pool has all connections back."""
     engine = create_async_engine(url)
     store = SqlRunStore(engine)
     try:
@@ -30,26 +30,26 @@ async def store_without_leaks(url: URL | str) -> AsyncIterator[SqlRunStore]:
 
 
 def checked_out(engine: AsyncEngine) -> int:
-    """Connections that somebody still holds."""
+    """The number of connections that are still in use."""
     assert isinstance(engine.pool, AsyncAdaptedQueuePool)
     return engine.pool.checkedout()
 
 
 async def begun(store: RunStore, run_id: str = "run-1") -> Claim:
-    """A run with one step; the database's statements have been used once then."""
+    """Create a run with one step; after that, each SQL statement has been used once."""
     claim = await created(store, new_run(run_id))
     return await advanced(store, claim)
 
 
 async def advanced(store: RunStore, claim: Claim) -> Claim:
-    """The run with one step and one event more, committed."""
+    """Commit one further step and one event to the run."""
     number = claim.next_seq
     made = change(claim, [visit(f"step-{number}", number)], [event("noted", number + 1)])
     return moved(claim, await committed(store, made))
 
 
 async def assert_whole(store: RunStore, claim: Claim, *, extra_events: int = 0) -> None:
-    """Everything that was acknowledged is stored, once, and numbered without gaps."""
+    """Check that all acknowledged rows are stored once and numbered without gaps."""
     run = await loaded(store, claim.run_id)
     assert (run.epoch, run.next_seq) == (claim.epoch, claim.next_seq)
     events = await store.events(claim.run_id, 0, 10_000)

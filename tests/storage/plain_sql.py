@@ -1,4 +1,4 @@
-"""Looking into a database, and changing it, past the library."""
+"""Plain SQL on a database, without the library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def file_of(url: str) -> Path:
 
 
 def execute(url: str, sql: str) -> list[Any]:
-    """Execute one statement; its rows."""
+    """Execute one statement; returns its rows."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(file_of(url), isolation_level=None)) as connection:
             return connection.execute(sql).fetchall()

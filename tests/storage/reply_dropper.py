@@ -1,4 +1,4 @@
-"""A TCP proxy before a server that loses the answer to a request which the server has worked on."""
+"""A TCP proxy in front of a server that drops the reply to a request which the server has executed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlalchemy.engine import URL, make_url
 
 
 class ReplyDropper:
-    """Passes bytes on both ways; told to, it cuts a connection when the server's answer arrives.
+    """Forwards bytes both ways; on request, closes a connection when the server's reply arrives.
 
     Attributes:
-        dropped: How many answers were lost.
+        dropped: The number of dropped replies.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -23,7 +23,7 @@ class ReplyDropper:
         self.dropped = 0
 
     def drop_next(self, *, after: int = 0) -> None:
-        """Lose one answer to what is asked from now on: the first, or a later one after so many were passed on."""
+        """Drop one reply to a later request: the first, or the one after so many others."""
         self._skip = after
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,7 +70,7 @@ class ReplyDropper:
 
 @contextlib.asynccontextmanager
 async def reply_dropper(url: str) -> AsyncIterator[tuple[ReplyDropper, URL]]:
-    """A proxy before the server of this URL, and the URL that leads through it."""
+    """A proxy in front of the server of this URL, and the URL of the proxy."""
     target = make_url(url)
     assert target.host is not None
     assert target.port is not None

@@ -1,4 +1,4 @@
-"""How moments are written: text order is time order."""
+"""The stored form of moments: text order is time order."""
 
 from __future__ import annotations
 

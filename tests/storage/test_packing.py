@@ -1,4 +1,4 @@
-"""What is packed comes back as it was, whatever it holds, and takes little memory."""
+"""Packed visits are unpacked unchanged, for values of every kind, and use little memory."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def entry(seq: int, **values: Any) -> VisitRow:
         quality=None,
         item_index=seq,
         ends_item=True,
-        opening=f'{{"item":{seq}}}',
+        item_params=f'{{"item":{seq}}}',
         scope=f"each[{seq}]",
         completed_at=AT + timedelta(microseconds=31 * seq + 977),
         seq=seq,
         started_seq=seq - 1,
         item_seq=seq + 1,
         epoch=1,
-        attempt_id="0123456789ab",
+        commit_id="0123456789ab",
     )
     return replace(plain, **values)
 
@@ -77,10 +77,10 @@ def test_values_of_every_kind_come_back() -> None:
             quality=draw.choice(texts),
             error=draw.choice(texts),
             error_category=draw.choice([None, "INTERNAL"]),
-            opening=draw.choice(texts),
+            item_params=draw.choice(texts),
             item_index=draw.choice([None, 0, 10**9]),
             ends_item=draw.choice([True, False]),
-            emits=draw.choice([True, False]),
+            records_events=draw.choice([True, False]),
             started_seq=draw.choice([None, 0, 7]),
             item_seq=draw.choice([None, 1]),
         )
@@ -99,13 +99,13 @@ def kinds(row: VisitRow) -> list[type]:
 
 
 class Name(StrEnum):
-    """Names as users like to keep them."""
+    """Names in an enum, as users define them."""
 
     ITEM = "item"
 
 
 def test_names_that_are_members_of_an_enum_are_packed_as_what_they_say() -> None:
-    """Marshalling refuses them; whatever it refuses, no entry may be lost."""
+    """Marshal refuses them; no entry may be lost for that reason."""
     packed = PackedVisits()
     packed.extend([entry(number + 1, step_name=Name.ITEM, error_category=Name.ITEM) for number in range(600)])
     assert [(row.step_name, row.error_category) for row in packed] == [("item", "item")] * 600
@@ -113,7 +113,7 @@ def test_names_that_are_members_of_an_enum_are_packed_as_what_they_say() -> None
 
 
 @pytest.mark.parametrize("after", [0, 1, 511, 512, 513, 1024, 1999, 2000])
-def test_what_lies_before_a_number_is_left_out(after: int) -> None:
+def test_entries_before_a_number_are_left_out(after: int) -> None:
     packed = PackedVisits()
     packed.extend([entry(number) for number in range(1, 2001)])
     assert [row.seq for row in packed.ending_after(after)] == [*range(after + 1, 2001)]
@@ -137,7 +137,7 @@ def test_items_that_resemble_each_other_take_a_tenth_of_their_memory() -> None:
 
 @pytest.mark.anyio
 async def test_a_long_run_in_memory_is_read_and_resumed_like_a_short_one() -> None:
-    """Also its events, page by page: some are rows of their own, the others are told by packed entries."""
+    """Also its events, page by page: some are rows of their own, the others are derived from packed entries."""
     store = MemoryRunStore()
     runner = WorkflowRunner(store=store)
     ran: list[int] = []

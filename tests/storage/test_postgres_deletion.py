@@ -1,4 +1,4 @@
-"""Deleting a run on PostgreSQL takes all it has along, whoever deletes it and whatever is committed meanwhile."""
+"""Deleting a run on PostgreSQL deletes all its rows, for every role and during concurrent commits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_what_is_committed_while_a_deletion_waits_is_deleted_too(fresh_pos
     dsn = await stored(fresh_postgres_url)
     with psycopg.connect(dsn) as writer, psycopg.connect(dsn, autocommit=True) as deleter:
         waiting = deleter.info.backend_pid
-        # As a commit does: the run's row first, then what belongs to it.
+        # In the order of a commit: first the row of the run, then its other rows.
         writer.execute("UPDATE core_workflow_runs SET next_seq = next_seq + 1")
         deletion = threading.Thread(target=deleter.execute, args=["DELETE FROM core_workflow_runs"])
         deletion.start()

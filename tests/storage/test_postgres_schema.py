@@ -1,4 +1,4 @@
-"""The schema on PostgreSQL among other schemas, roles and users of it."""
+"""The schema on PostgreSQL next to other schemas, and with several roles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def admin(fresh_postgres_url: str) -> Iterator[psycopg.Connection[tuple[object, 
 
 @pytest.fixture
 def role(admin: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
-    """A role that may look into the schema, and no further."""
+    """A role that has USAGE on the schema, and no other privilege."""
     name = f"role_{uuid4().hex[:12]}"
     admin.execute(sql.SQL("CREATE ROLE {0}; GRANT USAGE ON SCHEMA public TO {0}").format(sql.Identifier(name)))
     yield name
@@ -37,14 +37,14 @@ def role(admin: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
 
 
 async def use(url: str, run_id: str) -> None:
-    """Create a run and let it commit a step and an event, alone and in a group."""
+    """Create a run and commit a step and an event, alone and in a group."""
     store = SqlRunStore(url, auto_migrate=False)
     await begun(store, run_id)
     await store.close()
 
 
 def look_through(admin: psycopg.Connection[tuple[object, ...]], *schemas: str) -> None:
-    """The search path of whoever connects to the database from now on."""
+    """Set the search path of later connections to the database."""
     name = sql.Identifier(admin.info.dbname)
     path = sql.SQL(", ").join(map(sql.Identifier, schemas))
     admin.execute(sql.SQL("ALTER DATABASE {} SET search_path TO {}").format(name, path))
@@ -118,7 +118,7 @@ async def test_many_upgrade_at_once_whatever_the_isolation(
 
 
 @pytest.mark.anyio
-async def test_who_may_delete_runs_need_not_see_what_belongs_to_them(
+async def test_a_role_that_may_delete_runs_needs_no_access_to_their_rows(
     fresh_postgres_url: str, admin: psycopg.Connection[tuple[object, ...]], role: str
 ) -> None:
     await upgrade_schema(fresh_postgres_url)
@@ -132,7 +132,7 @@ async def test_who_may_delete_runs_need_not_see_what_belongs_to_them(
 
 
 @pytest.mark.anyio
-async def test_a_schema_that_was_made_anew_is_taken_up_by_who_is_connected(
+async def test_connected_stores_use_a_schema_that_was_created_anew(
     fresh_postgres_url: str, admin: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     store = SqlRunStore(fresh_postgres_url)

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections ended, answers lost and servers restarted cost nothing and double nothing."""
+"""PostgreSQL ends connections, loses replies or restarts: no row is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RESUMED = EventRow("workflow_resumed", None, moment(90))
 
 
 def _terminate_others(dsn: str) -> int:
-    """End every other connection to the database; how many there were."""
+    """End every other connection to the database; returns how many."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         ended = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -44,7 +44,7 @@ def _dsn(url: str) -> str:
 
 
 async def _open_transactions(url: str) -> int:
-    """Transactions of others that are open and wait for their client."""
+    """The number of open transactions of others that wait for their client."""
 
     def ask() -> int:
         with psycopg.connect(_dsn(url), autocommit=True) as connection:
@@ -93,7 +93,7 @@ class TestTerminatedConnections:
 
 
 class TestLostAnswers:
-    """The server did what it was asked; the proxy cuts the connection instead of passing the answer on."""
+    """The server executes the request; the proxy closes the connection instead of forwarding the reply."""
 
     @pytest.mark.parametrize("after", [0, 1])
     async def test_of_commits(self, fresh_postgres_url: str, after: int) -> None:
@@ -202,9 +202,11 @@ class TestRestartedServers:
 
 
 def _shut_down(server: PostgresServer) -> None:
-    """Shut the server down in its immediate way, which ends its connections without a word."""
+    """Shut the server down in immediate mode, which ends connections without a message."""
     assert server.process is not None
-    os.kill(server.process.pid, signal.SIGQUIT)  # after SIGKILL its orphans would keep a new server from starting
+    os.kill(
+        server.process.pid, signal.SIGQUIT
+    )  # after SIGKILL its orphaned processes would prevent a new server from starting
     give_up_at = time.monotonic() + 20
     while _is_alive(server.process.pid) and time.monotonic() < give_up_at:
         time.sleep(0.01)
@@ -234,7 +236,7 @@ async def _until_blocked(other: psycopg.AsyncConnection[tuple[object, ...]]) -> 
 
 @contextlib.asynccontextmanager
 async def _repeated_termination(dsn: str) -> AsyncIterator[list[int]]:
-    """Others' connections are ended every few milliseconds; gives how many each time."""
+    """End other connections every few milliseconds; yields how many each time."""
     ended: list[int] = []
 
     async def go_on() -> None:
@@ -249,7 +251,7 @@ async def _repeated_termination(dsn: str) -> AsyncIterator[list[int]]:
 
 
 async def _advanced_while(store: RunStore, claims: list[Claim], work: Callable[[], None]) -> list[Claim]:
-    """Every run with more steps, until the work, done on a thread, has ended."""
+    """Commit further steps to every run until the work, in a thread, has ended."""
     is_done = anyio.Event()
     done: dict[str, Claim] = {}
 
@@ -268,7 +270,7 @@ async def _advanced_while(store: RunStore, claims: list[Claim], work: Callable[[
 
 
 async def _advanced_together(store: RunStore, claims: list[Claim], *, steps: int) -> list[Claim]:
-    """Every run with so many steps more, all at once."""
+    """Commit so many further steps to every run, concurrently."""
     done: dict[str, Claim] = {}
 
     async def go_on(claim: Claim) -> None:

@@ -1,4 +1,4 @@
-"""Trying again has bounds, and stops at what does not pass."""
+"""Retries are bounded and stop at the first permanent error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from spine_async.testing import run_virtual
 
 
 class _Work:
-    """Fails as told, then succeeds."""
+    """Fails with the given errors, then succeeds."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
-        self.told: list[bool] = []
+        self.attempts: list[bool] = []
 
     async def __call__(self) -> str:
-        self.told.append(bool(self.told))  # whether there was a try before this one
+        self.attempts.append(bool(self.attempts))  # whether it is a retry
         if self._errors:
             raise self._errors.pop(0)
         return "done"
@@ -28,24 +28,24 @@ def _is_os_error(exc: Exception) -> bool:
     return isinstance(exc, OSError)
 
 
-def test_a_passing_error_is_tried_again() -> None:
+def test_a_transient_error_is_retried() -> None:
     work = _Work(OSError(), OSError())
     assert run_virtual(lambda: retry_if_transient(work, _is_os_error)) == "done"
-    assert work.told == [False, True, True]
+    assert work.attempts == [False, True, True]
 
 
 def test_another_error_is_raised_at_once() -> None:
     work = _Work(OSError(), KeyError("no"))
     with pytest.raises(KeyError):
         run_virtual(lambda: retry_if_transient(work, _is_os_error))
-    assert work.told == [False, True]
+    assert work.attempts == [False, True]
 
 
-def test_tries_are_bounded() -> None:
+def test_retries_are_bounded() -> None:
     work = _Work(*(OSError() for _ in range(100)))
     with pytest.raises(OSError):  # noqa: PT011 (a plain one)
         run_virtual(lambda: retry_if_transient(work, _is_os_error))
-    assert len(work.told) == len(DELAYS) + 1
+    assert len(work.attempts) == len(DELAYS) + 1
     assert sum(DELAYS) < MAX_ELAPSED == 10
 
 
@@ -66,7 +66,7 @@ def test_tries_are_bounded() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_passes_on_postgres(error: Exception) -> None:
+def test_transient_errors_on_postgres(error: Exception) -> None:
     assert is_transient_on_postgres(error)
 
 
@@ -84,5 +84,5 @@ def test_what_passes_on_postgres(error: Exception) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_stays_on_postgres(error: Exception) -> None:
+def test_permanent_errors_on_postgres(error: Exception) -> None:
     assert not is_transient_on_postgres(error)

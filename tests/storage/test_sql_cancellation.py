@@ -1,4 +1,4 @@
-"""A call cancelled at any await leaves no transaction open and no connection behind, and all of its work or none."""
+"""A call that is cancelled at any await leaves no open transaction or connection, and did all of its work or none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_AWAITS = 300
 def _interrupted(
     work: Coroutine[Any, Any, object], at: int, interrupt: Callable[[], object], times: int
 ) -> Generator[Any, Any, int]:
-    """Run the work and interrupt it at its await of this number, and again at the next; how many it had."""
+    """Run the work and cancel it at its n-th await, and again at the next; returns the number of awaits."""
     count, send, given = 0, work.send, None
     while True:
         try:
@@ -44,14 +44,14 @@ def _interrupted(
 
 
 async def _cancelled_at(work: Coroutine[Any, Any, object], at: int, way: Way) -> bool:
-    """Whether the work has so many awaits, at which it is cancelled."""
+    """Cancel the work at its n-th await; returns whether it has so many awaits."""
     counts: list[int] = []
 
     async def run() -> None:
         with anyio.CancelScope() as scope:
             task = asyncio.current_task()
             assert task is not None
-            # From outside, as others do: while the task waits, not before it does.
+            # From another task, while this one waits.
             cancel = scope.cancel if way == "scope" else task.cancel
             interrupt = partial(asyncio.get_running_loop().call_soon, cancel)
             counts.append(await _interrupted(work, at, interrupt, 2 if way == "twice" else 1))
@@ -64,18 +64,18 @@ async def _cancelled_at(work: Coroutine[Any, Any, object], at: int, way: Way) ->
 
 @pytest.fixture(autouse=True)
 async def _quiet_driver() -> AsyncIterator[None]:
-    """A connect of asyncpg that is cancelled just after TCP was there leaves a future that nobody asks."""
+    """asyncpg leaves an unretrieved future if a connect is cancelled just after the TCP connection is open."""
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
     assert handler is not None
 
-    def told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if str(context.get("exception")) != "unexpected connection_lost() call":
             handler(loop, context)
 
-    loop.set_exception_handler(told)
+    loop.set_exception_handler(report)
     yield
-    gc.collect()  # futures complain as they are collected
+    gc.collect()  # an unretrieved future is reported when it is collected
     loop.set_exception_handler(handler)
 
 
@@ -135,10 +135,10 @@ async def test_at_every_await(store: SqlRunStore, engine: AsyncEngine, asked: As
 
 
 async def _assert_sound(store: SqlRunStore, run_id: str) -> None:
-    """The run goes on for whoever claims it, and has all of the cancelled call or nothing."""
+    """Check that the run can be claimed and continued, and has all rows of the cancelled call or none."""
     await store.create([new_run(run_id)])
     run, visits = await loaded(store, run_id), await store.visits(run_id)
-    while (again := await loaded(store, run_id)).next_seq != run.next_seq:  # the thread has only now come to the commit
+    while (again := await loaded(store, run_id)).next_seq != run.next_seq:  # the thread reaches the commit only now
         run, visits = again, await store.visits(run_id)
     assert [row.seq for row in visits] == list(range(2, run.next_seq))
     with anyio.fail_after(5):  # a transaction left open would hold the row

@@ -1,4 +1,4 @@
-"""What a database complains about arrives as an error that says what to do, and tells no secrets."""
+"""Errors of the database become errors that say what to do and contain no secrets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import pytest
 from spine_async._model.record import RunFilter
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.storage import SqlRunStore
+from spine_async.storage.sql.driver import retry
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
 from tests.servers.postgres import PostgresServer, async_url
 from tests.storage.plain_sql import execute
 
 pytestmark = pytest.mark.anyio
+
+SHORT_DELAYS = (0.01, 0.02)
 
 
 async def refusal(store: SqlRunStore, run_id: str = "other") -> StoreError:
@@ -69,6 +72,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 async def test_a_writer_that_waits_too_long(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_jobs, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "DELAYS", SHORT_DELAYS)
     store = SqlRunStore(sqlite_url)
     claim = await created(store)
     with closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None)) as connection:
@@ -100,12 +104,12 @@ async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: s
     await store.close()
 
 
-async def test_moments_that_only_postgresql_can_tell(fresh_postgres_url: str) -> None:
+async def test_moments_that_only_postgresql_can_represent(fresh_postgres_url: str) -> None:
     store = SqlRunStore(fresh_postgres_url)
     await committed(store, change(await created(store), [visit("a", 2), visit("m[0]/x", 3, item_index=0)]))
     for moment in ("infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "12026-01-01 00:00:00+00"):
         execute(fresh_postgres_url, f"UPDATE core_workflow_steps SET started_at = '{moment}'")
-        for reading in (store.visits("run-1"), store.visits("run-1", "m"), store.past_visits("run-1")):
+        for reading in (store.visits("run-1"), store.visits("run-1", "m"), store.past_visits("run-1", 0, 9)):
             with pytest.raises(CorruptRecordError, match="'run-1'"):
                 await reading
         execute(fresh_postgres_url, f"UPDATE core_workflow_runs SET started_at = '{moment}'")
@@ -131,7 +135,7 @@ async def test_error_texts_that_no_database_holds(database_url: str) -> None:
     await store.close()
 
 
-async def test_a_refused_row_is_told_without_its_values(database_url: str) -> None:
+async def test_the_error_of_a_refused_row_has_none_of_its_values(database_url: str) -> None:
     store = SqlRunStore(database_url)
     claim = await created(store)
     twice = change(claim, [visit("a", 2, output='"TOPSECRET"'), visit("a", 3, output='"TOPSECRET"')])
@@ -173,7 +177,7 @@ async def killed_store(postgres_to_kill: PostgresServer) -> AsyncIterator[SqlRun
 
 @pytest.mark.kills_servers
 async def test_after_a_restart_of_the_server_the_next_call_works(
-    postgres_to_kill: PostgresServer, killed_store: SqlRunStore
+    postgres_to_kill: PostgresServer, killed_store: SqlRunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = await created(killed_store)
     claim = moved(claim, await committed(killed_store, change(claim, [visit("a", 2)])))
@@ -182,17 +186,19 @@ async def test_after_a_restart_of_the_server_the_next_call_works(
     assert process is not None
     _end_connections(postgres_to_kill)
     process.kill()
-    with pytest.raises(StoreUnavailableError):
-        await killed_store.commit([change(claim, [visit("b", 3)])])
-    with pytest.raises(StoreUnavailableError):
-        await killed_store.load("run-1")
+    with monkeypatch.context() as patched:
+        patched.setattr(retry, "DELAYS", SHORT_DELAYS)
+        with pytest.raises(StoreUnavailableError):
+            await killed_store.commit([change(claim, [visit("b", 3)])])
+        with pytest.raises(StoreUnavailableError):
+            await killed_store.load("run-1")
     process.start()
     await committed(killed_store, change(claim, [visit("b", 3)]))
     assert [row.path for row in await killed_store.visits("run-1")] == ["a", "b"]
 
 
 def _end_connections(server: PostgresServer) -> None:
-    """Not left to the kill: a backend may answer for a moment after its server has died."""
+    """The kill alone is not enough: a backend may answer for a moment after its server has died."""
     others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname LIKE 'spine_test_%'"
     with psycopg.connect(server.url_of("postgres")) as administration:
         administration.execute(others)

@@ -42,7 +42,7 @@ def test_two_event_loops_one_after_the_other(database_url: str) -> None:
 
 
 def test_writers_that_wait_for_each_other_in_two_event_loops(tmp_path: Path) -> None:
-    """The connection of a file stays open from one loop to the next; the waiting of its writers must not."""
+    """The connection to a file stays open from one loop to the next; waiting writers belong to one loop."""
     store = SqlRunStore(f"sqlite:///{tmp_path / 'runs.db'}")
 
     async def crowd(name: str) -> None:
@@ -115,8 +115,8 @@ async def test_writes_and_reads_at_once(database_url: str) -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_calls_leave_nothing_behind(database_url: str) -> None:
-    """Each call is cancelled a little later than the one before; whole transactions are there, or nothing of them."""
-    # A cancelled connect of asyncpg leaves an error that nobody fetches, if it was about to ask for TLS.
+    """Each call is cancelled a little later than the previous one; each transaction is complete or absent."""
+    # asyncpg leaves an unretrieved error if a connect is cancelled just before it requests TLS.
     engine = create_async_engine(database_url + ("" if database_url.startswith("sqlite") else "?ssl=disable"))
     store = SqlRunStore(engine)
     await created(store)
@@ -160,7 +160,7 @@ async def test_commits_are_as_durable_as_was_asked_for(sqlite_url: str, durabili
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("durability", SYNCHRONOUS)
-async def test_postgres_goes_by_its_own_settings(postgres_url: str, durability: Any) -> None:
+async def test_postgres_uses_its_own_durability_settings(postgres_url: str, durability: Any) -> None:
     store = SqlRunStore(postgres_url, durability=durability)
     database = await store._database.for_writing()
     (set_here,) = await database._writer.write(  # type: ignore[attr-defined]
@@ -222,7 +222,7 @@ async def _settings(engine: AsyncEngine) -> list[object]:
 
 
 async def _as_the_user(engine: AsyncEngine) -> None:
-    """The user's own transactions still begin, roll back and commit."""
+    """Check that the user's own transactions still begin, roll back and commit."""
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE IF NOT EXISTS mine (n integer)"))
         await connection.execute(text("DELETE FROM mine"))
@@ -349,7 +349,7 @@ def test_the_environment_names_the_database(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("kind", ["file", "redis"])
-def test_stores_to_come_are_named(kind: Any) -> None:
+def test_stores_of_later_versions_are_named(kind: Any) -> None:
     with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use checkpoint_storage='database'"):
         open_store(WorkflowRunnerConfig(checkpoint_storage=kind), None)
 
@@ -371,5 +371,5 @@ def test_importing_storage_imports_no_database_library() -> None:
     use = "import spine_async.storage as s; s.MemoryRunStore; s.open_store"
     code = f"import sys; {use}; print('sqlalchemy' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"

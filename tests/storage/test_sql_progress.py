@@ -1,4 +1,4 @@
-"""What counts as progress: a run that kills whoever executes it is told by claims without any."""
+"""What counts as progress; a run that kills its owners is detected by claims without progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ async def store(database_url: str) -> AsyncIterator[RunStore]:
 async def test_events_and_overrides_of_a_resume_are_no_progress(store: RunStore) -> None:
     await created(store)
     claim = await taken_over(store)
-    override = visit("@override", 3, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', emits=False)
+    override = visit(
+        "@override", 3, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', records_events=False
+    )
     claim = moved(claim, await committed(store, change(claim, [override], [event("workflow_resumed", 2)])))
     claim = moved(claim, await committed(store, change(claim, events=[event("step_started", 4)])))
     await committed(store, change(claim, status=RunStatus.WAITING))

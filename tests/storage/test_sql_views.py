@@ -146,14 +146,14 @@ async def test_later_visits_shadow_earlier_ones(store: SqlRunStore, database_url
     assert found["e"]["outputs"] == {"a": 2, "b": {"b": 1}, "z": 0, "d": {"half": True}, "e": 5}
 
 
-async def test_map_items_see_what_is_around_them_and_nobody_beside_them(store: SqlRunStore, database_url: str) -> None:
+async def test_a_map_item_sees_its_parent_and_no_sibling(store: SqlRunStore, database_url: str) -> None:
     await run_of(
         store,
         [
             visit("load", 2, output='"outer"', updates='{"p":"outer"}'),
-            visit("m[0]/load", 3, output='"item 0"', opening='{"item":10,"p":"opened"}', updates='{"item":11}'),
-            visit("m[1]/load", 4, output='"item 1"', opening='{"item":20}'),
-            visit("m[1]/in#2[5]/x", 5, output='"deep"', opening='{"item":"inner"}', updates='{"p":"deep"}'),
+            visit("m[0]/load", 3, output='"item 0"', item_params='{"item":10,"p":"opened"}', updates='{"item":11}'),
+            visit("m[1]/load", 4, output='"item 1"', item_params='{"item":20}'),
+            visit("m[1]/in#2[5]/x", 5, output='"deep"', item_params='{"item":"inner"}', updates='{"p":"deep"}'),
             visit("m[10]/x", 6, output='"ten"'),
             visit("m[1]/last", 7, output=None),
             visit("override@1", 8, status=StepStatus.OVERRIDE, output=None, updates='{"p":"late","item":"late"}'),
@@ -181,14 +181,14 @@ async def test_step_names_with_quotes_and_letters_of_any_script(store: SqlRunSto
     assert [each["outputs"] for each in snapshots(database_url).values()] == [{name: 1}, {name: 2}]
 
 
-async def test_a_checkpoint_tells_of_its_step(store: SqlRunStore, database_url: str) -> None:
+async def test_a_checkpoint_describes_its_step(store: SqlRunStore, database_url: str) -> None:
     await run_of(store, [visit("m[0]/fetch#2", 2)])
     columns = "run_id, workflow_name, step_name, checkpoint_step, path, seq, step_type"
     found = rows(database_url, f"SELECT {columns} FROM core_workflow_checkpoints")
     assert found == [("run-1", "orders", "fetch", "fetch", "m[0]/fetch#2", 2, "lambda")]
 
 
-def told_visits() -> list[VisitRow]:
+def visits_of_all_kinds() -> list[VisitRow]:
     long = 'so "many"\nwords \\ and 🗝'
     return [
         visit("a", 3, started_seq=2, duration_ms=1 / 3, output_size=10**9, attempts=3),
@@ -199,7 +199,7 @@ def told_visits() -> list[VisitRow]:
         visit("m[17]/f", 10, started_seq=9, item_seq=11, item_index=17, ends_item=True, duration_ms=0.0),
         visit("a[1]/b#2[3]/g#4", 13, item_seq=14, item_index=3, ends_item=True, duration_ms=123456.789),
         visit("größe 🗝[2]/h", 15, item_seq=16, status=StepStatus.SKIPPED, error="x", item_index=2),
-        visit("i", 17, emits=False),
+        visit("i", 17, records_events=False),
         visit("pause@until", 18, status=StepStatus.WAITING, output='"x"'),
         visit("over@1", 19, status=StepStatus.OVERRIDE, output=None, updates="{}"),
     ]
@@ -212,26 +212,26 @@ def as_values(run_id: str, each: EventRow) -> tuple[object, ...]:
 async def test_the_events_view_says_what_the_store_says(store: SqlRunStore, database_url: str) -> None:
     claim = await created(store)
     log = [event("step_retrying", 12, step="g", metadata='{"delay":1.5}'), event("workflow_resumed", 18)]
-    await committed(store, change(claim, told_visits(), log))
+    await committed(store, change(claim, visits_of_all_kinds(), log))
     sql = "SELECT run_id, seq, event_type, step_name, path, metadata FROM core_workflow_events ORDER BY run_id, seq"
     found = [(*row[:5], from_json(row[5])) for row in rows(database_url, sql)]
-    told = await store.events("run-1", 0, 1000)
-    assert found == [as_values("run-1", each) for each in told]
+    events = await store.events("run-1", 0, 1000)
+    assert found == [as_values("run-1", each) for each in events]
     moments = rows(database_url, 'SELECT "timestamp" FROM core_workflow_events ORDER BY seq')
-    shown = [each.timestamp.isoformat(timespec="microseconds")[:26] + "Z" for each in told]
+    shown = [each.timestamp.isoformat(timespec="microseconds")[:26] + "Z" for each in events]
     assert [each if isinstance(each, str) else f"{each:%Y-%m-%dT%H:%M:%S.%fZ}" for (each,) in moments] == shown
 
 
-async def test_all_stores_tell_the_same_events(store: SqlRunStore) -> None:
+async def test_all_stores_return_the_same_events(store: SqlRunStore) -> None:
     memory = MemoryRunStore()
     for each in (store, memory):
-        await committed(each, change(await created(each), told_visits(), [event("own", 12)]))
+        await committed(each, change(await created(each), visits_of_all_kinds(), [event("own", 12)]))
     assert await store.events("run-1", 0, 1000) == await memory.events("run-1", 0, 1000)
     assert await store.events("run-1", 10, 2) == await memory.events("run-1", 10, 2)
 
 
 async def test_a_page_of_events_is_complete_whatever_the_order_of_numbers(store: SqlRunStore) -> None:
-    """Starts may be numbered long before ends, and an item's end long after its visit's."""
+    """The number of a start may be far below that of its end, and the number of an item's end far above its visit's."""
     claim = await created(store)
     visits = [visit(f"m[{n}]/x", 12 + n, started_seq=11 - n, item_seq=22 + n, item_index=n) for n in range(10)]
     await committed(store, change(claim, visits))

@@ -1,4 +1,4 @@
-"""Rows into SQLite's tables, without the columns that none of them has a value for."""
+"""Insertion of rows into SQLite's tables; leaves out columns without any value."""
 
 from __future__ import annotations
 

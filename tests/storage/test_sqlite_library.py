@@ -1,4 +1,4 @@
-"""A Python whose SQLite is too old is told so, with the way out."""
+"""A Python with an outdated SQLite gets an error that says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite: a file that others lock for a while costs time and nothing else."""
+"""SQLite: a file that another process locks for a while only delays calls."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ connection.execute("ROLLBACK")
 
 @contextmanager
 def _locked(path: Path, seconds: float | None) -> Iterator[None]:
-    """The file is locked by another process, for so long or until the end of the block."""
-    told = "-" if seconds is None else str(seconds)
-    command = [sys.executable, "-c", _LOCKER, str(path), told]
+    """Lock the file in another process, for some seconds or until the end of the block."""
+    duration = "-" if seconds is None else str(seconds)
+    command = [sys.executable, "-c", _LOCKER, str(path), duration]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
@@ -58,7 +58,7 @@ class TestLockedFiles:
                 claim = await advanced(store, claim)
             await assert_whole(store, claim)
 
-    async def test_every_write_is_tried_again_where_the_database_does_not_wait(
+    async def test_every_write_is_retried_if_the_database_does_not_wait(
         self, path: Path, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_jobs, "BUSY_SECONDS", 0.01)

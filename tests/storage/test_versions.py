@@ -1,4 +1,4 @@
-"""Databases that earlier versions of the schema left, with runs that died under them."""
+"""Databases of earlier schema versions, with runs that were interrupted then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLES = ("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log"
 
 @pytest.fixture(params=OLD)
 def old_database(request: pytest.FixtureRequest, database_url: str) -> str:
-    """A database as that version of the library left it."""
+    """A database that the given version of the library wrote."""
     dialect = "sqlite" if database_url.startswith("sqlite") else "postgres"
     script = (Path(__file__).parent / f"version_{request.param}" / f"{dialect}.sql").read_text()
     if dialect == "sqlite":
@@ -60,9 +60,9 @@ async def test_a_run_that_died_under_an_earlier_schema_is_resumed(old_database: 
         result = await runner.resume("interrupted", workflow=workflow)
         assert result.status is RunStatus.COMPLETED
         assert entered == [2, 3, "report"]
-        told = result.context.get_output("report")
-        assert told["rows"] == 3  # type: ignore[index]
-        assert [item["doubled"] for item in told["each"]["results"]] == [0, 2, 4, 6]  # type: ignore[index]
+        output = result.context.get_output("report")
+        assert output["rows"] == 3  # type: ignore[index]
+        assert [item["doubled"] for item in output["each"]["results"]] == [0, 2, 4, 6]  # type: ignore[index]
         assert result.context.params == {"symbol": "IBM", "quote": 'it\'s "so"'}
         events = [event.seq async for event in runner.events("interrupted")]
         assert events == list(range(1, len(events) + 1))

@@ -1,4 +1,4 @@
-"""A run that is stored although nobody hears of it, as when the event loop ends just then, is known to be ours."""
+"""A run is stored but its creation is not acknowledged, as when the event loop ends: the runner still owns it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spine_async.storage import SqlRunStore
 
 
 class Hesitant(SqlRunStore):
-    """Its first creation is stored, and does not answer before somebody cancels it."""
+    """Stores the first creation, and returns only when the call is cancelled."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -56,7 +56,7 @@ def test_a_run_stored_as_the_loop_ends_is_stopped_and_can_be_resumed(database_ur
 
 @pytest.mark.anyio
 async def test_a_creation_whose_writer_is_cancelled_is_made_once(database_url: str) -> None:
-    """Nobody resumed it, so nothing says so."""
+    """The run was not resumed, so it has no event that says so."""
     store = Hesitant(database_url)
     runner = WorkflowRunner(store=store)
 

@@ -1,4 +1,4 @@
-"""A loop of steps that never wait, and are not committed one by one, leaves turns to others and can be ended."""
+"""A loop of steps that never wait and are not committed one by one: other tasks get turns, and the run can be ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAR_TOO_MANY = 1_000_000
 
 
 class Endless:
-    """A workflow that goes round for ever, and gives up where it should have been ended long since."""
+    """An endless workflow; fails the test after so many steps that it should have been ended long before."""
 
     def __init__(self) -> None:
         self.began = anyio.Event()
@@ -39,21 +39,21 @@ def make_runner(*, stores: bool, workflow_timeout: float | None = None) -> Workf
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_its_time_can_run_out(stores: bool) -> None:
+async def test_an_endless_loop_can_time_out(stores: bool) -> None:
     result = await make_runner(stores=stores, workflow_timeout=0.02).execute(Endless().workflow)
     assert (result.status, result.error_category) == ("failed", "TIMEOUT")
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_it_can_be_stopped(stores: bool) -> None:
+async def test_an_endless_loop_can_be_stopped(stores: bool) -> None:
     endless, runner = Endless(), make_runner(stores=stores)
-    told: list[str] = []
+    statuses: list[str] = []
 
     async def execute() -> None:
-        told.append((await runner.execute(endless.workflow, run_id="r")).status)
+        statuses.append((await runner.execute(endless.workflow, run_id="r")).status)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(execute)
         await endless.began.wait()
         await runner.stop("r")
-    assert told == ["stopped"]
+    assert statuses == ["stopped"]

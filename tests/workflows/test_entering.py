@@ -1,4 +1,4 @@
-"""Entering a runner connects to its store where that can be, tells where it cannot, and makes nothing."""
+"""Entering a runner connects to its store if possible, logs a warning if not, and creates nothing."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ async def test_entering_needs_no_store_where_nothing_is_stored(is_dry: bool) -> 
 
 
 @pytest.mark.parametrize("recover", [False, True])
-async def test_a_server_that_is_not_there_is_told_at_once_and_to_who_needs_it(
+async def test_an_unreachable_server_is_logged_at_once_and_raised_by_execute(
     recover: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with at("postgresql://anna:TOPSECRET@127.0.0.1:9/orders", recover=recover) as runner:
-        (told,) = caplog.messages
-        assert "PostgreSQL database orders at 127.0.0.1:9" in told
-        assert "TOPSECRET" not in told
+        (message,) = caplog.messages
+        assert "PostgreSQL database orders at 127.0.0.1:9" in message
+        assert "TOPSECRET" not in message
         with pytest.raises(StoreUnavailableError, match="orders"):
             await runner.execute(WORKFLOW)
 
 
-async def test_a_schema_that_may_not_be_made_is_told_at_once(
+async def test_a_schema_that_may_not_be_created_is_reported_at_once(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if database_url.startswith("sqlite"):
@@ -107,7 +107,7 @@ async def test_a_store_that_fails_in_its_own_way_keeps_the_runner_from_being_ent
 
 
 @pytest.mark.parametrize("native", [False, True])
-async def test_entering_that_is_cancelled_is_given_up_at_once(native: bool) -> None:
+async def test_cancelling_the_entering_ends_it_at_once(native: bool) -> None:
     store = FaultInjectingStore(MemoryRunStore())
     hang = store.hang("open")
     runner = WorkflowRunner(store=store)
@@ -130,9 +130,9 @@ async def test_entering_that_is_cancelled_is_given_up_at_once(native: bool) -> N
 async def test_connecting_that_is_cancelled_leaves_no_connection(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At each of the first turns of the loop, and nothing is said about it.
+    """Cancelled in each of the first turns of the loop; nothing is logged.
 
-    Of a connection that is given up at some later turns asyncpg complains to the event loop, whoever has cancelled it.
+    In some later turns asyncpg itself reports a cancelled connection to the event loop.
     """
     async with at(database_url) as runner:
         await runner.execute(WORKFLOW, run_id="r")
@@ -151,7 +151,7 @@ async def test_connecting_that_is_cancelled_leaves_no_connection(
 
 
 class SlowToOpen(MemoryRunStore):
-    """Takes its time for each opening after the first."""
+    """Delays each opening after the first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,8 +170,8 @@ def recovering() -> list[asyncio.Task[object]]:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_who_is_entering_keeps_the_runner_from_being_drained(cancelled: bool) -> None:
-    """And a runner is drained by who gives its entering up, where everybody else has left."""
+async def test_a_task_that_is_entering_prevents_draining(cancelled: bool) -> None:
+    """If all other tasks have left, the task whose entering is cancelled drains the runner."""
     store, done = SlowToOpen(), anyio.Event()
     began = anyio.Event()
 
@@ -241,7 +241,7 @@ async def test_a_runner_that_is_entered_again_asks_its_pool_for_nothing(
     )
     runner = WorkflowRunner(db_engine=engine)
     async with runner:
-        await runner.execute(WORKFLOW)  # the one connection is the writer's now
+        await runner.execute(WORKFLOW)  # the writer uses the only connection now
         asked: list[object] = []
         sa_event.listen(engine.sync_engine.pool, "checkout", lambda driver, record, proxy: asked.append(driver))
         async with runner:

@@ -1,4 +1,4 @@
-"""Many that one commit wakes: in two halves where the store works elsewhere, and all at once where it does not."""
+"""Waiters of one commit resume in two halves if the store commits out of process, otherwise all at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Local(Slow):
 
 @pytest.fixture(autouse=True)
 def every_turn_takes_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by a second whenever it is looked at: a commit takes one, and so does waking."""
+    """A clock that advances by a second at each reading: a commit takes a second, and so does resuming waiters."""
     seconds = count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)), monotonic=lambda: float(next(seconds)))
     monkeypatch.setattr(journal, "time", clock)
@@ -65,7 +65,7 @@ async def executed(store: Slow, seen: list[bool], runs: int) -> list[WorkflowRes
 
 
 @pytest.mark.anyio
-async def test_one_half_works_while_the_other_is_committed() -> None:
+async def test_one_half_of_the_runs_executes_while_the_other_is_committed() -> None:
     store, seen = Remote(), list[bool]()
     results = await executed(store, seen, RUNS)
     assert {result.status for result in results} == {"completed"}
@@ -73,12 +73,12 @@ async def test_one_half_works_while_the_other_is_committed() -> None:
     assert len(first) == len(second) == RUNS // 2
     assert not first & second
     assert store.groups[1:] == [first, second] * ((len(store.groups) - 1) // 2)
-    assert seen.count(True) >= RUNS  # of 4 · RUNS steps; none would be if all were woken at once
+    assert seen.count(True) >= RUNS  # of 4 · RUNS steps; none if all waiters resumed at once
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("kind", "runs"), [(Slow, RUNS), (Local, RUNS), (Remote, 31)])
-async def test_all_are_woken_at_once_where_nothing_is_won_or_they_are_few(kind: type[Slow], runs: int) -> None:
+async def test_all_waiters_are_resumed_at_once_if_two_halves_gain_nothing(kind: type[Slow], runs: int) -> None:
     store, seen = kind(), list[bool]()
     results = await executed(store, seen, runs)
     assert {result.status for result in results} == {"completed"}
@@ -87,7 +87,7 @@ async def test_all_are_woken_at_once_where_nothing_is_won_or_they_are_few(kind: 
 
 
 @pytest.mark.anyio
-async def test_a_map_has_half_of_its_workers_at_work_meanwhile() -> None:
+async def test_half_of_the_workers_of_a_map_execute_during_a_commit() -> None:
     store, seen = Remote(), list[bool]()
 
     async def look(context: WorkflowContext, config: object) -> dict[str, object]:
@@ -107,7 +107,7 @@ async def test_a_map_has_half_of_its_workers_at_work_meanwhile() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("at", range(2, 12))
-async def test_whoever_is_cancelled_before_his_turn_goes_on_from_there(at: int) -> None:
+async def test_a_run_that_is_cancelled_while_it_waits_for_its_turn_can_be_resumed(at: int) -> None:
     store, ran = Remote(), list[tuple[str, str]]()
     tasks: dict[str, asyncio.Task[WorkflowResult]] = {}
     is_first = True

@@ -1,4 +1,4 @@
-"""A map's workers and the commits of their items: who waits for what, and what is done when a commit fails."""
+"""Workers of a map and the commits of their items: which worker waits for which commit, and failed commits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Watched(MemoryRunStore):
-    """Commits of items wait for `release` and the first fails where `is_broken`; knows how many items are stored."""
+    """Commits of items wait for `release`, and the first one fails if `is_broken`. Counts the stored items."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Watched(MemoryRunStore):
 
 
 class Items:
-    """Items of which each notes that it was begun, and that see how many are stored by then."""
+    """Items; each records that it began, and how many items were stored then."""
 
     def __init__(self, store: Watched) -> None:
         self.store = store
@@ -75,7 +75,7 @@ class Items:
 
 
 async def execute(runner: WorkflowRunner, workflow: Workflow, failures: list[Exception]) -> None:
-    """Execute it as the run `r`, which the store may fail."""
+    """Execute the workflow as the run `r`; the store may fail."""
     try:
         await runner.execute(workflow, run_id="r")
     except StoreUnavailableError as exc:
@@ -83,7 +83,7 @@ async def execute(runner: WorkflowRunner, workflow: Workflow, failures: list[Exc
 
 
 async def settled() -> None:
-    """Everything that can go on has gone on."""
+    """Wait until all tasks that can continue have done so."""
     await anyio.wait_all_tasks_blocked()
 
 
@@ -119,7 +119,7 @@ async def test_a_map_ends_when_all_of_its_items_are_stored() -> None:
     async def after(context: WorkflowContext, config: dict[str, Any]) -> None:
         seen.append(store.stored)
 
-    # Without a checkpoint of its own nothing but the items themselves can make the map wait.
+    # Without a checkpoint of its own the map waits for its items only.
     each = Step.map("each", items=range(4), iterator=items.run, max_concurrency=4, checkpoint=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(WorkflowRunner(store=store).execute, Workflow("w", [each, Step.lambda_("after", after)]))
@@ -157,8 +157,8 @@ async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone
     assert (await runner.get_run("r")).status == RunStatus.RUNNING
 
 
-async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_its_error() -> None:
-    """The map fails, which cancels a worker whose item before is being committed; only then does that commit fail."""
+async def test_a_failed_map_waits_for_its_enqueued_commits_and_ends_with_its_error() -> None:
+    """The map fails and cancels a worker whose previous item is being committed; this commit fails afterwards."""
     store = Watched()
     store.is_broken = True
     fail = anyio.Event()
@@ -186,8 +186,8 @@ async def test_a_map_that_fails_waits_for_what_it_has_handed_in_and_ends_with_it
     assert await store.visits("r") == await store.visits("r", below="each") == []
 
 
-async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhile() -> None:
-    """A stop that comes while the run's end is being committed must not make a result of an end that is not stored."""
+async def test_a_failed_commit_is_raised_even_if_the_run_is_cancelled_meanwhile() -> None:
+    """A stop during the commit of the run's end must not return a result if this end is not stored."""
 
     class Breaking(MemoryRunStore):
         reached = anyio.Event()
@@ -213,8 +213,8 @@ async def test_a_commit_that_failed_is_told_though_the_run_is_cancelled_meanwhil
     assert len(failures) == 1
 
 
-def test_what_was_refused_comes_before_what_is_committed_next() -> None:
-    """Pending writes whose commit failed, as a cancelled run's may, are committed with its end."""
+def test_refused_writes_precede_those_of_the_next_commit() -> None:
+    """Writes of a cancelled run whose commit failed are committed with the run's end."""
     claim = Claim("r", 1, 1, 2)
     pending = PendingWrites(claim, records_events=True)
     visits = [OpenVisit(name, name, now(), 0.0) for name in ("a", "b")]
@@ -240,7 +240,7 @@ Interruption = Literal["stop", "task", "scope", "workflow_timeout", "map timeout
 
 @pytest.mark.parametrize("way", ["stop", "task", "scope", "workflow_timeout", "map timeout"])
 async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None:
-    """Also where its items outlive their cancellation, and nothing else makes a worker wait."""
+    """Also if its items ignore their cancellation, and nothing else makes a worker wait."""
     begun: list[int] = []
     cancelled = anyio.Event()
 
@@ -270,7 +270,7 @@ async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None
     elif way == "scope":
         scope.cancel()
     else:
-        await anyio.sleep(0.06)  # what is tested is that this much time has passed
+        await anyio.sleep(0.06)  # the test needs this much time to pass
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
     cancelled.set()
@@ -279,7 +279,7 @@ async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None
 
 
 @pytest.mark.parametrize("way", ["stops", "generator"])
-async def test_items_that_do_not_end_hold_up_no_map_that_was_ended(way: str) -> None:
+async def test_items_that_do_not_end_do_not_delay_a_map_that_was_ended(way: str) -> None:
     over = anyio.Event()
 
     async def work(context: WorkflowContext, config: dict[str, Any]) -> StepResult | None:
@@ -323,8 +323,8 @@ async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() ->
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_steps_that_never_wait_on_a_store_that_never_does_can_be_cancelled(turns: int) -> None:
-    """The run and the writer wake each other turn by turn, and whoever looks in between finds neither waiting."""
+async def test_a_run_whose_steps_and_store_never_wait_can_be_cancelled(turns: int) -> None:
+    """The run and the writer resume each other in alternate turns, so that neither is ever found waiting."""
     calls = 0
     is_going = asyncio.Event()
 

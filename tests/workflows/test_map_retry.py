@@ -1,4 +1,4 @@
-"""A map that is tried again is not taken for one whose items do not end."""
+"""A retried map is not mistaken for a map whose items do not end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spine_async.storage import MemoryRunStore
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_second_try_may_take_longer_than_the_grace_of_the_first() -> None:
+async def test_a_second_attempt_may_take_longer_than_the_grace_of_the_first() -> None:
     tries = 0
     reasons: list[str | None] = []
 
@@ -20,7 +20,7 @@ async def test_a_second_try_may_take_longer_than_the_grace_of_the_first() -> Non
         tries += 1
         if tries == 1:
             raise ConnectionError("once")
-        await anyio.sleep(0.8)  # what is tested is that this much time passes under the watcher's eyes
+        await anyio.sleep(0.8)  # the watcher must see this much time pass
         reasons.append(context.cancel_reason)
 
     step = Step.map("each", items=[1], iterator=fails_once, retry=RetryPolicy(initial_delay=0))

@@ -1,4 +1,4 @@
-"""Maps whose items begin with a map: what is stored of the inner items is found again on a resume."""
+"""Maps whose items begin with a map: a resume finds the stored rows of the inner items."""
 
 from __future__ import annotations
 

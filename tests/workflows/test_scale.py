@@ -1,4 +1,4 @@
-"""What must not grow with the size of a run: tasks of a map, bytes of a step."""
+"""The tasks of a map and the bytes of a step do not grow with the size of the run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The peers, each by its documented API; every program runs in an environment of its own."""
+"""The peers, through their documented APIs; each program runs in an environment of its own."""

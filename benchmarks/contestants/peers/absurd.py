@@ -1,4 +1,4 @@
-"""Absurd: async tasks of steps, executed by a worker on one connection, as its SDK does it."""
+"""Absurd: async tasks with steps, executed by a worker on one connection, as in its SDK."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(app: AsyncAbsurd) -> None:
 
             await context.step(f"step-{index}", step)
         if params.get("fails"):
-            raise RuntimeError("for another process to go on with")
+            raise RuntimeError("another process continues")
 
     @app.register_task(name="mapped")
     async def mapped(params: dict[str, int], context: AsyncTaskContext) -> None:
@@ -53,7 +53,7 @@ def register(app: AsyncAbsurd) -> None:
 
 
 async def run(app: AsyncAbsurd, name: str, params: dict[str, int]) -> None:
-    """Spawn one task and work on it at once."""
+    """Spawn one task and execute it at once."""
     await app.spawn(name, params)
     await app.work_batch()
 
@@ -101,7 +101,7 @@ async def many_runs(task: Task) -> Reading:
 
 
 async def prepare(task: Task) -> Reading:
-    """A run that fails after its steps, and is queued again at once; nobody works on it."""
+    """A run that fails after its steps and is queued again at once, without a worker."""
     app = await opened(task)
     params = {"steps": task.size["steps"], "fails": 1}
     await app.spawn("chain", params, max_attempts=2, retry_strategy={"kind": "none"})
@@ -111,7 +111,7 @@ async def prepare(task: Task) -> Reading:
 
 
 async def resume(task: Task) -> Reading:
-    """From a worker's claim in a new process to the first step that is new."""
+    """From the claim of a worker in a new process to the first new step."""
     app = await opened(task, is_new=False)
     reached: list[tuple[int, float]] = []
 

@@ -1,4 +1,4 @@
-"""Burr: an application of one action that follows itself, its state saved after each by its async persisters."""
+"""Burr: an application with one repeated action; async persisters save the state after each one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def step(state: State) -> State:
 
 @asynccontextmanager
 async def persister(task: Task) -> AsyncIterator[Any]:
-    """The persister of the task's backend; None where nothing is durable."""
+    """The persister of the task's backend; None without durability."""
     if task.backend == "none":
         yield None
         return
@@ -107,7 +107,7 @@ async def prepare(task: Task) -> Reading:
 
 
 async def resume(task: Task) -> Reading:
-    """From building the application out of what is stored to its next action."""
+    """From building the application with the stored state to its next action."""
     async with persister(task) as opened:
         began = time.perf_counter()
         built = await application(opened, "resumed", is_new=False)

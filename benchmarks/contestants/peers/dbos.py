@@ -1,6 +1,6 @@
 """DBOS: async workflows and steps on its system database, with its default settings.
 
-Its workflows check nothing between steps but the recorded result; a recovered run is found as DBOS launches.
+Between steps its workflows only look up the recorded result. DBOS recovers runs when it launches.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def mapped(items: int, concurrency: int) -> None:
 
 
 def launch(task: Task) -> None:
-    """Construct DBOS on the task's database; recovery begins as it launches."""
+    """Construct DBOS on the task's database; launching starts the recovery."""
     url = f"sqlite:///{task.place}" if task.backend == "sqlite" else task.place
     DBOS(config={"name": "bench", "system_database_url": url, "log_level": "CRITICAL", "application_version": "1"})
     DBOS.launch()
@@ -86,7 +86,7 @@ async def prepare(task: Task) -> Reading:
 
 
 async def resume(task: Task) -> Reading:
-    """From `launch`, which is what recovers, to the first step that is new."""
+    """From `launch`, which recovers the run, to the first new step."""
     began = time.perf_counter()
     launch(task)
     handle = await DBOS.retrieve_workflow_async("resumed")

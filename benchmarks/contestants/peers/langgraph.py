@@ -1,7 +1,7 @@
 """LangGraph's functional API with `durability="sync"`: tasks in an entrypoint, checkpointed by its own savers.
 
-Its tasks' results are written while the next task runs, whatever the durability; its state graph
-(`langgraph_graph`) waits for them.
+Results of its tasks are written while the next task runs, for every durability setting; the state graph
+(`langgraph_graph`) waits for the writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ends_at: list[int] = []
 
 
 class EndedError(Exception):
-    """The run ends here; a process that dies instead loses results that LangGraph has not written yet."""
+    """Ends a run; the end of the process instead would lose results that LangGraph has not written yet."""
 
 
 @durable
@@ -38,7 +38,7 @@ async def step(index: int, payload: int) -> str | None:
 
 @asynccontextmanager
 async def saver(task: Task) -> AsyncIterator[Any]:
-    """The checkpointer of the task's backend; None where nothing is durable."""
+    """The checkpointer of the task's backend; None without durability."""
     if task.backend == "sqlite":
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ async def saver(task: Task) -> AsyncIterator[Any]:
 
 
 def flow(opened: Any) -> Any:
-    """A run of tasks, one after the other or all at once."""
+    """A run of tasks, sequential or concurrent."""
 
     @entrypoint(checkpointer=opened)
     async def run(size: dict[str, int]) -> None:
@@ -119,7 +119,7 @@ async def prepare(task: Task) -> Reading:
 
 
 async def resume(task: Task) -> Reading:
-    """From the invocation to the first step that is new; the saver is open before."""
+    """From the invocation to the first new step; the saver is opened before."""
     async with saver(task) as opened:
         graph = flow(opened)
         began = time.perf_counter()

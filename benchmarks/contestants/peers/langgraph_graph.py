@@ -1,4 +1,4 @@
-"""LangGraph's state graph with `durability="sync"`: a node that goes to itself, its state checkpointed before."""
+"""LangGraph's state graph with `durability="sync"`: one repeated node; its state is checkpointed before each visit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.task import Reading, Task
 
 
 class State(TypedDict):
-    """How far the run is, and what its steps gave."""
+    """Remaining steps of the run, and the outputs of its steps."""
 
     left: int
     payload: int
@@ -33,7 +33,7 @@ def following(state: State) -> str:
 
 
 def graph_of(opened: Any) -> Any:
-    """The graph: one node, gone through as often as there are steps."""
+    """A graph with one node, which is visited once per step."""
     builder = StateGraph(State)
     builder.add_node("step", step)
     builder.add_edge(START, "step")
@@ -47,7 +47,7 @@ async def run(graph: Any, steps: int, payload: int, thread: str, *, is_durable: 
 
 
 class Count(TypedDict):
-    """How many items there are."""
+    """Number of items."""
 
     items: int
 
@@ -61,7 +61,7 @@ def sent(state: Count) -> list[Send]:
 
 
 def fan_out_graph(opened: Any) -> Any:
-    """The graph of a map: the node of an item, sent to once for each."""
+    """The graph of a map, with one `Send` to the same node per item."""
     builder = StateGraph(Count)
     builder.add_node("item", item)
     builder.add_conditional_edges(START, sent, ["item", END])

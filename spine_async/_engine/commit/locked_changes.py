@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import anyio
 
+from spine_async._engine.commit.isolation import call_isolated
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Latch, retry_if_cancelled, spawn
 from spine_async._model.record import RunChange
@@ -39,6 +41,14 @@ class LockedChanges:
     def __bool__(self) -> bool:
         return bool(self._later)
 
+    def contains(self, pending: PendingWrites) -> bool:
+        """Whether a change of the run is locked."""
+        return pending in self._later
+
+    def clear(self) -> None:
+        """Forget all changes, whose event loop is closed."""
+        self._later.clear()
+
     def later(self, pending: PendingWrites) -> Latch | None:
         """The latch for the next commit of a run whose last change is locked; None if it is not."""
         if pending not in self._later:
@@ -48,9 +58,16 @@ class LockedChanges:
             latch = self._later[pending] = Latch()
         return latch
 
-    def add(self, pending: PendingWrites, change: RunChange, settle: Settle) -> None:
-        """Retry the change, and call `settle` with its outcome or error."""
-        self._later[pending] = None
+    def add(self, pending: PendingWrites, change: RunChange, later: Latch | None, settle: Settle) -> None:
+        """Retry a change in a task of its own.
+
+        Args:
+            pending: The writes of the run. Nothing else of them may be committed until the change is settled.
+            change: The change.
+            later: The latch of the run's next commit if one was enqueued, or None.
+            settle: Is called with the outcome or the error.
+        """
+        self._later[pending] = later
         spawn(self._retry(change, settle), f"spine_async locked run {change.run_id}")
 
     def remove(self, pending: PendingWrites) -> Latch | None:
@@ -58,13 +75,13 @@ class LockedChanges:
         return self._later.pop(pending, None)
 
     async def _retry(self, change: RunChange, settle: Settle) -> None:
-        outcome: CommitOutcome | BaseException
         try:
             outcome = await self._outcome([change])
+        except Exception as exc:  # noqa: BLE001 - the waiters receive it
+            settle(exc)
         except BaseException as exc:
             settle(exc)
-            if not isinstance(exc, StoreError):
-                raise
+            raise
         else:
             settle(outcome)
 
@@ -72,7 +89,7 @@ class LockedChanges:
         began, delay = time.monotonic(), _MIN_DELAY
         while time.monotonic() - began < self._max_wait:
             await anyio.sleep(delay)
-            (outcome,) = await retry_if_cancelled(self._store.commit, changes)
+            (outcome,) = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
             if outcome is not CommitOutcome.LOCKED:
                 return outcome
             delay = min(2 * delay, _MAX_DELAY)

@@ -72,8 +72,9 @@ class _Pool:
         self._progress = progress
         self._feed = feed
         self._report = MapReport(step, progress, feed)
+        self._visit.tolerates_failure = self._report.tolerates_another
         self._item_param = quote(step.item_param)
-        self._item_context = base_context(context, step.workflow)
+        self._item_context = base_context(context, step.workflow, runtime.models(step.workflow))
         self._tasks = anyio.create_task_group()
         self._is_single = True
         self._newest: Commit | None = None
@@ -88,16 +89,22 @@ class _Pool:
                 for number in range(count):
                     tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
         finally:
-            self._visit.cancelled_mono = None  # all workers have ended; a retry of the map starts new ones
+            self._visit.cancelled_mono = self._visit.map_ending = (
+                None  # all workers have ended; a retry of the map starts new ones
+            )
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
             await self._feed.close()
-        if self._interrupt is not None:
+        if isinstance(self._interrupt, Exception):
             raise self._interrupt
+        if self._interrupt is not None:
+            await self._visit.interrupt(self._interrupt)
 
     def result(self) -> StepResult:
         """The result of the map."""
-        return self._report.result()
+        result = self._report.result()
+        self._visit.item_error = result.exception
+        return result
 
     def _workers_needed(self) -> int:
         limit, total = self._step.max_concurrency, self._feed.total
@@ -114,7 +121,7 @@ class _Pool:
             # Nobody cancelled the map, but the task group would treat this as its own cancellation and end normally.
             self._abort(StepError(STRAY_CANCELLATION) if is_stray_cancellation() else Draining())
             raise
-        except (RunInterrupt, Exception) as exc:  # noqa: BLE001 - raised again by `run`
+        except BaseException as exc:  # noqa: BLE001 - raised again by `run`
             self._abort(exc)
 
     async def _take_items(self) -> None:
@@ -122,7 +129,7 @@ class _Pool:
         while (entry := await self._next()) is not None:
             commit = await self._run_item(*entry)
             if self._report.has_failed:
-                self._cancel_items()
+                self._cancel_items(self._report.result())
                 return
             await _wait_for(previous)
             if commit is not None and self._is_single:
@@ -140,11 +147,13 @@ class _Pool:
     def _abort(self, error: BaseException) -> None:
         # Raised after the task group has ended, so that it is not wrapped in an exception group.
         self._interrupt = self._interrupt or error
-        self._cancel_items()
+        self._cancel_items(error)
 
-    def _cancel_items(self) -> None:
+    def _cancel_items(self, ending: StepResult | BaseException) -> None:
         if self._visit.cancelled_mono is None:
             self._visit.cancelled_mono = self._runtime.clock.monotonic()
+        if self._visit.map_ending is None or isinstance(ending, RunInterrupt):
+            self._visit.map_ending = ending
         self._tasks.cancel_scope.cancel()
 
     async def _run_item(self, index: int, item: object) -> Commit | None:
@@ -194,7 +203,8 @@ class _Pool:
         if outcome.status is RunStatus.STOPPED:
             raise StopRequested(outcome.stop_reason or "")
         # Its events are written with the next commit; nothing was finished that could be lost.
-        self._fail(ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL"), scope.path)
+        failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
+        self._fail(failure, scope.path, outcome.exception)
         return None
 
     def _finish(self, index: int, scope: Scope) -> None:
@@ -208,10 +218,10 @@ class _Pool:
             commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, failure: ItemFailure, path: str) -> None:
-        self._report.add_failure(failure)
+    def _fail(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
+        self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
-        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._runtime.clock.now(), metadata, path)
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._visit.run.clock.now(), metadata, path)
         self._visit.run.pending.add_events(event)
 
 

@@ -7,14 +7,18 @@ from typing import Any
 from spine_async._engine.run.transition import apply_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.deadline import AttemptLimit
-from spine_async._engine.state.interrupts import Draining, RunAlreadyRecorded
+from spine_async._engine.state.interrupts import Draining, InterruptScope, RunAlreadyRecorded
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.step.attempt import execute_step
+from spine_async._engine.step.encoding import EncodedResult
+from spine_async._engine.step.failure_log import log_failure
+from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.status import RunStatus
-from spine_async._model.step import Step
+from spine_async._model.step import MapStep, Step, WaitStep
+from spine_async._model.step_result import StepResult
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
@@ -28,6 +32,10 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
         RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
     task, cursor, pending = current_task(), scope.cursor, scope.run.pending
+    if scope.item_params is not None and cursor.step is not None:
+        problem = item_problem(scope, runtime.config.max_value_bytes)
+        if problem is not None:
+            return Outcome(RunStatus.FAILED, cursor.step.name, problem, ErrorCategory.INTERNAL)
     with AttemptLimit(runtime.deadlines) as limit:
         while (step := cursor.step) is not None:
             if cursor.visit > runtime.config.max_step_visits:
@@ -55,7 +63,7 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
     visit = Visit(
         path=scope.child_path(scope.cursor.segment),
         step_name=step.name,
-        started_at=runtime.clock.now(),
+        started_at=scope.run.clock.now(),
         started_mono=runtime.clock.monotonic(),
         scope=scope,
         step=step,
@@ -70,14 +78,31 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     runtime.running_visits[task] = visit
     try:
         with runtime.observer.step(run.run_id, visit.path, visit.step) as span:
-            encoded = await execute_step(runtime, visit, limit)
+            if isinstance(visit.step, _INTERRUPTIBLE):
+                encoded = await _execute_interruptible(runtime, visit)
+            else:
+                encoded = await execute_step(runtime, visit, limit)
             if run.pending.end is not None:
                 raise RunAlreadyRecorded
             elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1000, 3)
             span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
     finally:
         del runtime.running_visits[task]
-    return apply_result(visit, encoded, runtime.clock.now(), elapsed_ms)
+    outcome = apply_result(visit, encoded, run.clock.now(), elapsed_ms)
+    if not encoded.result.success:
+        log_failure(visit, encoded.result)
+    elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice that gave no step to go to
+        log_failure(visit, StepResult.fail(outcome.error or "", outcome.error_category or ErrorCategory.INTERNAL))
+    return outcome
+
+
+_INTERRUPTIBLE = (MapStep, WaitStep)
+"""Steps whose executor may end the run, for instance because a commit failed."""
+
+
+async def _execute_interruptible(runtime: Runtime, visit: Visit) -> EncodedResult:
+    with InterruptScope() as visit.interrupts:
+        return await execute_step(runtime, visit, AttemptLimit(runtime.deadlines, is_shared=False))
 
 
 def _too_many_visits(step: Step, limit: int) -> Outcome:

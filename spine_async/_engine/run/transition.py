@@ -9,18 +9,20 @@ from spine_async._engine.state.cursor import Jump, jump_of
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import WAIT_MARK, Position, Scope, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
-from spine_async._model.document import Document, encode, join_object, split_object
+from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.large_text import split_members
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
-from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
+from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
+from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow_result import StepMetric
 
 
 def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome | None:
     """Apply the result of a visit; returns the outcome of the scope if this was its last step."""
-    is_choice = visit.step.step_type is StepType.CHOICE
+    is_choice = isinstance(visit.step, ChoiceStep)
     if is_choice:
         encoded = _with_target(visit, encoded)
     if not encoded.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
@@ -54,7 +56,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
             position.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
             continue
         if row.updates:
-            updates |= split_object(row.updates)
+            updates |= split_members(row.updates)
         if row.status is StepStatus.OVERRIDE:
             continue
         output = Document(row.output) if row.output is not None else None
@@ -105,24 +107,24 @@ def _outcome_after(visit: Visit, encoded: EncodedResult) -> Outcome | None:
 
 def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> VisitRow:
     result, output, scope, step = encoded.result, encoded.output, visit.scope, visit.step
-    return VisitRow(
-        path=visit.path,
-        step_name=step.name,
-        step_type=step.step_type,
-        status=result.status,
-        attempts=visit.attempts,
-        started_at=visit.started_at,
-        duration_ms=elapsed_ms,
-        output=output.text if output is not None else None,
-        output_size=output.size if output is not None else 0,
-        updates=join_object(encoded.updates).text if encoded.updates else None,
-        quality=encoded.quality.text if encoded.quality is not None else None,
-        opening=None if scope.cursor.has_moved else scope.item_params,
-        scope=scope.path,
-        completed_at=now,
-        error=result.error or result.skip_reason,
-        error_category=result.category,
-        item_index=scope.item_index,
+    return VisitRow(  # positional: keywords for 17 fields cost 5 % of a step without a store (W5)
+        visit.path,
+        step.name,
+        step.step_type,
+        result.status,
+        visit.attempts,
+        visit.started_at,
+        elapsed_ms,
+        output.text if output is not None else None,
+        output.size if output is not None else 0,
+        join_object(encoded.updates).text if encoded.updates else None,
+        encoded.quality.text if encoded.quality is not None else None,
+        scope.item_params if scope.item_params is not None and not scope.cursor.has_moved else None,
+        scope.path,
+        now,
+        result.error or result.skip_reason,
+        result.category,
+        scope.item_index,
     )
 
 
@@ -141,7 +143,8 @@ def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_
             step.name, step.step_type, StepStatus.FAILED, visit.attempts, visit.started_at, elapsed_ms, 0
         )
         visit.run.tally.add_failure(metric)
-    return Outcome(RunStatus.FAILED, step.name, result.error, result.category)
+        visit.run.exception = result.exception
+    return Outcome(RunStatus.FAILED, step.name, result.error, result.category, exception=result.exception)
 
 
 def _own_events(visit: Visit, encoded: EncodedResult, now: datetime) -> list[EventRow]:

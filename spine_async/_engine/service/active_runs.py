@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 from anyio import to_thread
@@ -16,12 +17,33 @@ from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
 from spine_async._engine.start.owner import new_owner
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
-from spine_async._engine.tasks import Future, Task, end_task, new_future, run_shielded, spawn, wait_any
-from spine_async.errors import RunBusyError, StoreError
+from spine_async._engine.tasks import (
+    EventLoop,
+    Future,
+    Task,
+    end_task,
+    new_future,
+    run_shielded,
+    running_loop,
+    spawn,
+    wait_any,
+)
+from spine_async.errors import RunBusyError, SharingError, StoreError
 
 _log = logging.getLogger("spine_async")
 
 _MARGIN = 8 * CHECK_INTERVAL  # seconds in which the watcher finds stuck steps, and the run's end is committed
+
+
+_PLACE = "place"
+
+
+class _Place(NamedTuple):
+    """Where a runner is in use."""
+
+    pid: int
+    loop: EventLoop
+    thread: str
 
 
 class ActiveRuns:
@@ -36,6 +58,7 @@ class ActiveRuns:
         self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
         self._pid: int | None = None
+        self._in_use: dict[str, _Place] = {}
         self._watcher: Task[None] | None = None
         self._execution_ended: Future[None] | None = None
 
@@ -49,10 +72,19 @@ class ActiveRuns:
         return _Session(self)
 
     async def acquire(self) -> None:
-        """Keep the store open until `release`."""
-        if self._pid != os.getpid():
-            await self._name_owner()
+        """Keep the store open until `release`.
+
+        Raises:
+            SharingError: The runner is in use in another event loop, or was when the process forked.
+        """
+        self._bind()
         self._users += 1
+        try:
+            if self._pid != os.getpid():
+                await self._name_owner()
+        except BaseException:
+            await self.release()
+            raise
 
     async def open(self) -> None:
         """Open the store if it can be reached, and keep it open until `release`.
@@ -120,11 +152,42 @@ class ActiveRuns:
         if self._executions:
             await run_shielded(self._drain(), "spine_async drain")
 
+    def _bind(self) -> None:
+        """Bind the runner to this process and event loop until it is not in use any more."""
+        here = _Place(os.getpid(), running_loop(), threading.current_thread().name)
+        place = self._in_use.setdefault(_PLACE, here)  # atomic, so that of two threads one finds the other's place
+        if place.pid != here.pid:
+            raise SharingError(
+                "this runner was in use when its process forked, and its connections belong to the parent process",
+                "leave the runner before the fork, or start the process with the method 'spawn'",
+            )
+        if place.loop is here.loop:
+            return
+        if not place.loop.is_closed():
+            raise SharingError(
+                f"this runner is in use in another event loop, in the thread {place.thread!r}",
+                "create a runner for each event loop, or call it in its own loop with asyncio.run_coroutine_threadsafe",
+            )
+        # The tasks of a closed loop have ended without releasing the runner.
+        self._in_use[_PLACE] = here
+        self._users, self._watcher, self._execution_ended = 0, None, None
+        self._executions.clear()
+        self._runs.clear()
+        self._runtime.running_visits.clear()
+        self._runtime.releases.clear()
+        self._runtime.journal.forget_loop()
+        self._runtime.forget_loop()
+
     async def _name_owner(self) -> None:
         """Set the name of this runner as an owner; of several concurrent calls in one process the first one counts."""
-        owner = await run_shielded(to_thread.run_sync(new_owner), "spine_async identify")
+        owner, location = await run_shielded(to_thread.run_sync(self._owner_and_location), "spine_async identify")
         if self._pid != os.getpid():
             self._pid, self._runtime.owner = os.getpid(), owner
+            _log.info("runs are stored in %s", location)
+
+    def _owner_and_location(self) -> tuple[str, str]:
+        store = self._runtime.store
+        return new_owner(), str(getattr(store, "location", type(store).__name__))
 
     async def _drain(self) -> None:
         runtime = self._runtime
@@ -154,8 +217,13 @@ class ActiveRuns:
         if self._users == 0:
             for release in list(self._runtime.releases):
                 await end_task(release)
-            await self._runtime.store.close()
-            self._runtime.forget_loop()
+        if self._users == 0:
+            try:
+                await self._runtime.store.close()
+            finally:
+                if self._users == 0:
+                    self._runtime.forget_loop()
+                    self._in_use.clear()
 
 
 class Execution(AbstractAsyncContextManager["Execution"]):

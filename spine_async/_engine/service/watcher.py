@@ -1,4 +1,4 @@
-"""Background loop beside the active runs: stuck steps, delayed `step_started` events, leases.
+"""Background loop of the active runs: the wall clock, stuck steps, delayed `step_started` events, leases.
 
 One task serves all runs of a runner, a few times a second, as long as there are any. It never waits for the store.
 """
@@ -55,6 +55,7 @@ class Watcher:
             await self._leases.end()
 
     def _check(self, now_mono: float) -> None:
+        self._runtime.wall_clock.check()
         runs = [run for run in self._runs.values() if run.pending.end is None]
         self._leases.check(runs, now_mono)
         mark_stuck_runs(runs, now_mono, self._runtime.config.cancel_grace)

@@ -1,7 +1,8 @@
 """Names of owners, and whether the process of an owner still exists.
 
 The name of an owner identifies a host, a process on it, and a runner in that process. If a process was killed, other
-processes on its host need not wait for its leases: they see that the process is gone.
+processes on its host need not wait for its leases: they see that the process is gone. Where the host does not identify
+its boot and its process namespace, as outside of Linux, nobody concludes that, and leases have to end.
 """
 
 from __future__ import annotations
@@ -13,18 +14,28 @@ import socket
 from pathlib import Path
 
 _PARTS = 4
+_UNKNOWN = "unidentified"
+_THREADS, _START = 17, 19  # positions in `_fields`
 
 
 def new_owner() -> str:
     """The name of a runner in this process: host, process id, start time of the process, and a random token."""
     pid = os.getpid()
-    return f"{_host()}/{pid}/{_started(pid) or 0}/{secrets.token_hex(4)}"
+    host = _host()
+    name = host if host is not None else f"{_host_name()}-{_UNKNOWN}"
+    return f"{name}/{pid}/{(host is not None and _started(pid)) or 0}/{secrets.token_hex(4)}"
 
 
 def is_gone(owner: str) -> bool:
-    """Whether `owner` was a process on this host that no longer exists. Reads files, so not for the event loop."""
+    """Whether `owner` was a process on this host that no longer exists.
+
+    False if anything is uncertain: the lease of such an owner must end first. Reads files, so not for the event loop.
+    """
     parts = owner.split("/")
-    if len(parts) != _PARTS or parts[0] != _host() or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return False
+    host = _host()
+    if host is None or parts[0] != host:
         return False
     pid, started = int(parts[1]), int(parts[2])
     if not _is_running(pid):
@@ -33,42 +44,64 @@ def is_gone(owner: str) -> bool:
 
 
 def is_alive(owner: str) -> bool:
-    """Whether `owner` is provably another process on this host that exists and is not suspended. Reads files."""
+    """Whether `owner` is provably another process on this host that exists and is not suspended.
+
+    False if anything is uncertain. Reads files, so not for the event loop.
+    """
     parts = owner.split("/")
-    if len(parts) != _PARTS or parts[0] != _host() or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return False
-    if not (_text("/proc/sys/kernel/random/boot_id") and _link("/proc/self/ns/pid")):
-        return False  # the name of the host alone proves nothing
+    host = _host()
+    if host is None or parts[0] != host:
+        return False
     pid, started = int(parts[1]), int(parts[2])
     if pid == os.getpid() or started == 0 or _started(pid) != started:
         return False
-    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in (["Z"], ["X"], ["T"], ["t"])
+    return _fields(pid)[:1] not in ([], ["Z"], ["X"], ["T"], ["t"])
 
 
-def _host() -> str:
-    """The space of process ids that this process belongs to: one boot of one machine, one container."""
-    space = _link("/proc/self/ns/pid")
-    token = hashlib.sha256(f"{_text('/proc/sys/kernel/random/boot_id')}{space}".encode()).hexdigest()[:12]
-    return f"{socket.gethostname().replace('/', '-')}-{token}"
+def _host() -> str | None:
+    """The space of process ids that this process belongs to: one boot of one machine, one container.
+
+    None if it cannot be identified. Without an identifier of the boot, containers with the same host name on different
+    machines look alike, because the initial namespaces have the same numbers on all machines. If `/proc` is that of
+    another namespace, its process ids are not those of `os.getpid`.
+    """
+    boot, space = _text("/proc/sys/kernel/random/boot_id").strip(), _link("/proc/self/ns/pid")
+    if not boot or not space or _link("/proc/self") != str(os.getpid()):
+        return None
+    # Start times of processes depend on the time namespace of the reader.
+    identity = f"{boot}{space}{_link('/proc/self/ns/time')}"
+    return f"{_host_name()}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _host_name() -> str:
+    return socket.gethostname().replace("/", "-")
 
 
 def _is_running(pid: int) -> bool:
-    stat = _text(f"/proc/{pid}/stat")
-    if stat:
-        return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}  # a zombie executes nothing
+    fields = _fields(pid)
+    if fields:
+        # A zombie executes nothing, unless only the main thread has ended.
+        return fields[0] not in {"Z", "X"} or (len(fields) > _THREADS and int(fields[_THREADS]) > 1)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         return True
     return True
 
 
 def _started(pid: int) -> int | None:
     """Start time of the process in clock ticks since the boot, or None if the host does not provide it."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else None
+    fields = _fields(pid)
+    return int(fields[_START]) if len(fields) > _START else None
+
+
+def _fields(pid: int) -> list[str]:
+    """The fields of `/proc/<pid>/stat` after the name of the command; empty if the file cannot be read."""
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
 def _text(path: str) -> str:

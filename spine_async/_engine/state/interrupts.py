@@ -6,8 +6,12 @@ They derive from `BaseException`, so that `except Exception` in a step or in mid
 from __future__ import annotations
 
 from types import TracebackType
+from typing import NoReturn, Self
 
-from spine_async.errors import StoreError
+import anyio
+
+from spine_async._engine.tasks import CANCELLATION, cancellation_count, continue_cancellation, is_cancelled_since
+from spine_async.errors import SharingError, StoreError
 
 
 class RunInterrupt(BaseException):
@@ -33,9 +37,47 @@ class RunAlreadyRecorded(RunInterrupt):
 class CommitFailed(RunInterrupt):
     """The journal could not commit; `error` is what the caller of `execute` receives."""
 
-    def __init__(self, error: StoreError) -> None:
+    def __init__(self, error: StoreError | SharingError) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+class InterruptScope:
+    """Carries an exception from a step's executor out of the step, past user code such as middleware.
+
+    The executor calls `interrupt`: the scope is cancelled, so user code between the executor and the scope sees a
+    cancellation and nothing else. Whatever it does with that, the exception is raised where the scope is left.
+    """
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._error: BaseException | None = None
+        self._cancellations = 0
+
+    async def interrupt(self, error: BaseException) -> NoReturn:
+        """Raise `error` where the scope is left; of several errors the first one counts."""
+        self._error = self._error or error
+        self._scope.cancel()
+        await continue_cancellation()  # user code may shield this task from the scope, or execute it in another task
+
+    def __enter__(self) -> Self:
+        self._cancellations = cancellation_count()
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._scope.__exit__(None, None, None)  # a group that it were given would come out as another exception
+        if self._error is None or isinstance(error, PROCESS_EXIT):
+            return
+        if isinstance(error, CANCELLATION) and is_cancelled_since(self._cancellations):
+            return  # an outer cancellation takes precedence
+        raise self._error from None
+
+
+PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end the process or the task, and that nothing replaces."""
 
 
 class RaisingStoreErrors:

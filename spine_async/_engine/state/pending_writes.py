@@ -1,21 +1,33 @@
 """The uncommitted rows of one run.
 
 Theory of operation: settled visits and events are added in the order in which they happen. When the journal begins a
-commit, `drain` numbers everything that is there; what is added meanwhile waits for the next commit. The numbers are
-final only with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is
-ever stored without what precedes it.
+commit, `drain` numbers what is there; what is added meanwhile waits for the next commit. The numbers are final only
+with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is ever stored
+without what precedes it. A change is bounded in size: `drain` leaves rows beyond the bound for the next change, and the
+run's end goes with the last one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
+from spine_async._clock import SystemClock
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+
+class Slot(Protocol):
+    """A place among the steps that may execute at once."""
+
+    def release(self) -> None:
+        """Release it; has no effect if it was released before."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +40,7 @@ class OpenVisit:
         is_announced: Whether its `step_started` event has been added.
         deadline_mono: When the current attempt times out, or None.
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
+        slot: The concurrency slot that the current attempt holds, or None.
     """
 
     path: str
@@ -38,6 +51,12 @@ class OpenVisit:
     is_announced: bool = False
     deadline_mono: float | None = None
     cancelled_mono: float | None = None
+    slot: Slot | None = None
+
+    def release_slot(self) -> None:
+        """Release the concurrency slot of an attempt that does not end."""
+        if self.slot is not None:
+            self.slot.release()
 
 
 @dataclass(slots=True)
@@ -47,13 +66,13 @@ class _RowWithEvents:
     Attributes:
         is_announced: Whether its `step_started` event has been added before.
         before: Events that precede its end.
-        companion: An event that shares the row's number.
+        end_event: An event that shares the row's number.
     """
 
     row: VisitRow
     is_announced: bool
     before: Sequence[EventRow] = ()
-    companion: EventRow | None = None
+    end_event: EventRow | None = None
 
 
 _Entry: TypeAlias = VisitRow | _RowWithEvents | EventRow
@@ -65,6 +84,7 @@ class PendingWrites:
     Args:
         claim: The claim.
         records_events: Whether the run records events.
+        clock: The clock of the run; None for one of the host.
 
     Attributes:
         open_visits: Step visits that have begun and are not settled, by path.
@@ -72,8 +92,9 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
     """
 
-    def __init__(self, claim: Claim, *, records_events: bool) -> None:
+    def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
         self.claim = claim
+        self.clock = clock or RunClock(SystemClock())
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
         self.end: RunEnd | None = None
@@ -92,7 +113,7 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.emits = self._records_events
+        row.records_events = self._records_events
         if visit.is_announced or visit.events or own_events:
             self._entries.append(_RowWithEvents(row, visit.is_announced, [*visit.events, *own_events]))
         else:
@@ -106,7 +127,7 @@ class PendingWrites:
 
     def add_marker(self, row: VisitRow, event: EventRow) -> None:
         """Add a row that is no visit, with the event that reports it; both have the same number."""
-        self._entries.append(_RowWithEvents(row, True, companion=event))
+        self._entries.append(_RowWithEvents(row, is_announced=True, end_event=event))
 
     def add_events(self, *events: EventRow) -> None:
         """Add events that belong to no open visit."""
@@ -128,9 +149,21 @@ class PendingWrites:
             self.end = end
             self._entries.append(_end_event(end))
 
-    def drain(self, at: datetime, token: str) -> RunChange:
-        """Remove all entries and return them as one numbered change with this token as its `commit_id`."""
-        entries, self._entries, self._drained = self._entries, [], self._entries
+    @property
+    def entry_count(self) -> int:
+        """Number of entries that are not drained."""
+        return len(self._entries)
+
+    def drain(self, at: datetime, token: str, most_bytes: float = math.inf) -> RunChange:
+        """Remove entries and return them as one numbered change with this token as its `commit_id`.
+
+        Args:
+            at: Time of the commit.
+            token: Random text.
+            most_bytes: Entries are removed until they exceed this size; at least one is removed.
+        """
+        entries, rest, size = _split(self._entries, most_bytes)
+        self._entries, self._drained = rest, entries
         claim = self.claim
         visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
         return RunChange(
@@ -142,9 +175,10 @@ class PendingWrites:
             commit_id=token,
             visits=tuple(visits),
             events=tuple(events),
-            at=at,
+            at=max(at, self.clock.latest),
             status=self.status,
-            end=self.end,
+            end=self.end if not rest else None,
+            size=size,
         )
 
     def committed(self, change: RunChange) -> None:
@@ -174,6 +208,38 @@ class PendingWrites:
             self._entries.append(EventRow(EventType.STEP_STARTED, visit.step_name, visit.started_at, path=visit.path))
 
 
+def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list[_Entry], int]:
+    """The first entries that together have at most `most_bytes` but at least one; the rest; the size of the former."""
+    size = 0
+    for index, entry in enumerate(entries):
+        added = _size(entry)
+        if size + added > most_bytes and index > 0:
+            return entries[:index], entries[index:], size
+        size += added
+    return entries, [], size
+
+
+def _size(entry: _Entry) -> int:
+    """Approximate size in bytes."""
+    if isinstance(entry, VisitRow):
+        row, events = entry, _NO_EVENTS
+    elif isinstance(entry, EventRow):
+        return _ROW_BYTES + len(entry.metadata)
+    else:
+        row, events = entry.row, entry.before
+    size = _ROW_BYTES + row.output_size
+    for text in (row.updates, row.item_params, row.quality):
+        if text is not None:
+            size += len(text)
+    for event in events:
+        size += _ROW_BYTES + len(event.metadata)
+    return size
+
+
+_ROW_BYTES = 200  # of a row without its documents
+_NO_EVENTS: Sequence[EventRow] = ()
+
+
 def _number(
     entries: Iterable[_Entry], claim: Claim, token: str, *, records_events: bool
 ) -> tuple[list[VisitRow], list[EventRow], int]:
@@ -182,7 +248,7 @@ def _number(
     events: list[EventRow] = []
     number = claim.next_seq
     for entry in entries:
-        row, is_announced, before, companion = _parts(entry)
+        row, is_announced, before, end_event = _parts(entry)
         if row is not None and records_events and not is_announced:
             row.started_seq = number
             number += 1
@@ -193,15 +259,15 @@ def _number(
                 events.append(event)
         if row is None:
             continue
-        row.seq, row.epoch, row.attempt_id = number, claim.epoch, token
+        row.seq, row.epoch, row.commit_id = number, claim.epoch, token
         visits.append(row)
         if records_events and row.ends_item:
             number += 1
             row.item_seq = number
         number += 1
-        if records_events and companion is not None:
-            companion.seq = row.seq
-            events.append(companion)
+        if records_events and end_event is not None:
+            end_event.seq = row.seq
+            events.append(end_event)
     return visits, events, number
 
 
@@ -211,7 +277,7 @@ def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], Ev
         return entry, False, (), None
     if isinstance(entry, EventRow):
         return None, True, (entry,), None
-    return entry.row, entry.is_announced, entry.before, entry.companion
+    return entry.row, entry.is_announced, entry.before, entry.end_event
 
 
 def _end_event(end: RunEnd) -> EventRow:

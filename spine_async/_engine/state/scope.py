@@ -6,11 +6,14 @@ run add to the same pending writes, under paths that tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
@@ -18,8 +21,10 @@ from spine_async._engine.state.tally import Tally
 from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
+from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition, Step
+from spine_async._model.step_result import StepResult
 from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
@@ -34,7 +39,10 @@ class Run:
         pending: Its uncommitted rows, and the claim to commit them.
         cancellation: Cancels its steps, with a reason.
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
+        clock: The clock of the run.
+        begun_mono: When it was started, on the monotonic clock; estimated if another execution started it.
         done: Set when the run's task has ended, or when a step is stuck.
+        exception: The exception of the step that failed the run, or None.
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
     """
 
@@ -43,11 +51,13 @@ class Run:
     pending: PendingWrites
     started_at: datetime
     clock: Clock
+    begun_mono: float = 0.0
     is_resumed: bool = False
     tally: Tally = field(default_factory=Tally)
     cancellation: RunCancellation = field(default_factory=RunCancellation)
     stuck_outcome: Outcome | None = None
     done: Latch = field(default_factory=Latch)
+    exception: BaseException | None = None
     renewal_mono: float | None = None
 
 
@@ -79,6 +89,7 @@ class Scope:
         cursor: The step that comes next.
         context: The context that it sees.
         waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
         item_params: For an item, JSON object text of the params that its first row stores; else None.
@@ -102,6 +113,7 @@ class Scope:
     parent_progress: MapProgress | None = None
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
+    wait_ends_mono: dict[str, float] = field(default_factory=dict)
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,25 +132,34 @@ class Scope:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Visit(OpenVisit):
-    """One visit of one step, from its start until it is settled; the `frame` of the contexts that its attempts get.
+    """One visit of one step, from its start until it is settled.
 
     Attributes:
         attempts: Attempts made so far.
+        is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
+        interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
+        next_retry: The policy that decides about another attempt after the current one; None if this is the last.
+        map_ending: For a map that cancelled its items: its failure, or the exception that ends it.
+        item_error: For a map: the exception of the item that failed it, or None.
+        tolerates_failure: For a map: whether it tolerates the failure of another item.
+        warned_mono: When a warning last reported that it does not end, or None.
     """
 
     scope: Scope
     step: Step
     attempts: int = 0
+    is_cut_off: bool = False
+    interrupts: InterruptScope | None = None
+    next_retry: RetryPolicy | None = None
+    map_ending: StepResult | BaseException | None = None
+    item_error: BaseException | None = None
+    tolerates_failure: Callable[[], bool] | None = None
+    warned_mono: float | None = None
 
     @property
     def run(self) -> Run:
         """The run that the visit belongs to."""
         return self.scope.run
-
-    @property
-    def current_cancel_reason(self) -> CancelReason | None:
-        """Why the step is being cancelled now, or None; may be read from a worker thread."""
-        return self.cancel_reason_at(self.run.clock.monotonic())
 
     @property
     def idempotency_key(self) -> str:
@@ -147,7 +168,8 @@ class Visit(OpenVisit):
 
     def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
         """Why the step is being cancelled at that time, or None."""
-        if self.deadline_mono is not None and self.deadline_mono <= now_mono:
+        deadline_mono = self.deadline_mono  # read once: the caller may be a worker thread
+        if deadline_mono is not None and deadline_mono <= now_mono:
             return CancelReason.STEP_TIMEOUT
         parent = self.scope.parent
         if parent is None:
@@ -156,6 +178,39 @@ class Visit(OpenVisit):
             return CancelReason.SIBLING_FAILED
         return parent.cancel_reason_at(now_mono)
 
+    async def interrupt(self, error: BaseException) -> NoReturn:
+        """End the execution of the step with `error`, past the middleware around it."""
+        if self.interrupts is None:
+            raise error
+        await self.interrupts.interrupt(error)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt of a step; the `frame` of the context that it gets.
+
+    A worker thread that a cancelled attempt has left behind still reads its reason here.
+    """
+
+    visit: Visit
+    _reason: CancelReason | None = None
+
+    @property
+    def current_cancel_reason(self) -> CancelReason | None:
+        """Why this attempt is being cancelled or was cancelled, or None; may be read from a worker thread."""
+        reason = self._reason
+        return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
+
+    def cut_off(self) -> None:
+        """Record that a cancellation ended this attempt; one that is not the run's came from middleware."""
+        self.keep_cancel_reason()
+        self._reason = self._reason or CancelReason.CANCELLED
+        self.visit.is_cut_off = True
+
+    def keep_cancel_reason(self) -> None:
+        """Keep the present reason, because the attempt ends and the visit may continue with another one."""
+        self._reason = self.current_cancel_reason
+
 
 def visit_of(context: WorkflowContext) -> Visit:
     """The visit that a step's context belongs to.
@@ -163,6 +218,6 @@ def visit_of(context: WorkflowContext) -> Visit:
     Raises:
         TypeError: The context was not given to a step by a running workflow.
     """
-    if not isinstance(context.frame, Visit):
+    if not isinstance(context.frame, Attempt):
         raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
-    return context.frame
+    return context.frame.visit

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 
 from spine_async._engine.runtime.runtime import Middleware, Runtime, StepFunction
 from spine_async._engine.state.deadline import AttemptLimit
-from spine_async._engine.state.scope import Visit
+from spine_async._engine.state.interrupts import PROCESS_EXIT
+from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
-from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_stray_cancellation
+from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
+from spine_async._engine.step.large_values import encode_step_result
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    STRAY_CANCELLATION,
+    cancellation_count,
+    continue_cancellation,
+    is_cancelled_since,
+    is_stray_cancellation,
+)
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
@@ -32,17 +43,26 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         visit: The visit.
         limit: Time limit of the attempts of this task.
     """
+    cancellations = cancellation_count()
     try:
         if runtime.middleware:
-            return await _through_middleware(runtime, visit)
-        return await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
-    except Exception as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        result = StepResult.from_exception(exc)
-    except CANCELLATION:
+            encoded = await _through_middleware(runtime, visit)
+        else:
+            encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
+    except CANCELLATION as exc:
         if not is_stray_cancellation():
             raise
-        result = StepResult.fail(STRAY_CANCELLATION)
-    return encode_result(visit.step, result)
+        encoded = encode_result(visit.step, _stray_failure(exc))
+    except PROCESS_EXIT:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
+        if is_cancelled_since(cancellations):
+            log_error_of_cancelled(visit, exc)
+            await continue_cancellation()
+        encoded = encode_result(visit.step, StepResult.from_exception(exc))
+    if (visit.is_cut_off or not encoded.result.success) and is_cancelled_since(cancellations):
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
+    return encoded
 
 
 async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
@@ -55,10 +75,12 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
         encoded = await _Attempts(runtime, visit, limit, step).run(context)
         return encoded.result
 
-    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, visit)
+    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
-    return encoded if encoded is not None and encoded.result is result else encode_result(visit.step, result)
+    if encoded is not None and encoded.result is result:
+        return encoded
+    return await encode_step_result(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -89,37 +111,59 @@ class _Attempts:
         timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
+            if policy is not None:
+                self.visit.next_retry = policy if attempts < policy.max_attempts else None
             encoded = await self._attempt(context, timeout)
             result = encoded.result
             if result.success or policy is None or attempts >= policy.max_attempts:
                 return encoded
             if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                 return encoded
+            if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
+                return encoded  # middleware shields the attempts from the cancellation
             delay = next_delay(policy, attempts, runtime.random)
             if _is_duration(result.retry_after):
                 delay = float(cast("float", result.retry_after))
-            _add_retry_event(runtime, self.visit, result, delay)
+            log_retry(self.visit, result, delay)
+            _add_retry_event(self.visit, result, delay)
             await anyio.sleep(delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
         runtime, visit, step = self.runtime, self.visit, self.step
+        if visit.is_cut_off:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # middleware caught the cancellation and tries again
+            visit.is_cut_off = False
+        cancellations = cancellation_count()
         visit.attempts += 1
-        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, visit)
+        attempt = Attempt(visit)
+        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, attempt)
         try:
             if runtime.config.max_concurrent_steps is None:
-                result = await self._within_limit(given, timeout)
+                result = await self._within_limit(given, timeout, attempt)
             else:
-                async with runtime.concurrency_slot(step):
-                    result = await self._within_limit(given, timeout)
-        except Exception as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            result = StepResult.from_exception(exc)
-        except CANCELLATION:
+                async with runtime.concurrency_slot(visit, step):
+                    result = await self._within_limit(given, timeout, attempt)
+        except CANCELLATION as exc:
             if not is_stray_cancellation():
+                attempt.cut_off()
                 raise
-            result = StepResult.fail(STRAY_CANCELLATION)
-        return encode_result(step, result)
+            result = _stray_failure(exc)
+        except PROCESS_EXIT:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
+            if is_cancelled_since(cancellations):
+                log_error_of_cancelled(visit, exc)
+            result = StepResult.from_exception(exc)
+        if not result.success and is_cancelled_since(cancellations):
+            attempt.cut_off()
+            await continue_cancellation()
+        try:
+            return await encode_step_result(runtime, step, result)
+        except CANCELLATION:  # a large value is encoded on a thread
+            attempt.cut_off()
+            raise
 
-    async def _within_limit(self, context: WorkflowContext, timeout: float | None) -> StepResult:
+    async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
@@ -128,19 +172,33 @@ class _Attempts:
         try:
             result = as_result(await execute(step, context))
         except BaseException as exc:
+            attempt.keep_cancel_reason()
             visit.deadline_mono = None
             if not self.limit.end(exc):
                 raise
-            # Only its own deadline cancels the scope, so a cancellation that it caught means that the deadline passed.
-            return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
+            if not isinstance(exc, CANCELLATION):
+                log_error_of_cancelled(visit, exc)
+            return _timed_out(step, timeout)
+        if not result.success:
+            attempt.keep_cancel_reason()
         visit.deadline_mono = None
-        self.limit.end()
-        return result
+        return _timed_out(step, timeout) if self.limit.end() and not result.success else result
 
 
-def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
+def _stray_failure(error: BaseException) -> StepResult:
+    """The failure of a step that raised a cancellation although nobody cancelled it."""
+    is_own_type = type(error) is not CANCELLATION
+    return StepResult.from_exception(error) if is_own_type else StepResult.fail(STRAY_CANCELLATION)
+
+
+def _timed_out(step: Step, timeout: float) -> StepResult:
+    error = TimeoutError(f"step {step.name!r} timed out after {timeout:g} s")
+    return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)
+
+
+def _add_retry_event(visit: Visit, result: StepResult, delay: float) -> None:
     metadata = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
-    now = runtime.clock.now()
+    now = visit.run.clock.now()
     event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
     visit.events = (*visit.events, event)
 

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from spine_async._model.durability import Durability, check_durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
-from spine_async.errors import DefinitionError
+from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.connection import bind_pool, forked
 from spine_async.storage.sql.driver.errors import unavailable
+from spine_async.storage.sql.driver.given_engine import check_engine
+from spine_async.storage.sql.driver.sqlite_options import is_in_memory
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
-from spine_async.storage.sql.driver.url import absolute_url, parse_url, redacted, sqlite_file
+from spine_async.storage.sql.driver.url import (
+    ACCEPTED,
+    absolute_url,
+    connect_arguments,
+    parse_url,
+    redacted,
+    sqlite_file,
+)
 from spine_async.storage.sql.schema.migrations import is_current
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -42,7 +55,7 @@ class SqlDatabase(Protocol):
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]: ...
     async def request_stop(self, run_id: str, reason: str) -> bool: ...
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]: ...
-    async def delete(self, run_id: str) -> bool: ...
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -87,8 +100,18 @@ class LazyDatabase:
         self._engine: AsyncEngine | None = None
         self._opened: SqlDatabase | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         self._is_current = False
         self._lock = anyio.Lock(fast_acquire=True)
+
+    @property
+    def location(self) -> str:
+        """The database's kind and location without credentials."""
+        url = self._given_engine.url if self._given_engine is not None else self._url
+        if url is None:
+            return "unknown database"
+        path = sqlite_file(url)
+        return redacted(url if path is None else url.set(database=str(path.absolute())))
 
     async def for_writing(self) -> SqlDatabase:
         """The database, which is created if it does not exist."""
@@ -118,10 +141,11 @@ class LazyDatabase:
         async with self._lock:
             database = await self._open()
             await database.create_file()
-            await database.upgrade()
+            await self._upgrade(database)
 
     async def close(self) -> None:
         """Return all connections to the engine's pool, and dispose of the engine if it is owned."""
+        self._check_owner()
         database, self._opened = self._opened, None
         engine, self._engine = self._engine, None
         self._is_current = False
@@ -142,6 +166,7 @@ class LazyDatabase:
     @property
     def is_ready(self) -> bool:
         """Whether the database is open in the running event loop and its schema is current."""
+        self._check_owner()
         return self._is_current and self._is_usable_in_loop()
 
     @asynccontextmanager
@@ -155,17 +180,24 @@ class LazyDatabase:
             await self._lock.acquire()
         if limit.cancelled_caught:
             if not self._is_upgrading:
-                raise unavailable(self._name(), f"not opened within {self._timeout:g} s", "other attempts did not end")
+                raise unavailable(self.location, f"not opened within {self._timeout:g} s", "other attempts did not end")
             await self._lock.acquire()  # a migration has no limit
         try:
             yield
         finally:
             self._lock.release()
 
-    def _name(self) -> str:
-        if self._given_engine is not None:
-            return redacted(self._given_engine.url)
-        return redacted(self._url) if self._url is not None else "database"
+    def _check_owner(self) -> None:
+        """Refuse an open database that belongs to the parent process or to another running event loop."""
+        if self._opened is None:
+            return
+        if self._pid != os.getpid():
+            raise forked("the store", "close it before the fork, or start the process with the method 'spawn'")
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
+            raise SharingError(
+                "the store is open in another running event loop", "create a store and a runner for each event loop"
+            )
 
     def _is_usable_in_loop(self) -> bool:
         """Whether the open database can be used in the running event loop."""
@@ -174,9 +206,13 @@ class LazyDatabase:
         return not self._opened.is_bound_to_loop or asyncio.get_running_loop() is self._loop
 
     async def _open(self) -> SqlDatabase:
+        self._check_owner()
         if self._opened is None or not self._is_usable_in_loop():
+            if self._given_engine is not None:
+                bind_pool(self._given_engine)
             engine = self._given_engine if self._given_engine is not None else await self._create_engine()
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
+            self._pid = os.getpid()
             self._opened = self._database_type(
                 engine, makes_folder=self._url is not None, durability=self._durability, timeout=self._timeout
             )
@@ -189,36 +225,31 @@ class LazyDatabase:
 
     async def _ensure_schema(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
-            self._is_upgrading = True
-            try:
-                await database.upgrade()
-            finally:
-                self._is_upgrading = False
+            await self._upgrade(database)
         self._is_current = True
 
-
-def check_engine(engine: object) -> AsyncEngine:
-    """The argument if it is a supported engine.
-
-    Raises:
-        DefinitionError: It is not an `AsyncEngine` of a supported driver.
-    """
-    wanted = (
-        "an AsyncEngine: create_async_engine('sqlite+aiosqlite:///…') or create_async_engine('postgresql+asyncpg://…')"
-    )
-    if not isinstance(engine, AsyncEngine):
-        kind = type(engine)
-        hint = "a synchronous Engine" if kind.__module__.startswith("sqlalchemy.") else f"of type {kind.__name__}"
-        raise DefinitionError(f"db_engine is {hint}; it must be {wanted}")
-    if engine.dialect.driver not in {"aiosqlite", "asyncpg"}:
-        raise DefinitionError(f"db_engine uses {engine.dialect.name}+{engine.dialect.driver}; it must be {wanted}")
-    return engine
+    async def _upgrade(self, database: SqlDatabase) -> None:
+        self._is_upgrading = True
+        try:
+            await database.upgrade()
+        finally:
+            self._is_upgrading = False
 
 
 def _create_engine(url: URL) -> AsyncEngine:
-    is_file = sqlite_file(url) is not None
-    # Error messages must not contain values. SQLite readers wait for locks as long as writers do.
-    return create_async_engine(url, hide_parameters=True, connect_args={"timeout": 30} if is_file else {})
+    url, arguments = connect_arguments(url)
+    options: dict[str, Any] = {"hide_parameters": True}  # error messages must not contain values
+    if url.get_backend_name() == "sqlite":
+        if is_in_memory(url):
+            options["poolclass"] = StaticPool  # with another pool each connection would be a database of its own
+    else:
+        from spine_async.storage.sql.postgres.connect import engine_arguments  # noqa: PLC0415
+
+        arguments = engine_arguments(arguments)
+    try:
+        return create_async_engine(url, connect_args=arguments, **options)
+    except (ArgumentError, TypeError, ValueError) as exc:
+        raise StoreError(f"{redacted(url)}: the database URL is not valid ({exc}); accepted are {ACCEPTED}") from None
 
 
 def _database_type(driver: str) -> _DatabaseType:

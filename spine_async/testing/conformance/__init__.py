@@ -1,4 +1,4 @@
-"""The contract of `spine_async.ports.RunStore` as a test suite that every store passes."""
+"""The contract of `spine_async.ports.RunStore` as a test suite for stores."""
 
 from __future__ import annotations
 

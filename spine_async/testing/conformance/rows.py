@@ -1,4 +1,4 @@
-"""Rows for the contract's tests: whole records from the few values a test cares about."""
+"""Builders of records for the tests of the contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPOCH_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 class VisitValues(TypedDict, total=False):
-    """What a test may set of a visit besides its place and numbers."""
+    """Fields of a visit that a test may set, other than path and numbers."""
 
     status: StepStatus
     step_type: StepType
@@ -25,11 +25,11 @@ class VisitValues(TypedDict, total=False):
     output: str | None
     output_size: int
     updates: str | None
-    opening: str | None
+    item_params: str | None
     quality: str | None
     error: str | None
     error_category: str | None
-    emits: bool
+    records_events: bool
     started_seq: int | None
     item_seq: int | None
     item_index: int | None
@@ -37,14 +37,14 @@ class VisitValues(TypedDict, total=False):
 
 
 def moment(seconds: float) -> datetime:
-    """The moment so many seconds after the start of the tests' time."""
+    """The time `seconds` after `EPOCH_START`."""
     return EPOCH_START + timedelta(seconds=seconds)
 
 
 def new_run(
-    run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, emits: bool = True, ttl: float = 60.0
+    run_id: str = "run-1", *, workflow: str = "orders", at: float = 0.0, records_events: bool = True, ttl: float = 60.0
 ) -> NewRun:
-    """A run about to be created by `worker-1`."""
+    """A run to create, owned by `worker-1`."""
     return NewRun(
         run_id=run_id,
         workflow_name=workflow,
@@ -59,14 +59,14 @@ def new_run(
         total_steps=4,
         owner="worker-1",
         created_at=moment(at),
-        emits=emits,
+        records_events=records_events,
         metadata='{"asked_by":"tests"}',
         lease_ttl=ttl,
     )
 
 
 def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
-    """A finished visit whose end has the number `seq`; scope and step name follow from the path."""
+    """A finished visit whose end event has the number `seq`; scope and step name are derived from the path."""
     scope, _, segment = path.rpartition("/")
     row = VisitRow(
         path=path,
@@ -80,7 +80,7 @@ def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
         output_size=11,
         updates=None,
         quality=None,
-        opening=None,
+        item_params=None,
         scope=scope,
         completed_at=moment(seq + 0.25),
         seq=seq,
@@ -89,7 +89,7 @@ def visit(path: str, seq: int, **values: Unpack[VisitValues]) -> VisitRow:
 
 
 def event(event_type: str, seq: int, *, step: str | None = None, metadata: str = "{}") -> EventRow:
-    """An event that is stored as such, with the number `seq`."""
+    """An event with a row of its own and the number `seq`."""
     return EventRow(event_type, step, moment(seq), metadata, path=step, seq=seq)
 
 
@@ -102,7 +102,7 @@ def change(
     status: RunStatus = RunStatus.RUNNING,
     end: RunEnd | None = None,
 ) -> RunChange:
-    """A change made under `claim`; the next number follows from what it holds, unless it is given."""
+    """A change under `claim`; `next_seq` is derived from its rows unless it is given."""
     commit_id = token_hex(6)
     numbers = [number for row in visits for number in (row.seq, row.item_seq) if number is not None]
     numbers += [each.seq for each in events]
@@ -113,7 +113,7 @@ def change(
         expected_seq=claim.next_seq,
         next_seq=next_seq if next_seq is not None else max(numbers, default=claim.next_seq - 1) + 1,
         commit_id=commit_id,
-        visits=tuple(replace(row, epoch=claim.epoch, attempt_id=commit_id) for row in visits),
+        visits=tuple(replace(row, epoch=claim.epoch, commit_id=commit_id) for row in visits),
         events=tuple(events),
         at=moment(claim.next_seq),
         status=status,
@@ -122,20 +122,20 @@ def change(
 
 
 async def created(store: RunStore, run: NewRun | None = None) -> Claim:
-    """The claim of a run created just now."""
+    """Create a run and return its claim."""
     (claim,) = await store.create([run or new_run()])
     assert claim is not None, "a run with a new id was refused"
     return claim
 
 
 async def committed(store: RunStore, made: RunChange) -> RunChange:
-    """Commit one change that must not be refused."""
+    """Commit one change, which must not be refused, and return it."""
     assert await store.commit([made]) == [CommitOutcome.COMMITTED]
     return made
 
 
 async def loaded(store: RunStore, run_id: str = "run-1") -> StoredRun:
-    """The stored run, which must be there."""
+    """The stored run, which must exist."""
     run = await store.load(run_id)
     assert run is not None, f"run {run_id!r} is not stored"
     return run
@@ -144,7 +144,7 @@ async def loaded(store: RunStore, run_id: str = "run-1") -> StoredRun:
 async def taken_over(
     store: RunStore, run_id: str = "run-1", owner: str = "worker-2", event: EventRow | None = None
 ) -> Claim:
-    """A claim of `owner`, whoever holds the run, as if that one were known to be gone."""
+    """Claim the run for `owner`, as if its current owner were known to be dead."""
     epoch = (await loaded(store, run_id)).epoch
     claim = await store.claim(run_id, owner, event, ttl=60, over_epoch=epoch)
     assert isinstance(claim, Claim), f"run {run_id!r} could not be claimed over epoch {epoch}: {claim}"
@@ -152,5 +152,5 @@ async def taken_over(
 
 
 def moved(claim: Claim, made: RunChange) -> Claim:
-    """The claim as it stands once the change is committed."""
+    """The claim after the change is committed."""
     return replace(claim, next_seq=made.next_seq)

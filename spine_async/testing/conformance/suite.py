@@ -1,19 +1,19 @@
-"""All parts of the contract in one class."""
+"""The whole contract in one class."""
 
 from __future__ import annotations
 
-from spine_async.testing.conformance.claiming import ClaimContract
-from spine_async.testing.conformance.committing import CommitContract
-from spine_async.testing.conformance.creating import CreateContract
-from spine_async.testing.conformance.deleting import DeleteContract
-from spine_async.testing.conformance.fencing import FenceContract
-from spine_async.testing.conformance.keeping import ValueContract
-from spine_async.testing.conformance.leasing import LeaseContract
-from spine_async.testing.conformance.listing import ListContract
-from spine_async.testing.conformance.opening import OpenContract
-from spine_async.testing.conformance.renewing import RenewContract
-from spine_async.testing.conformance.telling import EventContract
-from spine_async.testing.conformance.visiting import VisitContract
+from spine_async.testing.conformance.claim import ClaimContract
+from spine_async.testing.conformance.commit import CommitContract
+from spine_async.testing.conformance.create import CreateContract
+from spine_async.testing.conformance.delete import DeleteContract
+from spine_async.testing.conformance.events import EventContract
+from spine_async.testing.conformance.fence import FenceContract
+from spine_async.testing.conformance.lease import LeaseContract
+from spine_async.testing.conformance.open_close import OpenContract
+from spine_async.testing.conformance.renew import RenewContract
+from spine_async.testing.conformance.runs import ListContract
+from spine_async.testing.conformance.values import ValueContract
+from spine_async.testing.conformance.visits import VisitContract
 
 
 class RunStoreConformance(
@@ -30,10 +30,10 @@ class RunStoreConformance(
     DeleteContract,
     ValueContract,
 ):
-    """Every sentence of the `RunStore` contract as a test.
+    """The contract of `RunStore` as tests.
 
-    Subclass it, give it a fixture `store` with an empty store, and let pytest run the subclass with anyio's plugin. For
-    readable failures, `pytest.register_assert_rewrite("spine_async.testing")` in `conftest.py`.
+    Subclass it, add a fixture `store` that yields an empty store, and run the subclass with pytest and the plugin of
+    anyio. For readable failures, call `pytest.register_assert_rewrite("spine_async.testing")` in `conftest.py`.
 
     Example:
         >>> import pytest

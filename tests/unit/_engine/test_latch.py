@@ -13,15 +13,15 @@ from spine_async._engine.tasks import Latch
 pytestmark = pytest.mark.anyio
 
 
-async def waits(latch: Latch, told: list[str], name: str) -> None:
+async def waits(latch: Latch, events: list[str], name: str) -> None:
     try:
         await latch.wait()
-        told.append(f"{name} went on")
+        events.append(f"{name} went on")
     except asyncio.CancelledError:
-        told.append(f"{name} was cancelled")
+        events.append(f"{name} was cancelled")
         raise
     except ValueError as exc:
-        told.append(f"{name} was told: {exc}")
+        events.append(f"{name} got the error: {exc}")
 
 
 async def turns() -> None:
@@ -29,60 +29,60 @@ async def turns() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_all_who_wait_go_on_at_once_and_who_comes_later_too() -> None:
-    latch, told = Latch(), list[str]()
+async def test_all_waiters_are_resumed_and_later_ones_do_not_wait() -> None:
+    latch, events = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
-            tasks.start_soon(waits, latch, told, name)
+            tasks.start_soon(waits, latch, events, name)
         await turns()
-        assert told == []
+        assert events == []
         latch.set()
-    await waits(latch, told, "c")
-    assert told == ["a went on", "b went on", "c went on"]
+    await waits(latch, events, "c")
+    assert events == ["a went on", "b went on", "c went on"]
 
 
-async def test_all_are_told_what_broke_it() -> None:
-    latch, told = Latch(), list[str]()
+async def test_all_waiters_get_the_error() -> None:
+    latch, events = Latch(), list[str]()
     async with anyio.create_task_group() as tasks:
         for name in "ab":
-            tasks.start_soon(waits, latch, told, name)
+            tasks.start_soon(waits, latch, events, name)
         await turns()
         latch.set(ValueError("no"))
         latch.set()
-    assert told == ["a was told: no", "b was told: no"]
+    assert events == ["a got the error: no", "b got the error: no"]
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_native_cancellation_waits_for_the_end_and_harms_no_other(times: int) -> None:
-    latch, told = Latch(), list[str]()
-    cancelled = asyncio.create_task(waits(latch, told, "a"))
-    other = asyncio.create_task(waits(latch, told, "b"))
+async def test_a_cancelled_waiter_waits_until_the_latch_is_set_and_affects_no_other(times: int) -> None:
+    latch, events = Latch(), list[str]()
+    cancelled = asyncio.create_task(waits(latch, events, "a"))
+    other = asyncio.create_task(waits(latch, events, "b"))
     await turns()
     for _ in range(times):
         cancelled.cancel()
         await turns()
-    assert told == []
+    assert events == []
     latch.set()
     await asyncio.wait([cancelled, other])
-    assert sorted(told) == ["a was cancelled", "b went on"]
+    assert sorted(events) == ["a was cancelled", "b went on"]
     assert cancelled.cancelled()
 
 
-async def test_a_scope_that_is_cancelled_is_left_only_at_the_end() -> None:
-    latch, told = Latch(), list[str]()
+async def test_a_waiter_in_a_cancelled_scope_waits_until_the_latch_is_set() -> None:
+    latch, events = Latch(), list[str]()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(waits, latch, told, "a")
+            tasks.start_soon(waits, latch, events, "a")
             await turns()
             scope.cancel()
             with anyio.CancelScope(shield=True):
                 await turns()
-                assert told == []
+                assert events == []
                 latch.set()
-    assert told == ["a was cancelled"]
+    assert events == ["a was cancelled"]
 
 
-async def test_attending_swallows_what_comes() -> None:
+async def test_a_shielded_wait_swallows_cancellations() -> None:
     latch = Latch()
     task = asyncio.create_task(latch.wait_shielded())
     await turns()

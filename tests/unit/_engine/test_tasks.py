@@ -1,4 +1,4 @@
-"""Work whose answer comes in a later turn of the event loop."""
+"""`ensure_suspends`: the result of a coroutine arrives in a later turn of the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def turns_of(waits: int) -> int:
-    """How many turns the loop takes until the answer of work that waits so often is there."""
+    """The number of turns of the loop until work that waits this often has its result."""
     turns, loop = 0, asyncio.get_running_loop()
 
     def count() -> None:
@@ -36,12 +36,12 @@ async def turns_of(waits: int) -> int:
 
 
 @pytest.mark.parametrize(("waits", "turns"), [(0, 1), (1, 1), (3, 3)])
-async def test_one_turn_is_added_only_where_there_was_none(waits: int, turns: int) -> None:
+async def test_a_turn_of_the_loop_is_added_only_if_there_was_none(waits: int, turns: int) -> None:
     assert await turns_of(waits) == turns
 
 
 @pytest.mark.parametrize("waits", [0, 2])
-async def test_errors_come_out_as_they_are(waits: int) -> None:
+async def test_errors_are_raised_unchanged(waits: int) -> None:
     async def work() -> None:
         for _ in range(waits):
             await asyncio.sleep(0)
@@ -52,23 +52,23 @@ async def test_errors_come_out_as_they_are(waits: int) -> None:
 
 
 async def test_a_cancellation_reaches_the_work() -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     async def work() -> str:
         try:
             await anyio.sleep_forever()
         except asyncio.CancelledError:
-            told.append("cancelled")
-            await asyncio.sleep(0)  # it may go on waiting, and have an answer all the same
+            events.append("cancelled")
+            await asyncio.sleep(0)  # after its cancellation it may still wait and return a result
             return "answer"
         return "never"
 
     async def waits() -> None:
-        told.append(await ensure_suspends(work()))
+        events.append(await ensure_suspends(work()))
 
     task = asyncio.create_task(waits())
     await anyio.lowlevel.checkpoint()
     await anyio.lowlevel.checkpoint()
     task.cancel()
     await task
-    assert told == ["cancelled", "answer"]
+    assert events == ["cancelled", "answer"]

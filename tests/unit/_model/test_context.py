@@ -163,7 +163,7 @@ def test_encoded_values_are_laid_over_as_they_are() -> None:
     assert outputs["load"] == Document('{"rows":3}')
 
 
-def test_a_dry_run_is_told_by_its_param() -> None:
+def test_a_dry_run_is_recognised_by_its_param() -> None:
     assert WorkflowContext(params={DRY_RUN_PARAM: True}).is_dry_run
     assert not WorkflowContext(params={DRY_RUN_PARAM: "yes"}).is_dry_run
 

@@ -176,7 +176,7 @@ def test_the_error_never_holds_the_value() -> None:
 def test_a_cycle_is_refused() -> None:
     cycle: list[object] = []
     cycle.append(cycle)
-    with pytest.raises(SerializationError, match="holds itself"):
+    with pytest.raises(SerializationError, match="contains itself"):
         encode(cycle)
 
 
@@ -221,7 +221,7 @@ def test_nan_inside_a_model_is_refused() -> None:
         encode(Reading(value=math.nan))
 
 
-def test_a_key_that_is_refused_is_told_where_it_lies() -> None:
+def test_the_error_of_a_refused_key_has_its_path() -> None:
     with pytest.raises(SerializationError) as caught:
         encode_object({"params": {"deep": {3: 1}}})
     assert caught.value.path == "$.params.deep"

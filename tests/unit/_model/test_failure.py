@@ -38,15 +38,15 @@ def test_a_validation_error_is_a_matter_of_data() -> None:
     assert classify(refused()) is ErrorCategory.DATA_QUALITY
 
 
-def test_an_exception_is_told_by_type_and_message() -> None:
+def test_an_exception_is_described_by_type_and_message() -> None:
     assert describe(ValueError("no rows")) == "ValueError: no rows"
     assert describe(ValueError()) == "ValueError"
 
 
-def test_a_validation_error_is_told_without_the_value() -> None:
-    told = describe(refused())
-    assert told.startswith("ValidationError: Row: price: Input should be a valid number")
-    assert "secret" not in told
+def test_a_validation_error_is_described_without_the_value() -> None:
+    text = describe(refused())
+    assert text.startswith("ValidationError: Row: price: Input should be a valid number")
+    assert "secret" not in text
 
 
 def test_an_error_text_can_be_stored() -> None:

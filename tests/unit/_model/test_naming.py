@@ -28,7 +28,7 @@ def test_a_name_may_be_nearly_anything(name: str) -> None:
         ("@override", "which mark stored paths"),
     ],
 )
-def test_a_name_that_cannot_be_one_is_told_why(name: object, problem: str) -> None:
+def test_an_unusable_name_is_refused_with_a_reason(name: object, problem: str) -> None:
     assert problem in str(name_problem(name))
 
 

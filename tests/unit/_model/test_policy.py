@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from spine_async._model.policy import RetryPolicy, to_seconds
+from spine_async._model.policy import RetryPolicy
+from spine_async._model.time_option import to_seconds
 from spine_async.errors import DefinitionError, InvalidPolicyError, StepError
 
 

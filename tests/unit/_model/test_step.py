@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.status import ErrorPolicy, StepType
-from spine_async._model.step import LambdaStep, Step, as_moment
+from spine_async._model.step import LambdaStep, Step
+from spine_async._model.time_option import as_moment
 from spine_async.errors import DefinitionError
 
 

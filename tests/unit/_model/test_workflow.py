@@ -52,7 +52,7 @@ def test_a_workflow_is_frozen() -> None:
         flow.defaults["n"] = 2  # type: ignore[index]
 
 
-def test_a_step_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_the_error_of_an_unknown_step_names_the_known_ones() -> None:
     with pytest.raises(UnknownStepError) as caught:
         Workflow("load", [A, B]).step("x")
     assert str(caught.value) == "workflow 'load': there is no step 'x'; the steps are 'a', 'b'"

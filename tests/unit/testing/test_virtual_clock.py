@@ -81,8 +81,8 @@ def test_time_passes_a_thread_that_is_said_to_hang() -> None:
     assert run_virtual(main, is_busy=lambda: False) == 20.0
 
 
-def test_a_deadlock_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spine_async.testing.virtual_clock._PATIENCE", 0.01)
+def test_a_deadlock_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spine_async.testing.virtual_clock._LONGEST_IDLE", 0.01)
     loop = VirtualTimeLoop()
     waiting = loop.create_task(asyncio.sleep(0))
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import anyio
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
+from spine_async.errors import SharingError, StoreError, StoreUnavailableError
+from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, idle_connections, is_exhausted
 from spine_async.storage.sql.driver.time_limit import Call
+from spine_async.storage.sql.driver.url import redacted
 
 DriverT = TypeVar("DriverT")
 ResultT = TypeVar("ResultT")
 Job = Callable[[DriverT], Awaitable[ResultT]]
 
-_MIN_CONNECTIONS = 3
 _MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
+
+_PLACE = "_spine_async_place"
+
+POOL_WAIT = 10.0
+"""Seconds to wait for a connection of a pool that other code uses up. Shorter than a lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,10 @@ class DriverHooks(Generic[DriverT]):
         is_usable: Whether the connection is open.
         prepare: Prepares a connection for writing.
         restore: Undoes `prepare` before the connection returns to the pool.
+        accept: Whether a connection that was checked out may be used; it is discarded otherwise. Takes the dictionary
+            in which the pool keeps what belongs to the connection.
+        check_owner: Raises `SharingError` if the connection belongs to another event loop or process.
+        abandon: Puts away a connection of another event loop or process, without using it.
         shields_connect: Whether a cancelled connect is completed and the new connection closed.
         abort: Ends the connection at once, which makes a running operation raise; None if operations limit themselves.
     """
@@ -37,6 +51,9 @@ class DriverHooks(Generic[DriverT]):
     is_usable: Callable[[DriverT], bool]
     prepare: Job[DriverT, None]
     restore: Job[DriverT, None]
+    accept: Callable[[DriverT, MutableMapping[Any, Any]], Awaitable[bool]]
+    check_owner: Callable[[DriverT], None]
+    abandon: Callable[[AsyncConnection], Awaitable[None]]
     shields_connect: bool = False
     abort: Callable[[DriverT], None] | None = None
 
@@ -49,11 +66,11 @@ class ConnectionPool(Generic[DriverT]):
         self._hooks = hooks
         self.is_in_memory = isinstance(engine.pool, StaticPool)
         """Whether the pool's only connection is the database, so that it must never be closed."""
+        self._has_checked_idle = False
 
     async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
-        async with call.within():
-            connection, driver = await self.checkout()
+        connection, driver = await self.checkout(call)
         try:
             result = await call.run(job, driver, self._hooks.abort)
         except BaseException:
@@ -62,17 +79,27 @@ class ConnectionPool(Generic[DriverT]):
         await _run_to_completion(connection.close())
         return result
 
-    async def checkout(self) -> tuple[AsyncConnection, DriverT]:
-        """A connection that is not known to be closed; after a server restart the pool holds closed ones."""
+    async def checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
+        """A connection that is not known to be closed; after a server restart the pool holds closed ones.
+
+        Raises:
+            TimeoutError: The database did not accept a connection in time.
+            StoreUnavailableError: No connection of the pool became free in time.
+        """
         for _ in range(_MAX_DEAD_CONNECTIONS):
-            connection = await self._connect()
+            connection = await self._connect_in_time(call)
             try:
-                driver: DriverT = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
-            except BaseException:
-                await self.discard(connection)
+                raw = await connection.get_raw_connection()
+                driver: DriverT = raw.driver_connection  # type: ignore[assignment]
+                self._hooks.check_owner(driver)
+                if self._hooks.is_usable(driver) and await self._hooks.accept(driver, raw.info):
+                    break
+            except SharingError:
+                await self._hooks.abandon(connection)
                 raise
-            if self._hooks.is_usable(driver):
-                break
+            except BaseException:
+                await self.discard(connection, release_in_memory=True)
+                raise
             await self.discard(connection)
         return connection, driver
 
@@ -91,6 +118,41 @@ class ConnectionPool(Generic[DriverT]):
             finally:
                 if release_in_memory or not self.is_in_memory:
                     await connection.close()
+
+    async def _connect_in_time(self, call: Call) -> AsyncConnection:
+        """A connection of the pool; does not wait long if other code has checked all connections out."""
+        began_mono = time.monotonic()
+        if not self._has_checked_idle:
+            for driver in idle_connections(self._engine.pool):
+                self._hooks.check_owner(driver)
+            self._has_checked_idle = True
+        try:
+            if is_exhausted(self._engine.pool):
+                return await self._wait_for_free(min(POOL_WAIT, call.remaining_seconds()))
+            async with call.within():
+                return await self._connect()
+        except PoolTimeoutError as exc:
+            raise _exhausted(self._engine, time.monotonic() - began_mono) from exc
+        except TypeError as exc:
+            raise _wrong_arguments(self._engine, exc) from exc
+        except RuntimeError as exc:
+            if not any(text in str(exc) for text in ("different loop", "different event loop", "loop is closed")):
+                raise
+            raise foreign_loop() from exc
+
+    async def _wait_for_free(self, seconds: float) -> AsyncConnection:
+        connecting = asyncio.create_task(_connect(self._engine))
+        try:
+            await asyncio.wait((connecting,), timeout=seconds)
+            if not connecting.done():
+                raise _exhausted(self._engine, seconds)
+            return connecting.result()
+        except BaseException:
+            connecting.cancel()
+            await _wait_until_done(connecting)
+            if not connecting.cancelled() and connecting.exception() is None:
+                await _run_to_completion(self.discard(connecting.result(), release_in_memory=True))
+            raise
 
     async def _connect(self) -> AsyncConnection:
         if not self._hooks.shields_connect:
@@ -189,8 +251,7 @@ class WriterConnection(Generic[DriverT]):
             return self._current
         if self._current is not None:
             await self._drop(self._current[0])
-        async with call.within():
-            connection, driver = await self._pool.checkout()
+        connection, driver = await self._pool.checkout(call)
         try:
             await call.run(self._hooks.prepare, driver, self._hooks.abort)
         except BaseException:
@@ -205,12 +266,50 @@ class WriterConnection(Generic[DriverT]):
         await self._pool.discard(connection)
 
 
-def has_room(engine: AsyncEngine) -> bool:
-    """Whether the engine's pool has connections for commits, for renewals and for a reader at the same time."""
-    pool = engine.pool
-    if not isinstance(pool, QueuePool):
-        return not isinstance(pool, StaticPool)
-    return pool._max_overflow < 0 or pool.size() + pool._max_overflow >= _MIN_CONNECTIONS  # noqa: SLF001
+def foreign_loop() -> SharingError:
+    """The error for an engine whose connections belong to another event loop."""
+    return SharingError(
+        "db_engine holds connections of another event loop, which cannot be used in this one",
+        "end each asyncio.run with `await engine.dispose()`, create an engine for each event loop, use "
+        "poolclass=NullPool, or give the runner a database URL instead of an engine",
+    )
+
+
+def forked(what: str, way_out: str) -> SharingError:
+    """The error for what was open when the process forked, and is used by the child."""
+    return SharingError(f"{what} was opened by another process, of which this one is a fork", way_out)
+
+
+def bind_pool(engine: AsyncEngine) -> None:
+    """Bind the pool of a given engine to the running event loop, for as long as that loop runs.
+
+    Raises:
+        SharingError: Another running event loop uses the pool, whose locks work within one loop only.
+    """
+    if isinstance(engine.pool, NullPool):
+        return
+    here = (os.getpid(), asyncio.get_running_loop())
+    places: dict[str, tuple[int, asyncio.AbstractEventLoop]] = vars(engine.pool)
+    pid, loop = places.setdefault(_PLACE, here)  # atomic, so that of two threads one finds the other's place
+    if pid == here[0] and loop is not here[1] and loop.is_running():
+        raise foreign_loop()
+    places[_PLACE] = here
+
+
+def _exhausted(engine: AsyncEngine, seconds: float) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{redacted(engine.url)}: no connection of the engine's pool became free in {seconds:.3g} s "
+        f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections besides those that other code "
+        "holds: release sessions before you call the runner, enlarge the pool, or give the runner its own engine or URL"
+    )
+
+
+def _wrong_arguments(engine: AsyncEngine, exc: TypeError) -> StoreError:
+    return StoreError(
+        f"{redacted(engine.url)}: the driver does not accept the options of the engine ({exc}); give the runner the "
+        "URL instead of an engine, or pass what the driver accepts in connect_args, such as "
+        "connect_args={'server_settings': {'application_name': …}} for asyncpg"
+    )
 
 
 async def _connect(engine: AsyncEngine) -> AsyncConnection:

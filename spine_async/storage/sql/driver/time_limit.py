@@ -162,6 +162,10 @@ class Call:
         """How long an attempt that begins at that time may take."""
         return max(0.01, min(self.seconds / self._max_attempts, self._deadline - now_mono))
 
+    def remaining_seconds(self) -> float:
+        """How long the call may take from now on, with all its attempts."""
+        return max(0.01, self._deadline - time.monotonic())
+
     def warn_slow(self, seconds: float) -> None:
         """Report an attempt that has not ended after `seconds`."""
         _log.warning("%s has not answered for %.1f s (%s)", self._limit.database, seconds, self.name)

@@ -10,6 +10,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from spine_async.errors import MissingExtraError, StoreError
+from spine_async.storage.sql.driver.postgres_options import postgres_arguments
+from spine_async.storage.sql.driver.sqlite_options import check_sqlite_options, path_of, sqlite_arguments, with_path
 
 ACCEPTED = "sqlite:///path/to/file.db, sqlite+aiosqlite:///…, postgresql://user@host/database or postgresql+asyncpg://…"
 
@@ -26,7 +28,7 @@ def parse_url(text: str | URL) -> URL:
     """The URL in SQLAlchemy's form, with the driver that this library uses.
 
     Raises:
-        StoreError: The URL is malformed, or its database or driver is not supported.
+        StoreError: The URL is malformed, or its database, its driver or one of its options is not supported.
         MissingExtraError: The driver is not installed.
     """
     url = _parse(text)
@@ -35,7 +37,17 @@ def parse_url(text: str | URL) -> URL:
         raise StoreError(f"a database URL of kind {url.drivername!r} is not supported; accepted are {ACCEPTED}")
     _check_driver(drivername.partition("+")[2])
     url = url.set(drivername=drivername)
-    return url if drivername.startswith("sqlite") else _with_ssl(url)
+    if drivername.startswith("sqlite"):
+        return check_sqlite_options(url)
+    connect_arguments(url)
+    return url
+
+
+def connect_arguments(url: URL) -> tuple[URL, dict[str, object]]:
+    """What `create_async_engine` takes for a parsed URL: the URL, and the `connect_args`."""
+    if url.get_backend_name() == "sqlite":
+        return url, sqlite_arguments(url)
+    return postgres_arguments(url)
 
 
 async def absolute_url(url: URL) -> URL:
@@ -46,15 +58,12 @@ async def absolute_url(url: URL) -> URL:
     path = sqlite_file(url)
     if path is None or path.is_absolute():
         return url
-    return url.set(database=str(await anyio.Path.cwd() / path))
+    return with_path(url, Path(await anyio.Path.cwd() / path))
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of a SQLite URL; None for databases in memory, `file:` URIs and other databases."""
-    database = url.database if url.get_backend_name() == "sqlite" else None
-    if not database or database.startswith((":memory:", "file:")):
-        return None
-    return Path(database)
+    """The file of a SQLite URL; None for databases in memory and other databases."""
+    return path_of(url) if url.get_backend_name() == "sqlite" else None
 
 
 def redacted(url: URL) -> str:
@@ -66,8 +75,10 @@ def redacted(url: URL) -> str:
 
 
 def _parse(text: str | URL) -> URL:
+    if isinstance(text, str) and not text.strip():
+        raise StoreError(f"the database URL is empty; accepted are {ACCEPTED}")
     try:
-        return make_url(text)
+        return make_url(text.strip() if isinstance(text, str) else text)
     except (ArgumentError, ValueError):
         # Without the cause: its message repeats the URL, including the password.
         raise StoreError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
@@ -76,11 +87,3 @@ def _parse(text: str | URL) -> URL:
 def _check_driver(driver: str) -> None:
     if find_spec(driver) is None:
         raise MissingExtraError(f"a database through {driver}", "postgres" if driver == "asyncpg" else "sqlite")
-
-
-def _with_ssl(url: URL) -> URL:
-    # libpq's `sslmode` is asyncpg's `ssl`; both accept the same values.
-    mode = url.query.get("sslmode")
-    if mode is None:
-        return url
-    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})

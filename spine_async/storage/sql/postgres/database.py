@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 from sqlalchemy import Dialect
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
+from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
@@ -21,20 +23,19 @@ from spine_async.storage.sql.driver.connection import (
     Job,
     ResultT,
     WriterConnection,
-    has_room,
+    foreign_loop,
 )
-from spine_async.storage.sql.driver.time_limit import (
-    DEFAULT_SECONDS,
-    UPGRADE_SECONDS,
-    Call,
-    TimeLimit,
-)
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, UPGRADE_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted
 from spine_async.storage.sql.postgres import leases, statements
-from spine_async.storage.sql.postgres.errors import is_transient_on_postgres, postgres_error_mapper
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.postgres.errors import (
+    is_rejected_statement,
+    is_transient_on_postgres,
+    postgres_error_mapper,
+)
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from, usable_version
 from spine_async.storage.sql.schema.queries import Query
-from spine_async.storage.sql.schema.rows import Row, event_values, storable_text, unchanged_timestamp, visit_values
+from spine_async.storage.sql.schema.rows import Row, escaped_text, event_values, unchanged_timestamp, visit_values
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -60,11 +61,18 @@ class PostgresDatabase:
         self._locked: set[int] = set()  # keys of runs whose rows were locked at their last commit
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
-        hooks: DriverHooks[Driver] = DriverHooks(is_usable=_is_usable, prepare=_no_op, restore=_no_op, abort=_abort)
+        hooks: DriverHooks[Driver] = DriverHooks(
+            is_usable=_is_usable,
+            prepare=_no_op,
+            restore=_no_op,
+            accept=_accept,
+            check_owner=_check_owner,
+            abandon=AsyncConnection.close,
+            abort=_abort,
+        )
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
-        # Renewals never wait for a commit, unless the pool is too small for a connection of their own.
-        self._renewer = WriterConnection(self._pool, hooks) if has_room(engine) else self._writer
+        self._renewer = WriterConnection(self._pool, hooks)  # so that renewals never wait for a commit
 
     async def exists(self) -> bool:
         return True
@@ -86,8 +94,7 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        with self._map_errors:
-            return await self._limit.call("read").retry(partial(self._pool.read, job), is_transient_on_postgres)
+        return await self._with_retries(partial(self._pool.read, job), self._limit.call("read"))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
@@ -98,10 +105,8 @@ class PostgresDatabase:
         return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        call = self._limit.renewal(ttl)
-        with self._map_errors:
-            job = partial(leases.renew, claims=claims, ttl=ttl)
-            return await call.retry(partial(self._renewer.write, job), is_transient_on_postgres)
+        job = partial(leases.renew, claims=claims, ttl=ttl)
+        return await self._with_retries(partial(self._renewer.write, job), self._limit.renewal(ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
@@ -120,10 +125,11 @@ class PostgresDatabase:
             )
         return outcomes
 
-    async def delete(self, run_id: str) -> bool:
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
-            found = await self._writer.write(partial(_delete, run_id=run_id), self._limit.call("delete"))
-        return found is not None
+            job = partial(_delete, run_id=run_id, only_ended=only_ended)
+            deleted = await self._writer.write(job, self._limit.call("delete"))
+            return deleted is not None
 
     async def close(self) -> None:
         with self._map_errors:
@@ -133,12 +139,20 @@ class PostgresDatabase:
                 await self._renewer.close()
 
     async def _write_with_retries(self, job: Job[Driver, ResultT], call: Call) -> ResultT:
-        with self._map_errors:
-            return await call.retry(partial(self._writer.write, job), is_transient_on_postgres)
+        return await self._with_retries(partial(self._writer.write, job), call)
+
+    async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
+        try:
+            with self._map_errors:
+                return await call.retry(attempt, is_transient_on_postgres)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
 
-async def _delete(driver: Driver, run_id: str) -> object:
-    return await driver.fetchval(statements.DELETE, run_id)
+async def _delete(driver: Driver, run_id: str, *, only_ended: bool) -> object:
+    return await driver.fetchval(statements.DELETE, run_id, only_ended)
 
 
 async def _commit(driver: Driver, changes: Sequence[RunChange], *, skips_locked: bool) -> list[CommitOutcome]:
@@ -205,20 +219,20 @@ def _change_values(change: RunChange) -> tuple[object, ...]:
     end = change.end
     if end is None:
         return (*fence, *commit, change.status.value, change.at, None, None, None, None, None)
-    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    failure = (end.error_step, escaped_text(end.error), end.error_category, escaped_text(end.stop_reason))
     return (*fence, *commit, end.status.value, change.at, end.at, *failure)
 
 
 async def _version(driver: Driver) -> int:
     if not await driver.fetchval(statements.EXISTS):
         return 0
-    return int(await driver.fetchval(statements.VERSION) or 0)
+    return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
 
 
 async def _version_outside_transaction(driver: Driver) -> int:
     """The schema version in one round trip; in a transaction the error of a missing table would abort it."""
     try:
-        return int(await driver.fetchval(statements.VERSION) or 0)
+        return usable_version(dict(await driver.fetchrow(statements.VERSION) or {}))
     except asyncpg.UndefinedTableError:
         return 0
 
@@ -242,6 +256,16 @@ def _is_usable(driver: Driver) -> bool:
 
 def _abort(driver: Driver) -> None:
     driver.terminate()
+
+
+async def _accept(driver: Driver, info: object) -> bool:
+    return True
+
+
+def _check_owner(driver: Driver) -> None:
+    loop = getattr(driver, "_loop", None)  # asyncpg has no public attribute for it
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise foreign_loop()
 
 
 async def _no_op(driver: Driver) -> None:

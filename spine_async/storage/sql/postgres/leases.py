@@ -15,7 +15,7 @@ from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
 from spine_async.storage.sql.postgres import statements
-from spine_async.storage.sql.schema.rows import new_run_values, storable_text, unchanged_timestamp
+from spine_async.storage.sql.schema.rows import escaped_text, new_run_values, unchanged_timestamp
 
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -26,7 +26,9 @@ _MAX_CLAIM_ATTEMPTS = 20
 async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
     """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
     by_id = {run.run_id: run for run in reversed(runs)}  # of two runs with one id the first is stored
-    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in by_id.values()]
+    # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
+    ordered = sorted(by_id.values(), key=lambda run: run.run_id)
+    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in ordered]
     created = await driver.fetch(statements.CREATE, rows)
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
     if len(keys) < len(by_id):
@@ -74,7 +76,7 @@ async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Ren
 
 async def request_stop(driver: Driver, run_id: str, reason: str) -> bool:
     """Store a stop request for the run's owner."""
-    return await driver.fetchval(statements.REQUEST_STOP, run_id, storable_text(reason)) is not None
+    return await driver.fetchval(statements.REQUEST_STOP, run_id, escaped_text(reason)) is not None
 
 
 async def _renew(driver: Driver, statement: str, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -101,8 +103,10 @@ async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -
 
 
 def _started(run: NewRun) -> str | None:
-    return started_event(run).metadata if run.emits else None
+    return started_event(run).metadata if run.records_events else None
 
 
 def _first_claim(run: NewRun, key: int | None) -> Claim | None:
-    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.emits else 1) if key is not None else None
+    return (
+        Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.records_events else 1) if key is not None else None
+    )

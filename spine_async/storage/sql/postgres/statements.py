@@ -168,13 +168,18 @@ REQUEST_STOP = (
     "WHERE run_id = $1 AND status IN ('running', 'waiting') RETURNING id"
 )
 
-DELETE = "DELETE FROM core_workflow_runs WHERE run_id = $1 RETURNING id"
+DELETE = (
+    "DELETE FROM core_workflow_runs WHERE run_id = $1 "
+    "AND (NOT $2::boolean OR status NOT IN ('running', 'waiting')) RETURNING id"
+)
+"""Arguments: run, and whether only a run that has ended may be deleted."""
+
 # Not to_regclass(): in a transaction that waited for a lock it does not see tables created during the wait.
 EXISTS = (
     "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class "
     "WHERE relname = 'core_workflow_schema' AND pg_catalog.pg_table_is_visible(oid))"
 )
-VERSION = "SELECT max(version) FROM core_workflow_schema"
+VERSION = "SELECT * FROM core_workflow_schema ORDER BY version DESC LIMIT 1"
 STAY_IN_SCHEMA = (
     "SELECT set_config('search_path', quote_ident(COALESCE((SELECT n.nspname FROM pg_catalog.pg_class c "
     "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = 'core_workflow_schema' "

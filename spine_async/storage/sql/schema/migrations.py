@@ -2,16 +2,21 @@
 
 A database without the tables gets those of `tables.py`. Each later schema version has an entry in `MIGRATIONS` with the
 statements that lead to it from the version before. Views hold no data, so every migration creates them again.
+
+A rolling deploy upgrades the schema while processes of the earlier library work. A migration after which they may
+continue adds the column `compatible_from` to `core_workflow_schema` and sets it to the oldest schema version whose
+library may use the new schema. Without it they are refused: at the next opening, and as soon as a statement fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, literal_column, update
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
-from spine_async.errors import SchemaVersionError
+from spine_async.errors import SchemaVersionError, StoreUnavailableError
 from spine_async.storage.sql.schema import checkpoints_view, events_view
 from spine_async.storage.sql.schema.postgres_types import CREATE_TYPES_AND_TRIGGERS, FROM_VERSION_1
 from spine_async.storage.sql.schema.tables import VERSION, metadata, schema_version
@@ -22,6 +27,18 @@ MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {
 """Statements by target version and dialect name. Version 1 is the first schema, so no migration leads to it."""
 
 _UPGRADE_HINT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` once, or allow auto_migrate"
+
+
+def usable_version(columns: Mapping[str, object]) -> int:
+    """The schema version in the row of `core_workflow_schema`; that of this library if the newer schema permits it."""
+    found, oldest = int(str(columns.get("version") or 0)), columns.get("compatible_from")
+    return VERSION if oldest is not None and int(str(oldest)) <= VERSION < found else found
+
+
+async def raise_if_upgraded(version: Callable[[], Awaitable[int]]) -> None:
+    """After a statement failed: raise `SchemaVersionError` if another process has upgraded the schema meanwhile."""
+    with suppress(StoreUnavailableError):
+        is_current(await version(), auto_migrate=True)
 
 
 def is_current(found: int, *, auto_migrate: bool) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import aiosqlite
 import anyio.to_thread
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
@@ -21,15 +22,18 @@ from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, has_room
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
+from spine_async.storage.sql.driver.sqlite_options import may_create
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
-from spine_async.storage.sql.schema.migrations import is_current, statements_from
+from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import jobs, leases
 from spine_async.storage.sql.sqlite.boot_clock import boot_time
-from spine_async.storage.sql.sqlite.errors import is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.open_file import OpenFile
+from spine_async.storage.sql.sqlite.private_file import create_private_file
 
 ResultT = TypeVar("ResultT")
 SqliteJob = Callable[[sqlite3.Connection], ResultT]
@@ -60,12 +64,22 @@ class SqliteDatabase:
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = sqlite_error_mapper(engine.url)
         self._saved_pragmas: WeakKeyDictionary[aiosqlite.Connection, jobs.Pragmas] = WeakKeyDictionary()
-        hooks = DriverHooks(is_usable=_is_usable, prepare=self._prepare, restore=self._restore, shields_connect=True)
+        hooks = DriverHooks(
+            is_usable=_is_usable,
+            prepare=self._prepare,
+            restore=self._restore,
+            accept=self._accept,
+            check_owner=_check_owner,
+            abandon=self._abandon,
+            shields_connect=True,
+        )
+        self._abandoned: list[object] = []
         self._pool = ConnectionPool(engine, hooks)
+        self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
         # The database has one writer at a time. A connection of its own lets a renewal give up early and try again
         # while the writer waits for the lock of another process.
-        self._renewer = WriterConnection(self._pool, hooks) if has_room(engine) else self._writer
+        self._renewer = self._writer if self._pool.is_in_memory else WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
         """Whether the database file exists; does not create it."""
@@ -76,8 +90,9 @@ class SqliteDatabase:
         """Create the database file, and its folder if `makes_folder` is set."""
         _check_library(sqlite3.sqlite_version_info)
         if self._file is not None:
+            is_created = may_create(self._engine.url.query)
             with self._map_errors:
-                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder)
+                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder and is_created, is_created)
 
     async def version(self) -> int:
         with self._map_errors:
@@ -92,8 +107,7 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        with self._map_errors:
-            return await self._limit.call("read").retry(partial(self._read, job), is_transient_on_sqlite)
+        return await self._with_retries(partial(self._read, job), self._limit.call("read"))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
@@ -105,9 +119,7 @@ class SqliteDatabase:
         job = partial(leases.renew, claims=claims, ttl=ttl)
         if self._renewer is self._writer:
             return await self._write_with_retries(job, "renew")
-        call = self._limit.renewal(ttl)
-        with self._map_errors:
-            return await call.retry(partial(self._renew, job), is_transient_on_sqlite)
+        return await self._with_retries(partial(self._renew, job), self._limit.renewal(ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
@@ -116,8 +128,9 @@ class SqliteDatabase:
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         return await self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
 
-    async def delete(self, run_id: str) -> bool:
-        return await self._write(partial(jobs.delete, run_id=run_id), self._limit.call("delete"))
+    async def delete(self, run_id: str, *, only_ended: bool) -> bool:
+        job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
+        return await self._write(job, self._limit.call("delete"))
 
     async def close(self) -> None:
         with self._map_errors:
@@ -127,19 +140,32 @@ class SqliteDatabase:
                 await self._renewer.close()
 
     async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        return await self._pool.read(lambda driver: _run_on_thread(driver, job), call)
+        def checked(connection: sqlite3.Connection) -> ResultT:
+            result = job(connection)
+            self._open_file.check()
+            return result
+
+        self._open_file.check_earlier()
+        return await self._pool.read(lambda driver: _run_on_thread(driver, checked), call)
 
     async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
-        with self._map_errors:
-            return await self._limit.call(name).retry(partial(self._transact, job), is_transient_on_sqlite)
+        return await self._with_retries(partial(self._transact, job), self._limit.call(name))
+
+    async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
+        try:
+            with self._map_errors:
+                return await call.retry(attempt, is_transient_on_sqlite)
+        except StoreError as exc:
+            if is_rejected_statement(exc.__cause__):
+                await raise_if_upgraded(self.version)
+            raise
 
     async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         with self._map_errors:
             return await self._transact(job, call)
 
     async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        work = partial(jobs.in_transaction, work=job)
-        return await self._writer.write(lambda driver: _run_on_thread(driver, work), call)
+        return await self._checked_write(self._writer, job, call)
 
     async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         """Run the job on the renewals' connection.
@@ -150,15 +176,52 @@ class SqliteDatabase:
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
                 await stack.enter_async_context(self._writer.reserved(call))
-            seconds = call.attempt_seconds(time.monotonic())
+            busy_seconds = call.attempt_seconds(time.monotonic())
+            return await self._checked_write(self._renewer, job, call, busy_seconds)
 
+    async def _checked_write(
+        self,
+        writer: WriterConnection[aiosqlite.Connection],
+        job: SqliteJob[ResultT],
+        call: Call,
+        busy_seconds: float | None = None,
+    ) -> ResultT:
+        """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
+
+        Args:
+            writer: The connection.
+            job: What to run.
+            call: The call that it is part of.
+            busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
+        """
+
+        async def checked(driver: aiosqlite.Connection) -> ResultT:
             def work(connection: sqlite3.Connection) -> ResultT:
-                jobs.set_busy_timeout(connection, seconds)
-                return jobs.in_transaction(connection, job)
+                if busy_seconds is not None:
+                    jobs.set_busy_timeout(connection, busy_seconds)
+                result = jobs.in_transaction(connection, job)
+                # After the commit, so that what is acknowledged is in the file.
+                self._open_file.check_with_log(driver)
+                return result
 
-            return await self._renewer.write(lambda driver: _run_on_thread(driver, work), call)
+            return await _run_on_thread(driver, work)
+
+        self._open_file.check_earlier()
+        return await writer.write(checked, call)
+
+    async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
+        if self._open_file.is_accepted(info):
+            return True
+        return await _run_on_thread(driver, partial(self._open_file.accept, info=info))
+
+    async def _abandon(self, connection: AsyncConnection) -> None:
+        # The reference keeps the connection open: SQLite must not close a connection of the parent process.
+        raw = await connection.get_raw_connection()
+        self._abandoned.append(raw)
+        raw.detach()
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
+        self._open_file.begin_log(driver)
         # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
         if not self._pool.is_in_memory:
             job = partial(jobs.prepare, durability=self._durability, busy_seconds=self._limit.seconds / 2)
@@ -186,6 +249,13 @@ async def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) 
     return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
+def _check_owner(driver: aiosqlite.Connection) -> None:
+    # A fork copies the connection, but not its thread.
+    thread = getattr(driver, "_thread", driver)  # before aiosqlite 0.22 the connection itself is the thread
+    if _is_usable(driver) and isinstance(thread, threading.Thread) and not thread.is_alive():
+        raise forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
+
+
 def _file_exists(file: Path) -> bool:
     if not file.exists():
         return False
@@ -193,10 +263,13 @@ def _file_exists(file: Path) -> bool:
     return True
 
 
-def _create_file(file: Path, makes_folder: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
+def _create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
     if makes_folder:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    _probe(file)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_created and not file.exists():
+        create_private_file(file)
+    if is_created or file.exists():
+        _probe(file)
 
 
 def _probe(file: Path) -> None:

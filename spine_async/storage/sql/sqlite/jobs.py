@@ -16,14 +16,16 @@ from typing import TypeVar
 from spine_async._model.durability import Durability
 from spine_async._model.record import RunChange, RunEnd
 from spine_async._model.status import RunStatus
+from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
+from spine_async.storage.sql.schema.migrations import usable_version
 from spine_async.storage.sql.schema.rows import (
     EVENT_COLUMNS,
     VISIT_COLUMNS,
     Row,
+    escaped_text,
     event_values,
     iso_timestamp,
-    storable_text,
     visit_values,
 )
 from spine_async.storage.sql.sqlite.insert import Inserter
@@ -53,6 +55,7 @@ _END = (
     f"owner = NULL, lease_until = NULL, lease_boot = NULL {_UNFINISHED_FENCE}"
 )
 _COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
+_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('running', 'waiting')"
 # Children are deleted explicitly: cascading requires a pragma that the connection's owner controls.
 _DELETE_CHILDREN = tuple(
     f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
@@ -89,8 +92,11 @@ def version(connection: sqlite3.Connection) -> int:
     """Schema version of the database; 0 if the library's tables do not exist."""
     if not fetch(connection, "SELECT 1 FROM sqlite_master WHERE name = 'core_workflow_schema'"):
         return 0
-    found = fetch(connection, "SELECT max(version) FROM core_workflow_schema")[0][0]
-    return int(str(found or 0))
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    row = cursor.execute("SELECT * FROM core_workflow_schema ORDER BY version DESC LIMIT 1").fetchone()
+    names = [column[0] for column in cursor.description]
+    return usable_version(dict(zip(names, row, strict=True))) if row else 0
 
 
 def prepare(connection: sqlite3.Connection, durability: Durability, busy_seconds: float = BUSY_SECONDS) -> Pragmas:
@@ -127,8 +133,16 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
     ]
 
 
-def delete(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Delete the run with its visits and events."""
+def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> bool:
+    """Delete the run with its visits and events, unless it is under way and `only_ended` is set.
+
+    Args:
+        connection: In a write transaction.
+        run_id: The run.
+        only_ended: Whether a run that is under way is left as it is.
+    """
+    if only_ended and fetch(connection, _UNDER_WAY, (run_id,)):
+        return False
     for statement in _DELETE_CHILDREN:
         connection.execute(statement, (run_id,))
     return connection.execute("DELETE FROM core_workflow_runs WHERE run_id = ?", (run_id,)).rowcount == 1
@@ -188,7 +202,7 @@ def _advance_values(change: RunChange) -> Row:
 
 
 def _end_values(change: RunChange, end: RunEnd) -> Row:
-    failure = (end.error_step, storable_text(end.error), end.error_category, storable_text(end.stop_reason))
+    failure = (end.error_step, escaped_text(end.error), end.error_category, escaped_text(end.stop_reason))
     return (*_update_values(change), end.status.value, iso_timestamp(end.at), *failure, *_fence_values(change))
 
 
@@ -204,10 +218,17 @@ def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
 def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
     # The busy timeout does not apply to a change of the journal mode, so processes that start together retry it here.
     deadline = time.monotonic() + seconds
-    while fetch(connection, "PRAGMA journal_mode")[0][0] != "wal":
+    mode = fetch(connection, "PRAGMA journal_mode")[0][0]
+    while mode != "wal":
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            mode = fetch(connection, "PRAGMA journal_mode = WAL")[0][0]
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+        else:
+            if mode != "wal":  # SQLite gives no error if the kind of the database has no such mode
+                raise StoreError(
+                    f"SQLite cannot use a write-ahead log for this database, its journal mode remains {mode!r}; "
+                    "remove options such as nolock or vfs, and use a file on a local disk"
+                )

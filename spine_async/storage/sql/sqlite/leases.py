@@ -23,10 +23,10 @@ from spine_async.storage.sql.driver.claim_rule import (
 )
 from spine_async.storage.sql.schema.rows import (
     NEW_RUN_COLUMNS,
+    escaped_text,
     event_values,
     iso_timestamp,
     new_run_values,
-    storable_text,
 )
 from spine_async.storage.sql.sqlite.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
@@ -93,7 +93,7 @@ def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -
 
 def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bool:
     """Store a stop request for the run's owner."""
-    return connection.execute(_REQUEST_STOP, (storable_text(reason), run_id)).rowcount == 1
+    return connection.execute(_REQUEST_STOP, (escaped_text(reason), run_id)).rowcount == 1
 
 
 def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_key: int, now: BootTime) -> bool:
@@ -101,7 +101,7 @@ def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_ke
     rows = [(*_values(run, now), key) for key, run in enumerate(runs, first_key)]
     if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
-    events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.emits)
+    events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.records_events)
     EVENTS.insert(connection, [event_values(key, event, iso_timestamp) for key, event in events])
     return True
 
@@ -112,7 +112,7 @@ def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim
     if not rows:
         return None
     key = int(str(rows[0][0]))
-    if inserted and run.emits:
+    if inserted and run.records_events:
         EVENTS.insert(connection, [event_values(key, started_event(run), iso_timestamp)])
     return _first_claim(run, key)
 
@@ -122,7 +122,7 @@ def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
 
 
 def _first_claim(run: NewRun, key: int) -> Claim:
-    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.emits else 1)
+    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.records_events else 1)
 
 
 def _write_claim(connection: sqlite3.Connection, request: ClaimRequest, now: BootTime) -> Claim:

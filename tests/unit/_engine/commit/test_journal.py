@@ -1,4 +1,4 @@
-"""What is asked of the store, and what becomes of a record that it refuses: only its own run fails."""
+"""Calls of the store by the journal; a record that the store refuses fails its own run only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spine_async.storage import MemoryRunStore
 
 
 class Picky(MemoryRunStore):
-    """Refuses whatever the run `bad` has to commit."""
+    """Refuses all commits of the run `bad`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Picky(MemoryRunStore):
 
 
 @pytest.mark.anyio
-async def test_a_refused_record_spoils_nothing_for_the_others() -> None:
+async def test_a_refused_record_does_not_affect_other_runs() -> None:
     store = Picky()
     runner = WorkflowRunner(store=store)
     together = anyio.Event()
@@ -63,8 +63,8 @@ async def test_a_refused_record_spoils_nothing_for_the_others() -> None:
     assert max(len(group) for group in store.groups) == 3
 
 
-class Telling(MemoryRunStore):
-    """Tells what it is asked to write."""
+class Recording(MemoryRunStore):
+    """Records what it writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Telling(MemoryRunStore):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("override", "emits", "written"),
+    ("override", "records_events", "written"),
     [
         (None, True, ["claim, workflow_resumed", "second"]),
         (None, False, ["claim, None", "second"]),
@@ -89,9 +89,9 @@ class Telling(MemoryRunStore):
     ],
 )
 async def test_a_resume_writes_once_before_its_first_step_unless_it_changes_something(
-    override: dict[str, object] | None, emits: bool, written: list[str]
+    override: dict[str, object] | None, records_events: bool, written: list[str]
 ) -> None:
-    store = Telling()
+    store = Recording()
     seen: list[list[str]] = []
 
     async def stop(context: WorkflowContext, config: dict[str, object]) -> StepResult:
@@ -101,11 +101,11 @@ async def test_a_resume_writes_once_before_its_first_step_unless_it_changes_some
         seen.append(list(store.written))
 
     workflow = Workflow("w", [Step.lambda_("first", stop), Step.lambda_("second", look)])
-    async with WorkflowRunner(store=store, config=WorkflowRunnerConfig(emit_events=emits)) as runner:
+    async with WorkflowRunner(store=store, config=WorkflowRunnerConfig(emit_events=records_events)) as runner:
         await runner.execute(workflow, run_id="r")
         store.written.clear()
         await runner.resume("r", params_override=override)
         events = [event.event_type async for event in runner.events("r")]
     assert seen == [written[:-1]]
     assert store.written == written
-    assert events.count("workflow_resumed") == int(emits)
+    assert events.count("workflow_resumed") == int(records_events)

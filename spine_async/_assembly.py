@@ -1,0 +1,89 @@
+"""Assembles the runtime of a runner from config, store, dispatcher and telemetry."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from spine_async._clock import SystemClock
+from spine_async._engine.commit.journal import Journal
+from spine_async._engine.commit.null_journal import NullJournal
+from spine_async._engine.runtime.runtime import Executor, Runtime
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.status import StepType
+from spine_async._threads import WorkerThreads
+from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+from spine_async.storage.null import NullRunStore
+from spine_async.storage.selection import open_store
+from spine_async.telemetry.silent import SilentObserver
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from spine_async.telemetry.metrics import RunnerMetrics
+
+
+def with_arguments(config: WorkflowRunnerConfig, **given: bool | None) -> WorkflowRunnerConfig:
+    """The config with the settings in `given` that are not None."""
+    return config.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def assemble_runtime(
+    config: WorkflowRunnerConfig,
+    *,
+    executors: Mapping[StepType, Executor],
+    db_engine: AsyncEngine | None,
+    store: RunStore | None,
+    dispatcher: Dispatcher | None,
+    clock: Clock | None,
+    tracer: Tracer,
+    metrics: RunnerMetrics,
+) -> Runtime:
+    """Create a runtime; performs no I/O.
+
+    Args:
+        config: Settings of the runner.
+        executors: Executes one attempt of a step, by the type of the step.
+        db_engine: Database of the runs; None means the database of the config.
+        store: Store of the runs, instead of a database.
+        dispatcher: Runs the pipelines of pipeline steps.
+        clock: Source of time; None means the system clock.
+        tracer: Creates spans if `trace_enabled`.
+        metrics: Instruments of the runner.
+
+    Raises:
+        StoreError: The configured kind of store does not exist.
+    """
+    is_durable = config.checkpoint_enabled and not config.dry_run
+    chosen_store = (store or open_store(config, db_engine)) if is_durable else NullRunStore()
+    chosen_clock = clock or SystemClock()
+    return Runtime(
+        config=config,
+        store=chosen_store,
+        journal=_journal(chosen_store, chosen_clock, config.lease_ttl) if is_durable else NullJournal(),
+        clock=chosen_clock,
+        observer=_observer(config, tracer, metrics),
+        executors=executors,
+        middleware=[],
+        dispatcher=dispatcher,
+        random=random.random,
+        threads=WorkerThreads(config.worker_threads, config.max_abandoned_threads, metrics.record_abandoned_thread),
+        is_dry=config.dry_run,
+    )
+
+
+def _observer(config: WorkflowRunnerConfig, tracer: Tracer, metrics: RunnerMetrics) -> Observer:
+    if not config.trace_enabled:
+        return SilentObserver()
+    # Imported here, because importing OpenTelemetry slows down a program that only defines workflows.
+    from spine_async.telemetry.tracing import TracingObserver  # noqa: PLC0415
+
+    return TracingObserver(tracer, metrics)
+
+
+def _journal(store: RunStore, clock: Clock, lease_ttl: float) -> Journal:
+    # Optional attribute of a store, not part of the port: it only makes commits faster.
+    commits_out_of_process = getattr(store, "commits_out_of_process", False)
+    return Journal(store, clock, commits_out_of_process=commits_out_of_process, max_lock_wait=lease_ttl)

@@ -1,0 +1,210 @@
+"""The run store protocol.
+
+`spine_async.testing` contains this contract as a test suite that every store passes.
+
+A store keeps runs, their finished step visits and their events. `commit` is the fence. It writes a change atomically,
+and only if the stored run has the epoch and the expected number of the change and has not ended. The changes of one
+call are checked independently of each other, so a superseded run does not affect the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from spine_async._model.record import (
+    Busy,
+    Claim,
+    EventRow,
+    NewRun,
+    PastPage,
+    Renewal,
+    RunChange,
+    RunFilter,
+    StoredRun,
+    VisitRow,
+)
+
+
+class CommitOutcome(StrEnum):
+    """Result of committing one change.
+
+    `committed`: the whole change is stored. `fenced`: nothing is stored; the run has another owner or has ended.
+    `locked`: nothing is stored, because another transaction has locked the row of the run. The engine sends the
+    identical change again, in a call of its own. Only stores in which other programs can lock rows return it.
+    """
+
+    COMMITTED = "committed"
+    FENCED = "fenced"
+    LOCKED = "locked"
+
+
+class RunStore(Protocol):
+    """Stores runs. Methods raise `StoreUnavailableError` if the store cannot be reached."""
+
+    async def open(self) -> None:
+        """Open connections in advance, so that the first call need not wait; called when a runner is entered.
+
+        May be called repeatedly. It does not create a missing database unless a read would create it too. The call is
+        optional: a store that is not open opens at its first use.
+        """
+        ...
+
+    async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
+        """Store new runs, each leased to its owner.
+
+        A run that records events gets a `workflow_started` event with number 1.
+
+        The call may be repeated after a lost answer. If the stored run has the `commit_id` of the creation and has not
+        changed since, the call returns its claim again.
+
+        Returns:
+            For each run its claim with epoch 1, or None if the id is taken.
+        """
+        ...
+
+    async def claim(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | None:
+        """Claim a run for an owner.
+
+        A claim succeeds if at least one of these conditions holds:
+
+        * the run has no owner,
+        * its lease has expired, by the clock of the store,
+        * its owner is `owner`,
+        * its epoch is `over_epoch`.
+
+        A successful claim
+
+        * increments the epoch and sets the status to running,
+        * clears the error and the end of the run, and a requested stop,
+        * stores `event` with the next number,
+        * increments `claims_since_progress`, or sets it to 1 if the run had ended.
+
+        Args:
+            run_id: The run.
+            owner: The new owner.
+            event: Event to store with the claim, or None; its `timestamp` is the time of the claim.
+            ttl: Seconds until the lease expires unless it is renewed.
+            over_epoch: Epoch of an owner that is known to be dead; its lease is ignored.
+            unless_ended: Whether to refuse a run that has failed or stopped. Only an explicit resume claims such a run.
+
+        Returns:
+            The claim. `Busy` if another owner holds the run. None if the run is not stored, has completed, or has ended
+            and `unless_ended` is True.
+        """
+        ...
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        """Extend leases to `ttl` seconds from now, for the claims whose epoch is current and whose run has not ended.
+
+        A renewal does not wait for commits, and only for a short time for locks of other transactions. A run whose row
+        stays locked is held and not extended.
+
+        Args:
+            claims: The claims.
+            ttl: Seconds. 0 releases the runs: they have no owner afterwards.
+
+        Returns:
+            For each claim whether it is still held, the reason of a requested stop, and whether it was extended.
+        """
+        ...
+
+    async def request_stop(self, run_id: str, reason: str) -> bool:
+        """Ask the owner of a run to stop it; the owner receives the request from `renew`.
+
+        Returns:
+            Whether the run is stored and has not ended.
+        """
+        ...
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        """Write changes in one transaction; at most one change for a run. Each change is fenced independently.
+
+        The call may be repeated after a lost answer. A change that has the epoch and the `commit_id` of the last change
+        of its run counts as committed and is not written again.
+
+        Returns:
+            For each change whether it was committed, fenced or locked.
+
+        Cancellation:
+            The engine never cancels a commit; a store need not support it.
+        """
+        ...
+
+    async def load(self, run_id: str) -> StoredRun | None:
+        """The run, or None if it is not stored."""
+        ...
+
+    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+        """Journal entries in the order of their numbers.
+
+        Args:
+            run_id: The run.
+            below: Path of a map whose items' entries are returned; None returns the entries outside of map items.
+        """
+        ...
+
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        """At most `limit` entries outside of map items, numbered above `after`, with no more than a resume needs."""
+        ...
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        """At most `limit` journal entries with a number above `after`, in order.
+
+        Args:
+            run_id: The run.
+            after: Only entries with a greater number.
+            limit: How many, at least 1.
+            scope: None for the entries of all scopes; else those of this scope only: "" for the run's own, or a map
+                item such as `process_all[17]`.
+        """
+        ...
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        """The last completed or skipped visit of a step outside of map items; None if there is none.
+
+        Args:
+            run_id: The run.
+            step: Name of the step; or the path of a visit, such as `review#2` or `process_all[17]/resize`, for exactly
+                that one.
+        """
+        ...
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        """The last event of this type and path that was committed as an event; None if there is none."""
+        ...
+
+    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
+        """Runs that match the filter, newest first."""
+        ...
+
+    async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
+        """At most `limit` events with a number above `after`, in order, including those derived from visits."""
+        ...
+
+    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
+        """Remove the run with all its rows.
+
+        Args:
+            run_id: The run.
+            only_ended: Whether to keep a run that has not ended. The store checks this in the statement that removes
+                the run, so that a concurrent claim either finds the run or keeps it.
+
+        Returns:
+            Whether the run was removed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections and threads. The store opens again at its next use."""
+        ...

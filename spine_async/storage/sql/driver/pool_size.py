@@ -1,0 +1,38 @@
+"""What the library needs to know of a pool: how many connections it gives, and which ones are idle in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.pool import AssertionPool, Pool, QueuePool
+
+CONNECTIONS_OF_RUNNER = 3
+"""One for commits, one for the renewal of leases, and one for reads."""
+
+
+def capacity(pool: Pool) -> int | None:
+    """The most connections that can be checked out of the pool at once; None without a limit."""
+    if isinstance(pool, AssertionPool):
+        return 1
+    if not isinstance(pool, QueuePool):
+        return None
+    overflow: int = pool._max_overflow  # noqa: SLF001 (SQLAlchemy has no public attribute for it)
+    return None if overflow < 0 else pool.size() + overflow
+
+
+def is_exhausted(pool: Pool) -> bool:
+    """Whether all connections of the pool are checked out."""
+    limit = capacity(pool)
+    return limit is not None and isinstance(pool, QueuePool) and pool.checkedout() >= limit
+
+
+def idle_connections(pool: Pool) -> list[Any]:
+    """The driver connections that are idle in the pool, as far as this version of SQLAlchemy shows them.
+
+    They are looked at before the first checkout, because a checkout may ping a connection, which never answers if it
+    belongs to another event loop or process.
+    """
+    queue = getattr(getattr(pool, "_pool", None), "_queue", None)
+    records = list(getattr(queue, "_queue", ()))
+    adapters = [getattr(record, "dbapi_connection", None) for record in records]
+    return [driver for each in adapters if (driver := getattr(each, "driver_connection", None)) is not None]

@@ -1,0 +1,120 @@
+"""Detects that the file of an open database is removed or replaced.
+
+SQLite continues to use a file that was removed or renamed. What it writes then is lost when the process ends. So the
+file at the path is compared with the file that was opened, after each operation.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import MutableMapping
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from spine_async.errors import StoreError, StoreUnavailableError
+
+_Identity: TypeAlias = "tuple[int, int] | None"
+"""Device and inode of a file; None if it does not exist."""
+
+_IDENTITY = "spine_async.file"
+_ACCEPTED_BY = "spine_async.accepted_by"
+
+
+class OpenFile:
+    """The file of a database, from its first connection until the store closes it.
+
+    Its methods run on the threads of connections.
+
+    Args:
+        name: Name of the database for messages.
+        has_one_connection: Whether all users of the engine share one connection, so that a database in memory can be
+            used.
+    """
+
+    def __init__(self, name: str, *, has_one_connection: bool) -> None:
+        self._name = name
+        self._has_one_connection = has_one_connection
+        self._path: str | None = None
+        self._identity: _Identity = None
+        self._logs: WeakKeyDictionary[object, _Identity] = WeakKeyDictionary()  # by connection
+        self._replaced: str | None = None
+
+    def is_accepted(self, info: MutableMapping[Any, Any]) -> bool:
+        """Whether `accept` has accepted the connection with this dictionary; reads no file."""
+        return info.get(_ACCEPTED_BY) is self
+
+    def accept(self, connection: sqlite3.Connection, info: MutableMapping[Any, Any]) -> bool:
+        """Whether the connection is one to the file that is at the path now.
+
+        Args:
+            connection: A connection that was checked out.
+            info: Keeps the identity of the connection's file as long as the connection exists.
+
+        Raises:
+            StoreError: The database is in memory, and other connections would not see it.
+            StoreUnavailableError: The file was removed or replaced since the first connection.
+        """
+        path = str(connection.execute("PRAGMA database_list").fetchone()[2] or "")
+        if not path:
+            self._check_memory()
+        else:
+            current = _identity(path)
+            if self._path is None and current == info.setdefault(_IDENTITY, current):
+                self._path, self._identity = path, current
+            self.check()
+            if info.setdefault(_IDENTITY, current) != current:
+                return False
+        info[_ACCEPTED_BY] = self
+        return True
+
+    def check_earlier(self) -> None:
+        """Raise `StoreUnavailableError` if `check` has raised it; a new connection would create another file."""
+        if self._replaced is not None:
+            raise self._error(self._replaced)
+
+    def check(self) -> None:
+        """Raise `StoreUnavailableError` if the file was removed or replaced."""
+        self._compare(self._path, self._identity)
+
+    def begin_log(self, driver: object) -> None:
+        """Forget the write-ahead log of a connection; the first connection to a file creates the log."""
+        self._logs.pop(driver, None)
+
+    def check_with_log(self, driver: object) -> None:
+        """As `check`; also if the write-ahead log was removed or replaced since the first write of the connection."""
+        self.check()
+        if self._path is None:
+            return
+        log = f"{self._path}-wal"
+        known = self._logs.get(driver)
+        if known is None:
+            self._logs[driver] = _identity(log)
+        else:
+            self._compare(log, known)
+
+    def _compare(self, path: str | None, expected: _Identity) -> None:
+        if path is not None and _identity(path) != expected:
+            self._replaced = path
+        self.check_earlier()
+
+    def _check_memory(self) -> None:
+        if not self._has_one_connection:
+            raise StoreError(
+                f"{self._name}: the database is in memory, and each connection of the engine's pool would have, or "
+                "lose, data of its own; create the engine with poolclass=StaticPool, or use a file"
+            )
+
+    def _error(self, path: str) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self._name}: the file {path} was removed or replaced while it was open, so what is written would be "
+            "lost; leave the runner, or restart the process, to open the file that is there now"
+        )
+
+
+def _identity(path: str) -> _Identity:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (runs at each commit; a `Path` costs more than the call)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,20 @@
+"""Tracer and instruments from a given or the global OpenTelemetry provider."""
+
+from __future__ import annotations
+
+from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+
+from spine_async.telemetry.metrics import RunnerMetrics
+
+_NAME = "spine_async"
+
+
+def open_tracer(provider: TracerProvider | None) -> Tracer:
+    """The tracer of the library; None means the global provider."""
+    return get_tracer(_NAME, tracer_provider=provider)
+
+
+def open_metrics(provider: MeterProvider | None) -> RunnerMetrics:
+    """The instruments of the library; None means the global provider."""
+    return RunnerMetrics(get_meter(_NAME, meter_provider=provider))

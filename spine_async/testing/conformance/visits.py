@@ -1,0 +1,182 @@
+"""Contract of `visits` and `past_visits`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from spine_async._model.record import PastVisit, VisitRow
+from spine_async._model.status import StepStatus, StepType
+from spine_async.ports import RunStore
+from spine_async.testing.conformance.rows import change, committed, created, new_run, visit
+
+_PATHS = (
+    "a[0]/x",
+    "a[1]/x",
+    "a[1]/x#2",
+    "a[10]/x",
+    "a[1]/inner[0]/y",
+    "a[1]/inner[12]/y",
+    "a[1]/inner",
+    "a[1]/in[0]/y",
+    "a#2[0]/x",
+    "ab[0]/x",
+    "a_[0]/x",
+    "a%[0]/x",
+    "A[0]/x",
+    "b[0]/a[0]/x",
+    "ä[0]/x",
+    "a",
+    "a#2",
+    "ab",
+    "b",
+)
+
+
+class VisitContract:
+    """The journal of a run in order: the entries outside of map items, or those of one map."""
+
+    async def _journal(self, store: RunStore) -> dict[str, VisitRow]:
+        claim = await created(store)
+        rows = [visit(path, number, item_index=_index_of(path)) for number, path in enumerate(_PATHS, claim.next_seq)]
+        made = await committed(store, change(claim, rows))
+        return {row.path: row for row in made.visits}
+
+    async def _paths_below(self, store: RunStore, below: str | None) -> list[str]:
+        return [row.path for row in await store.visits("run-1", below)]
+
+    async def test_without_a_map_come_the_entries_outside_of_items(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        assert await store.visits("run-1") == [rows[path] for path in ("a", "a#2", "ab", "b")]
+
+    async def test_below_a_map_come_all_entries_of_its_items(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        expected = [rows[path] for path in _PATHS[:8]]
+        assert await store.visits("run-1", "a") == expected
+
+    async def test_below_an_inner_map_come_only_its_own(self, store: RunStore) -> None:
+        await self._journal(store)
+        assert await self._paths_below(store, "a[1]/inner") == ["a[1]/inner[0]/y", "a[1]/inner[12]/y"]
+        assert await self._paths_below(store, "a[1]/in") == ["a[1]/in[0]/y"]
+        assert await self._paths_below(store, "b[0]/a") == ["b[0]/a[0]/x"]
+
+    async def test_a_second_visit_of_a_map_is_another_map(self, store: RunStore) -> None:
+        await self._journal(store)
+        assert await self._paths_below(store, "a#2") == ["a#2[0]/x"]
+
+    async def test_similar_names_are_distinguished(self, store: RunStore) -> None:
+        await self._journal(store)
+        for name in ("ab", "a_", "a%", "A", "ä"):
+            assert await self._paths_below(store, name) == [f"{name}[0]/x"]
+
+    async def test_below_a_path_that_is_no_map_comes_nothing(self, store: RunStore) -> None:
+        await self._journal(store)
+        for name in ("", "nobody", "a[1]", "a[1]/x", "%", "_"):
+            assert await self._paths_below(store, name) == []
+
+    async def test_entries_come_in_the_order_of_their_numbers(self, store: RunStore) -> None:
+        claim = await created(store)
+        await committed(store, change(claim, [visit("c", 4), visit("a", 3), visit("b", 2)]))
+        assert [row.path for row in await store.visits("run-1")] == ["b", "a", "c"]
+
+    async def test_an_unknown_run_has_none(self, store: RunStore) -> None:
+        assert await store.visits("nobody") == []
+        assert await store.visits("nobody", "a") == []
+
+    async def test_runs_do_not_see_each_others(self, store: RunStore) -> None:
+        claims = [claim for claim in await store.create([new_run("a"), new_run("b")]) if claim]
+        for claim in claims:
+            await committed(store, change(claim, [visit(f"of-{claim.run_id}", 2), visit("m[0]/x", 3)]))
+        assert [row.path for row in await store.visits("a")] == ["of-a"]
+        assert len(await store.visits("b", "m")) == 1
+
+    async def test_every_kind_of_entry_comes_back_unchanged(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            visit("done", 2, updates='{"x":1}', quality='{"record_count":3}', attempts=3, duration_ms=0.125),
+            visit("none", 3, output=None, output_size=0, step_type=StepType.CHOICE),
+            visit("skipped", 4, status=StepStatus.SKIPPED, output=None, output_size=0, error="not today"),
+            visit("failed", 5, status=StepStatus.FAILED, output=None, error="E: no", error_category="INTERNAL"),
+            visit("pause", 6, status=StepStatus.WAITING, step_type=StepType.WAIT, output='"2026-01-02T00:00:00Z"'),
+            visit("@override", 7, status=StepStatus.OVERRIDE, output=None, updates='{"limit":9}', records_events=False),
+            visit(
+                "m[3]/x",
+                9,
+                started_seq=8,
+                item_seq=10,
+                item_index=3,
+                item_params='{"item":7}',
+                ends_item=True,
+                step_type=StepType.PIPELINE,
+            ),
+            visit("m", 11, step_type=StepType.MAP),
+        ]
+        made = await committed(store, change(claim, rows))
+        kept = [*await store.visits("run-1"), *await store.visits("run-1", "m")]
+        assert sorted(kept, key=lambda row: row.seq) == list(made.visits)
+
+    async def test_past_visits_have_all_fields_that_a_resume_reads(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
+            visit("b", 4, output=None, output_size=0, status=StepStatus.SKIPPED, error="not today"),
+            visit("m[0]/x", 5, item_index=0, item_params='{"item":7}'),
+        ]
+        await committed(store, change(claim, rows))
+        whole, past = await store.visits("run-1"), await store.past_visits("run-1", 0, 10)
+        assert [row.path for row in past.visits] == ["a", "b"]
+        assert [_needed(row) for row in past.visits] == [_needed(row) for row in whole]
+        nothing = await store.past_visits("nobody", 0, 10)
+        assert (list(nothing.visits), nothing.last_seq) == ([], 0)
+
+    async def test_past_visits_come_in_pages(self, store: RunStore) -> None:
+        await self._journal(store)
+        paths, after = [], 0
+        while (page := await store.past_visits("run-1", after, 3)).visits:
+            paths += [row.path for row in page.visits]
+            after = page.last_seq
+        assert paths == ["a", "a#2", "ab", "b"]
+
+    async def test_a_page_has_the_entries_of_all_scopes_or_of_one(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        assert await store.visit_page("run-1", 0, 100) == list(rows.values())
+        assert await store.visit_page("run-1", 4, 3) == [row for row in rows.values() if 4 < row.seq <= 7]
+        for scope in ("", "a[1]", "a[1]/inner[0]", "a[10]", "ab[0]", "A[0]", "ä[0]", "b", "a[1]/inner"):
+            of_scope = [row for row in rows.values() if row.scope == scope]
+            assert await store.visit_page("run-1", 0, 100, scope) == of_scope
+            assert await store.visit_page("run-1", 0, 1, scope) == of_scope[:1]
+        assert await store.visit_page("run-1", len(rows) + 1, 100) == []
+        assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, "") == []
+
+    async def test_the_last_finished_visit_of_a_step(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            visit("a", 2),
+            visit("a#2", 3, status=StepStatus.SKIPPED, output=None, error="not today"),
+            visit("a#2[0]/a", 4, item_index=0),
+            visit("a#10", 5),
+            visit("a#11", 6, status=StepStatus.FAILED, output=None, error="E"),
+            visit("a!", 7),
+            visit("ab", 8),
+            visit("b@until", 9, status=StepStatus.WAITING, step_type=StepType.WAIT),
+        ]
+        made = {row.path: row for row in (await committed(store, change(claim, rows))).visits}
+        for step, path in (("a", "a#10"), ("ab", "ab"), ("a!", "a!"), ("a#2", "a#2"), ("a#2[0]/a", "a#2[0]/a")):
+            assert await store.last_visit("run-1", step) == made[path]
+        for step in ("b", "a#11", "a#3", "", "%", "b@until"):
+            assert await store.last_visit("run-1", step) is None
+        assert await store.last_visit("nobody", "a") is None
+
+    async def test_returned_rows_are_copies(self, store: RunStore) -> None:
+        await committed(store, change(await created(store), [visit("fetch", 2)]))
+        (row,) = await store.visits("run-1")
+        row.output = "changed"
+        assert (await store.visits("run-1"))[0].output == '{"ok":true}'
+
+
+def _needed(row: PastVisit) -> dict[str, object]:
+    return {each.name: getattr(row, each.name) for each in fields(PastVisit)}
+
+
+def _index_of(path: str) -> int | None:
+    scope = path.rpartition("/")[0]
+    return int(scope.rpartition("[")[2].rstrip("]")) if scope else None
