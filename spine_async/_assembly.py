@@ -62,7 +62,7 @@ def assemble_runtime(
     return Runtime(
         config=config,
         store=chosen_store,
-        journal=_journal(chosen_store, chosen_clock) if is_durable else NullJournal(),
+        journal=_journal(chosen_store, chosen_clock, config.lease_ttl) if is_durable else NullJournal(),
         clock=chosen_clock,
         observer=_observer(config, tracer, metrics),
         executors=executors,
@@ -83,6 +83,7 @@ def _observer(config: WorkflowRunnerConfig, tracer: Tracer, metrics: RunnerMetri
     return TracingObserver(tracer, metrics)
 
 
-def _journal(store: RunStore, clock: Clock) -> Journal:
+def _journal(store: RunStore, clock: Clock, lease_ttl: float) -> Journal:
     # Optional attribute of a store, not part of the port: it only makes commits faster.
-    return Journal(store, clock, commits_out_of_process=getattr(store, "commits_out_of_process", False))
+    commits_out_of_process = getattr(store, "commits_out_of_process", False)
+    return Journal(store, clock, commits_out_of_process=commits_out_of_process, max_lock_wait=lease_ttl)

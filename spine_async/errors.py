@@ -163,15 +163,20 @@ class StoreUnavailableError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """Another owner has taken over the run; this runner can no longer commit to it.
+    """The lease of the run is lost: another owner has claimed it, or the lease ended before it could be renewed.
+
+    This runner can no longer commit to the run.
 
     Attributes:
         run_id: Id of the run.
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, problem: str | None = None) -> None:
         self.run_id = run_id
-        super().__init__(f"run {run_id!r} was taken over by another owner; this one may no longer change it")
+        if problem is None:
+            super().__init__(f"run {run_id!r} was taken over by another owner; this one may no longer change it")
+        else:
+            super().__init__(f"run {run_id!r} is no longer executed here: {problem}; another owner may claim it")
 
 
 class CorruptRecordError(StoreError):

@@ -409,7 +409,8 @@ class WorkflowRunner:
 
     async def _recover(self, stored: StoredRun) -> WorkflowResult:
         async with self._active_runs.execution(stored.run_id) as execution:
-            opened = await run_uncancelled(self._runtime, claim_and_replay(self._runtime, self._known(stored), stored))
+            claiming = claim_and_replay(self._runtime, self._known(stored), stored, spares_living=True)
+            opened = await run_uncancelled(self._runtime, claiming)
             return await self._run(opened, execution)
 
     def _known(self, stored: StoredRun) -> Workflow:

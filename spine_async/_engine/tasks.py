@@ -144,9 +144,10 @@ class Latch:
     Each waiter has its own future, so cancelling one does not affect the others.
     """
 
-    __slots__ = ("_error", "_error_callbacks", "_futures", "_is_set")
+    __slots__ = ("_chained", "_error", "_error_callbacks", "_futures", "_is_set")
 
     def __init__(self) -> None:
+        self._chained: Latch | None = None
         self._futures: list[asyncio.Future[None]] = []
         self._error_callbacks: tuple[Callable[[BaseException], None], ...] = ()
         self._error: BaseException | None = None
@@ -203,7 +204,13 @@ class Latch:
             for callback in self._error_callbacks:
                 callback(error)
         futures, self._futures = self._futures, []
+        if self._chained is not None:
+            futures += self._chained.release(error)
         return futures
+
+    def chain(self, other: Latch) -> None:
+        """Set `other` too when this latch is set, with the same error. A latch that is not set has at most one."""
+        self._chained = other
 
     def callback(self, future: asyncio.Future[Any]) -> None:
         """`set`, in the form of a future's done callback."""

@@ -41,6 +41,10 @@ class WorkflowRunnerConfig(BaseModel):
         durability: What a committed step survives on SQLite. `full`: a power failure. `process`: only the end of the
             process; commits do not wait for the disk. PostgreSQL applies the `synchronous_commit` of the server.
         lease_ttl: Time until the lease of a run expires; the owner renews it after each third of this time.
+        store_timeout: Limit for one call of the database, retries included; a longer call raises
+            `StoreUnavailableError`. None means two thirds of `lease_ttl`, but at least 5 seconds. A connection that
+            does not answer for half of this time is replaced. On SQLite it limits the wait for the locks of other
+            processes. It does not apply to a store that is passed as `store=`.
         drain_timeout: How long running steps may continue after the exit of `async with runner`.
         cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
         max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
@@ -70,6 +74,7 @@ class WorkflowRunnerConfig(BaseModel):
     auto_migrate: bool = True
     durability: Durability = "full"
     lease_ttl: Annotated[float, Field(gt=0, le=MAX_LEASE_TTL, allow_inf_nan=False)] = 15
+    store_timeout: Seconds | None = None
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5

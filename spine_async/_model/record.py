@@ -9,6 +9,7 @@ dataclass takes twice as long to create. The records that users receive are froz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -159,12 +160,14 @@ class Claim:
         key: The store's own short key for the run.
         epoch: Number of the claim; the store refuses commits of older epochs.
         next_seq: Number of the run's next event.
+        lease_until_mono: When the lease ends by the monotonic clock of the owner. The engine sets it; stores ignore it.
     """
 
     run_id: str
     key: int
     epoch: int
     next_seq: int
+    lease_until_mono: float = field(default=math.inf, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -188,10 +191,12 @@ class Renewal:
     Attributes:
         is_held: Whether the claim still holds the run.
         stop_reason: Reason of a requested stop, or None.
+        is_extended: Whether the lease ends later now; False if another transaction has locked the run's row.
     """
 
     is_held: bool
     stop_reason: str | None = None
+    is_extended: bool = True
 
 
 @dataclass(slots=True)

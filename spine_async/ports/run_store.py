@@ -31,10 +31,13 @@ class CommitOutcome(StrEnum):
     """Result of committing one change.
 
     `committed`: the whole change is stored. `fenced`: nothing is stored; the run has another owner or has ended.
+    `locked`: nothing is stored, because another transaction has locked the row of the run. The engine sends the
+    identical change again, in a call of its own. Only stores in which other programs can lock rows return it.
     """
 
     COMMITTED = "committed"
     FENCED = "fenced"
+    LOCKED = "locked"
 
 
 class RunStore(Protocol):
@@ -104,8 +107,15 @@ class RunStore(Protocol):
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         """Extend leases to `ttl` seconds from now, for the claims whose epoch is current and whose run has not ended.
 
+        A renewal does not wait for commits, and only for a short time for locks of other transactions. A run whose row
+        stays locked is held and not extended.
+
+        Args:
+            claims: The claims.
+            ttl: Seconds. 0 releases the runs: they have no owner afterwards.
+
         Returns:
-            For each claim whether it is still held, and the reason of a requested stop.
+            For each claim whether it is still held, the reason of a requested stop, and whether it was extended.
         """
         ...
 
@@ -124,7 +134,7 @@ class RunStore(Protocol):
         of its run counts as committed and is not written again.
 
         Returns:
-            For each change whether it was committed.
+            For each change whether it was committed, fenced or locked.
 
         Cancellation:
             The engine never cancels a commit; a store need not support it.

@@ -219,6 +219,8 @@ class MemoryRunStore:
         if found is None or not is_held or found.status not in _UNDER_WAY:
             return Renewal(is_held=False)
         found.lease_end = time.monotonic() + ttl
+        if ttl == 0:
+            found.stored = replace(found.stored, owner=None)
         return Renewal(is_held=True, stop_reason=found.stop_requested)
 
     def _commit(self, change: RunChange) -> CommitOutcome:

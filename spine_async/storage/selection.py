@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 URL_VARIABLE = "SPINE_DATABASE_URL"
+_TIMEOUT_PER_LEASE = 2 / 3
+_MIN_TIMEOUT = 5.0  # seconds; a busy host is no outage
 DEFAULT_URL = "sqlite+aiosqlite:///.spine/runs.db"
 
 
@@ -39,7 +41,8 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
     database = db_engine if db_engine is not None else _database_url(config)
-    return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability)
+    timeout = config.store_timeout or max(_MIN_TIMEOUT, config.lease_ttl * _TIMEOUT_PER_LEASE)
+    return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability, timeout=timeout)
 
 
 def _database_url(config: WorkflowRunnerConfig) -> str:

@@ -54,7 +54,8 @@ async def test_items_at_work_may_finish_and_no_further_one_begins(make_runner: M
     async with runner:
         task = asyncio.create_task(runner.execute(flow, run_id="r"))
         await begun.wait()
-    assert ((await task).stop_reason, ran) == ("shutdown", [0, 1])
+    assert (await task).stop_reason == "shutdown"
+    assert sorted(ran, key=str) == [0, 1]  # both end at the same moment
     assert (await runner.resume("r")).status == "completed"
     assert sorted(ran, key=str) == [0, 1, 2, 3, 4, 5]
 

@@ -21,6 +21,7 @@ from spine_async._model.record import RunFilter
 from spine_async.errors import DefinitionError, MissingExtraError, SchemaVersionError, StoreError
 from spine_async.storage import SqlRunStore, upgrade_schema
 from spine_async.storage.selection import open_store
+from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
 from tests.storage.plain_sql import execute, file_of
 
@@ -163,7 +164,8 @@ async def test_postgres_uses_its_own_durability_settings(postgres_url: str, dura
     store = SqlRunStore(postgres_url, durability=durability)
     database = await store._database.for_writing()
     (set_here,) = await database._writer.write(  # type: ignore[attr-defined]
-        lambda driver: driver.fetch("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE '%sync%'")
+        lambda driver: driver.fetch("SELECT count(*) FROM pg_settings WHERE source = 'session' AND name LIKE '%sync%'"),
+        TimeLimit("the test's database", 10).call("read"),
     )
     assert tuple(set_here) == (0,)
     await store.close()

@@ -16,12 +16,13 @@ that cannot be stored fails only its own run (`isolation`).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from secrets import token_hex
 from typing import Protocol
 
 from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
+from spine_async._engine.commit.locked_changes import LockedChanges
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import (
@@ -100,10 +101,14 @@ class Journal:
         clock: Source of the times that are stored.
         commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
             are resumed in two halves.
+        max_lock_wait: Seconds for which a run waits for a transaction of others that has locked its row.
     """
 
-    def __init__(self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False) -> None:
+    def __init__(
+        self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False, max_lock_wait: float = 15.0
+    ) -> None:
         self._store = store
+        self._locked = LockedChanges(store, max_lock_wait)
         self._commits_out_of_process = commits_out_of_process
         self._clock = clock
         self._queue: dict[PendingWrites, Latch] = {}
@@ -141,6 +146,8 @@ class Journal:
         """Add pending writes to the queue; the latch is set when their commit ends, or fails with its error."""
         latch = self._queue.get(pending)
         if latch is None:
+            if self._locked and (later := self._locked.later(pending)) is not None:
+                return later
             latch = self._queue[pending] = Latch()
             if self._writer is None or self._writer.done():
                 self._start_writer()
@@ -153,6 +160,7 @@ class Journal:
     def forget_loop(self) -> None:
         """Drop the queue and the writer of an event loop that is closed."""
         self._creations, self._queue, self._writer = [], {}, None
+        self._locked.clear()
 
     def _start_writer(self) -> None:
         if self._writer is None or self._writer.done():
@@ -225,13 +233,16 @@ class Journal:
     async def _create(self, creations: Sequence[Creation]) -> list[Future[None]]:
         waiters: list[Future[None]] = []
         runs = [each.run for each in creations]
+        sent_mono = self._clock.monotonic()
         claims = await call_isolated(partial(retry_if_cancelled, self._store.create), runs)
         for creation, claim in zip(creations, claims, strict=True):
             if isinstance(claim, StoreError):
                 waiters += creation.done.release(CommitFailed(claim))
-            else:
-                creation.claim = claim
-                waiters += creation.done.release()
+                continue
+            creation.claim = claim
+            if claim is not None:
+                claim.lease_until_mono = sent_mono + creation.run.lease_ttl
+            waiters += creation.done.release()
         return waiters
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
@@ -249,9 +260,9 @@ class Journal:
         return waiters
 
     async def _commit_group(
-        self, queue: Mapping[PendingWrites, Latch], left: dict[PendingWrites, int]
+        self, queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]
     ) -> list[Future[None]]:
-        """Commit the next group, and remove from `left` what has been written completely or was refused."""
+        """Commit the next group, and remove from `left` what has been written completely, was refused or is locked."""
         waiters: list[Future[None]] = []
         group = self._drain(left)
         outcomes = await self._outcomes(list(group.values()))
@@ -263,11 +274,47 @@ class Journal:
                     left[pending] = remaining  # behind the others
                 else:
                     waiters += queue[pending].release()
+            elif outcome is CommitOutcome.LOCKED:
+                # What the run has enqueued during this commit waits too, so that its changes stay in order.
+                settle = partial(self._settle_locked, pending, queue.pop(pending), change, remaining)
+                self._locked.add(pending, change, self._queue.pop(pending, None), settle)
             else:
-                pending.restore()
-                error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                waiters += queue[pending].release(CommitFailed(error))
+                waiters += _release_failed(pending, queue[pending], change, outcome)
         return waiters
+
+    def _settle_locked(
+        self,
+        pending: PendingWrites,
+        latch: Latch,
+        change: RunChange,
+        remaining: int,
+        outcome: CommitOutcome | BaseException,
+    ) -> None:
+        """End the commit of a change whose row was locked, and enqueue what the run has added meanwhile.
+
+        Args:
+            pending: The writes of the run.
+            latch: The latch of the commit.
+            change: The change.
+            remaining: How many entries of the same commit are not drained, because the change is bounded in size.
+            outcome: The outcome of the change, or its error.
+        """
+        if not self._locked.contains(pending):
+            return  # its event loop was closed
+        later = self._locked.remove(pending)
+        if outcome is not CommitOutcome.COMMITTED:
+            resolve(_release_failed(pending, latch, change, outcome))
+        else:
+            pending.committed(change)
+            if remaining == 0:
+                latch.set()
+            else:  # the next commit contains both the rest and what was added meanwhile
+                if later is not None:
+                    latch.chain(later)
+                later = latch
+        if later is not None:
+            self._queue[pending] = later
+            self._start_writer()
 
     def _drain(self, left: dict[PendingWrites, int]) -> dict[PendingWrites, RunChange]:
         """The changes of the next group; subtracts from `left` the number of entries that they contain."""
@@ -296,6 +343,14 @@ def _fail(latches: Iterable[Latch], exc: BaseException) -> None:
     error = CommitFailed(as_store_error(exc))
     for latch in latches:
         latch.set(error)
+
+
+def _release_failed(
+    pending: PendingWrites, latch: Latch, change: RunChange, outcome: CommitOutcome | BaseException
+) -> list[Future[None]]:
+    pending.restore()
+    error = as_store_error(outcome) if isinstance(outcome, BaseException) else LeaseLostError(change.run_id)
+    return latch.release(CommitFailed(error))
 
 
 def _creation_size(creation: Creation) -> int:

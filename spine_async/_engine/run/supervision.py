@@ -26,9 +26,10 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import LeaseLostError
+from spine_async.errors import LeaseLostError, StoreError
 
-_EXPIRE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
+_RELEASE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
+_RELEASE_RETRY = 1.0  # seconds between two attempts
 
 _log = logging.getLogger("spine_async")
 
@@ -53,7 +54,7 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
             try:
                 end = await supervise(runtime, scope)
             except CommitFailed:
-                await _expire_lease(runtime, run)
+                await _release(runtime, run)
                 raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
@@ -110,9 +111,8 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
     Raises:
         CommitFailed: It was cancelled because it has another owner, who alone may record its end.
     """
+    _refuse_if_lost(scope)
     cancellation = scope.run.cancellation
-    if cancellation.reason is CancelReason.LEASE_LOST:
-        raise CommitFailed(LeaseLostError(scope.run.run_id))
     if cancellation.reason is not None:
         return Outcome(RunStatus.STOPPED, stop_reason=cancellation.text)
     step = scope.cursor.step
@@ -151,17 +151,33 @@ async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
 
 
 def _refuse_if_lost(scope: Scope) -> None:
-    if scope.run.pending.end is None and scope.run.cancellation.reason is CancelReason.LEASE_LOST:
-        raise CommitFailed(LeaseLostError(scope.run.run_id))
+    run = scope.run
+    if run.pending.end is None and run.cancellation.reason is CancelReason.LEASE_LOST:
+        text = run.cancellation.text
+        raise CommitFailed(LeaseLostError(run.run_id, None if text == CancelReason.LEASE_LOST else text))
 
 
-async def _expire_lease(runtime: Runtime, run: Run) -> None:
-    """End the lease of a run that cannot be committed from here, so that another owner need not wait for it."""
-    renewal = spawn(runtime.store.renew([run.pending.claim], 0.0), f"spine_async expire lease of {run.run_id}")
-    with anyio.move_on_after(_EXPIRE_WITHIN, shield=True):
-        await wait_any(renewal)
-    renewal.cancel()
-    renewal.add_done_callback(_mark_retrieved)
+async def _release(runtime: Runtime, run: Run) -> None:
+    """Release a run that cannot be committed from here, so that another owner may claim it at once.
+
+    If the store does not answer, this is repeated in the background until the runner closes the store.
+    """
+    release = spawn(_release_when_reachable(runtime, run), f"spine_async release of {run.run_id}")
+    runtime.releases.add(release)
+    release.add_done_callback(runtime.releases.discard)
+    release.add_done_callback(_mark_retrieved)
+    with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
+        await wait_any(release)
+
+
+async def _release_when_reachable(runtime: Runtime, run: Run) -> None:
+    while True:
+        try:
+            await runtime.store.renew([run.pending.claim], 0.0)
+        except StoreError:
+            await anyio.sleep(_RELEASE_RETRY)
+        else:
+            return
 
 
 def _mark_retrieved(work: Task[Any]) -> None:

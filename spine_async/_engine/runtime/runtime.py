@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.state.reachability import Reachability
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.state.wall_clock import WallClock
 from spine_async._engine.tasks import Task
@@ -60,6 +61,8 @@ class Runtime:
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
+        reachability: When the store returned from its last outage.
+        releases: Tasks that release runs which this runner no longer executes.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
@@ -80,6 +83,8 @@ class Runtime:
     is_draining: bool = False
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    reachability: Reachability = field(default_factory=Reachability)
+    releases: set[Task[None]] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
     wall_clock: WallClock = field(init=False)

@@ -174,6 +174,7 @@ class ActiveRuns:
         self._executions.clear()
         self._runs.clear()
         self._runtime.running_visits.clear()
+        self._runtime.releases.clear()
         self._runtime.journal.forget_loop()
         self._runtime.forget_loop()
 
@@ -213,6 +214,9 @@ class ActiveRuns:
         if self._watcher is not None:
             await end_task(self._watcher)
             self._watcher = None
+        if self._users == 0:
+            for release in list(self._runtime.releases):
+                await end_task(release)
         if self._users == 0:
             try:
                 await self._runtime.store.close()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.scope import Run
 
 _ANNOUNCE_AFTER = 0.5  # seconds; the event of a shorter step is written with the step's own commit
 
 
-async def announce_visits(runtime: Runtime, runs: Iterable[Run], now_mono: float) -> None:
-    """Commit the waiting events of visits that have lasted for half a second."""
+def announce_visits(runtime: Runtime, runs: Iterable[Run], now_mono: float) -> None:
+    """Enqueue the waiting events of visits that have lasted for half a second; the journal commits them as a group.
+
+    Nothing waits for that commit. If it fails, the run's own next commit fails in the same way and reports it.
+    """
     for run in runs:
         if run.pending.announce_visits(now_mono - _ANNOUNCE_AFTER):
-            with suppress(CommitFailed):  # the run's own next commit fails in the same way and reports it
-                await runtime.journal.commit(run.pending)
+            runtime.journal.enqueue(run.pending)

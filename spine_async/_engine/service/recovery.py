@@ -10,6 +10,7 @@ from anyio import to_thread
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.start.claim import is_spared
 from spine_async._engine.start.owner import is_gone
 from spine_async._engine.tasks import Task, end_task, run_shielded, spawn
 from spine_async._model.record import RunFilter, StoredRun
@@ -51,8 +52,9 @@ class Recovery:
         """Do one round; returns the results of the runs that were recovered."""
         halt, limiter = self._halt, anyio.CapacityLimiter(self._runtime.config.recover_concurrency)
         results: list[WorkflowResult] = []
+        found = await self._find()  # outside the task group, which would wrap a store's error
         async with anyio.create_task_group() as tasks:
-            for run in await self._find():
+            for run in found:
                 tasks.start_soon(self._recover, run, halt, limiter, results)
         return results
 
@@ -89,7 +91,13 @@ class Recovery:
             return []
 
     async def _find(self) -> list[StoredRun]:
-        found = await abandoned_runs(self._runtime, frozenset(self._workflows))
+        runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
+        try:
+            found = await abandoned_runs(runtime, frozenset(self._workflows))
+        except StoreError:
+            runtime.reachability.failed()
+            raise
+        runtime.reachability.answered(sent_mono, runtime.clock.monotonic())
         return [run for run in found if run.run_id not in self._active_runs.active_ids]
 
     async def _recover(
@@ -125,12 +133,20 @@ class _Halt:
 
 async def abandoned_runs(runtime: Runtime, workflows: Collection[str]) -> list[StoredRun]:
     """Unfinished runs of these workflows that have no owner, or whose owner is gone; oldest first."""
-    unleased = await _unfinished_runs(runtime, is_leased=False)
+    unleased = [run for run in await _unfinished_runs(runtime, is_leased=False) if run.workflow_name in workflows]
+    spared = await _spared_owners(runtime, unleased)
+    unleased = [run for run in unleased if run.owner not in spared]
     leased = await _unfinished_runs(runtime, is_leased=True)
     owners = {run.owner for run in leased if run.owner is not None}
     gone = await to_thread.run_sync(lambda: {owner for owner in owners if is_gone(owner)})
     found = [*unleased, *(run for run in leased if run.owner in gone)]
     return sorted((run for run in found if run.workflow_name in workflows), key=lambda run: run.created_at)
+
+
+async def _spared_owners(runtime: Runtime, ended: Collection[StoredRun]) -> set[str | None]:
+    """The owners of runs with ended leases that may still renew or release them."""
+    runs = {run.owner: run for run in ended}
+    return {owner for owner, run in runs.items() if await is_spared(runtime, run, spares_living=True)}
 
 
 async def _unfinished_runs(runtime: Runtime, *, is_leased: bool) -> list[StoredRun]:

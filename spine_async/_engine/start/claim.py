@@ -7,19 +7,37 @@ from collections.abc import Awaitable
 from anyio import to_thread
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.owner import is_gone
+from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.tasks import run_shielded
-from spine_async._model.record import Busy, Claim, EventRow
+from spine_async._model.record import Busy, Claim, EventRow, StoredRun
 from spine_async.errors import RunBusyError, RunNotResumableError
 
 
-async def claim_run(runtime: Runtime, run_id: str, event: EventRow | None, *, unless_ended: bool) -> Claim:
+async def claim_run(
+    runtime: Runtime,
+    run_id: str,
+    event: EventRow | None,
+    *,
+    unless_ended: bool,
+    stored: StoredRun | None = None,
+    spares_living: bool = False,
+) -> Claim:
     """Claim the run and store `event`; does not wait for the lease of an owner whose process on this host is gone.
 
+    Args:
+        runtime: What all runs share.
+        run_id: The run.
+        event: The event to store.
+        unless_ended: Whether to refuse a run that has failed or stopped.
+        stored: The run as it was loaded, if it is under way.
+        spares_living: Whether to refuse a run whose owner is provably alive, although its lease has ended.
+
     Raises:
-        RunBusyError: Another owner holds it.
+        RunBusyError: Another owner holds it, or may renew its lease now that the store is reachable again.
         RunNotResumableError: It has completed; or it has failed or stopped, and `unless_ended` is given.
     """
+    if stored is not None and await is_spared(runtime, stored, spares_living=spares_living):
+        raise RunBusyError(run_id, stored.owner)
 
     def claim(over_epoch: int | None) -> Awaitable[Claim | Busy | None]:
         call = runtime.store.claim(
@@ -32,11 +50,30 @@ async def claim_run(runtime: Runtime, run_id: str, event: EventRow | None, *, un
         )
         return run_shielded(call, "spine_async claim")
 
+    sent_mono = runtime.clock.monotonic()
     answer = await claim(None)
     if isinstance(answer, Busy) and await to_thread.run_sync(is_gone, answer.owner):
+        sent_mono = runtime.clock.monotonic()
         answer = await claim(answer.epoch)
     if isinstance(answer, Busy):
         raise RunBusyError(run_id, answer.owner, answer.lease_until)
     if answer is None:
         raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted meanwhile")
+    answer.lease_until_mono = sent_mono + runtime.config.lease_ttl
     return answer
+
+
+async def is_spared(runtime: Runtime, stored: StoredRun, *, spares_living: bool) -> bool:
+    """Whether a run whose lease has ended must not be claimed over its owner.
+
+    An owner that is alive on this host renews its lease or releases the run. After an outage of the store, every other
+    owner has one `lease_ttl` to renew; except one whose process is gone.
+    """
+    owner = stored.owner
+    if stored.is_leased or owner is None or owner == runtime.owner:
+        return False
+    if await to_thread.run_sync(is_gone, owner):
+        return False
+    if spares_living and await to_thread.run_sync(is_alive, owner):
+        return True
+    return not runtime.reachability.has_returned_for(runtime.config.lease_ttl, runtime.clock.monotonic())

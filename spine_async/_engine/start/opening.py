@@ -92,8 +92,17 @@ async def claim_and_replay(
     workflow: Workflow,
     stored: StoredRun,
     override: Mapping[str, object] | None = None,
+    *,
+    spares_living: bool = False,
 ) -> Scope | WorkflowResult:
     """Claim a stored run and replay its committed steps.
+
+    Args:
+        runtime: What all runs share.
+        workflow: The run's definition.
+        stored: The run.
+        override: Params to change.
+        spares_living: Whether to refuse a run whose owner is provably alive, although its lease has ended.
 
     Returns:
         The run's scope, positioned after the last committed step; or the result of a poison run, which was claimed
@@ -120,7 +129,15 @@ async def claim_and_replay(
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
     # The claim writes the event of the resume, unless another commit follows that writes it with more.
     event = resumed if runtime.config.emit_events and not updates and not is_poison else None
-    claim = await claim_run(runtime, stored.run_id, event, unless_ended=not stored.status.is_final)
+    is_under_way = not stored.status.is_final
+    claim = await claim_run(
+        runtime,
+        stored.run_id,
+        event,
+        unless_ended=is_under_way,
+        stored=stored if is_under_way else None,
+        spares_living=spares_living,
+    )
     if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
         position = await load_position(runtime, workflow, stored)
     pending = _pending(runtime, claim, clock)

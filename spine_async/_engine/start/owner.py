@@ -43,6 +43,23 @@ def is_gone(owner: str) -> bool:
     return started != 0 and _started(pid) not in {None, started}  # another process has the same id now
 
 
+def is_alive(owner: str) -> bool:
+    """Whether `owner` is provably another process on this host that exists and is not suspended.
+
+    False if anything is uncertain. Reads files, so not for the event loop.
+    """
+    parts = owner.split("/")
+    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return False
+    host = _host()
+    if host is None or parts[0] != host:
+        return False
+    pid, started = int(parts[1]), int(parts[2])
+    if pid == os.getpid() or started == 0 or _started(pid) != started:
+        return False
+    return _fields(pid)[:1] not in ([], ["Z"], ["X"], ["T"], ["t"])
+
+
 def _host() -> str | None:
     """The space of process ids that this process belongs to: one boot of one machine, one container.
 

@@ -43,6 +43,7 @@ class Run:
         begun_mono: When it was started, on the monotonic clock; estimated if another execution started it.
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
+        renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class Run:
     stuck_outcome: Outcome | None = None
     done: Latch = field(default_factory=Latch)
     exception: BaseException | None = None
+    renewal_mono: float | None = None
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -20,8 +21,10 @@ from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.connection import bind_pool, forked
+from spine_async.storage.sql.driver.errors import unavailable
 from spine_async.storage.sql.driver.given_engine import check_engine
 from spine_async.storage.sql.driver.sqlite_options import is_in_memory
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.driver.url import (
     ACCEPTED,
     absolute_url,
@@ -59,7 +62,9 @@ class SqlDatabase(Protocol):
 class _DatabaseType(Protocol):
     @property
     def commits_out_of_process(self) -> bool: ...
-    def __call__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> SqlDatabase: ...
+    def __call__(
+        self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability, timeout: float
+    ) -> SqlDatabase: ...
 
 
 class LazyDatabase:
@@ -75,6 +80,7 @@ class LazyDatabase:
         auto_migrate: bool,
         owns_engine: bool,
         durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
     ) -> None:
         self._given_engine: AsyncEngine | None = None
         self._url: URL | None = None
@@ -88,6 +94,8 @@ class LazyDatabase:
             self._database_type = _database_type(self._given_engine.dialect.driver)
         self._auto_migrate = auto_migrate
         self._durability = check_durability(durability)
+        self._timeout = timeout
+        self._is_upgrading = False
         self._owns_engine = owns_engine or self._given_engine is None
         self._engine: AsyncEngine | None = None
         self._opened: SqlDatabase | None = None
@@ -109,7 +117,7 @@ class LazyDatabase:
         """The database, which is created if it does not exist."""
         if self._opened is not None and self.is_ready:
             return self._opened
-        async with self._lock:
+        async with self._reserved():
             database = await self._open()
             if not self._is_current:
                 await database.create_file()
@@ -120,7 +128,7 @@ class LazyDatabase:
         """The database, or None if it does not exist."""
         if self._opened is not None and self.is_ready:
             return self._opened
-        async with self._lock:
+        async with self._reserved():
             database = await self._open()
             if not self._is_current:
                 if not await database.exists():
@@ -133,7 +141,7 @@ class LazyDatabase:
         async with self._lock:
             database = await self._open()
             await database.create_file()
-            await database.upgrade()
+            await self._upgrade(database)
 
     async def close(self) -> None:
         """Return all connections to the engine's pool, and dispose of the engine if it is owned."""
@@ -143,7 +151,7 @@ class LazyDatabase:
         self._is_current = False
         if database is None or engine is None:
             return
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(self._timeout, shield=True):  # a silent server does not confirm anything
             try:
                 await database.close()
             finally:
@@ -160,6 +168,24 @@ class LazyDatabase:
         """Whether the database is open in the running event loop and its schema is current."""
         self._check_owner()
         return self._is_current and self._is_usable_in_loop()
+
+    @asynccontextmanager
+    async def _reserved(self) -> AsyncIterator[None]:
+        """Let one caller at a time open the database.
+
+        Raises:
+            StoreUnavailableError: Earlier callers did not end in time.
+        """
+        with anyio.move_on_after(self._timeout) as limit:
+            await self._lock.acquire()
+        if limit.cancelled_caught:
+            if not self._is_upgrading:
+                raise unavailable(self.location, f"not opened within {self._timeout:g} s", "other attempts did not end")
+            await self._lock.acquire()  # a migration has no limit
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _check_owner(self) -> None:
         """Refuse an open database that belongs to the parent process or to another running event loop."""
@@ -187,7 +213,9 @@ class LazyDatabase:
             engine = self._given_engine if self._given_engine is not None else await self._create_engine()
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
             self._pid = os.getpid()
-            self._opened = self._database_type(engine, makes_folder=self._url is not None, durability=self._durability)
+            self._opened = self._database_type(
+                engine, makes_folder=self._url is not None, durability=self._durability, timeout=self._timeout
+            )
         return self._opened
 
     async def _create_engine(self) -> AsyncEngine:
@@ -197,8 +225,15 @@ class LazyDatabase:
 
     async def _ensure_schema(self, database: SqlDatabase) -> None:
         if not is_current(await database.version(), auto_migrate=self._auto_migrate):
-            await database.upgrade()
+            await self._upgrade(database)
         self._is_current = True
+
+    async def _upgrade(self, database: SqlDatabase) -> None:
+        self._is_upgrading = True
+        try:
+            await database.upgrade()
+        finally:
+            self._is_upgrading = False
 
 
 def _create_engine(url: URL) -> AsyncEngine:

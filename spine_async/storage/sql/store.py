@@ -26,6 +26,7 @@ from spine_async._model.record import (
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.event_pages import read_event_page
 from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
@@ -48,6 +49,9 @@ class SqlRunStore:
             `process` (`synchronous=NORMAL`): the end of the process; a power failure or a kernel crash may lose the
             last commits. The database stays consistent in both cases. On PostgreSQL the server's `synchronous_commit`
             applies instead.
+        timeout: Seconds that one call may take, retries included. A connection that does not answer for half of that
+            time is replaced. Then the call raises `StoreUnavailableError`. On SQLite it limits the wait for the locks
+            of other processes. Migrations are not limited by it.
 
     Raises:
         StoreError: The database of the URL is not supported.
@@ -61,19 +65,27 @@ class SqlRunStore:
         auto_migrate: bool = True,
         owns_engine: bool = False,
         durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
     ) -> None:
         self._database = LazyDatabase(
-            database, auto_migrate=auto_migrate, owns_engine=owns_engine, durability=durability
+            database, auto_migrate=auto_migrate, owns_engine=owns_engine, durability=durability, timeout=timeout
         )
 
     @classmethod
-    def from_url(cls, url: URL | str, *, auto_migrate: bool = True, durability: Durability = "full") -> Self:
+    def from_url(
+        cls,
+        url: URL | str,
+        *,
+        auto_migrate: bool = True,
+        durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
+    ) -> Self:
         """A store for a URL such as `sqlite:///path/to/file.db` or `postgresql://user@host/database`.
 
         The first use creates the engine, and `close` disposes of it. A relative path is resolved against the working
         directory at the first use. The first write creates the folder.
         """
-        return cls(url, auto_migrate=auto_migrate, durability=durability)
+        return cls(url, auto_migrate=auto_migrate, durability=durability, timeout=timeout)
 
     @property
     def location(self) -> str:

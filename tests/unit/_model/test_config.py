@@ -15,6 +15,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert shown.pop("auto_migrate") is True
     assert shown.pop("worker_threads") == 40
     assert shown.pop("durability") == "full"
+    assert shown.pop("store_timeout") is None
     for name in ("lease_ttl", "drain_timeout", "cancel_grace", "recover_interval"):
         assert shown.pop(name) > 0
     assert shown.pop("max_value_bytes") == 64 * 1024 * 1024

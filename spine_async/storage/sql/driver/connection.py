@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from spine_async.errors import SharingError, StoreError, StoreUnavailableError
 from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, idle_connections, is_exhausted
+from spine_async.storage.sql.driver.time_limit import Call
 from spine_async.storage.sql.driver.url import redacted
 
 DriverT = TypeVar("DriverT")
@@ -43,6 +45,7 @@ class DriverHooks(Generic[DriverT]):
         check_owner: Raises `SharingError` if the connection belongs to another event loop or process.
         abandon: Puts away a connection of another event loop or process, without using it.
         shields_connect: Whether a cancelled connect is completed and the new connection closed.
+        abort: Ends the connection at once, which makes a running operation raise; None if operations limit themselves.
     """
 
     is_usable: Callable[[DriverT], bool]
@@ -52,6 +55,7 @@ class DriverHooks(Generic[DriverT]):
     check_owner: Callable[[DriverT], None]
     abandon: Callable[[AsyncConnection], Awaitable[None]]
     shields_connect: bool = False
+    abort: Callable[[DriverT], None] | None = None
 
 
 class ConnectionPool(Generic[DriverT]):
@@ -64,21 +68,26 @@ class ConnectionPool(Generic[DriverT]):
         """Whether the pool's only connection is the database, so that it must never be closed."""
         self._has_checked_idle = False
 
-    async def read(self, job: Job[DriverT, ResultT]) -> ResultT:
+    async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
-        connection, driver = await self.checkout()
+        connection, driver = await self.checkout(call)
         try:
-            result = await job(driver)
+            result = await call.run(job, driver, self._hooks.abort)
         except BaseException:
             await self.discard(connection, release_in_memory=True)
             raise
         await _run_to_completion(connection.close())
         return result
 
-    async def checkout(self) -> tuple[AsyncConnection, DriverT]:
-        """A connection that is not known to be closed; after a server restart the pool holds closed ones."""
+    async def checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
+        """A connection that is not known to be closed; after a server restart the pool holds closed ones.
+
+        Raises:
+            TimeoutError: The database did not accept a connection in time.
+            StoreUnavailableError: No connection of the pool became free in time.
+        """
         for _ in range(_MAX_DEAD_CONNECTIONS):
-            connection = await self._connect_in_time()
+            connection = await self._connect_in_time(call)
             try:
                 raw = await connection.get_raw_connection()
                 driver: DriverT = raw.driver_connection  # type: ignore[assignment]
@@ -110,16 +119,20 @@ class ConnectionPool(Generic[DriverT]):
                 if release_in_memory or not self.is_in_memory:
                     await connection.close()
 
-    async def _connect_in_time(self) -> AsyncConnection:
+    async def _connect_in_time(self, call: Call) -> AsyncConnection:
         """A connection of the pool; does not wait long if other code has checked all connections out."""
+        began_mono = time.monotonic()
         if not self._has_checked_idle:
             for driver in idle_connections(self._engine.pool):
                 self._hooks.check_owner(driver)
             self._has_checked_idle = True
         try:
-            return await (self._wait_for_free() if is_exhausted(self._engine.pool) else self._connect())
+            if is_exhausted(self._engine.pool):
+                return await self._wait_for_free(min(POOL_WAIT, call.remaining_seconds()))
+            async with call.within():
+                return await self._connect()
         except PoolTimeoutError as exc:
-            raise _exhausted(self._engine) from exc
+            raise _exhausted(self._engine, time.monotonic() - began_mono) from exc
         except TypeError as exc:
             raise _wrong_arguments(self._engine, exc) from exc
         except RuntimeError as exc:
@@ -127,12 +140,12 @@ class ConnectionPool(Generic[DriverT]):
                 raise
             raise foreign_loop() from exc
 
-    async def _wait_for_free(self) -> AsyncConnection:
+    async def _wait_for_free(self, seconds: float) -> AsyncConnection:
         connecting = asyncio.create_task(_connect(self._engine))
         try:
-            await asyncio.wait((connecting,), timeout=POOL_WAIT)
+            await asyncio.wait((connecting,), timeout=seconds)
             if not connecting.done():
-                raise _exhausted(self._engine)
+                raise _exhausted(self._engine, seconds)
             return connecting.result()
         except BaseException:
             connecting.cancel()
@@ -167,17 +180,34 @@ class WriterConnection(Generic[DriverT]):
         self._hooks = hooks
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
+        self._waiting = 0
         self._current: tuple[AsyncConnection, DriverT] | None = None
 
-    async def write(self, job: Job[DriverT, ResultT]) -> ResultT:
+    async def write(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on the connection, after the jobs that were called before."""
-        async with self._lock_of_loop():
-            connection, driver = await self._checkout()
+        lock = await self._acquire(call)
+        try:
+            connection, driver = await self._checkout(call)
             try:
-                return await job(driver)
+                return await call.run(job, driver, self._hooks.abort)
             except BaseException:
                 await self._drop(connection)
                 raise
+        finally:
+            lock.release()
+
+    @asynccontextmanager
+    async def reserved(self, call: Call) -> AsyncIterator[None]:
+        """Let no job run inside the context, except the caller's.
+
+        Raises:
+            TimeoutError: Earlier jobs did not end in time.
+        """
+        lock = await self._acquire(call)
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def close(self) -> None:
         """Return the connection to the pool."""
@@ -195,21 +225,35 @@ class WriterConnection(Generic[DriverT]):
                 finally:
                     await connection.close()
 
+    async def _acquire(self, call: Call) -> asyncio.Lock:
+        """The lock, once no other job holds it or waits for it."""
+        lock = self._lock_of_loop()
+        if not lock.locked() and not self._waiting:
+            await lock.acquire()  # at once, so it needs no timer
+            return lock
+        self._waiting += 1
+        try:
+            async with call.within():
+                await lock.acquire()
+        finally:
+            self._waiting -= 1
+        return lock
+
     def _lock_of_loop(self) -> asyncio.Lock:
         """The lock of the running event loop; the lock of a closed loop may never have been released."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._lock = loop, asyncio.Lock()
+            self._loop, self._lock, self._waiting = loop, asyncio.Lock(), 0
         return self._lock
 
-    async def _checkout(self) -> tuple[AsyncConnection, DriverT]:
+    async def _checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
         if self._current is not None and self._hooks.is_usable(self._current[1]):
             return self._current
         if self._current is not None:
             await self._drop(self._current[0])
-        connection, driver = await self._pool.checkout()
+        connection, driver = await self._pool.checkout(call)
         try:
-            await self._hooks.prepare(driver)
+            await call.run(self._hooks.prepare, driver, self._hooks.abort)
         except BaseException:
             await self._pool.discard(connection)
             raise
@@ -252,9 +296,9 @@ def bind_pool(engine: AsyncEngine) -> None:
     places[_PLACE] = here
 
 
-def _exhausted(engine: AsyncEngine) -> StoreUnavailableError:
+def _exhausted(engine: AsyncEngine, seconds: float) -> StoreUnavailableError:
     return StoreUnavailableError(
-        f"{redacted(engine.url)}: no connection of the engine's pool became free in {POOL_WAIT:g} s "
+        f"{redacted(engine.url)}: no connection of the engine's pool became free in {seconds:.3g} s "
         f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections besides those that other code "
         "holds: release sessions before you call the runner, enlarge the pool, or give the runner its own engine or URL"
     )

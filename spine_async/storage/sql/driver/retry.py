@@ -27,13 +27,16 @@ MAX_ELAPSED = 10.0
 
 
 async def retry_if_transient(
-    work: Callable[[], Awaitable[ResultT]], is_transient: Callable[[Exception], bool]
+    work: Callable[[], Awaitable[ResultT]],
+    is_transient: Callable[[Exception], bool],
+    max_elapsed: float = MAX_ELAPSED,
 ) -> ResultT:
     """Await `work`, and retry it while it fails with transient errors.
 
     Args:
         work: Detects whether an earlier attempt of it was committed.
         is_transient: Whether a retry may succeed after this error of the driver.
+        max_elapsed: Seconds after the first attempt began, after which no retry begins.
 
     Raises:
         Exception: The error of the last attempt.
@@ -41,7 +44,7 @@ async def retry_if_transient(
     Cancellation:
         Takes effect at once; the work may or may not have been committed.
     """
-    deadline = time.monotonic() + MAX_ELAPSED
+    deadline = time.monotonic() + max_elapsed
     for delay in DELAYS:
         try:
             return await work()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
@@ -24,7 +25,8 @@ from spine_async.storage.sql.driver.connection import (
     WriterConnection,
     foreign_loop,
 )
-from spine_async.storage.sql.driver.retry import retry_if_transient
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, UPGRADE_SECONDS, Call, TimeLimit
+from spine_async.storage.sql.driver.url import redacted
 from spine_async.storage.sql.postgres import leases, statements
 from spine_async.storage.sql.postgres.errors import (
     is_rejected_statement,
@@ -46,8 +48,17 @@ class PostgresDatabase:
     is_bound_to_loop = True
     commits_out_of_process = True
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool = False, durability: Durability = "full") -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        makes_folder: bool = False,
+        durability: Durability = "full",
+        timeout: float = DEFAULT_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._limit = TimeLimit(redacted(engine.url), timeout)
+        self._locked: set[int] = set()  # keys of runs whose rows were locked at their last commit
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = postgres_error_mapper(engine.url)
         hooks: DriverHooks[Driver] = DriverHooks(
@@ -57,9 +68,11 @@ class PostgresDatabase:
             accept=_accept,
             check_owner=_check_owner,
             abandon=AsyncConnection.close,
+            abort=_abort,
         )
         self._pool = ConnectionPool(engine, hooks)
         self._writer = WriterConnection(self._pool, hooks)
+        self._renewer = WriterConnection(self._pool, hooks)  # so that renewals never wait for a commit
 
     async def exists(self) -> bool:
         return True
@@ -69,10 +82,11 @@ class PostgresDatabase:
 
     async def version(self) -> int:
         with self._map_errors:  # without retries, so that a wrong URL is reported at once
-            return await self._pool.read(_version_outside_transaction)
+            return await self._pool.read(_version_outside_transaction, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect))
+        call = Call("upgrade", self._limit, UPGRADE_SECONDS)
+        await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect), call)
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         text, bound = self._compiled.bind(query, values)
@@ -80,52 +94,77 @@ class PostgresDatabase:
         async def job(driver: Driver) -> list[Row]:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        return await self._with_retries(lambda: self._pool.read(job))
+        return await self._with_retries(partial(self._pool.read, job), self._limit.call("read"))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._write_with_retries(lambda driver: leases.create(driver, runs))
+        return await self._write_with_retries(lambda driver: leases.create(driver, runs), self._limit.call("create"))
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
-        return await self._write_with_retries(lambda driver: leases.claim(driver, request))
+        return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._write_with_retries(lambda driver: leases.renew(driver, claims, ttl))
+        job = partial(leases.renew, claims=claims, ttl=ttl)
+        return await self._with_retries(partial(self._renewer.write, job), self._limit.renewal(ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._write_with_retries(lambda driver: leases.request_stop(driver, run_id, reason))
+        job = partial(leases.request_stop, run_id=run_id, reason=reason)
+        return await self._write_with_retries(job, self._limit.call("request a stop"))
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         if not changes:
             return []
-        return await self._write_with_retries(lambda driver: _commit(driver, changes))
+        skips_locked = bool(self._locked) and any(change.key in self._locked for change in changes)
+        job = partial(_commit, changes=changes, skips_locked=skips_locked)
+        outcomes = await self._write_with_retries(job, self._limit.call("commit"))
+        if skips_locked or CommitOutcome.LOCKED in outcomes:
+            self._locked.difference_update(change.key for change in changes)
+            self._locked.update(
+                change.key for change, outcome in zip(changes, outcomes, strict=True) if outcome is CommitOutcome.LOCKED
+            )
+        return outcomes
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         with self._map_errors:  # without retries, because the answer of a second attempt would be False
-            deleted = await self._writer.write(lambda driver: driver.fetchval(statements.DELETE, run_id, only_ended))
+            job = partial(_delete, run_id=run_id, only_ended=only_ended)
+            deleted = await self._writer.write(job, self._limit.call("delete"))
             return deleted is not None
 
     async def close(self) -> None:
         with self._map_errors:
-            await self._writer.close()
+            try:
+                await self._writer.close()
+            finally:
+                await self._renewer.close()
 
-    async def _write_with_retries(self, job: Job[Driver, ResultT]) -> ResultT:
-        return await self._with_retries(lambda: self._writer.write(job))
+    async def _write_with_retries(self, job: Job[Driver, ResultT], call: Call) -> ResultT:
+        return await self._with_retries(partial(self._writer.write, job), call)
 
-    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
             with self._map_errors:
-                return await retry_if_transient(work, is_transient_on_postgres)
+                return await call.retry(attempt, is_transient_on_postgres)
         except StoreError as exc:
             if is_rejected_statement(exc.__cause__):
                 await raise_if_upgraded(self.version)
             raise
 
 
-async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+async def _delete(driver: Driver, run_id: str, *, only_ended: bool) -> object:
+    return await driver.fetchval(statements.DELETE, run_id, only_ended)
+
+
+async def _commit(driver: Driver, changes: Sequence[RunChange], *, skips_locked: bool) -> list[CommitOutcome]:
+    """Commit the changes; waits for locked rows only for a short time, and then leaves them out."""
+    if skips_locked:
+        return await _commit_unlocked(driver, changes)
     text, arguments = _commit_call(changes)
-    keys = {record["id"] for record in await driver.fetch(text, *arguments)}
+    try:
+        records = await driver.fetch(text, *arguments)
+    except asyncpg.LockNotAvailableError:
+        return await _commit_unlocked(driver, changes)
+    keys = {record["id"] for record in records}
     refused = [each for each in changes if each.key not in keys]
     if refused:  # fenced, or committed by an earlier attempt
         ids = zip(*((each.key, each.epoch, each.commit_id) for each in refused), strict=True)
@@ -133,7 +172,28 @@ async def _commit(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOu
     return [CommitOutcome.COMMITTED if each.key in keys else CommitOutcome.FENCED for each in changes]
 
 
-def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
+async def _commit_unlocked(driver: Driver, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+    """Commit the changes of runs whose rows are not locked."""
+    text, arguments = _commit_call(changes, skips_locked=True)
+    committed = {record["id"] for record in await driver.fetch(text, *arguments)}
+    rest = [each for each in changes if each.key not in committed]
+    locked: set[int] = set()
+    if rest:
+        fences = zip(*((each.key, each.epoch, each.expected_seq) for each in rest), strict=True)
+        locked = {record["id"] for record in await driver.fetch(statements.UNCHANGED, *fences)}
+        # In this order: an earlier attempt of a change may be committed between the two queries.
+        ids = zip(*((each.key, each.epoch, each.commit_id) for each in rest), strict=True)
+        committed |= {record["id"] for record in await driver.fetch(statements.COMMITTED_EARLIER, *ids)}
+    return [_outcome(each.key, committed, locked) for each in changes]
+
+
+def _outcome(key: int, committed: set[int], locked: set[int]) -> CommitOutcome:
+    if key in committed:
+        return CommitOutcome.COMMITTED
+    return CommitOutcome.LOCKED if key in locked else CommitOutcome.FENCED
+
+
+def _commit_call(changes: Sequence[RunChange], *, skips_locked: bool = False) -> tuple[str, list[object]]:
     """The statement that commits the changes, and its arguments."""
     # Ordered by key, so that concurrent writers lock the rows of runs in the same order.
     ordered = sorted(changes, key=lambda change: change.key)
@@ -142,10 +202,11 @@ def _commit_call(changes: Sequence[RunChange]) -> tuple[str, list[object]]:
         visit_values(change.key, visit, unchanged_timestamp, bool) for change in ordered for visit in change.visits
     ]
     events = [event_values(change.key, event, unchanged_timestamp) for change in ordered for event in change.events]
-    is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1
-    text = statements.commit_statement(
-        statements.CommitShape(is_single=is_single, has_visits=bool(visits), has_events=bool(events))
+    is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1 and not skips_locked
+    shape = statements.CommitShape(
+        is_single=is_single, has_visits=bool(visits), has_events=bool(events), skips_locked=skips_locked
     )
+    text = statements.commit_statement(shape)
     if is_single:
         return text, [value for row in (*rows, *visits, *events) for value in row]
     return text, [array for array in (rows, visits, events) if array]
@@ -191,6 +252,10 @@ async def _upgrade(driver: Driver, dialect: Dialect) -> None:
 
 def _is_usable(driver: Driver) -> bool:
     return not driver.is_closed()
+
+
+def _abort(driver: Driver) -> None:
+    driver.terminate()
 
 
 async def _accept(driver: Driver, info: object) -> bool:

@@ -16,6 +16,7 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.UndefinedTableError, "the schema was removed while in use; restart to create it again"),
     (asyncpg.UndefinedObjectError, "a part of the schema was removed; restore it, or remove the rest and restart"),
     (asyncpg.DependentObjectsStillExistError, "drop the dependent objects, upgrade, and create them again"),
+    (asyncpg.LockNotAvailableError, "another transaction has locked the row; find it, and end it"),
     (asyncpg.TransactionRollbackError, "the transaction conflicted with others; try again"),
     (asyncpg.SyntaxOrAccessError, "the tables are not those of this library; were they changed by hand?"),
     (asyncpg.ReadOnlySQLTransactionError, "connect to the primary server, which accepts writes"),
@@ -31,6 +32,7 @@ _TRANSIENT = (
     asyncpg.OperatorInterventionError,  # the server shuts down, starts up or terminates the connection
     asyncpg.ReadOnlySQLTransactionError,  # the primary became a standby; a new connection may reach the new primary
     asyncpg.TooManyConnectionsError,
+    asyncpg.LockNotAvailableError,
     OSError,
 )
 _PERMANENT = (

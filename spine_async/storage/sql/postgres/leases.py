@@ -57,17 +57,38 @@ async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
 
 
 async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-    """Extend the leases of the claims that are still current."""
-    keys, epochs = [each.key for each in claims], [each.epoch for each in claims]
-    records = await driver.fetch(statements.RENEW, keys, epochs, ttl)
-    reasons = {(record["id"], record["epoch"]): record["stop_requested"] for record in records}
-    ids = [(each.key, each.epoch) for each in claims]
-    return [Renewal(is_held=each in reasons, stop_reason=reasons.get(each)) for each in ids]
+    """Extend the leases of the claims that are still current.
+
+    Rows that are locked, usually by a commit, are waited for a short time after all others are done.
+    """
+    renewals = await _renew(driver, statements.RENEW_UNLOCKED, claims, ttl)
+    locked = [index for index, each in enumerate(renewals) if each.is_held and not each.is_extended]
+    if locked:
+        remaining = [claims[index] for index in locked]
+        try:
+            again = await _renew(driver, statements.RENEW, remaining, ttl)
+        except asyncpg.LockNotAvailableError:
+            again = await _renew(driver, statements.RENEW_UNLOCKED, remaining, ttl)
+        for index, renewal in zip(locked, again, strict=True):
+            renewals[index] = renewal
+    return renewals
 
 
 async def request_stop(driver: Driver, run_id: str, reason: str) -> bool:
     """Store a stop request for the run's owner."""
     return await driver.fetchval(statements.REQUEST_STOP, run_id, escaped_text(reason)) is not None
+
+
+async def _renew(driver: Driver, statement: str, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+    keys, epochs = [each.key for each in claims], [each.epoch for each in claims]
+    records = await driver.fetch(statement, keys, epochs, ttl)
+    held = {
+        (record["id"], record["epoch"]): Renewal(
+            is_held=True, stop_reason=record["stop_requested"], is_extended=record["is_extended"]
+        )
+        for record in records
+    }
+    return [held.get((each.key, each.epoch)) or Renewal(is_held=False) for each in claims]
 
 
 async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -> Claim | None:

@@ -22,11 +22,13 @@ class CommitShape(NamedTuple):
     Attributes:
         is_single: Whether there is one change with at most one visit and one event. Its values are then passed as
             scalar arguments instead of arrays, which saves a third of the time of a single run's step.
+        skips_locked: Whether runs whose rows are locked are left out. Then the commit is not single.
     """
 
     is_single: bool
     has_visits: bool
     has_events: bool
+    skips_locked: bool = False
 
 
 @cache
@@ -36,7 +38,8 @@ def commit_statement(shape: CommitShape) -> str:
     Its arguments are an array of `CHANGE`, then an array of `STEP` and an array of `EVENT` if there are any. If the
     commit is single, they are the values of the change, then of its visit and its event.
     """
-    parts = [f"fence AS ({_single_fence() if shape.is_single else _group_fence()})"]
+    parts = [_UNLOCKED if shape.skips_locked else _PATIENCE]
+    parts.append(f"fence AS ({_single_fence() if shape.is_single else _group_fence(shape)})")
     insert = _single_insert if shape.is_single else _group_insert
     used = len(CHANGE.columns) if shape.is_single else 1
     if shape.has_visits:
@@ -47,14 +50,15 @@ def commit_statement(shape: CommitShape) -> str:
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
 
 
-def _group_fence() -> str:
+def _group_fence(shape: CommitShape) -> str:
     change = {name: f"c.{name}" for name, _ in CHANGE.columns}
-    return _FENCE.format(source=f"FROM {CHANGE.unnest(1, 'c')}", **change)
+    join = "JOIN unlocked ON unlocked.id = c.id" if shape.skips_locked else "CROSS JOIN patience"
+    return _FENCE.format(source=f"FROM {CHANGE.unnest(1, 'c')} {join}", **change)
 
 
 def _single_fence() -> str:
     names = (name for name, _ in CHANGE.columns)
-    return _FENCE.format(source="", **dict(zip(names, CHANGE.arguments(1), strict=True)))
+    return _FENCE.format(source="FROM patience", **dict(zip(names, CHANGE.arguments(1), strict=True)))
 
 
 def _group_insert(table: str, rows: RowType, number: int) -> str:
@@ -65,6 +69,14 @@ def _group_insert(table: str, rows: RowType, number: int) -> str:
 def _single_insert(table: str, row: RowType, first: int) -> str:
     return f"INSERT INTO {table} ({row.names}) SELECT {', '.join(row.arguments(first))} FROM fence"
 
+
+# `set_config` runs before the first row is locked, because each row that is locked has been joined with its result.
+_PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '200ms', true))"
+"""Limits the wait for row locks of this statement, without a lasting setting and without another round trip."""
+_UNLOCKED = (
+    f"unlocked AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r JOIN {CHANGE.unnest(1, 'c')} ON r.id = c.id "
+    "ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)"
+)
 
 _FENCE = (
     "UPDATE core_workflow_runs r SET next_seq = {next_seq}, status = {status}, updated_at = {at}, "
@@ -77,6 +89,12 @@ _FENCE = (
     "{source} WHERE r.id = {id} AND r.epoch = {epoch} AND r.next_seq = {expected_seq} "
     "AND r.status IN ('running', 'waiting') RETURNING r.id"
 )
+
+UNCHANGED = (
+    "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::bigint[]) AS c(id, epoch, seq) "
+    "ON r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.seq WHERE r.status IN ('running', 'waiting')"
+)
+"""Arguments: keys, epochs and expected numbers of changes. Returns the keys of the runs that pass the fence."""
 
 COMMITTED_EARLIER = (
     "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::text[]) AS c(id, epoch, token) "
@@ -111,11 +129,11 @@ LEASE_STATE = (
 )
 
 CLAIM = (
-    "WITH claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
+    f"WITH {_PATIENCE}, claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
     "lease_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
     "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
     "CASE WHEN status IN ('running', 'waiting') THEN claims_since_progress + 1 ELSE 1 END, stop_requested = NULL, "
-    "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL "
+    "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL FROM patience "
     f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
     "OR epoch = $11) RETURNING id, epoch, next_seq), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, step_name, path, metadata) '
@@ -128,18 +146,26 @@ seen status.
 The seen epoch prevents an abandoned attempt from claiming the run after a later attempt has claimed it.
 """
 
-RENEW = (
+_RENEW = (
+    "WITH {patience}c AS (SELECT * FROM unnest($1::bigint[], $2::integer[]) AS c(id, epoch)), "
     # Locks rows in the order of their keys, as commits do.
-    "WITH held AS (SELECT r.id, r.epoch FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[]) "
-    "AS c(id, epoch) ON r.id = c.id AND r.epoch = c.epoch WHERE r.status IN ('running', 'waiting') "
-    "ORDER BY r.id FOR NO KEY UPDATE OF r) "
-    "UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3) "
-    "FROM held WHERE r.id = held.id RETURNING r.id, r.epoch, r.stop_requested"
+    "held AS (SELECT r.id FROM core_workflow_runs r JOIN c ON r.id = c.id AND r.epoch = c.epoch {join} "
+    "WHERE r.status IN ('running', 'waiting') ORDER BY r.id FOR NO KEY UPDATE OF r {skip}), "
+    "renewed AS (UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3), "
+    "owner = CASE WHEN $3 <> 0 THEN r.owner END "
+    "FROM held WHERE r.id = held.id RETURNING r.id) "
+    "SELECT r.id, r.epoch, r.stop_requested, renewed.id IS NOT NULL AS is_extended FROM core_workflow_runs r "
+    "JOIN c ON r.id = c.id AND r.epoch = c.epoch LEFT JOIN renewed ON renewed.id = r.id "
+    "WHERE r.status IN ('running', 'waiting')"
 )
+RENEW_UNLOCKED = _RENEW.format(patience="", join="", skip="SKIP LOCKED")
+"""Arguments: keys, epochs, ttl. Returns the runs that are held, and whether their lease was extended."""
+RENEW = _RENEW.format(patience=f"{_PATIENCE}, ", join="CROSS JOIN patience", skip="")
+"""The same, after a short wait for locked rows."""
 
 REQUEST_STOP = (
-    "UPDATE core_workflow_runs SET stop_requested = $2 WHERE run_id = $1 AND status IN ('running', 'waiting') "
-    "RETURNING id"
+    f"WITH {_PATIENCE} UPDATE core_workflow_runs SET stop_requested = $2 FROM patience "
+    "WHERE run_id = $1 AND status IN ('running', 'waiting') RETURNING id"
 )
 
 DELETE = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import aiosqlite
 import anyio.to_thread
@@ -20,8 +23,8 @@ from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
-from spine_async.storage.sql.driver.retry import retry_if_transient
 from spine_async.storage.sql.driver.sqlite_options import may_create
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from
 from spine_async.storage.sql.schema.queries import Query
@@ -45,14 +48,22 @@ class SqliteDatabase:
     is_bound_to_loop = False
     commits_out_of_process = False
 
-    def __init__(self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        makes_folder: bool,
+        durability: Durability,
+        timeout: float = DEFAULT_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._limit = TimeLimit(redacted(engine.url), timeout)
         self._makes_folder = makes_folder
         self._durability = durability
         self._file = sqlite_file(engine.url)
         self._compiled = CompiledQueries(engine.dialect)
         self._map_errors = sqlite_error_mapper(engine.url)
-        self._saved_pragmas: jobs.Pragmas = {}
+        self._saved_pragmas: WeakKeyDictionary[aiosqlite.Connection, jobs.Pragmas] = WeakKeyDictionary()
         hooks = DriverHooks(
             is_usable=_is_usable,
             prepare=self._prepare,
@@ -66,6 +77,9 @@ class SqliteDatabase:
         self._pool = ConnectionPool(engine, hooks)
         self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
+        # The database has one writer at a time. A connection of its own lets a renewal give up early and try again
+        # while the writer waits for the lock of another process.
+        self._renewer = self._writer if self._pool.is_in_memory else WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
         """Whether the database file exists; does not create it."""
@@ -82,10 +96,10 @@ class SqliteDatabase:
 
     async def version(self) -> int:
         with self._map_errors:
-            return await self._read(jobs.version)
+            return await self._read(jobs.version, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        await self._write(partial(_upgrade, engine=self._engine))
+        await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
         def job(connection: sqlite3.Connection) -> list[Row]:
@@ -93,63 +107,107 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        return await self._with_retries(lambda: self._read(job))
+        return await self._with_retries(partial(self._read, job), self._limit.call("read"))
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return await self._write_with_retries(lambda connection: leases.create(connection, runs))
+        return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
-        return await self._write_with_retries(lambda connection: leases.claim(connection, request))
+        return await self._write_with_retries(lambda connection: leases.claim(connection, request), "claim")
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-        return await self._write_with_retries(lambda connection: leases.renew(connection, claims, ttl))
+        job = partial(leases.renew, claims=claims, ttl=ttl)
+        if self._renewer is self._writer:
+            return await self._write_with_retries(job, "renew")
+        return await self._with_retries(partial(self._renew, job), self._limit.renewal(ttl))
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
-        return await self._write_with_retries(lambda connection: leases.request_stop(connection, run_id, reason))
+        job = partial(leases.request_stop, run_id=run_id, reason=reason)
+        return await self._write_with_retries(job, "request a stop")
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes))
+        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
-        return await self._write(partial(jobs.delete, run_id=run_id, only_ended=only_ended))
+        job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
+        return await self._write(job, self._limit.call("delete"))
 
     async def close(self) -> None:
         with self._map_errors:
-            await self._writer.close()
+            try:
+                await self._writer.close()
+            finally:
+                await self._renewer.close()
 
-    async def _read(self, job: SqliteJob[ResultT]) -> ResultT:
+    async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         def checked(connection: sqlite3.Connection) -> ResultT:
             result = job(connection)
             self._open_file.check()
             return result
 
         self._open_file.check_earlier()
-        return await self._pool.read(lambda driver: _run_on_thread(driver, checked))
+        return await self._pool.read(lambda driver: _run_on_thread(driver, checked), call)
 
-    async def _write_with_retries(self, job: SqliteJob[ResultT]) -> ResultT:
-        return await self._with_retries(lambda: self._transact(job))
+    async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
+        return await self._with_retries(partial(self._transact, job), self._limit.call(name))
 
-    async def _with_retries(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
             with self._map_errors:
-                return await retry_if_transient(work, is_transient_on_sqlite)
+                return await call.retry(attempt, is_transient_on_sqlite)
         except StoreError as exc:
             if is_rejected_statement(exc.__cause__):
                 await raise_if_upgraded(self.version)
             raise
 
-    async def _write(self, job: SqliteJob[ResultT]) -> ResultT:
+    async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         with self._map_errors:
-            return await self._transact(job)
+            return await self._transact(job, call)
 
-    async def _transact(self, job: SqliteJob[ResultT]) -> ResultT:
-        def checked(connection: sqlite3.Connection) -> ResultT:
-            result = jobs.in_transaction(connection, job)
-            self._open_file.check_with_log()  # after the commit, so that what is acknowledged is in the file
-            return result
+    async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
+        return await self._checked_write(self._writer, job, call)
+
+    async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
+        """Run the job on the renewals' connection.
+
+        SQLite's lock is not fair: commits that follow each other closely would keep a second connection waiting. So
+        the renewal takes its turn among the commits of this process, unless it would have to wait too long.
+        """
+        async with AsyncExitStack() as stack:
+            with suppress(TimeoutError):
+                await stack.enter_async_context(self._writer.reserved(call))
+            busy_seconds = call.attempt_seconds(time.monotonic())
+            return await self._checked_write(self._renewer, job, call, busy_seconds)
+
+    async def _checked_write(
+        self,
+        writer: WriterConnection[aiosqlite.Connection],
+        job: SqliteJob[ResultT],
+        call: Call,
+        busy_seconds: float | None = None,
+    ) -> ResultT:
+        """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
+
+        Args:
+            writer: The connection.
+            job: What to run.
+            call: The call that it is part of.
+            busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
+        """
+
+        async def checked(driver: aiosqlite.Connection) -> ResultT:
+            def work(connection: sqlite3.Connection) -> ResultT:
+                if busy_seconds is not None:
+                    jobs.set_busy_timeout(connection, busy_seconds)
+                result = jobs.in_transaction(connection, job)
+                # After the commit, so that what is acknowledged is in the file.
+                self._open_file.check_with_log(driver)
+                return result
+
+            return await _run_on_thread(driver, work)
 
         self._open_file.check_earlier()
-        return await self._writer.write(lambda driver: _run_on_thread(driver, checked))
+        return await writer.write(checked, call)
 
     async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
         if self._open_file.is_accepted(info):
@@ -163,13 +221,14 @@ class SqliteDatabase:
         raw.detach()
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
-        self._open_file.begin_log()
+        self._open_file.begin_log(driver)
         # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
         if not self._pool.is_in_memory:
-            self._saved_pragmas = await _run_on_thread(driver, partial(jobs.prepare, durability=self._durability))
+            job = partial(jobs.prepare, durability=self._durability, busy_seconds=self._limit.seconds / 2)
+            self._saved_pragmas[driver] = await _run_on_thread(driver, job)
 
     async def _restore(self, driver: aiosqlite.Connection) -> None:
-        saved, self._saved_pragmas = self._saved_pragmas, {}
+        saved = self._saved_pragmas.pop(driver, {})
         await _run_on_thread(driver, partial(jobs.restore, before=saved))
 
 

@@ -34,6 +34,8 @@ def is_transient_on_sqlite(exc: Exception) -> bool:
     """Whether a retry may succeed: the file was locked, or another user of the engine closed the connection."""
     if isinstance(exc, ValueError):
         return _is_closed_connection(exc)
+    if isinstance(exc, TimeoutError):
+        return True  # earlier jobs, or the pool, took too long
     return _primary_code(exc) in _TRANSIENT
 
 
@@ -54,6 +56,8 @@ def _translate(exc: Exception, name: str) -> StoreError | None:
         )
     if isinstance(exc, sqlite3.IntegrityError):
         return StoreError(f"{name}: a constraint rejected a row ({exc})")
+    if isinstance(exc, TimeoutError):
+        return unavailable(name, str(exc), _HINTS[sqlite3.SQLITE_BUSY])
     if isinstance(exc, OSError):
         return unavailable(name, f"{exc.strerror or exc}", _HINTS[sqlite3.SQLITE_CANTOPEN])
     hint = _HINTS.get(code, "check that the file is a database of this library and that the disk works")

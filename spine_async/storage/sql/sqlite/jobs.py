@@ -99,11 +99,11 @@ def version(connection: sqlite3.Connection) -> int:
     return usable_version(dict(zip(names, row, strict=True))) if row else 0
 
 
-def prepare(connection: sqlite3.Connection, durability: Durability) -> Pragmas:
+def prepare(connection: sqlite3.Connection, durability: Durability, busy_seconds: float = BUSY_SECONDS) -> Pragmas:
     """Set the busy timeout, WAL and the durability; returns the previous settings."""
     before = {name: fetch(connection, f"PRAGMA {name}")[0][0] for name in ("busy_timeout", "synchronous")}
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-    _use_wal(connection)
+    set_busy_timeout(connection, busy_seconds)
+    _use_wal(connection, min(BUSY_SECONDS, busy_seconds))
     connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
     return before
 
@@ -210,9 +210,14 @@ def _is_committed(connection: sqlite3.Connection, change: RunChange) -> bool:
     return bool(fetch(connection, _COMMITTED_EARLIER, (change.key, change.epoch, change.commit_id)))
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
+def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    """Limit the wait for the locks of other connections."""
+    connection.execute(f"PRAGMA busy_timeout = {max(1, int(min(BUSY_SECONDS, seconds) * 1000))}")
+
+
+def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
     # The busy timeout does not apply to a change of the journal mode, so processes that start together retry it here.
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + seconds
     mode = fetch(connection, "PRAGMA journal_mode")[0][0]
     while mode != "wal":
         try:

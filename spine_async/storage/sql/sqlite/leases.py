@@ -53,7 +53,7 @@ _CLAIM = (
     "stop_reason = NULL WHERE run_id = ? RETURNING id, epoch, next_seq"
 )
 _RENEW = (
-    "UPDATE core_workflow_runs SET lease_boot = ?, lease_until = ? "
+    "UPDATE core_workflow_runs SET lease_boot = ?, lease_until = ?, owner = CASE WHEN ? THEN owner END "
     "WHERE id = ? AND epoch = ? AND status IN ('running', 'waiting') RETURNING stop_requested"
 )
 _REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id = ? AND status IN ('running', 'waiting')"
@@ -86,7 +86,8 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim | Busy
 def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
     """Extend the leases of the claims that are still current."""
     now = boot_time()
-    renewed = [fetch(connection, _RENEW, (now.boot, now.seconds + ttl, each.key, each.epoch)) for each in claims]
+    lease = (now.boot, now.seconds + ttl, ttl != 0)
+    renewed = [fetch(connection, _RENEW, (*lease, each.key, each.epoch)) for each in claims]
     return [Renewal(is_held=bool(rows), stop_reason=_text(rows[0][0]) if rows else None) for rows in renewed]
 
 

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import MutableMapping
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from spine_async.errors import StoreError, StoreUnavailableError
 
@@ -36,7 +37,7 @@ class OpenFile:
         self._has_one_connection = has_one_connection
         self._path: str | None = None
         self._identity: _Identity = None
-        self._log_identity: _Identity = None
+        self._logs: WeakKeyDictionary[object, _Identity] = WeakKeyDictionary()  # by connection
         self._replaced: str | None = None
 
     def is_accepted(self, info: MutableMapping[Any, Any]) -> bool:
@@ -76,20 +77,21 @@ class OpenFile:
         """Raise `StoreUnavailableError` if the file was removed or replaced."""
         self._compare(self._path, self._identity)
 
-    def begin_log(self) -> None:
-        """Forget the write-ahead log, which the first connection to a file creates."""
-        self._log_identity = None
+    def begin_log(self, driver: object) -> None:
+        """Forget the write-ahead log of a connection; the first connection to a file creates the log."""
+        self._logs.pop(driver, None)
 
-    def check_with_log(self) -> None:
+    def check_with_log(self, driver: object) -> None:
         """As `check`; also if the write-ahead log was removed or replaced since the first write of the connection."""
         self.check()
         if self._path is None:
             return
         log = f"{self._path}-wal"
-        if self._log_identity is None:
-            self._log_identity = _identity(log)
+        known = self._logs.get(driver)
+        if known is None:
+            self._logs[driver] = _identity(log)
         else:
-            self._compare(log, self._log_identity)
+            self._compare(log, known)
 
     def _compare(self, path: str | None, expected: _Identity) -> None:
         if path is not None and _identity(path) != expected:

@@ -1,0 +1,99 @@
+"""Retries changes of runs whose rows are locked by another transaction, each by itself.
+
+So only such a run waits, not the runs whose changes were in the same group. The identical change is sent again: an
+earlier attempt of it, whose outcome is unknown, may be what holds the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+
+from spine_async._engine.commit.isolation import call_isolated
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.tasks import Latch, retry_if_cancelled, spawn
+from spine_async._model.record import RunChange
+from spine_async.errors import StoreError, StoreUnavailableError
+from spine_async.ports import CommitOutcome, RunStore
+
+_MIN_DELAY, _MAX_DELAY = 0.05, 0.5
+
+Settle: TypeAlias = "Callable[[CommitOutcome | BaseException], None]"
+
+
+class LockedChanges:
+    """The locked changes of a journal.
+
+    Args:
+        store: Where they are committed.
+        max_wait: Seconds after which a change whose row is still locked fails.
+    """
+
+    def __init__(self, store: RunStore, max_wait: float) -> None:
+        self._store = store
+        self._max_wait = max_wait
+        self._later: dict[PendingWrites, Latch | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._later)
+
+    def contains(self, pending: PendingWrites) -> bool:
+        """Whether a change of the run is locked."""
+        return pending in self._later
+
+    def clear(self) -> None:
+        """Forget all changes, whose event loop is closed."""
+        self._later.clear()
+
+    def later(self, pending: PendingWrites) -> Latch | None:
+        """The latch for the next commit of a run whose last change is locked; None if it is not."""
+        if pending not in self._later:
+            return None
+        latch = self._later[pending]
+        if latch is None:
+            latch = self._later[pending] = Latch()
+        return latch
+
+    def add(self, pending: PendingWrites, change: RunChange, later: Latch | None, settle: Settle) -> None:
+        """Retry a change in a task of its own.
+
+        Args:
+            pending: The writes of the run. Nothing else of them may be committed until the change is settled.
+            change: The change.
+            later: The latch of the run's next commit if one was enqueued, or None.
+            settle: Is called with the outcome or the error.
+        """
+        self._later[pending] = later
+        spawn(self._retry(change, settle), f"spine_async locked run {change.run_id}")
+
+    def remove(self, pending: PendingWrites) -> Latch | None:
+        """Forget a change that was settled; returns the latch of the run's next commit if one was enqueued."""
+        return self._later.pop(pending, None)
+
+    async def _retry(self, change: RunChange, settle: Settle) -> None:
+        try:
+            outcome = await self._outcome([change])
+        except Exception as exc:  # noqa: BLE001 - the waiters receive it
+            settle(exc)
+        except BaseException as exc:
+            settle(exc)
+            raise
+        else:
+            settle(outcome)
+
+    async def _outcome(self, changes: Sequence[RunChange]) -> CommitOutcome | StoreError:
+        began, delay = time.monotonic(), _MIN_DELAY
+        while time.monotonic() - began < self._max_wait:
+            await anyio.sleep(delay)
+            (outcome,) = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
+            if outcome is not CommitOutcome.LOCKED:
+                return outcome
+            delay = min(2 * delay, _MAX_DELAY)
+        return StoreUnavailableError(
+            f"run {changes[0].run_id!r}: another transaction has locked its row for more than {self._max_wait:g} s; "
+            "find that transaction in the database, and end it"
+        )

@@ -1,0 +1,198 @@
+"""Time limits of database calls, and warnings about slow ones.
+
+Theory of operation: a call has a deadline for all its attempts, and each attempt has half of that time. So a connection
+that has become silent is replaced by a new one before the call fails. An attempt is not cancelled: its connection is
+aborted, which makes the driver raise. A cancelled driver would send its cancel request through the same silent network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+from spine_async.storage.sql.driver.retry import retry_if_transient
+
+DEFAULT_SECONDS = 10.0
+"""Time limit of a call, unless the store is created with another one."""
+
+UPGRADE_SECONDS = 3600.0
+"""Time limit of a migration of the schema, which may rewrite large tables."""
+
+SLOW_AFTER = 1.0
+"""Seconds after which a warning reports an attempt that has not ended."""
+
+DriverT = TypeVar("DriverT")
+ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger("spine_async")
+
+
+_TICK = 0.1  # seconds between two checks of the attempts
+_RENEWALS_PER_LEASE = 3
+_MIN_RENEWAL_SECONDS = 0.5
+_EXPIRY_SECONDS = 1.0
+
+
+class TimeLimit:
+    """The time limit of calls to one database.
+
+    Args:
+        database: Name of the database, for messages.
+        seconds: How long a call may take, with all its attempts.
+    """
+
+    def __init__(self, database: str, seconds: float) -> None:
+        self.database = database
+        self.seconds = seconds
+        self._attempts: set[_Attempt] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_ticking = False
+
+    def begin(self, attempt: _Attempt) -> None:
+        """Watch over an attempt until `end`. One timer serves all attempts, because a timer for each costs more."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._is_ticking = loop, False
+            self._attempts.clear()
+        self._attempts.add(attempt)
+        if not self._is_ticking:
+            self._is_ticking = True
+            loop.call_later(_TICK, self._tick, loop)
+
+    def end(self, attempt: _Attempt) -> None:
+        """Stop watching over an attempt."""
+        self._attempts.discard(attempt)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
+        self._is_ticking = bool(self._attempts)
+        now_mono = time.monotonic()
+        for attempt in list(self._attempts):
+            attempt.check(now_mono)
+        if self._is_ticking:
+            loop.call_later(_TICK, self._tick, loop)
+
+    def call(self, name: str) -> Call:
+        """Begin a call."""
+        return Call(name, self, self.seconds)
+
+    def renewal(self, ttl: float) -> Call:
+        """Begin a renewal of leases by `ttl` seconds, or their end if it is 0. The engine repeats it if it fails."""
+        seconds = max(ttl / _RENEWALS_PER_LEASE, _MIN_RENEWAL_SECONDS) if ttl > 0 else _EXPIRY_SECONDS
+        return Call("renew", self, min(seconds, self.seconds), max_attempts=1)
+
+
+class Call:
+    """One call of a database, with all its attempts.
+
+    Args:
+        name: The operation, for messages.
+        limit: The limit of its database.
+        seconds: How long the call may take.
+        max_attempts: How many attempts that do not get an answer fit into that time.
+    """
+
+    __slots__ = ("_deadline", "_limit", "_max_attempts", "name", "seconds")
+
+    def __init__(self, name: str, limit: TimeLimit, seconds: float, max_attempts: int = 2) -> None:
+        self.name = name
+        self.seconds = seconds
+        self._limit = limit
+        self._max_attempts = max_attempts
+        self._deadline = time.monotonic() + seconds
+
+    async def retry(
+        self, attempt: Callable[[Call], Awaitable[ResultT]], is_transient: Callable[[Exception], bool]
+    ) -> ResultT:
+        """The result of `attempt`, which is repeated after transient errors until the deadline.
+
+        Raises:
+            TimeoutError: The database did not answer in time.
+        """
+        try:
+            return await retry_if_transient(lambda: attempt(self), is_transient, self.seconds)
+        except TimeoutError as exc:
+            raise self._timeout(self.seconds) from exc
+
+    async def run(
+        self, job: Callable[[DriverT], Awaitable[ResultT]], driver: DriverT, abort: Callable[[DriverT], None] | None
+    ) -> ResultT:
+        """Run one attempt, and abort its connection at the attempt's time limit.
+
+        Args:
+            job: The attempt.
+            driver: Its connection.
+            abort: Ends the connection at once, so that the job raises; None if the job limits itself.
+
+        Raises:
+            TimeoutError: The connection was aborted.
+        """
+        attempt = _Attempt(self, partial(abort, driver) if abort is not None else None)
+        self._limit.begin(attempt)
+        try:
+            return await job(driver)
+        except Exception as exc:
+            if attempt.is_aborted:
+                raise self._timeout(attempt.limit) from exc
+            raise
+        finally:
+            self._limit.end(attempt)
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """Cancel the block at the attempt's time limit.
+
+        Raises:
+            TimeoutError: The block was cancelled.
+        """
+        seconds = self.attempt_seconds(time.monotonic())
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as exc:
+            raise self._timeout(seconds) from exc
+
+    def attempt_seconds(self, now_mono: float) -> float:
+        """How long an attempt that begins at that time may take."""
+        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - now_mono))
+
+    def remaining_seconds(self) -> float:
+        """How long the call may take from now on, with all its attempts."""
+        return max(0.01, self._deadline - time.monotonic())
+
+    def warn_slow(self, seconds: float) -> None:
+        """Report an attempt that has not ended after `seconds`."""
+        _log.warning("%s has not answered for %.1f s (%s)", self._limit.database, seconds, self.name)
+
+    def _timeout(self, seconds: float) -> TimeoutError:
+        return TimeoutError(f"no answer within {seconds:.3g} s ({self.name})")
+
+
+class _Attempt:
+    """An attempt that has not ended; `end` ends it at once."""
+
+    __slots__ = ("began_mono", "call", "end", "is_aborted", "is_reported", "limit")
+
+    def __init__(self, call: Call, end: Callable[[], None] | None) -> None:
+        self.call = call
+        self.end = end
+        self.began_mono = time.monotonic()
+        self.limit = call.attempt_seconds(self.began_mono)
+        self.is_aborted = False
+        self.is_reported = False
+
+    def check(self, now_mono: float) -> None:
+        """Report the attempt if it is slow, and abort it at its limit."""
+        elapsed = now_mono - self.began_mono
+        if elapsed >= SLOW_AFTER and not self.is_reported:
+            self.is_reported = True
+            self.call.warn_slow(elapsed)
+        if elapsed >= self.limit and self.end is not None and not self.is_aborted:
+            self.is_aborted = True
+            self.end()

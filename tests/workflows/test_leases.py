@@ -1,0 +1,135 @@
+"""Owners renew their leases whatever else the store does, and stop when a lease ends by their own clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async._model.record import Claim, Renewal, RunChange
+from spine_async.errors import LeaseLostError, StoreUnavailableError
+from spine_async.ports import CommitOutcome
+from spine_async.storage import MemoryRunStore
+
+TTL = 0.6
+
+
+class Store(MemoryRunStore):
+    """Renewals and commits that fail, hang or take long.
+
+    Attributes:
+        renewals: When renewals arrived.
+        groups: The runs of each commit.
+    """
+
+    def __init__(self, *, renewal: str = "works", commit_seconds: float = 0.0) -> None:
+        super().__init__()
+        self.renewal = renewal
+        self.commit_seconds = commit_seconds
+        self.renewals: list[float] = []
+        self.groups: list[list[str]] = []
+
+    async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        self.renewals.append(time.monotonic())
+        if self.renewal == "hangs":
+            await anyio.sleep_forever()
+        if self.renewal == "fails":
+            raise StoreUnavailableError("the test's store is away")
+        if self.renewal == "is locked":
+            return [Renewal(is_held=True, is_extended=False) for _ in claims]
+        return await super().renew(claims, ttl)
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        self.groups.append([change.run_id for change in changes])
+        await anyio.sleep(self.commit_seconds)
+        return await super().commit(changes)
+
+
+def _runner(store: MemoryRunStore, **config: Any) -> WorkflowRunner:
+    return WorkflowRunner(store=store, config=WorkflowRunnerConfig(lease_ttl=TTL, **config))
+
+
+def _sleeping(seconds: float, ended: list[object]) -> Workflow:
+    async def sleep(context: WorkflowContext, config: object) -> None:
+        try:
+            await anyio.sleep(seconds)
+        finally:
+            ended.append(context.cancel_reason)
+
+    return Workflow("sleeping", [Step.lambda_("sleep", sleep)])
+
+
+async def _execute_many(runner: WorkflowRunner, workflow: Workflow) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(partial(runner.execute, workflow, run_id=f"r{number}"))
+
+
+@pytest.mark.parametrize("renewal", ["hangs", "fails", "is locked"])
+async def test_an_owner_that_cannot_renew_stops_when_its_lease_ends(renewal: str) -> None:
+    ended: list[object] = []
+    began = time.monotonic()
+    with pytest.raises(LeaseLostError, match=r"its lease of 0\.6 s could not be renewed before it ended"):
+        await _runner(Store(renewal=renewal)).execute(_sleeping(60, ended), run_id="r")
+    assert ended == ["lease_lost"]
+    assert TTL <= time.monotonic() - began < 10
+
+
+async def test_a_failed_renewal_is_retried_before_the_lease_ends(caplog: pytest.LogCaptureFixture) -> None:
+    class Recovering(Store):
+        async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+            self.renewal = "fails" if len(self.renewals) < 2 else "works"
+            return await super().renew(claims, ttl)
+
+    store = Recovering()
+    (await _runner(store).execute(_sleeping(2 * TTL, []), run_id="r")).raise_for_status()
+    assert len(store.renewals) >= 3
+    assert "leases were not renewed" in caplog.text
+    assert "the test's store is away" in caplog.text
+
+
+async def test_renewals_do_not_wait_for_a_commit_or_an_announcement() -> None:
+    store = Store(commit_seconds=0.3)
+    runner = _runner(store)
+    await _execute_many(runner, _sleeping(2.0, []))
+    gaps = [later - earlier for earlier, later in zip(store.renewals, store.renewals[1:], strict=False)]
+    assert max(gaps) < TTL
+
+
+async def test_due_announcements_are_committed_together() -> None:
+    store = Store(commit_seconds=0.05)
+    runner = WorkflowRunner(store=store)
+    await _execute_many(runner, _sleeping(1.2, []))
+    announced = [group for group in store.groups if len(group) > 1]
+    assert sum(len(group) for group in store.groups) == 200  # one announcement and one end for each run
+    assert len(announced) <= 10
+
+
+@pytest.mark.allow_blocking
+async def test_a_loop_that_stood_still_renews_before_it_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+    async def block(context: WorkflowContext, config: object) -> None:
+        threading.Event().wait(2 * TTL)
+        await anyio.sleep(TTL)
+
+    caplog.set_level(logging.WARNING)
+    result = await _runner(Store()).execute(Workflow("blocking", [Step.lambda_("block", block)]), run_id="r")
+    assert result.status == "completed"
+
+
+async def test_a_run_with_an_ended_lease_of_its_own_clock_is_not_recorded() -> None:
+    store = Store(renewal="fails")
+    runner = _runner(store)
+    with pytest.raises(LeaseLostError):
+        await runner.execute(_sleeping(60, []), run_id="r")
+    stored = await store.load("r")
+    assert stored is not None
+    assert stored.status == "running"
+    store.renewal = "works"
+    assert (await runner.resume("r", workflow=_sleeping(0, []))).status == "completed"
