@@ -90,8 +90,10 @@ async def _sleep(runtime: Runtime, step: WaitStep, visit: Visit, until: datetime
 
 
 async def _sleep_monotonic(runtime: Runtime, ends_mono: float) -> None:
-    while (left := ends_mono - runtime.clock.monotonic()) > 0:  # noqa: ASYNC110 - only the time can end it
+    # A timer of less than a microsecond may not advance the clock, because floats near its reading are further apart.
+    while (left := ends_mono - runtime.clock.monotonic()) > _RESOLUTION:  # noqa: ASYNC110 - only the time can end it
         await anyio.sleep(min(left, _LONGEST_SLEEP))
 
 
+_RESOLUTION = 1e-6  # seconds
 _LONGEST_SLEEP = 86_400.0  # seconds; timers of event loops have a limit
