@@ -143,6 +143,8 @@ async def test_a_run_whose_steps_never_wait_can_be_cancelled(make_runner: Any, k
     calls = []
 
     async def never_waits(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        if not calls:
+            asyncio.get_running_loop().call_later(0.03, scope.cancel)
         calls.append(1)
         assert len(calls) < 50_000, "nobody could cancel this run"
 
@@ -151,7 +153,7 @@ async def test_a_run_whose_steps_never_wait_can_be_cancelled(make_runner: Any, k
         "map": [Step.map("a", items=lambda context: iter(range(100_000)), iterator=never_waits)],
     }
     runner = make_runner(config=WorkflowRunnerConfig(max_step_visits=1_000_000))
-    with anyio.move_on_after(0.03) as scope:
+    with anyio.CancelScope() as scope:
         await runner.execute(Workflow("w", steps[kind]), run_id="r1")
     assert scope.cancelled_caught
     assert (await runner.get_run("r1")).status == "stopped"
@@ -159,8 +161,12 @@ async def test_a_run_whose_steps_never_wait_can_be_cancelled(make_runner: Any, k
 
 async def test_a_cancelled_run_has_a_reason(make_runner: Any) -> None:
     runner = make_runner()
-    with anyio.move_on_after(0.02):
-        await runner.execute(Workflow("w", [Step.wait("pause", 3600)]), run_id="r1")
+
+    async def begin(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        asyncio.get_running_loop().call_later(0.02, scope.cancel)
+
+    with anyio.CancelScope() as scope:
+        await runner.execute(Workflow("w", [Step.lambda_("begin", begin), Step.wait("pause", 3600)]), run_id="r1")
     stored = await runner.get_run("r1")
     assert stored.status == "stopped"
     assert stored.stop_reason

@@ -237,11 +237,11 @@ async def test_a_runner_that_is_entered_again_asks_its_pool_for_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{tmp_path / 'runs.db'}", pool_size=1, max_overflow=0, pool_timeout=1
+        f"sqlite+aiosqlite:///{tmp_path / 'runs.db'}", pool_size=3, max_overflow=0, pool_timeout=1
     )
     runner = WorkflowRunner(db_engine=engine)
     async with runner:
-        await runner.execute(WORKFLOW)  # the writer uses the only connection now
+        await runner.execute(WORKFLOW)
         asked: list[object] = []
         sa_event.listen(engine.sync_engine.pool, "checkout", lambda driver, record, proxy: asked.append(driver))
         async with runner:
