@@ -12,6 +12,7 @@ import pytest
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.errors import RunBusyError, RunConflictError, RunNotFoundError, RunNotResumableError
 from spine_async.storage import SqlRunStore
+from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.testing.conformance.rows import created, new_run
 
 
@@ -107,7 +108,8 @@ async def test_processes_that_create_the_same_runs_in_any_order_do_not_deadlock(
     await created(stores[0], new_run("last"))
     database = await stores[0]._database.for_writing()
     deadlocks = await database._writer.write(  # type: ignore[attr-defined]
-        lambda driver: driver.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        lambda driver: driver.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"),
+        TimeLimit("the test's database", 10).call("read"),
     )
     assert deadlocks == 0
     for store in stores:

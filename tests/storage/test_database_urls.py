@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from spine_async.errors import StoreError, StoreUnavailableError
 from spine_async.storage import SqlRunStore
+from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.storage.sql.driver.url import connect_arguments, parse_url
 from spine_async.testing.conformance.rows import created, loaded
 
@@ -110,7 +111,8 @@ async def test_options_reach_the_server(fresh_postgres_url: str) -> None:
     assert (await loaded(store)).run_id == "run-1"
     database = await store._database.for_writing()
     found = await database._writer.write(  # type: ignore[attr-defined]
-        lambda driver: driver.fetchrow("SELECT current_setting('application_name'), current_setting('work_mem')")
+        lambda driver: driver.fetchrow("SELECT current_setting('application_name'), current_setting('work_mem')"),
+        TimeLimit("the test's database", 10).call("read"),
     )
     assert tuple(found) == ("my-app", "9MB")
     await store.close()

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async._model.record import Renewal
 from spine_async.storage import SqlRunStore
-from spine_async.testing.conformance.rows import created, new_run
+from spine_async.storage.sql.driver.time_limit import TimeLimit
+from spine_async.testing.conformance.rows import created, loaded, new_run
 from tests.conftest import ModuleDatabases
 from tests.servers import pgbouncer
-from tests.storage.history import advanced, assert_whole, begun
+from tests.storage.history import advanced, assert_whole, begun, store_without_leaks
 
 MODES = ["transaction", "session"]
 if pgbouncer.program() is None:
@@ -75,6 +77,18 @@ async def test_stores_that_alternate_on_the_server_s_connections(stores: list[Sq
         await assert_whole(store, claims[number])
 
 
+async def test_renewals_have_a_connection_of_their_own(url: str) -> None:
+    async with store_without_leaks(url.replace("postgresql:", "postgresql+asyncpg:")) as store:
+        claims = [await begun(store, f"run-{number}") for number in range(3)]
+        for _ in range(10):
+            assert await store.renew(claims, 60) == [Renewal(is_held=True)] * 3
+            claims = [await advanced(store, claim) for claim in claims]
+        assert await store.renew(claims, 0) == [Renewal(is_held=True)] * 3
+        assert (await loaded(store, "run-0")).owner is None
+        for claim in claims:
+            await assert_whole(store, claim)
+
+
 @pytest.mark.parametrize("options", ["?statement_cache_size=0", "?pgbouncer=true", "?prepared_statement_cache_size=0"])
 async def test_options_for_poolers_are_accepted(url: str, options: str) -> None:
     store = SqlRunStore(url + options)
@@ -100,7 +114,8 @@ async def test_without_a_pooler_statements_keep_their_names(postgres_url: str) -
     await created(store, new_run("direct"))
     database = await store._database.for_writing()
     (count,) = await database._writer.write(  # type: ignore[attr-defined]
-        lambda driver: driver.fetchrow("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '__asyncpg%'")
+        lambda driver: driver.fetchrow("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '__asyncpg%'"),
+        TimeLimit("the test's database", 10).call("read"),
     )
     assert count > 1
     await store.close()

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
@@ -121,6 +121,25 @@ class TestReplacedFiles:
         claim = await begun(store)
         (tmp_path / f"runs.db{suffix}").rename(tmp_path / "moved")
         (tmp_path / f"runs.db{suffix}").touch()
+        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+            await advanced(store, claim)
+        await store.close()
+
+    @pytest.mark.parametrize("suffix", ["", "-wal"])
+    @pytest.mark.parametrize("has_renewed", [False, True])
+    async def test_it_is_noticed_although_renewals_have_a_connection_of_their_own(
+        self, tmp_path: Path, suffix: str, has_renewed: bool
+    ) -> None:
+        store = SqlRunStore(f"sqlite:///{tmp_path}/runs.db")
+        claim = await begun(store)
+        if has_renewed:
+            await store.renew([claim], 60)
+        (tmp_path / f"runs.db{suffix}").rename(tmp_path / "moved")
+        if suffix:
+            (tmp_path / f"runs.db{suffix}").touch()
+        with suppress(StoreUnavailableError):
+            await store.renew([claim], 60)
+            assert not has_renewed
         with pytest.raises(StoreUnavailableError, match="removed or replaced"):
             await advanced(store, claim)
         await store.close()

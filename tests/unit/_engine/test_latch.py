@@ -91,3 +91,18 @@ async def test_a_shielded_wait_swallows_cancellations() -> None:
     assert not task.done()
     latch.set()
     await task
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+async def test_a_chained_latch_is_set_in_the_same_way(error: ValueError | None) -> None:
+    first, second, events = Latch(), Latch(), list[str]()
+    first.chain(second)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waits, first, events, "a")
+        tasks.start_soon(waits, second, events, "b")
+        await turns()
+        assert events == []
+        first.set(error)
+    assert second.is_set
+    outcome = "went on" if error is None else "got the error: no"
+    assert sorted(events) == [f"a {outcome}", f"b {outcome}"]

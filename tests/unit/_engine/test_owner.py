@@ -84,3 +84,18 @@ def test_a_process_with_only_its_main_thread_ended_is_running(monkeypatch: pytes
     assert owner._is_running(1)
     fields[17] = "1"
     assert not owner._is_running(1)
+
+
+@pytest.mark.parametrize("files", [{BOOT: ""}, {SPACE: ""}, {SELF: "1"}, {BOOT: "another"}, {TIME: "time:[1]"}])
+def test_nobody_is_alive_where_the_host_is_not_identified(host: Callable[[Files], None], files: Files) -> None:
+    code = "from spine_async._engine.start.owner import new_owner; print(new_owner(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        name = other.stdout.readline().strip()
+        assert owner.is_alive(name)
+        host(files)
+        assert not owner.is_alive(name)
+        assert not owner.is_gone(name)
+        other.communicate("\n")

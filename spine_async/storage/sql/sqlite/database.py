@@ -268,17 +268,19 @@ def _create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # n
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if is_created and not file.exists():
         create_private_file(file)
-    if is_created or file.exists():
-        _probe(file)
+    _probe(file, is_created=is_created)
 
 
-def _probe(file: Path) -> None:
-    """Open and close the file, and raise the error of a failed open.
+def _probe(file: Path, *, is_created: bool = True) -> None:
+    """Open and close the file, and raise the error of a failed open. A missing file is created if `is_created` is True.
 
     aiosqlite does not join the thread of a connection that failed to open. That thread may find the event loop closed
     and print a traceback. So aiosqlite is never used with a file that cannot be opened.
     """
-    sqlite3.connect(file).close()
+    if is_created or file.exists():
+        sqlite3.connect(file).close()
+    else:
+        sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True).close()
 
 
 def _is_usable(driver: aiosqlite.Connection) -> bool:
