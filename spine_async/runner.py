@@ -401,6 +401,7 @@ class WorkflowRunner:
                 self.config.worker_threads, self.config.max_abandoned_threads, self.metrics.record_abandoned_thread
             ),
             is_dry=self.config.dry_run,
+            has_own_map=type(self)._execute_map is not WorkflowRunner._execute_map,  # noqa: SLF001 - its own class
         )
 
 

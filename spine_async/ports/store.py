@@ -109,12 +109,18 @@ class RunStore(Protocol):
         """The run, or None where it is not stored."""
         ...
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
         """Journal entries in the order of their numbers.
+
+        A page of a map that is still being executed costs as much as the page, however many entries precede it.
 
         Args:
             run_id: The run.
             below: None for the entries outside of map items; a map's path for all entries inside of its items.
+            after: Only entries with a number above this one.
+            limit: At most this many entries; fewer only if there are no more. None for all.
         """
         ...
 

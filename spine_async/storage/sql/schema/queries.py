@@ -37,13 +37,18 @@ LOAD_RUN: Mapping[str, Query] = {
 }
 """The query for one run, by dialect name."""
 
-VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
+VISITS: Query = text(f"{_VISITS} AND scope = '' AND seq > :after ORDER BY seq LIMIT :most")
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' ORDER BY seq"
 )
 
 # A range instead of LIKE, because it uses the index and needs no escaping.
-VISITS_BELOW: Query = text(f"{_VISITS} AND path >= :from_path AND path < :to_path ORDER BY seq")
+_IN_RANGE = "path >= :from_path AND path < :to_path"
+VISITS_BELOW: Query = text(f"{_VISITS} AND {_IN_RANGE} AND seq > :after ORDER BY seq")
+FIRST_BELOW: Query = text(f"SELECT min(seq) FROM core_workflow_steps WHERE {_OF_RUN} AND {_IN_RANGE}")
+
+# Without a condition on the path, so that every page is a range of the primary key and no page is sorted.
+VISIT_PAGE: Query = text(f"{_VISITS} AND seq > :after ORDER BY seq LIMIT :most")
 
 KEY_AND_NEXT_SEQ: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
 
@@ -76,6 +81,10 @@ def list_runs(chosen: RunFilter) -> Query:
 
 
 CONSTANT_QUERIES = frozenset(
-    {*LOAD_RUN.values(), VISITS, PAST_VISITS, VISITS_BELOW, KEY_AND_NEXT_SEQ, EVENT_LOG, VISITS_FOR_EVENTS}
+    {
+        *LOAD_RUN.values(),
+        *(VISITS, PAST_VISITS, VISITS_BELOW, FIRST_BELOW, VISIT_PAGE),
+        *(KEY_AND_NEXT_SEQ, EVENT_LOG, VISITS_FOR_EVENTS),
+    }
 )
 """The queries that do not depend on a call's arguments."""
