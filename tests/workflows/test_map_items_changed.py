@@ -99,7 +99,8 @@ async def test_outer_items_whose_first_step_is_a_map(store: RunStore) -> None:
     assert work.ran == ran
     outer.reverse()
     result = await WorkflowRunner(store=store).resume("r", workflow=workflow)
-    seen = [[one["seen"] for one in each["results"]] for each in result.context.get_output("outer", "results")]  # type: ignore[union-attr, attr-defined]
+    results: Any = result.context.get_output("outer", "results")
+    seen = [[one["seen"] for one in each["results"]] for each in results]
     assert seen == [[["A", 1], ["A", 2]], [["B", 1], ["B", 2]]]
     assert len(work.ran) == 4
 
@@ -437,7 +438,7 @@ async def test_no_middleware_hides_the_refusal(wraps: str) -> None:
     async def around(step: Step, context: WorkflowContext, next_fn: Any) -> StepResult:
         if wraps == "suppresses":
             try:
-                return await next_fn(step, context)  # type: ignore[no-any-return]
+                return await next_fn(step, context)
             except BaseException:
                 return StepResult.ok({"results": "invented"})
         results: list[StepResult] = []
@@ -460,7 +461,7 @@ async def test_middleware_that_repeats_a_map_gets_the_same_comparison() -> None:
     @runner.middleware
     async def twice(step: Step, context: WorkflowContext, next_fn: Any) -> StepResult:
         await next_fn(step, context)
-        return await next_fn(step, context) if step.name == "each" else StepResult.ok()  # type: ignore[no-any-return]
+        return await next_fn(step, context) if step.name == "each" else StepResult.ok()
 
     with pytest.raises(WorkflowChangedError):
         await runner.execute(Workflow("w", [step]))

@@ -13,6 +13,8 @@ worker, it waits for each commit, so that each item of a sequential map is store
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import anyio.lowlevel
 
@@ -37,6 +39,8 @@ from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step import MapStep
 from spine_async._model.step_result import StepResult
 from spine_async.errors import StepError
+
+_log = logging.getLogger("spine_async")
 
 
 async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> StepResult:
@@ -91,7 +95,7 @@ class _Pool:
             self._visit.cancelled_mono = None  # all workers have ended; a retry of the map starts new ones
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
-            self._interrupt = self._interrupt or await self._feed.close()
+            await self._close_feed()
         if isinstance(self._interrupt, Exception):
             raise self._interrupt
         if self._interrupt is not None:
@@ -100,6 +104,18 @@ class _Pool:
     def result(self) -> StepResult:
         """The result of the map."""
         return self._report.result()
+
+    async def _close_feed(self) -> None:
+        error = await self._feed.close()
+        if error is not None and self._interrupt is not None:
+            _log.warning(
+                "run %s: the items of map %s raised %s when they were closed",
+                self._visit.run.run_id,
+                self._visit.path,
+                type(error).__name__,
+                exc_info=error,
+            )
+        self._interrupt = self._interrupt or error
 
     def _last_known_index(self) -> int:
         """The largest index of which something is stored or pending; forgets items of which nothing is."""
