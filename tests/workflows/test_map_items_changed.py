@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from spine_async import (
     ErrorPolicy,
@@ -70,14 +75,14 @@ def nested(work: Work, outer: Callable[[], Any], inner: Callable[[], Any], **opt
     return Workflow("w", [step])
 
 
-async def is_refused(runner: WorkflowRunner, workflow: Workflow, map_path: str, index: int, text: str = "") -> None:
+async def is_refused(runner: WorkflowRunner, workflow: Workflow, map_path: str, index: int, problem: str = "") -> None:
     """The resume is refused because of this item, and the run stays as it was last committed."""
     before = await stored_rows(runner)
     with pytest.raises(WorkflowChangedError) as caught:
         await runner.resume("r", workflow=workflow)
     assert (caught.value.map_path, caught.value.item_index) == (map_path, index)
     assert f"item {index} of map {map_path!r}" in str(caught.value)
-    assert text in str(caught.value)
+    assert problem in str(caught.value)
     assert await stored_rows(runner) == before
     assert (await runner.get_run("r")).status is RunStatus.RUNNING
 
@@ -277,7 +282,7 @@ def iterator_of(work: Work, *names: str) -> Workflow:
 @pytest.mark.parametrize("policy", [ErrorPolicy.STOP, ErrorPolicy.CONTINUE, ErrorPolicy.RETRY])
 @pytest.mark.parametrize("collect", [True, False])
 @pytest.mark.parametrize(
-    ("later", "text"),
+    ("later", "problem"),
     [
         (("load", "keep"), "finished step 'save' is not in it"),
         (("save", "load"), "does not come at this place"),
@@ -287,7 +292,7 @@ def iterator_of(work: Work, *names: str) -> Workflow:
     ],
 )
 async def test_a_finished_step_of_the_iterator_that_changed(
-    policy: ErrorPolicy, later: tuple[str, ...], text: str, *, collect: bool
+    policy: ErrorPolicy, later: tuple[str, ...], problem: str, *, collect: bool
 ) -> None:
     work, store = Work(3), MemoryRunStore()
 
@@ -300,7 +305,7 @@ async def test_a_finished_step_of_the_iterator_that_changed(
 
     await WorkflowRunner(store=store).execute(flow("load", "save", on_error=ErrorPolicy.STOP), run_id="r")
     work.broken, ran = None, len(work.ran)
-    await is_refused(WorkflowRunner(store=store), flow(*later), "each", 0, text)
+    await is_refused(WorkflowRunner(store=store), flow(*later), "each", 0, problem)
     assert len(work.ran) == ran == 4
     await WorkflowRunner(store=store).resume("r", workflow=flow("load", "save"))
     assert len(work.ran) == 6
@@ -493,4 +498,44 @@ async def test_the_row_that_stores_an_item_has_no_event_of_its_own(store: RunSto
     assert [(row.path, row.opening) for row in markers] == [
         ("outer[0]@item", '{"o":"A"}'),
         ("outer[1]@item", '{"o":"B"}'),
+    ]
+
+
+async def test_an_item_that_an_older_version_stored_without_its_value_is_accepted(sqlite_url: str) -> None:
+    """Older versions wrote no row for an item whose first step is a map."""
+    store = SqlRunStore.from_url(sqlite_url)
+    work, outer = Work(2, "o", "i"), ["A"]
+    workflow = nested(work, lambda: outer, lambda: [1, 2])
+    await WorkflowRunner(store=store).execute(workflow, run_id="r")
+    await store.close()
+    with closing(sqlite3.connect(sqlite_url.partition(":///")[2])) as connection:
+        assert connection.execute("DELETE FROM core_workflow_steps WHERE path = 'outer[0]@item'").rowcount == 1
+        connection.commit()
+    await WorkflowRunner(store=store).resume("r", workflow=workflow)
+    assert [row.opening for row in await store.visits("r", below="outer") if row.path.endswith("@item")] == [
+        '{"o":"A"}'
+    ]
+    outer[0] = "B"
+    await is_refused(WorkflowRunner(store=store), workflow, "outer", 0)
+    outer[0], work.broken = "A", None
+    assert (await WorkflowRunner(store=store).resume("r", workflow=workflow)).status is RunStatus.COMPLETED
+    await store.close()
+
+
+async def test_checkpoints_of_inner_items_have_the_outer_item(database_url: str) -> None:
+    store = SqlRunStore.from_url(database_url)
+    workflow = nested(Work(None, "o", "i"), lambda: ["A", "B"], lambda: [1])
+    await WorkflowRunner(store=store).execute(workflow, run_id="r")
+    await store.close()
+    engine = create_async_engine(database_url)
+    async with engine.connect() as connection:
+        query = text("SELECT path, context_snapshot FROM core_workflow_checkpoints ORDER BY seq")
+        rows = (await connection.execute(query)).all()
+    await engine.dispose()
+    assert [(path, json.loads(snapshot)["params"]) for path, snapshot in rows] == [
+        ("outer[0]/inner[0]/item", {"o": "A", "i": 1}),
+        ("outer[0]/inner", {"o": "A"}),
+        ("outer[1]/inner[0]/item", {"o": "B", "i": 1}),
+        ("outer[1]/inner", {"o": "B"}),
+        ("outer", {}),
     ]
