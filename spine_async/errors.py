@@ -99,19 +99,41 @@ class RunNotResumableError(RunError):
 
 
 class WorkflowChangedError(RunError):
-    """The definition does not match the finished steps of the stored run.
+    """The definition, or the items of a map, do not match what the stored run has finished.
 
     Attributes:
-        step: The finished step that the definition no longer has in this place, or the missing step to start from.
+        step: The finished step that the definition no longer has in this place, the missing step to start from, or the
+            map whose items differ.
+        problem: What differs, in words.
+        map_path: For a difference inside a map, the path of the map's visit; else None.
+        item_index: Index of the item in that map; else None.
     """
 
-    def __init__(self, run_id: str, step: str, problem: str, *, role: str = "finished step") -> None:
+    def __init__(
+        self,
+        run_id: str,
+        step: str,
+        problem: str,
+        *,
+        role: str = "finished step",
+        map_path: str | None = None,
+        item_index: int | None = None,
+    ) -> None:
         self.step = step
-        super().__init__(
-            run_id,
-            f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
-            "resume it with the definition it was started with, or start a new run",
-        )
+        self.problem = problem
+        self.map_path = map_path
+        self.item_index = item_index
+        if map_path is None:
+            message = (
+                f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
+                "resume it with the definition it was started with, or start a new run"
+            )
+        else:
+            message = (
+                f"run {run_id!r} cannot go on: item {item_index} of map {map_path!r}: {problem}; "
+                "resume it with the definition and the items it was started with, or start a new run"
+            )
+        super().__init__(run_id, message)
 
 
 class RunFailedError(RunError):

@@ -109,6 +109,7 @@ class WorkflowRunner:
         self._runtime = assemble_runtime(
             self.config,
             executors=self._executors(),
+            has_own_map=type(self)._execute_map is not WorkflowRunner._execute_map,  # noqa: SLF001 - its own class
             db_engine=db_engine,
             store=store,
             dispatcher=dispatcher,

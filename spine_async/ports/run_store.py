@@ -145,12 +145,18 @@ class RunStore(Protocol):
         """The run, or None if it is not stored."""
         ...
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
         """Journal entries in the order of their numbers.
+
+        A page of a map that is still being executed costs as much as the page, however many entries precede it.
 
         Args:
             run_id: The run.
             below: Path of a map whose items' entries are returned; None returns the entries outside of map items.
+            after: Only entries with a greater number.
+            limit: At most this many entries; fewer only if there are no more. None returns all.
         """
         ...
 

@@ -140,10 +140,12 @@ class MemoryRunStore:
         found = self._runs.get(run_id)
         return _with_lease(found) if found is not None else None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
         found = self._runs.get(run_id)
-        rows = found.visits if found is not None else ()
-        return [replace(row) for row in rows if _is_in_scope(row, below)]
+        rows = found.visits.below(below, after) if found is not None else ()
+        return [replace(row) for row in islice(rows, limit)]
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         page = await self.visit_page(run_id, after, limit, "")
@@ -242,10 +244,6 @@ def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:
 
 def _claim_of(found: _MemoryRun) -> Claim:
     return Claim(run_id=found.stored.run_id, key=found.key, epoch=found.stored.epoch, next_seq=found.next_seq)
-
-
-def _is_in_scope(row: VisitRow, below: str | None) -> bool:
-    return row.scope == "" if below is None else row.scope.startswith(f"{below}[")
 
 
 def _age(found: _MemoryRun) -> tuple[datetime, int]:

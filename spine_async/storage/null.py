@@ -54,7 +54,9 @@ class NullRunStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
         return []
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:

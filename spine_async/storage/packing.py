@@ -34,9 +34,17 @@ _seq = attrgetter("seq")
 
 @dataclass(slots=True)
 class _Block:
-    """Packed rows and the largest number among them."""
+    """Packed rows, with what tells whether a row that is looked for can be among them.
+
+    Attributes:
+        last_seq: The largest number.
+        first_scope: The smallest scope in the order of characters; "" if a row is outside of map items.
+        last_scope: The largest scope.
+    """
 
     last_seq: int
+    first_scope: str
+    last_scope: str
     data: bytes
 
 
@@ -53,7 +61,8 @@ class PackedVisits:
         self._recent.extend(sorted(rows, key=_seq))
         while len(self._recent) >= _BLOCK_SIZE:
             block = self._recent[:_BLOCK_SIZE]
-            self._blocks.append(_Block(last_seq=block[-1].seq, data=_pack(block)))
+            scopes = [row.scope for row in block]
+            self._blocks.append(_Block(block[-1].seq, min(scopes), max(scopes), _pack(block)))
             del self._recent[:_BLOCK_SIZE]
 
     def __iter__(self) -> Iterator[VisitRow]:
@@ -63,6 +72,20 @@ class PackedVisits:
         """The rows with a number greater than `seq`; blocks of smaller numbers are not unpacked."""
         blocks = (_unpack(block.data) for block in self._blocks if block.last_seq > seq)
         return (row for row in chain(chain.from_iterable(blocks), self._recent) if row.seq > seq)
+
+    def below(self, path: str | None, seq: int) -> Iterator[VisitRow]:
+        """Rows with a number greater than `seq`, inside the items of the map at `path`; None: outside of map items.
+
+        Blocks that can have no such row are not unpacked.
+        """
+        start, end = ("", "\x00") if path is None else (f"{path}[", f"{path}\\")  # `\\` is the character after `[`
+        blocks = (
+            _unpack(block.data)
+            for block in self._blocks
+            if block.last_seq > seq and block.last_scope >= start and block.first_scope < end
+        )
+        rows = chain(chain.from_iterable(blocks), self._recent)
+        return (row for row in rows if row.seq > seq and start <= row.scope < end)
 
 
 def _pack(rows: Iterable[VisitRow]) -> bytes:

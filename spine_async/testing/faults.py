@@ -148,8 +148,10 @@ class FaultInjectingStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below))
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, below, after=after, limit=limit))
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))

@@ -183,13 +183,17 @@ class LostVisits(MemoryRunStore):
 
 
 class ItemsAreNotLoaded(MemoryRunStore):
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        return [] if below is not None else await super().visits(run_id)
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
+        return [] if below is not None else await super().visits(run_id, after=after, limit=limit)
 
 
 class LastVisitIsNotLoaded(MemoryRunStore):
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
-        return (await super().visits(run_id, below))[:-1]
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
+        return (await super().visits(run_id, below, after=after, limit=limit))[:-1]
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         page = await super().past_visits(run_id, after, limit)

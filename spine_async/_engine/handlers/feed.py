@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Mapping, Sized
 
 import anyio
 from pydantic import BaseModel
@@ -41,11 +41,25 @@ class Feed:
         self.taken += 1
         return self.taken - 1, item
 
-    async def close(self) -> None:
-        """Close an async generator that was not read to its end."""
-        if isinstance(self._stream, AsyncGenerator):
+    async def close(self) -> Exception | None:
+        """Close the iterator, so that it releases what it holds; returns the error that it raised.
+
+        Any async iterator with an `aclose` method is closed. Of other iterators only generators are closed: an open
+        file is an iterator too, and belongs to whoever opened it.
+        """
+        close = getattr(self._stream, "aclose", None)
+        if close is None and isinstance(self._plain, Generator):
+            close = self._plain.close
+        if not callable(close):
+            return None
+        try:
             with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
+                closing = close()
+                if inspect.isawaitable(closing):
+                    await closing
+        except Exception as exc:  # noqa: BLE001 - user code; the caller decides what becomes of the error
+            return exc
+        return None
 
 
 _END = object()

@@ -1,8 +1,10 @@
 """Executes a map: runs a workflow for each item, in a bounded pool of workers that share one feed of items.
 
 A worker takes an item only when it is free, so there are never more tasks than `max_concurrency`, and no items are read
-ahead. Each item is a scope of its own that adds to the run's pending writes. Finished items are committed one by one; a
-retry or a resume of the map runs only the remaining ones.
+ahead. If the number of items is not known, a worker is added only when an item arrives and no worker waits for one.
+
+Each item is a scope of its own that adds to the run's pending writes. Finished items are committed one by one; a retry
+or a resume of the map compares its items with the stored ones, and runs only the remaining ones.
 
 While a finished item is being committed, its worker executes the next item, but begins no third one before the first is
 stored. So commits do not delay the workers, and a crash repeats at most two items per worker. If there is only one
@@ -11,28 +13,34 @@ worker, it waits for each commit, so that each item of a sequential map is store
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import anyio.lowlevel
 
 from spine_async._engine.commit.journal import Commit
 from spine_async._engine.handlers.feed import Feed, open_feed
-from spine_async._engine.handlers.map_report import ItemFailure, MapReport, base_context, check_same_item
+from spine_async._engine.handlers.item_queue import ItemQueue
+from spine_async._engine.handlers.map_report import ItemFailure, MapReport, base_context
+from spine_async._engine.handlers.stored_items import map_progress, may_repeat
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.transition import replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
+from spine_async._engine.state.interrupts import Draining, RunAborted, RunInterrupt, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
+from spine_async._engine.state.scope import Position, Scope, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import NULL, Document, encode, quote
+from spine_async._model.document import NULL, Document, encode
 from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step import MapStep
 from spine_async._model.step_result import StepResult
-from spine_async.errors import SerializationError, StepError
+from spine_async.errors import StepError
+
+_log = logging.getLogger("spine_async")
 
 
 async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> StepResult:
@@ -43,20 +51,13 @@ async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> 
     """
     visit = visit_of(context)
     visit.run.pending.announce_visit(visit)
-    progress = await _progress(runtime, visit, step)
+    try:
+        progress = await map_progress(runtime, visit, step)
+    except RunAborted as exc:
+        await visit.interrupt(exc)
     pool = _Pool(runtime, step, context, progress=progress, feed=await open_feed(step.source, context))
     await pool.run()
     return pool.result()
-
-
-async def _progress(runtime: Runtime, visit: Visit, step: MapStep) -> MapProgress:
-    scope, path = visit.scope, visit.path
-    if path not in scope.maps:
-        rows = scope.stored_below(path) if not scope.is_run else []
-        if scope.is_run and visit.run.is_resumed:
-            rows = await runtime.store.visits(visit.run.run_id, below=path)
-        scope.maps[path] = MapProgress(path, collects=step.collect, rows=rows)
-    return scope.maps[path]
 
 
 class _Pool:
@@ -71,30 +72,32 @@ class _Pool:
         self._context = context
         self._progress = progress
         self._feed = feed
+        self._items = ItemQueue(runtime, progress, feed)
         self._report = MapReport(step, progress, feed)
         self._visit.tolerates_failure = self._report.tolerates_another
-        self._item_param = quote(step.item_param)
         self._item_context = base_context(context, step.workflow, runtime.models(step.workflow))
         self._tasks = anyio.create_task_group()
-        self._is_single = True
+        self._is_single = step.max_concurrency == 1 or feed.total == 1
+        self._workers = 0
+        self._waiting_workers = 0
         self._newest: Commit | None = None
         self._interrupt: BaseException | None = None
 
     async def run(self) -> None:
         """Run all items; returns early if more items failed than the step tolerates."""
         try:
-            async with self._tasks as tasks:
-                count = self._workers_needed()
-                self._is_single = count == 1
-                for number in range(count):
-                    tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
+            await self._items.compare(self._last_known_index())
+            async with self._tasks:
+                for _ in range(self._workers_needed()):
+                    self._start_worker()
+        except RunInterrupt as exc:
+            self._interrupt = exc
         finally:
-            self._visit.cancelled_mono = self._visit.map_ending = (
-                None  # all workers have ended; a retry of the map starts new ones
-            )
+            # All workers have ended; a retry of the map starts new ones.
+            self._visit.cancelled_mono = self._visit.map_ending = None
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
-            await self._feed.close()
+            await self._close_feed()
         if isinstance(self._interrupt, Exception):
             raise self._interrupt
         if self._interrupt is not None:
@@ -106,9 +109,43 @@ class _Pool:
         self._visit.item_error = result.exception
         return result
 
+    async def _close_feed(self) -> None:
+        error = await self._feed.close()
+        if error is not None and self._interrupt is not None:
+            _log.warning(
+                "run %s: the items of map %s raised %s when they were closed",
+                self._visit.run.run_id,
+                self._visit.path,
+                type(error).__name__,
+                exc_info=error,
+            )
+        self._interrupt = self._interrupt or error
+
+    def _last_known_index(self) -> int:
+        """The largest index of which something is stored or pending; forgets items of which nothing is."""
+        open_items, last = self._visit.scope.open_items, self._progress.last_index
+        for scope in list(open_items.values()):
+            index = scope.item_index or 0
+            if scope.has_stored:
+                last = max(last, index)
+            else:
+                del open_items[scope.path]
+                self._progress.drop_digest(index)
+        return last
+
     def _workers_needed(self) -> int:
         limit, total = self._step.max_concurrency, self._feed.total
-        return limit if total is None else min(limit, total)
+        return 1 if total is None else min(limit, total)
+
+    def _start_worker(self) -> None:
+        self._workers += 1
+        self._waiting_workers += 1
+        self._tasks.start_soon(self._work, name=f"{self._visit.path} worker {self._workers - 1}")
+
+    def _add_worker(self) -> None:
+        """Start a worker that waits for the next item, if none waits and more are allowed."""
+        if self._feed.total is None and not self._waiting_workers and self._workers < self._step.max_concurrency:
+            self._start_worker()
 
     async def _work(self) -> None:
         try:
@@ -127,6 +164,8 @@ class _Pool:
     async def _take_items(self) -> None:
         previous: Commit | None = None
         while (entry := await self._next()) is not None:
+            self._waiting_workers -= 1
+            self._add_worker()
             commit = await self._run_item(*entry)
             if self._report.has_failed:
                 self._cancel_items(self._report.result())
@@ -135,14 +174,15 @@ class _Pool:
             if commit is not None and self._is_single:
                 await commit.wait()
             previous = commit
+            self._waiting_workers += 1
         await _wait_for(previous)
 
-    async def _next(self) -> tuple[int, object] | None:
+    async def _next(self) -> tuple[int, Document] | None:
         if self._runtime.is_draining:
             raise Draining
         if self._tasks.cancel_scope.cancel_called:
             await anyio.lowlevel.checkpoint_if_cancelled()  # no item begins after one that ended the map
-        return await self._feed.next()
+        return await self._items.next()
 
     def _abort(self, error: BaseException) -> None:
         # Raised after the task group has ended, so that it is not wrapped in an exception group.
@@ -156,30 +196,28 @@ class _Pool:
             self._visit.map_ending = ending
         self._tasks.cancel_scope.cancel()
 
-    async def _run_item(self, index: int, item: object) -> Commit | None:
+    async def _run_item(self, index: int, item: Document) -> Commit | None:
         """Run one item to its end; returns the commit that stores it, if there is something to store."""
-        try:
-            encoded = encode(item)
-        except SerializationError as exc:
-            raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
         if index in self._progress.finished:
             return None
-        scope = self._item_scope(index, encoded)
+        scope = self._item_scope(index, item)
         if scope.cursor.step is not None:
             return self._finish_item(index, scope, await run_steps(self._runtime, scope))
         self._finish(index, scope)
         return None
 
     def _item_scope(self, index: int, item: Document) -> Scope:
-        path, outer = self._progress.item_path(index), self._visit.scope
+        progress, outer = self._progress, self._visit.scope
+        path = progress.item_path(index)
         if path in outer.open_items:
             return outer.open_items[path]
         workflow, run = self._step.workflow, self._visit.run
         position = Position(Cursor(workflow), self._item_context.for_item({self._step.item_param: item}))
-        rows = self._progress.stored_rows(index)
-        if rows:
-            check_same_item(self._step, index, item, rows)
-            replay(position, run.run_id, rows)
+        stored = progress.stored.pop(index, None)
+        if stored is None:
+            progress.keep_digest(index, item.text)
+        else:
+            replay(position, run.run_id, stored.rows)
         scope = Scope(
             run,
             workflow,
@@ -189,9 +227,9 @@ class _Pool:
             position.waits,
             position.last_output,
             item_index=index,
-            item_params=f"{{{self._item_param}:{item.text}}}",
+            item_params=None if stored is not None and stored.has_params else progress.item_params(item.text),
             parent=self._visit,
-            parent_progress=self._progress,
+            maps=stored.maps if stored is not None else {},
         )
         outer.open_items[path] = scope
         return scope
@@ -202,10 +240,10 @@ class _Pool:
             return self._enqueue()
         if outcome.status is RunStatus.STOPPED:
             raise StopRequested(outcome.stop_reason or "")
-        # Its events are written with the next commit; nothing was finished that could be lost.
         failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
-        self._fail(failure, scope.path, outcome.exception)
-        return None
+        self._fail(failure, scope, outcome.exception)
+        # Where the map fails with this item, the events are written with the commit of that failure.
+        return None if self._report.has_failed else self._enqueue()
 
     def _finish(self, index: int, scope: Scope) -> None:
         self._visit.scope.open_items.pop(scope.path, None)
@@ -218,11 +256,16 @@ class _Pool:
             commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
+    def _fail(self, failure: ItemFailure, scope: Scope, exception: BaseException | None) -> None:
         self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
-        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._visit.run.clock.now(), metadata, path)
+        now = self._visit.run.clock.now()
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, now, metadata, scope.path)
         self._visit.run.pending.add_events(event)
+        if not (scope.has_stored and may_repeat(self._runtime, self._visit)):
+            del self._visit.scope.open_items[scope.path]  # no attempt will continue it
+            if not scope.has_stored:
+                self._progress.drop_digest(failure.index)
 
 
 async def _wait_for(commit: Commit | None) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from pydantic import BaseModel
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array, split_object
-from spine_async._model.record import VisitRow
+from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
-from spine_async.errors import StepError
 
 _ERRORS_KEPT_UNCOLLECTED = 100
 """Source: public contract, "Results and context"."""
@@ -40,6 +39,7 @@ class MapReport:
         self._step = step
         self._progress = progress
         self._feed = feed
+        self._share = _exact_share(step.tolerated_failures)
         self._failed = 0
         self._failures: list[ItemFailure] = []
         self._first: tuple[int, BaseException | None] | None = None
@@ -62,11 +62,10 @@ class MapReport:
         return not self._are_too_many(self._failed + 1)
 
     def _are_too_many(self, failed: int) -> bool:
-        tolerated = self._step.tolerated_failures
-        if isinstance(tolerated, int):
-            return failed > tolerated
+        if self._share is None:
+            return failed > self._step.tolerated_failures
         total = self._feed.total
-        return failed > 0 and (tolerated == 0 or (total is not None and failed > tolerated * total))
+        return failed > 0 and (self._share == 0 or (total is not None and failed > self._share * total))
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -83,11 +82,20 @@ class MapReport:
         )
 
     def _output(self, failures: list[ItemFailure]) -> Document:
-        outputs = self._progress.outputs
-        results = join_array([outputs.get(index, "null") for index in range(self._feed.taken)])
+        results, outputs = "null", self._progress.outputs
+        if self._step.collect:
+            results = join_array([outputs.get(index, "null") for index in range(self._feed.taken)])
         counts = f'"succeeded":{len(self._progress.finished)},"failed":{self._failed}'
         errors = encode([failure.as_dict() for failure in failures]).text
-        return Document(f'{{"results":{results if self._step.collect else "null"},{counts},"errors":{errors}}}')
+        return Document(f'{{"results":{results},{counts},"errors":{errors}}}')
+
+
+def _exact_share(tolerated: float) -> Fraction | None:
+    """A tolerated share as the decimal number that was written, or None for a count.
+
+    As a binary float 0.29 is less than 29 of 100.
+    """
+    return Fraction(float.__repr__(tolerated)) if isinstance(tolerated, float) else None
 
 
 def base_context(
@@ -99,19 +107,3 @@ def base_context(
         models = {**{name: model for name, model in context.models.items() if name not in own}, **models}
     defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
     return context.outside_steps().with_models(models).with_documents(encode_object(defaults))
-
-
-def check_same_item(step: MapStep, index: int, item: Document, rows: list[VisitRow]) -> None:
-    """Check that an item is the one that is stored at this index.
-
-    Raises:
-        StepError: It is another item; category CONFIGURATION.
-    """
-    item_params = next((row.item_params for row in rows if row.item_params is not None), "{}")
-    stored = split_object(item_params).get(step.item_param)
-    if stored is not None and stored.value() != item.value():
-        message = (
-            f"items[{index}] is not the item that was there before this run was interrupted; "
-            "the items of a map must be the same in every execution of a run"
-        )
-        raise StepError(message, category="CONFIGURATION")

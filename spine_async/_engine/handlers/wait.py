@@ -62,7 +62,7 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         output_size=0,
         updates=None,
         quality=None,
-        item_params=None,
+        item_params=visit.scope.item_params,  # not the last row that stores the item: checkpoints ignore a pending wait
         scope=visit.scope.path,
         completed_at=now,
         item_index=visit.scope.item_index,

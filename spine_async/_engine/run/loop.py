@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spine_async._engine.run.transition import apply_result
+from spine_async._engine.run.transition import apply_result, store_item
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.interrupts import Draining, InterruptScope, RunAlreadyRecorded
@@ -28,6 +28,7 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
 
     Raises:
         CommitFailed: A step could not be committed.
+        ResumeRefused: The items of a map, or its iterator, differ from what is stored.
         Draining: The runner is shutting down; no further step begins.
         RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
@@ -69,6 +70,8 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
         step=step,
     )
     scope.run.pending.begin_visit(visit)
+    if scope.item_params is not None and isinstance(step, MapStep):
+        store_item(visit)
     return visit
 
 

@@ -18,7 +18,7 @@ from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import live_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
-from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS, CommitFailed, Draining, StopRequested
+from spine_async._engine.state.interrupts import RAISING_ERRORS, CommitFailed, Draining, RunAborted, StopRequested
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.scope import Run, Scope
 from spine_async._engine.tasks import CANCELLATION, Task, spawn, wait_any
@@ -44,16 +44,17 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
     Raises:
         LeaseLostError: Another owner claimed the run.
         StoreError: The store failed; the run stays as it was last committed and can be resumed.
+        WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; likewise.
 
     Cancellation:
         The run is recorded as stopped, then the cancellation is raised.
     """
     run = scope.run
     with runtime.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
-        with RAISING_STORE_ERRORS:
+        with RAISING_ERRORS:
             try:
                 end = await supervise(runtime, scope)
-            except CommitFailed:
+            except RunAborted:
                 await _release(runtime, run)
                 raise
         span.ended(end.status, end.error_category)
@@ -64,7 +65,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
     """Execute the steps of `scope` to the run's end, and record it.
 
     Raises:
-        CommitFailed: The run's end could not be recorded, or the run has another owner.
+        RunAborted: The run's end could not be recorded, or the run must not continue.
 
     Cancellation:
         Cancels the run; raised once its end is recorded.
@@ -78,7 +79,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
         # The caller receives its cancellation, and the run can be resumed in any case. An exception that ends the
         # process has reached the event loop already.
-        with suppress(CommitFailed, SystemExit, KeyboardInterrupt):
+        with suppress(RunAborted, SystemExit, KeyboardInterrupt):
             await run.done.wait_shielded()
             await _recorded_end(runtime, scope, work)
         raise
@@ -126,7 +127,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
         return await _leave_behind(runtime, scope, work)
     is_cancelled = work.cancelled()  # the event loop is shutting down
     error = None if is_cancelled else work.exception()
-    if is_cancelled or (error is not None and not isinstance(error, (Exception, CommitFailed))):  # SystemExit etc.
+    if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
         _refuse_if_lost(scope)
         end = await commit_outcome(runtime, scope.run.pending, SHUTDOWN)
         return end if is_cancelled else work.result()

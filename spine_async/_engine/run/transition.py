@@ -7,7 +7,7 @@ from datetime import datetime
 
 from spine_async._engine.state.cursor import Jump, jump_of
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.scope import WAIT_MARK, Position, Scope, Visit
+from spine_async._engine.state.scope import ITEM_MARK, WAIT_MARK, Position, Scope, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
@@ -30,6 +30,9 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
     scope = visit.scope
     pending, is_run = scope.run.pending, scope.is_run
     row = _row(visit, encoded, now, elapsed_ms)
+    scope.item_params = None
+    if scope.maps:
+        scope.end_map()
     jumped_over = scope.cursor.advance(_jump(visit, encoded) if is_choice else None)
     outcome = _outcome_after(visit, encoded)
     row.ends_item = outcome is COMPLETED and not is_run
@@ -40,6 +43,36 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
     if jumped_over:
         pending.add_events(*(_skipped_event(visit, name, now) for name in jumped_over))
     return outcome
+
+
+def store_item(visit: Visit) -> None:
+    """Store which item a scope belongs to, before the first row inside of it; for a scope that begins with a map.
+
+    The rows of the inner map's items precede the first row of the item's own steps. So the item is stored with the
+    `step_started` event of that map: a row that is no visit, and that adds nothing but the item to the checkpoints.
+    """
+    scope, step = visit.scope, visit.step
+    row = VisitRow(
+        path=scope.path + ITEM_MARK,
+        step_name=ITEM_MARK,
+        step_type=step.step_type,
+        status=StepStatus.OVERRIDE,
+        attempts=0,
+        started_at=visit.started_at,
+        duration_ms=0.0,
+        output=None,
+        output_size=0,
+        updates=None,
+        quality=None,
+        item_params=scope.item_params,
+        scope=scope.path,
+        completed_at=visit.started_at,
+        item_index=scope.item_index,
+    )
+    scope.item_params = None
+    visit.is_announced = True
+    event = EventRow(EventType.STEP_STARTED, step.name, visit.started_at, path=visit.path)
+    scope.run.pending.add_marker(row, event)
 
 
 def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
@@ -119,7 +152,7 @@ def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float)
         output.size if output is not None else 0,
         join_object(encoded.updates).text if encoded.updates else None,
         encoded.quality.text if encoded.quality is not None else None,
-        scope.item_params if scope.item_params is not None and not scope.cursor.has_moved else None,
+        scope.item_params,
         scope.path,
         now,
         result.error or result.skip_reason,

@@ -58,6 +58,7 @@ class Runtime:
         random: Returns a number from 0 to 1, for jitter.
         threads: Worker threads for `def` handlers.
         owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
+        has_own_map: Whether the runner's extension point for maps is overridden; it may execute a map several times.
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
@@ -80,6 +81,7 @@ class Runtime:
     threads: WorkerThreads
     owner: str = ""
     is_dry: bool = False
+    has_own_map: bool = False
     is_draining: bool = False
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -141,6 +143,11 @@ class Runtime:
             return workflow.models
         pretended = {step.name for step in workflow.steps if self.pretends(step)}
         return {name: model for name, model in workflow.models.items() if name not in pretended}
+
+    def may_repeat(self, step: Step) -> bool:
+        """Whether a visit of the step may make several attempts: by its policy, or because user code is around it."""
+        policy = self.limits(step)[1]
+        return self.has_own_map or bool(self.middleware) or (policy is not None and policy.max_attempts > 1)
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""

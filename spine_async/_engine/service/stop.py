@@ -8,7 +8,7 @@ from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.opening import load
 from spine_async._engine.state.cancellation import CancelReason
-from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
+from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.wall_clock import RunClock
@@ -37,7 +37,7 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         claim, records_events=runtime.config.emit_events, clock=RunClock(runtime.clock, stored.updated_at)
     )
     try:
-        with RAISING_STORE_ERRORS:
+        with RAISING_ERRORS:
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
         await stop_run(runtime, active_runs, run_id, reason)

@@ -11,7 +11,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
 from spine_async._engine.start.request import Request, mapping_documents, prepare_run
-from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
+from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
@@ -40,7 +40,7 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
     """
     creation = Creation(await prepare_run(runtime, request))
     try:
-        with RAISING_STORE_ERRORS:
+        with RAISING_ERRORS:
             await runtime.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
@@ -178,6 +178,7 @@ def _scope(
         clock,
         begun_mono=clock.monotonic() - (clock.now() - stored.started_at).total_seconds(),
         is_resumed=is_resumed,
+        resumed_path=position.cursor.segment if is_resumed else None,
         tally=position.tally,
     )
     return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
@@ -225,7 +226,7 @@ async def _commit_override(
 ) -> None:
     """Store the params that a resume changes, before any step sees them."""
     pending.add_marker(_override_row(pending.claim.epoch, updates, stored), resumed)
-    with RAISING_STORE_ERRORS:
+    with RAISING_ERRORS:
         await runtime.journal.commit(pending)
 
 
@@ -238,7 +239,7 @@ async def _end_poison_run(
         f"each time at step {step.name if step else None!r}; resume() it once the cause is mended"
     )
     outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
-    with RAISING_STORE_ERRORS:
+    with RAISING_ERRORS:
         end = await commit_outcome(runtime, pending, outcome)
     return position_result(workflow, stored, position, end)
 

@@ -37,6 +37,8 @@ class Cursor:
         visit: Number of the next visit of that step, from 1; 0 at the end.
     """
 
+    __slots__ = ("_position", "_steps", "_visits", "_workflow", "step", "visit")
+
     def __init__(self, workflow: Definition, start: str | None = None) -> None:
         self._workflow = workflow
         self._steps = workflow.steps

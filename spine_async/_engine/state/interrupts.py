@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 import anyio
 
 from spine_async._engine.tasks import CANCELLATION, cancellation_count, continue_cancellation, is_cancelled_since
-from spine_async.errors import SharingError, StoreError
+from spine_async.errors import SharingError, SpineError, StoreError, WorkflowChangedError
 
 
 class RunInterrupt(BaseException):
@@ -34,12 +34,36 @@ class RunAlreadyRecorded(RunInterrupt):
     """The run's end was recorded while this step did not react to its cancellation."""
 
 
-class CommitFailed(RunInterrupt):
-    """The journal could not commit; `error` is what the caller of `execute` receives."""
+class RunAborted(RunInterrupt):
+    """The execution ends and records nothing more: the run stays as it was last committed, and can be resumed.
 
-    def __init__(self, error: StoreError | SharingError) -> None:
+    Attributes:
+        error: What the caller of `execute` receives.
+    """
+
+    error: SpineError
+
+    def __init__(self, error: SpineError) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+class CommitFailed(RunAborted):
+    """The store failed, or the run has another owner."""
+
+    error: StoreError | SharingError
+
+    def __init__(self, error: StoreError | SharingError) -> None:
+        super().__init__(error)
+
+
+class ResumeRefused(RunAborted):
+    """The items of a map, or the steps of its iterator, differ from what is stored."""
+
+    error: WorkflowChangedError
+
+    def __init__(self, error: WorkflowChangedError) -> None:
+        super().__init__(error)
 
 
 class InterruptScope:
@@ -80,8 +104,8 @@ PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
 """Exceptions that end the process or the task, and that nothing replaces."""
 
 
-class RaisingStoreErrors:
-    """A context manager that raises the `StoreError` of a `CommitFailed`; stateless, so one instance serves all."""
+class RaisingErrors:
+    """A context manager that raises the error of a `RunAborted`; stateless, so one instance serves all."""
 
     def __enter__(self) -> None:
         return None
@@ -89,8 +113,8 @@ class RaisingStoreErrors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, CommitFailed):
+        if isinstance(error, RunAborted):
             raise error.error from error.error.__cause__
 
 
-RAISING_STORE_ERRORS = RaisingStoreErrors()
+RAISING_ERRORS = RaisingErrors()

@@ -22,13 +22,15 @@ from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.policy import RetryPolicy
-from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
+
+ITEM_MARK = "@item"
+"""Suffix of the path of the row that stores the item of a scope whose first step is a map."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class Run:
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
+        resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if it is a map,
+            can have stored items. Else None.
     """
 
     run_id: str
@@ -53,6 +57,7 @@ class Run:
     clock: Clock
     begun_mono: float = 0.0
     is_resumed: bool = False
+    resumed_path: str | None = None
     tally: Tally = field(default_factory=Tally)
     cancellation: RunCancellation = field(default_factory=RunCancellation)
     stuck_outcome: Outcome | None = None
@@ -92,9 +97,9 @@ class Scope:
         wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
-        item_params: For an item, JSON object text of the params that its first row stores; else None.
+        item_params: For an item of which no row stores the item yet, JSON object text of the params that the next row
+            stores; else None.
         parent: For an item, the visit of its map; else None.
-        parent_progress: For an item, the progress of its map; else None.
         maps: Progress of the maps in this scope, by the path of the map's visit.
         is_run: Whether this is the run's own scope, not that of a map item.
         open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
@@ -110,7 +115,6 @@ class Scope:
     item_index: int | None = None
     item_params: str | None = None
     parent: Visit | None = None
-    parent_progress: MapProgress | None = None
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
@@ -123,11 +127,15 @@ class Scope:
         """Path of a visit in this scope."""
         return f"{self.path}/{segment}" if self.path else segment
 
-    def stored_below(self, visit_path: str) -> list[VisitRow]:
-        """Rows that an earlier execution stored for the items of a map in this item."""
-        if self.parent_progress is None or self.item_index is None:
-            return []
-        return self.parent_progress.rows_below(self.item_index, visit_path)
+    @property
+    def has_stored(self) -> bool:
+        """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
+        return self.item_params is None or bool(self.waits or self.maps) or self.cursor.has_moved
+
+    def end_map(self) -> None:
+        """Forget the map that has ended, with its items."""
+        self.maps.clear()
+        self.open_items.clear()
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -27,9 +27,10 @@ from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
-from spine_async.storage.sql.event_pages import read_event_page
+from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
 from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
+from spine_async.storage.sql.visit_pages import path_range, read_visit_page
 
 _MISSING_ID = ""  # no run has this id
 
@@ -148,12 +149,19 @@ class SqlRunStore:
             rows = await database.read(queries.LOAD_RUN[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
-    async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
+    async def visits(
+        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[VisitRow]:
+        if below is not None and limit is not None:
+            database = await self._database.for_reading()
+            with CorruptionGuard(run_id):
+                return await read_visit_page(database, run_id, below, after, limit) if database is not None else []
         if below is not None:
-            # `\\` is the next character after `[`, so the range contains exactly the paths that begin with `below[`.
-            path_range = {"from_path": f"{below}[", "to_path": f"{below}\\"}
-            return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS_BELOW, path_range)]
-        return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS, {})]
+            rows = await self._read_of(run_id, queries.VISITS_BELOW, {**path_range(below), "after": after})
+        else:
+            most = MAX_SEQ if limit is None else limit
+            rows = await self._read_of(run_id, queries.VISITS, {"after": after, "most": most})
+        return [read_visit(run_id, row) for row in rows]
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         rows = await self._read_of(run_id, queries.PAST_VISITS, {"after": after, "most": limit})

@@ -78,6 +78,32 @@ class VisitContract:
         await committed(store, change(claim, [visit("c", 4), visit("a", 3), visit("b", 2)]))
         assert [row.path for row in await store.visits("run-1")] == ["b", "a", "c"]
 
+    async def test_entries_come_in_pages(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        for below in (None, "a", "a[1]/inner", "ab"):
+            whole = await store.visits("run-1", below)
+            for limit in (1, 2, 3, 100):
+                read, after = list[VisitRow](), 0
+                while page := await store.visits("run-1", below, after=after, limit=limit):
+                    assert len(page) == min(limit, len(whole) - len(read))
+                    read += page
+                    after = page[-1].seq
+                assert read == whole
+        assert await store.visits("run-1", "a", after=rows["a[1]/x"].seq) == [rows[path] for path in _PATHS[2:8]]
+        assert await store.visits("run-1", after=rows["a"].seq) == [rows[path] for path in ("a#2", "ab", "b")]
+        assert await store.visits("run-1", "a", after=10_000, limit=5) == []
+        assert await store.visits("nobody", "a", limit=5) == []
+
+    async def test_a_page_of_a_map_leaves_out_what_lies_between_its_entries(self, store: RunStore) -> None:
+        claim = await created(store)
+        paths = [f"a[{number}]/x" if number % 40 == 0 else f"b[{number}]/x" for number in range(2_000)]
+        await committed(
+            store, change(claim, [visit(path, number, item_index=0) for number, path in enumerate(paths, 2)])
+        )
+        page = await store.visits("run-1", "a", after=2, limit=20)
+        assert [row.path for row in page] == [f"a[{number}]/x" for number in range(40, 840, 40)]
+        assert len(await store.visits("run-1", "a", after=2, limit=60)) == 49
+
     async def test_an_unknown_run_has_none(self, store: RunStore) -> None:
         assert await store.visits("nobody") == []
         assert await store.visits("nobody", "a") == []

@@ -39,10 +39,11 @@ LOAD_RUN: Mapping[str, Query] = {
 }
 """The query for one run, by dialect name."""
 
-VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
+VISITS: Query = text(f"{_VISITS} AND scope = '' AND seq > :after ORDER BY seq LIMIT :most")
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
 )
+# Without a condition on the path, so that every page is a range of the primary key and no page is sorted.
 VISIT_PAGE: Query = text(f"{_VISITS} {_PAGE}")
 RUN_SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
 SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = :scope AND path >= :from_path AND path < :to_path {_PAGE}")
@@ -53,7 +54,9 @@ LAST_VISIT: Query = text(
 )
 
 # A range instead of LIKE, because it uses the index and needs no escaping.
-VISITS_BELOW: Query = text(f"{_VISITS} AND path >= :from_path AND path < :to_path ORDER BY seq")
+_IN_RANGE = "path >= :from_path AND path < :to_path"
+VISITS_BELOW: Query = text(f"{_VISITS} AND {_IN_RANGE} AND seq > :after ORDER BY seq")
+FIRST_BELOW: Query = text(f"SELECT min(seq) FROM core_workflow_steps WHERE {_OF_RUN} AND {_IN_RANGE}")
 
 KEY_AND_NEXT_SEQ: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
 
@@ -93,7 +96,17 @@ def list_runs(chosen: RunFilter) -> Query:
 CONSTANT_QUERIES = frozenset(
     {
         *LOAD_RUN.values(),
-        *(VISITS, PAST_VISITS, VISITS_BELOW, VISIT_PAGE, RUN_SCOPE_PAGE, SCOPE_PAGE, FINISHED_VISIT, LAST_VISIT),
+        *(
+            VISITS,
+            PAST_VISITS,
+            VISITS_BELOW,
+            FIRST_BELOW,
+            VISIT_PAGE,
+            RUN_SCOPE_PAGE,
+            SCOPE_PAGE,
+            FINISHED_VISIT,
+            LAST_VISIT,
+        ),
         *(KEY_AND_NEXT_SEQ, EVENT_LOG, LAST_EVENT, VISITS_FOR_EVENTS),
     }
 )

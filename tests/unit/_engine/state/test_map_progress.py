@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spine_async import CorruptRecordError
-from spine_async._engine.state.map_progress import IndexSet, MapProgress
+from spine_async import CorruptRecordError, Step, Workflow
+from spine_async._engine.state.index_table import IndexSet
+from spine_async._engine.state.map_progress import MapProgress
+from spine_async._model.step import MapStep
 from tests.unit._engine.builders import visit_row
 
 
@@ -21,44 +23,40 @@ def test_an_index_set_holds_what_a_set_holds(added: list[int]) -> None:
         assert len(indexes) == len(model)
 
 
-@given(st.permutations(range(12)))
-def test_an_index_set_keeps_nothing_but_a_limit_once_no_index_is_missing(added: list[int]) -> None:
+@given(st.sets(st.integers(min_value=0, max_value=20_000), max_size=5))
+def test_the_last_index_is_the_largest(added: set[int]) -> None:
     indexes = IndexSet()
     for index in added:
         indexes.add(index)
-    assert (indexes._limit, indexes._above) == (12, set())
+    assert indexes.last == max(added, default=-1)
+
+
+def progress_of(*, collect: bool = True) -> MapProgress:
+    iterator = Workflow(steps=[Step.lambda_("a", lambda context, config: None)])
+    workflow = Workflow("w", [Step.map("each", items=[0, 1], iterator=iterator, collect=collect)])
+    (step,) = workflow.steps
+    assert isinstance(step, MapStep)
+    return MapProgress("r", "each", step, keeps_digests=True)
 
 
 def test_outputs_are_kept_only_if_the_map_collects_them() -> None:
-    for collects, outputs in ((True, {1: "{}"}), (False, {})):
-        progress = MapProgress("each", collects=collects)
+    for collect, outputs in ((True, {1: "{}"}), (False, {})):
+        progress = progress_of(collect=collect)
         progress.finish(1, "{}")
         assert (1 in progress.finished, 0 in progress.finished, progress.outputs) == (True, False, outputs)
 
 
-def test_stored_rows_are_those_of_the_items_own_steps() -> None:
-    own = visit_row("each[1]/a", scope="each[1]")
-    inner = visit_row("each[1]/inner[0]/b", scope="each[1]/inner[0]")
-    again = visit_row("each[1]/inner#2[0]/b", scope="each[1]/inner#2[0]")
-    other = visit_row("each[11]/a", scope="each[11]")
-    progress = MapProgress("each", collects=True, rows=[own, inner, again, other])
-    assert progress.stored_rows(1) == [own]
-    assert progress.stored_rows(11) == [other]
-    assert progress.stored_rows(0) == []
-    assert progress.rows_below(1, "each[1]/inner") == [inner]
-    assert progress.rows_below(1, "each[1]/inner#2") == [again]
-    assert progress.rows_below(11, "each[1]/inner") == []
-
-
-def test_a_finished_item_forgets_its_stored_rows() -> None:
-    rows = [visit_row(f"each[{index}]/a", scope=f"each[{index}]") for index in range(2)]
-    progress = MapProgress("each", collects=False, rows=rows)
-    progress.finish(0, "null")
-    assert progress.stored_rows(0) == []
-    assert progress.stored_rows(1) == [rows[1]]
+def test_an_item_is_compared_with_the_one_that_began_at_its_index() -> None:
+    progress = progress_of()
+    progress.keep_digest(0, '{"a":1,"b":2}')
+    assert progress.is_same_item(0, '{"b":2,"a":1}')
+    assert not progress.is_same_item(0, '{"a":1,"b":3}')
+    assert progress.is_same_item(1, '{"a":1,"b":3}')
+    progress.drop_digest(0)
+    assert progress.is_same_item(0, '{"a":1,"b":3}')
 
 
 @pytest.mark.parametrize("scope", ["", "each", "other[0]", "each#2[0]", "each[x]"])
 def test_a_row_of_another_map_is_refused(scope: str) -> None:
     with pytest.raises(CorruptRecordError, match="the stored path 'p/a' does not belong to the map 'each'"):
-        MapProgress("each", collects=True, rows=[visit_row("p/a", scope=scope)])
+        progress_of().add(visit_row("p/a", scope=scope))

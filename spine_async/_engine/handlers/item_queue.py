@@ -1,0 +1,85 @@
+"""Gives the items of a map to its workers, after a comparison with the items that are stored.
+
+An item's stored results belong to that item's value at that index. So before any item runs, the feed is read up to the
+last index of which something is stored, and each item is compared. No step runs on the wrong items, and nothing is
+committed for them. Items that are not finished are held meanwhile, because an iterator cannot be read twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from spine_async._engine.handlers.feed import Feed
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.interrupts import Draining, ResumeRefused
+from spine_async._engine.state.map_progress import MapProgress
+from spine_async._model.document import Document, encode
+from spine_async.errors import SerializationError, StepError
+
+
+class ItemQueue:
+    """The items of one attempt of a map that are not finished."""
+
+    def __init__(self, runtime: Runtime, progress: MapProgress, feed: Feed) -> None:
+        self._runtime = runtime
+        self._progress = progress
+        self._feed = feed
+        self._held: deque[tuple[int, Document]] = deque()
+
+    async def compare(self, last_index: int) -> None:
+        """Compare the items up to `last_index` with the stored ones.
+
+        Raises:
+            ResumeRefused: An item differs, or there are fewer items.
+            StepError: An item has no strict JSON form; category INTERNAL.
+            Draining: The runner is shutting down.
+        """
+        held = []
+        while self._feed.taken <= last_index:
+            if self._runtime.is_draining:
+                raise Draining
+            entry = await self._feed.next()
+            if entry is None:
+                problem = f"it is stored, and there are only {self._feed.taken} items now"
+                raise ResumeRefused(self._progress.changed(last_index, problem))
+            document = self._compared(*entry)
+            if entry[0] not in self._progress.finished:
+                held.append((entry[0], document))
+            await self._runtime.journal.defer()
+        # Items that have begun come first: what is stored inside of them is compared before further items begin.
+        held.sort(key=lambda each: each[0] not in self._progress.stored)
+        self._held.extend(held)
+
+    async def next(self) -> tuple[int, Document] | None:
+        """The next item with its index, or None when there are no more.
+
+        Raises:
+            StepError: The item has no strict JSON form; category INTERNAL.
+        """
+        if self._held:
+            return self._held.popleft()
+        entry = await self._feed.next()
+        return (entry[0], _encoded(*entry)) if entry is not None else None
+
+    def _compared(self, index: int, item: object) -> Document:
+        try:
+            document = _encoded(index, item)
+        except StepError:
+            if self._progress.has_item(index):
+                raise ResumeRefused(self._progress.changed(index, _DIFFERS)) from None
+            raise
+        if not self._progress.is_same_item(index, document.text):
+            raise ResumeRefused(self._progress.changed(index, _DIFFERS))
+        if self._progress.has_item(index):
+            self._progress.keep_digest(index, document.text)  # of an item that an older version stored without it
+        return document
+
+
+_DIFFERS = "the item is not the one that is stored at this index"
+
+
+def _encoded(index: int, item: object) -> Document:
+    try:
+        return encode(item)
+    except SerializationError as exc:
+        raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None

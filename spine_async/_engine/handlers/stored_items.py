@@ -1,0 +1,67 @@
+"""Reads what an earlier execution stored inside a map, page by page, into the progress of the map.
+
+Between two pages the event loop executes other tasks. Only one page of rows is in memory, and the rows of the items
+that are not finished.
+"""
+
+from __future__ import annotations
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.interrupts import CommitFailed, ResumeRefused
+from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.scope import Visit
+from spine_async._engine.tasks import run_shielded
+from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.step import MapStep
+from spine_async.errors import StoreError, WorkflowChangedError
+
+_PAGE = 256
+"""Rows per page; decoding a page takes a few milliseconds on the event loop."""
+
+
+async def map_progress(runtime: Runtime, visit: Visit, step: MapStep) -> MapProgress:
+    """Progress of the map that `visit` executes: of its earlier attempts, or of an earlier execution of the run.
+
+    Raises:
+        ResumeRefused: The iterator does not fit the stored rows.
+        CommitFailed: The store failed.
+    """
+    scope, run = visit.scope, visit.run
+    progress = scope.maps.get(visit.path)
+    if progress is None:
+        is_resumed = scope.is_run and visit.path == run.resumed_path
+        keeps_digests = is_resumed or may_repeat(runtime, visit)
+        progress = MapProgress(run.run_id, visit.path, step, keeps_digests=keeps_digests)
+        if is_resumed:
+            await _load(runtime, visit, progress)
+        scope.maps[visit.path] = progress
+    return progress
+
+
+def may_repeat(runtime: Runtime, visit: Visit) -> bool:
+    """Whether the map may be executed once more in this execution of the run, by itself or inside an outer map."""
+    outer: Visit | None = visit
+    while outer is not None:
+        if runtime.may_repeat(outer.step):
+            return True
+        outer = outer.scope.parent
+    return False
+
+
+async def _load(runtime: Runtime, visit: Visit, progress: MapProgress) -> None:
+    run_id, after = visit.run.run_id, 0
+    try:
+        while True:
+            page = runtime.store.visits(run_id, visit.path, after=after, limit=_PAGE)
+            rows = await run_shielded(page, "spine_async load items")
+            with CorruptionGuard(run_id):
+                for row in rows:
+                    progress.add(row)
+            if len(rows) < _PAGE:
+                break
+            after = rows[-1].seq
+        progress.check_ends()
+    except WorkflowChangedError as exc:
+        raise ResumeRefused(exc) from None
+    except StoreError as exc:
+        raise CommitFailed(exc) from None

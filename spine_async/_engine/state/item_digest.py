@@ -1,0 +1,31 @@
+"""Digests by which an item of a map is compared with the item that is stored at its index.
+
+A digest is a 64-bit hash of the item's strict JSON document; the order of keys does not matter. Digests are never
+stored, because Python seeds its hash in each process.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pydantic_core import from_json, to_json
+
+from spine_async._model.document import split_values
+
+
+def item_digest(text: str) -> int:
+    """The digest of an item with this JSON text; never 0."""
+    return hash(json.dumps(from_json(text), sort_keys=True) if "{" in text else text) or 1
+
+
+def stored_digest(params: str, prefix: str) -> int:
+    """The digest of the item in the stored params of its scope.
+
+    Args:
+        params: JSON object text; its only member is the item.
+        prefix: How the text begins if the name of the item's param has not changed: `{"item":`.
+    """
+    if params.startswith(prefix):
+        return item_digest(params[len(prefix) : -1])
+    (value,) = split_values(params).values()
+    return item_digest(to_json(value).decode())

@@ -1,0 +1,41 @@
+"""Reads a page of the visits inside a map's items; the cost depends on the page's size, not on the size of the map.
+
+Theory of operation: the path index knows the rows of a map, but not in the order of their numbers, so each page would
+sort all of them. The primary key knows the order. While a map is executed, its run adds no other rows, so the rows of
+the map follow one another. The first page begins at the smallest number in the map; a page is a range of the primary
+key, and the few rows that belong to other steps are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spine_async._model.record import VisitRow
+from spine_async.storage.sql.database import SqlDatabase
+from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema.rows import read_visit
+
+
+def path_range(below: str) -> Mapping[str, str]:
+    """Bounds of the paths inside the items of a map."""
+    # A backslash is the next character after `[`, so the range contains exactly the paths that begin with `below[`.
+    return {"from_path": f"{below}[", "to_path": f"{below}\\"}
+
+
+async def read_visit_page(database: SqlDatabase, run_id: str, below: str, after: int, limit: int) -> list[VisitRow]:
+    """At most `limit` visits inside the items of the map `below` with numbers above `after`, in order."""
+    if after <= 0:
+        ((first,),) = await database.read(queries.FIRST_BELOW, {"run_id": run_id, **path_range(below)})
+        if first is None:
+            return []
+        after = int(str(first)) - 1
+    page: list[VisitRow] = []
+    inside = f"{below}["
+    while len(page) < limit:
+        rows = await database.read(queries.VISIT_PAGE, {"run_id": run_id, "after": after, "most": limit})
+        visits = [read_visit(run_id, row) for row in rows]
+        page += [visit for visit in visits if visit.scope.startswith(inside)]
+        if len(visits) < limit:
+            break
+        after = visits[-1].seq
+    return page[:limit]
