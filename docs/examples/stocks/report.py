@@ -8,6 +8,7 @@ python docs/examples/stocks/report.py --resume RUN_ID
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -162,6 +163,7 @@ def _print_error(text: str) -> None:
 
 def main() -> int:
     """Return the exit status: 0 success, 1 the run or its database failed, 2 the command line is invalid."""
+    logging.getLogger("spine_async").addHandler(logging.NullHandler())  # this script reports failures itself
     options = parsed()
     try:
         return anyio.run(run, options)
