@@ -17,6 +17,7 @@ from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns, Execution
+from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
 from spine_async._engine.service.recovery import Recovery
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.start.opening import claim_and_replay, load, run_uncancelled, start_or_load
@@ -282,19 +283,40 @@ class WorkflowRunner:
         async with self._active_runs.session():
             return await query.run_records(self._runtime, chosen)
 
-    async def list_checkpoints(self, run_id: str) -> list[Checkpoint]:
-        """Finished step visits of the run in order, each with the context after it.
+    async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
+        """The run's finished step visits in order, those of map items included, each with the context after it.
+
+        The checkpoints of one call share values, so do not change their snapshots.
+
+        Args:
+            run_id: The run.
+            limit: At most so many, from 1 to 1,000.
+            after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
 
         Raises:
-            RunNotFoundError: The run is not stored.
+            RunNotFoundError: No such run is stored.
         """
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         async with self._active_runs.session():
-            return await query.checkpoints(self._runtime, run_id)
+            return await checkpoints(self._runtime, run_id, after, limit)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
-        """The checkpoint of the last finished visit of `step`, or None if there is none."""
-        kept = [each for each in await self.list_checkpoints(run_id) if each.step_name == step]
-        return kept[-1] if kept else None
+        """One checkpoint.
+
+        Args:
+            run_id: The run.
+            step: Name of a step, for its last finished visit outside of map items; or the path of a visit, such as
+                `review#2` or `process_all[17]/resize`.
+
+        Returns:
+            The checkpoint, or None if there is no such finished visit.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        async with self._active_runs.session():
+            return await last_checkpoint(self._runtime, run_id, step)
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Stored events of the run with a number above `after`, in order.

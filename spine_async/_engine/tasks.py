@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 ValueT = TypeVar("ValueT")
 ArgumentT = TypeVar("ArgumentT")
@@ -26,6 +28,9 @@ CANCELLATION = asyncio.CancelledError
 
 STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
 """Error text of a step that failed with a cancellation that nobody had requested for it."""
+
+
+_YIELD_EVERY = 0.001  # seconds
 
 
 def is_scope_cancelled() -> bool:
@@ -206,6 +211,19 @@ def resolve(futures: Iterable[asyncio.Future[None]]) -> None:
 async def yield_to_loop() -> None:
     """Let all other ready tasks run once; for tasks that no cancel scope encloses."""
     await asyncio.sleep(0)
+
+
+class PeriodicYield:
+    """Yields to the event loop if it has not done so for a millisecond; for work that may never suspend."""
+
+    def __init__(self) -> None:
+        self._yielded_mono = 0.0
+
+    async def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._yielded_mono >= _YIELD_EVERY:
+            self._yielded_mono = now
+            await anyio.lowlevel.checkpoint()
 
 
 async def retry_if_cancelled(call: Callable[[ArgumentT], Coroutine[Any, Any, ValueT]], argument: ArgumentT) -> ValueT:

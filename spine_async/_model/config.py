@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from spine_async._model.durability import Durability
+from spine_async._model.limits import MAX_LEASE_TTL, MAX_VALUE_BYTES
 from spine_async._model.policy import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,6 +33,9 @@ class WorkflowRunnerConfig(BaseModel):
         max_concurrent_steps: Maximum number of lambda and pipeline steps that run at the same time in the runner.
         max_step_visits: Maximum number of visits of one step in one run; a run that exceeds it fails, so that it cannot
             loop forever.
+        max_value_bytes: Largest output, param, param update, event or map item, in bytes of its JSON text; 64 MB by
+            default, 256 MB at most. A step that returns a larger value fails with category INTERNAL; `execute` and
+            `resume` raise `InvalidParamsError` for a larger param.
         dry_run: Whether to run without writing anything.
         auto_migrate: Whether the first use of the database creates or upgrades its schema.
         durability: What a committed step survives on SQLite. `full`: a power failure. `process`: only the end of the
@@ -61,10 +65,11 @@ class WorkflowRunnerConfig(BaseModel):
     trace_enabled: bool = True
     max_concurrent_steps: Annotated[int, Field(ge=1)] | None = None
     max_step_visits: Annotated[int, Field(ge=1)] = 10_000
+    max_value_bytes: Annotated[int, Field(ge=1, le=MAX_VALUE_BYTES)] = 64 * 1024 * 1024
     dry_run: bool = False
     auto_migrate: bool = True
     durability: Durability = "full"
-    lease_ttl: Seconds = 15
+    lease_ttl: Annotated[float, Field(gt=0, le=MAX_LEASE_TTL, allow_inf_nan=False)] = 15
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5

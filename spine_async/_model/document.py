@@ -91,6 +91,8 @@ def encode(value: object) -> Document:
         return NULL
     if isinstance(value, DocumentMapping):
         return value.document
+    if isinstance(value, Document):
+        return value
     plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())

@@ -43,6 +43,11 @@ class DocumentView(Mapping[str, object]):
     def __contains__(self, key: object) -> bool:
         return key in self._documents
 
+    @property
+    def encoded_size(self) -> int:
+        """Characters of all documents."""
+        return sum(len(each.text) for each in self._documents.values())
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {sorted(self._documents)}>"
 

@@ -21,6 +21,11 @@ def name_problem(name: object) -> str | None:
     return problem
 
 
+def is_path(text: str) -> bool:
+    """Whether the text is the path of a visit and not the name of a step, such as `review#3`."""
+    return any(mark in text for mark in _PATH_CHARACTERS)
+
+
 def text_problem(text: object, limit: int) -> str | None:
     """Why `text` cannot be a name or id of at most `limit` characters, or None if it can."""
     if not isinstance(text, str):

@@ -9,6 +9,7 @@ dataclass takes twice as long to create. The records that users receive are froz
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
@@ -49,6 +50,19 @@ class PastVisit:
     updates: str | None
     quality: str | None
     item_params: str | None
+
+
+@dataclass(slots=True)
+class PastPage:
+    """A page of the entries that a resume reads.
+
+    Attributes:
+        visits: The entries in the order of their numbers.
+        last_seq: Number of the last one; 0 if there is none.
+    """
+
+    visits: Sequence[PastVisit]
+    last_seq: int
 
 
 @dataclass(slots=True)
@@ -130,6 +144,12 @@ class NewRun:
     lease_ttl: float = 15.0
     commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
+    @property
+    def size(self) -> int:
+        """Approximate size in bytes."""
+        documents = (self.params, self.partition or "", self.initial_outputs, self.initial_quality, self.metadata)
+        return sum(map(len, documents))
+
 
 @dataclass(slots=True)
 class Claim:
@@ -197,6 +217,7 @@ class RunChange:
         at: Time of the commit.
         status: State of the run after the change, unless `end` is given.
         end: Final state of the run, or None if it continues.
+        size: Approximate size in bytes.
     """
 
     run_id: str
@@ -210,6 +231,7 @@ class RunChange:
     at: datetime
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None
+    size: int = 0
 
     @property
     def makes_progress(self) -> bool:

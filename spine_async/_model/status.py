@@ -38,6 +38,10 @@ class StepStatus(StrEnum):
     OVERRIDE = "override"
 
 
+FINISHED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+"""Statuses of the visits that have a checkpoint."""
+
+
 class StepType(StrEnum):
     """Kind of a step."""
 

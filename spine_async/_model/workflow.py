@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from spine_async._model.document import encode, encode_object
+from spine_async._model.limits import MAX_STORED_INT, path_problem
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
@@ -27,7 +28,7 @@ class Workflow:
         steps: The steps in order; at least one.
         domain: Business area; informational.
         description: Purpose; informational.
-        version: Version of the definition, at least 1; stored with each run.
+        version: Version of the definition, from 1 to 2,147,483,647; stored with each run.
         defaults: Default values of params; the params of `execute` override them.
         tags: Keywords; informational.
         params_model: Pydantic model that validates the params of `execute`.
@@ -77,7 +78,7 @@ class Workflow:
         _check_steps(name, given)
         values = {
             "name": name,
-            "steps": tuple(_with_item_workflow(name, step) for step in given),
+            "steps": tuple(_checked_path(name, _with_item_workflow(name, step)) for step in given),
             "domain": domain,
             "description": description,
             "version": version,
@@ -113,6 +114,8 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
         raise DefinitionError(problem, workflow=str(name)[:40])
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DefinitionError(f"version is {version!r}; it must be an integer of at least 1", workflow=str(name))
+    if version > MAX_STORED_INT:
+        raise DefinitionError(f"version is larger than {MAX_STORED_INT:,}", workflow=str(name))
     if isinstance(tags, str):
         raise DefinitionError("tags is a string; give a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
@@ -155,6 +158,13 @@ def _with_item_workflow(workflow: str, step: Step) -> Step:
         raise DefinitionError(problem, workflow=workflow, step=step.name)
     item_step = Step.lambda_(ITEM_STEP, step.iterator, step.config)
     return replace(step, iterator=Workflow(steps=[item_step]))
+
+
+def _checked_path(workflow: str, step: Step) -> Step:
+    problem = path_problem(step)
+    if problem is not None:
+        raise DefinitionError(problem, workflow=workflow, step=step.name)
+    return step
 
 
 def _names(steps: tuple[Step, ...]) -> str:

@@ -18,7 +18,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -144,8 +144,34 @@ class RunStore(Protocol):
         """
         ...
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        """The journal entries outside of map items, with only the fields that a resume reads."""
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        """At most `limit` entries outside of map items, numbered above `after`, with no more than a resume needs."""
+        ...
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        """At most `limit` journal entries with a number above `after`, in order.
+
+        Args:
+            run_id: The run.
+            after: Only entries with a greater number.
+            limit: How many, at least 1.
+            scope: None for the entries of all scopes; else those of this scope only: "" for the run's own, or a map
+                item such as `process_all[17]`.
+        """
+        ...
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        """The last completed or skipped visit of a step outside of map items; None if there is none.
+
+        Args:
+            run_id: The run.
+            step: Name of the step; or the path of a visit, such as `review#2` or `process_all[17]/resize`, for exactly
+                that one.
+        """
+        ...
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        """The last event of this type and path that was committed as an event; None if there is none."""
         ...
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:

@@ -8,19 +8,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 
+from spine_async._model.naming import is_path
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
     StoredRun,
     VisitRow,
 )
-from spine_async._model.status import RunStatus
+from spine_async._model.status import FINISHED, RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
@@ -142,8 +143,31 @@ class MemoryRunStore:
         rows = found.visits if found is not None else ()
         return [replace(row) for row in rows if _is_in_scope(row, below)]
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return await self.visits(run_id)
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        page = await self.visit_page(run_id, after, limit, "")
+        return PastPage(page, page[-1].seq if page else 0)
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        found = self._runs.get(run_id)
+        rows = found.visits.ending_after(after) if found is not None else iter(())
+        wanted = (row for row in rows if scope is None or row.scope == scope)
+        return [replace(row) for row in islice(wanted, limit)]
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        found = self._runs.get(run_id)
+        last = None
+        for row in found.visits if found is not None else ():
+            is_wanted = row.path == step if is_path(step) else (row.scope, row.step_name) == ("", step)
+            if is_wanted and row.status in FINISHED:
+                last = row
+        return replace(last) if last is not None else None
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        found = self._runs.get(run_id)
+        for event in reversed(found.events if found is not None else ()):
+            if (event.event_type, event.path) == (event_type, path):
+                return replace(event)
+        return None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         newest_first = sorted(self._runs.values(), key=_age, reverse=True)

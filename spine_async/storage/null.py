@@ -9,7 +9,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -55,8 +55,17 @@ class NullRunStore:
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return []
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return ()
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        return PastPage((), 0)
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        return []
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        return None
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        return None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return []

@@ -14,7 +14,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -35,6 +35,9 @@ Method: TypeAlias = Literal[
     "load",
     "visits",
     "past_visits",
+    "visit_page",
+    "last_visit",
+    "last_event",
     "runs",
     "events",
     "delete",
@@ -148,8 +151,17 @@ class FaultInjectingStore:
     async def visits(self, run_id: str, below: str | None = None) -> list[VisitRow]:
         return await self._call("visits", lambda: self._store.visits(run_id, below))
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return await self._call("past_visits", lambda: self._store.past_visits(run_id))
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scope))
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        return await self._call("last_event", lambda: self._store.last_event(run_id, event_type, path))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))

@@ -8,33 +8,36 @@ commits in groups as large as what settled during the last commit. There is no t
 If all waiters resumed at the same time, they would all be in the next group too, and the event loop would be idle while
 that group is committed. Where the database works in another process, the waiters are therefore resumed in two halves:
 one half executes steps while the writes of the other half are committed.
+
+A group is bounded in bytes. If the store refuses a group, its members are written in smaller groups, so that a record
+that cannot be stored fails only its own run (`isolation`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from secrets import token_hex
 from typing import Protocol
 
-import anyio.lowlevel
-
+from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import (
     Future,
     Latch,
+    PeriodicYield,
     resolve,
     retry_if_cancelled,
     spawn,
     yield_to_loop,
 )
 from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
-from spine_async.errors import LeaseLostError, SpineError, StoreError, StoreUnavailableError
+from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
 _FEW = 32  # below so many waiters, splitting a group costs more than it saves
-_YIELD_EVERY = 0.001  # seconds that steps which never suspend may keep the event loop to themselves
 
 
 class Recorder(Protocol):
@@ -181,81 +184,111 @@ class Journal:
     async def _write_group(self) -> list[Future[None]]:
         """Write everything in the queue; returns the futures of the waiters."""
         waiters: list[Future[None]] = []
-        creations, self._creations = self._creations, []
         queue, self._queue = self._queue, {}
         try:
-            if creations:
-                waiters = await self._create(creations)
+            waiters = await self._create_queued()
             if queue:
                 resolve(waiters)
+                waiters = []
                 waiters = await self._commit(queue)
         except BaseException as exc:
-            error = CommitFailed(_as_store_error(exc))
             for pending in queue:
                 pending.restore()
-            for latch in (*(each.done for each in creations), *queue.values()):
-                latch.set(error)
+            _fail(queue.values(), exc)
             if not isinstance(exc, Exception):
                 resolve(waiters)
                 raise
         return waiters
 
-    async def _create(self, creations: list[Creation]) -> list[Future[None]]:
+    async def _create_queued(self) -> list[Future[None]]:
+        """Create the queued runs, in groups of bounded size; returns the futures of the last group's waiters."""
+        waiters: list[Future[None]] = []
+        creations, self._creations = self._creations, []
+        try:
+            for group in in_groups(creations, _creation_size):
+                resolve(waiters)
+                waiters = []
+                waiters = await self._create(group)
+        except BaseException as exc:
+            _fail((each.done for each in creations), exc)
+            raise
+        return waiters
+
+    async def _create(self, creations: Sequence[Creation]) -> list[Future[None]]:
         waiters: list[Future[None]] = []
         runs = [each.run for each in creations]
-        claims = await retry_if_cancelled(self._store.create, runs)
+        claims = await call_isolated(partial(retry_if_cancelled, self._store.create), runs)
         for creation, claim in zip(creations, claims, strict=True):
-            creation.claim = claim
-            waiters += creation.done.release()
+            if isinstance(claim, StoreError):
+                waiters += creation.done.release(CommitFailed(claim))
+            else:
+                creation.claim = claim
+                waiters += creation.done.release()
         return waiters
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
+        """Commit what is in the queue, in groups of bounded size; returns the futures of the last group's waiters."""
+        left = {pending: pending.entry_count for pending in queue}
+        waiters = await self._commit_group(queue, left)
+        while left:
+            resolve(waiters)
+            # Runs with little to write do not wait for the rest of a run that has much.
+            resolve(await self._create_queued())
+            for pending in [each for each in self._queue if each not in left]:
+                queue[pending] = self._queue.pop(pending)
+                left[pending] = pending.entry_count
+            waiters = await self._commit_group(queue, left)
+        return waiters
+
+    async def _commit_group(
+        self, queue: Mapping[PendingWrites, Latch], left: dict[PendingWrites, int]
+    ) -> list[Future[None]]:
+        """Commit the next group, and remove from `left` what has been written completely or was refused."""
         waiters: list[Future[None]] = []
-        at, token = self._clock.now(), token_hex(TOKEN_BYTES)
-        changes = [pending.drain(at, token) for pending in queue]
-        began = time.perf_counter()
-        outcomes = await self._outcomes(changes)
-        self._commit_seconds = time.perf_counter() - began
-        for (pending, latch), change, outcome in zip(queue.items(), changes, outcomes, strict=True):
+        group = self._drain(left)
+        outcomes = await self._outcomes(list(group.values()))
+        for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
+            remaining = left.pop(pending)
             if outcome is CommitOutcome.COMMITTED:
                 pending.committed(change)
-                waiters += latch.release()
+                if remaining > 0:
+                    left[pending] = remaining  # behind the others
+                else:
+                    waiters += queue[pending].release()
             else:
                 pending.restore()
                 error = outcome if isinstance(outcome, StoreError) else LeaseLostError(change.run_id)
-                waiters += latch.release(CommitFailed(error))
+                waiters += queue[pending].release(CommitFailed(error))
         return waiters
+
+    def _drain(self, left: dict[PendingWrites, int]) -> dict[PendingWrites, RunChange]:
+        """The changes of the next group; subtracts from `left` the number of entries that they contain."""
+        at, token = self._clock.now(), token_hex(TOKEN_BYTES)
+        changes: dict[PendingWrites, RunChange] = {}
+        free = MAX_GROUP_BYTES
+        for pending in left:
+            if free <= 0:
+                break
+            before = pending.entry_count
+            change = changes[pending] = pending.drain(at, token, free)
+            left[pending] -= before - pending.entry_count
+            free -= change.size
+        return changes
 
     async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
         """The outcome of each change; a change that the store refuses does not affect the others."""
-        try:
-            return [*await retry_if_cancelled(self._store.commit, changes)]
-        except StoreUnavailableError:
-            raise
-        except StoreError as exc:
-            if len(changes) == 1:
-                return [exc]
-            return [outcome for change in changes for outcome in await self._outcomes([change])]
+        began = time.perf_counter()
+        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
+        self._commit_seconds = time.perf_counter() - began
+        return outcomes
 
 
-class PeriodicYield:
-    """Yields to the event loop if it has not done so for a millisecond."""
-
-    def __init__(self) -> None:
-        self._yielded_mono = 0.0
-
-    async def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._yielded_mono >= _YIELD_EVERY:
-            self._yielded_mono = now
-            await anyio.lowlevel.checkpoint()
+def _fail(latches: Iterable[Latch], exc: BaseException) -> None:
+    """Fail the latches that are not set."""
+    error = CommitFailed(as_store_error(exc))
+    for latch in latches:
+        latch.set(error)
 
 
-def _as_store_error(exc: BaseException) -> StoreError:
-    if isinstance(exc, StoreError):
-        return exc
-    if isinstance(exc, SpineError):
-        return StoreError(str(exc))
-    error = StoreUnavailableError(f"the commit failed unexpectedly: {type(exc).__name__}: {exc}")
-    error.__cause__ = exc
-    return error
+def _creation_size(creation: Creation) -> int:
+    return creation.run.size

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from spine_async._engine.commit.journal import Commit, Creation, PeriodicYield
+from spine_async._engine.commit.journal import Commit, Creation
 from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.record import Claim
 
 

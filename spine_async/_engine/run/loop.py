@@ -12,6 +12,7 @@ from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.step.attempt import execute_step
 from spine_async._engine.step.encoding import EncodedResult
+from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.status import RunStatus
@@ -29,6 +30,10 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
         RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
     task, cursor, pending = current_task(), scope.cursor, scope.run.pending
+    if scope.item_params is not None and cursor.step is not None:
+        problem = item_problem(scope, runtime.config.max_value_bytes)
+        if problem is not None:
+            return Outcome(RunStatus.FAILED, cursor.step.name, problem, ErrorCategory.INTERNAL)
     with AttemptLimit(runtime.deadlines) as limit:
         while (step := cursor.step) is not None:
             if cursor.visit > runtime.config.max_step_visits:

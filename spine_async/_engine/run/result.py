@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
-from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.scope import Position, Scope
 from spine_async._engine.state.tally import Tally
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.record import EventRow, RunEnd, StoredRun
-from spine_async._model.status import EventType, StepStatus
-from spine_async._model.step import Definition
+from spine_async._model.status import StepStatus
+from spine_async._model.step import Definition, Step
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 
@@ -31,21 +29,16 @@ def position_result(workflow: Definition, stored: StoredRun, position: Position,
     return _result(workflow, position.context, position.tally, stored.started_at, end)
 
 
-def stored_failure(cursor: Cursor, events: Sequence[EventRow]) -> StepMetric | None:
-    """The visit that failed a stored run, from its last `step_failed` event, because such a visit has no row."""
-    failed = [each for each in events if each.event_type == EventType.STEP_FAILED and each.path == cursor.segment]
-    step = cursor.step
-    if not failed or step is None:
-        return None
-    metadata = Document(failed[-1].metadata).value()
+def stored_failure(step: Step, failed: EventRow, started: EventRow | None) -> StepMetric:
+    """The visit that failed a stored run, from its last events, because such a visit has no row."""
+    metadata = Document(failed.metadata).value()
     numbers = metadata if isinstance(metadata, dict) else {}
-    started = [each for each in events if each.event_type == EventType.STEP_STARTED and each.path == failed[-1].path]
     return StepMetric(
         step.name,
         step.step_type,
         StepStatus.FAILED,
         int(numbers.get("attempts", 1)),  # type: ignore[arg-type]
-        (started or failed)[-1].timestamp,
+        (started or failed).timestamp,
         float(numbers.get("duration_ms", 0.0)),  # type: ignore[arg-type]
         0,
     )

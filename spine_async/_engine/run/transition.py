@@ -9,8 +9,9 @@ from spine_async._engine.state.cursor import Jump, jump_of
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import WAIT_MARK, Position, Scope, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
-from spine_async._model.document import Document, encode, join_object, split_object
+from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.large_document import split_members
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
@@ -55,7 +56,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
             position.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
             continue
         if row.updates:
-            updates |= split_object(row.updates)
+            updates |= split_members(row.updates)
         if row.status is StepStatus.OVERRIDE:
             continue
         output = Document(row.output) if row.output is not None else None

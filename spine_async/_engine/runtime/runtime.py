@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
+import anyio.to_thread
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
@@ -36,6 +38,10 @@ class Middleware(Protocol):
         ...
 
 
+ResultT = TypeVar("ResultT")
+ArgumentsT = ParamSpec("ArgumentsT")
+
+_ENCODERS = 2  # more would not be faster, and each of them holds a copy of a large value
 _ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
 
 
@@ -52,6 +58,7 @@ class Runtime:
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
+        encoders: Limits threads that encode and decode large values; made as `slots` is.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -71,6 +78,7 @@ class Runtime:
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
+    encoders: anyio.CapacityLimiter | None = field(default=None)
 
     def concurrency_slot(self, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
@@ -84,7 +92,23 @@ class Runtime:
     def forget_loop(self) -> None:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
         self.threads.forget_loop()
-        self.slots = None
+        self.slots = self.encoders = None
+
+    async def run_on_thread(
+        self, function: Callable[ArgumentsT, ResultT], *args: ArgumentsT.args, **named: ArgumentsT.kwargs
+    ) -> ResultT:
+        """The result of `function`, which encodes or decodes large values on a thread.
+
+        The threads are not those of handlers, which may all be busy for long.
+
+        Cancellation:
+            Takes effect at once; the thread's result is discarded.
+        """
+        if self.encoders is None:
+            self.encoders = anyio.CapacityLimiter(_ENCODERS)
+        return await anyio.to_thread.run_sync(
+            partial(function, *args, **named), abandon_on_cancel=True, limiter=self.encoders
+        )
 
     def limits(self, step: Step) -> tuple[float | None, RetryPolicy | None]:
         """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""

@@ -1,16 +1,17 @@
-"""Queries: stored runs, checkpoints and events; deletion of runs."""
+"""Queries: stored runs and events; deletion of runs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.document import Document, JsonValue, split_object, split_values
-from spine_async._model.history import Checkpoint, Event, RunRecord
-from spine_async._model.record import RunFilter, StoredRun, VisitRow
-from spine_async._model.status import RunStatus, StepStatus
+from spine_async._model.document import split_values
+from spine_async._model.history import Event, RunRecord
+from spine_async._model.large_document import LARGE_TEXT
+from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.status import RunStatus
 from spine_async.errors import RunConflictError, RunNotFoundError
 
 _PAGE = 500
@@ -24,6 +25,8 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     """
     stored = await load(runtime, run_id)
     with CorruptionGuard(run_id):
+        if len(stored.params) > LARGE_TEXT:
+            return await runtime.run_on_thread(_as_record, stored)
         return _as_record(stored)
 
 
@@ -36,18 +39,10 @@ async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
     return records
 
 
-async def checkpoints(runtime: Runtime, run_id: str) -> list[Checkpoint]:
-    """The run's finished step visits outside of map items, in order, each with the context after it."""
-    stored = await load(runtime, run_id)
-    rows = await runtime.store.visits(run_id)
-    with CorruptionGuard(run_id):
-        return list(_checkpoints(stored, rows))
-
-
 async def events(runtime: Runtime, run_id: str, after: int) -> AsyncIterator[Event]:
     """The run's events with a number above `after`, in order."""
     await load(runtime, run_id)
-    last = after
+    last = max(after, 0)
     while page := await runtime.store.events(run_id, last, _PAGE):
         for row in page:
             with CorruptionGuard(run_id):
@@ -89,55 +84,3 @@ def _as_record(stored: StoredRun) -> RunRecord:
         updated_at=stored.updated_at,
         completed_at=stored.completed_at,
     )
-
-
-def _checkpoints(stored: StoredRun, rows: Iterable[VisitRow]) -> Iterator[Checkpoint]:
-    snapshot = _Snapshot(stored)
-    for row in rows:
-        snapshot.add(row)
-        if row.status in (StepStatus.COMPLETED, StepStatus.SKIPPED):
-            yield snapshot.checkpoint(row)
-
-
-class _Snapshot:
-    """The stored form of the context after each visit in turn."""
-
-    def __init__(self, stored: StoredRun) -> None:
-        self._stored = stored
-        self._params = split_object(stored.params)
-        self._outputs = split_object(stored.initial_outputs)
-        self._quality = split_object(stored.initial_quality)
-
-    def add(self, row: VisitRow) -> None:
-        if row.status is StepStatus.WAITING:
-            return
-        if row.updates is not None:
-            self._params.update(split_object(row.updates))
-        if row.output is not None:
-            self._outputs[row.step_name] = Document(row.output)
-        if row.quality is not None:
-            self._quality[row.step_name] = Document(row.quality)
-
-    def checkpoint(self, row: VisitRow) -> Checkpoint:
-        partition: JsonValue = None
-        if self._stored.partition is not None:
-            partition = Document(self._stored.partition).value()
-        return Checkpoint(
-            run_id=self._stored.run_id,
-            workflow_name=self._stored.workflow_name,
-            step_name=row.step_name,
-            path=row.path,
-            seq=row.seq,
-            step_type=row.step_type,
-            created_at=row.completed_at,
-            context_snapshot={
-                "params": _values(self._params),
-                "outputs": _values(self._outputs),
-                "quality": _values(self._quality),
-                "partition": partition,
-            },
-        )
-
-
-def _values(documents: dict[str, Document]) -> dict[str, JsonValue]:
-    return {key: each.value() for key, each in documents.items()}

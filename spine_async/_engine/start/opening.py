@@ -10,7 +10,7 @@ from spine_async._engine.run.result import position_result, stored_failure, stor
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
-from spine_async._engine.start.request import Request, mapping_documents, new_run
+from spine_async._engine.start.request import Request, mapping_documents, prepare_run
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
@@ -19,6 +19,7 @@ from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.large_document import LARGE_TEXT
 from spine_async._model.naming import check_run_id
 from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
@@ -36,17 +37,20 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
     """
-    creation = Creation(new_run(runtime, request))
+    creation = Creation(await prepare_run(runtime, request))
     try:
         with RAISING_STORE_ERRORS:
             await runtime.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
-            created = _created_scope(runtime, request.workflow, creation.run, creation.claim)
-            await record_cancelled(runtime, created.run.pending)
+            await record_cancelled(runtime, _pending(runtime, creation.claim))
         raise
     if creation.claim is not None:
-        return _created_scope(runtime, request.workflow, creation.run, creation.claim)
+        created = creation.run, creation.claim
+        if creation.run.size <= LARGE_TEXT:
+            return _created_scope(runtime, request.workflow, *created)
+        opening = runtime.run_on_thread(_created_scope, runtime, request.workflow, *created)
+        return await run_uncancelled(runtime, opening)
     return await run_uncancelled(runtime, _load_existing(runtime, request, creation.run))
 
 
@@ -105,7 +109,8 @@ async def claim_and_replay(
             stored.run_id,
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
-    updates = mapping_documents("params_override", override) if override else {}
+    limit = runtime.config.max_value_bytes
+    updates = mapping_documents("params_override", override, limit) if override else {}
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, runtime.clock.now())
@@ -114,7 +119,7 @@ async def claim_and_replay(
     claim = await claim_run(runtime, stored.run_id, event, unless_ended=not stored.status.is_final)
     if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
         position = await load_position(runtime, workflow, stored)
-    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
+    pending = _pending(runtime, claim)
     if is_poison:
         return await _end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
@@ -125,9 +130,13 @@ async def claim_and_replay(
 
 def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
     stored = StoredRun.from_new(new)
-    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
+    pending = _pending(runtime, claim)
     position = first_position(workflow, stored, is_resumed=False)
     return _scope(runtime, workflow, stored, position, pending, is_resumed=False)
+
+
+def _pending(runtime: Runtime, claim: Claim) -> PendingWrites:
+    return PendingWrites(claim, records_events=runtime.config.emit_events)
 
 
 def _scope(
@@ -159,12 +168,14 @@ async def _load_existing(runtime: Runtime, request: Request, new: NewRun) -> Sco
 async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
     position = await load_position(runtime, workflow, stored)
-    if stored.status is RunStatus.FAILED:
-        events = await runtime.store.events(stored.run_id, 0, stored.next_seq)
-        with CorruptionGuard(stored.run_id):
-            failure = stored_failure(position.cursor, events)
-        if failure is not None:
-            position.tally.add_failure(failure)
+    step = position.cursor.step
+    if stored.status is RunStatus.FAILED and step is not None:
+        path, store = position.cursor.segment, runtime.store
+        failed = await store.last_event(stored.run_id, EventType.STEP_FAILED, path)
+        if failed is not None:
+            started = await store.last_event(stored.run_id, EventType.STEP_STARTED, path)
+            with CorruptionGuard(stored.run_id):
+                position.tally.add_failure(stored_failure(step, failed, started))
     return stored_result(workflow, stored, position)
 
 

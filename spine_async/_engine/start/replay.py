@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from spine_async._engine.run.transition import read_quality, replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.scope import Position
-from spine_async._engine.tasks import run_shielded
+from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.context import WorkflowContext
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
-from spine_async._model.record import StoredRun
+from spine_async._model.large_document import LARGE_TEXT, split_members
+from spine_async._model.record import PastVisit, StoredRun
 from spine_async._model.workflow import Workflow
+
+_PAGE_ROWS = 500  # a page is replayed in some milliseconds
 
 
 def first_position(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
-    """The position before the run's first step."""
+    """The position before the run's first step; call it on a thread if the params or outputs are large."""
     return Position(Cursor(workflow, stored.start_from), _first_context(workflow, stored, is_resumed=is_resumed))
 
 
@@ -26,11 +31,32 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun)
         WorkflowChangedError: The definition no longer fits the stored steps.
         CorruptRecordError: A stored value cannot be read.
     """
-    rows = await run_shielded(runtime.store.past_visits(stored.run_id), "spine_async load")
-    with CorruptionGuard(stored.run_id):
-        position = first_position(workflow, stored, is_resumed=True)
-        replay(position, stored.run_id, rows)
-    return position
+    guard, pause = CorruptionGuard(stored.run_id), PeriodicYield()
+    with guard:
+        position = await _first_position(runtime, workflow, stored)
+    after = 0
+    while True:
+        call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
+        page = await run_shielded(call, "spine_async load")
+        with guard:
+            await _replay_page(runtime, position, stored.run_id, page.visits)
+        if len(page.visits) < _PAGE_ROWS:
+            return position
+        after = page.last_seq
+        await pause()
+
+
+async def _replay_page(runtime: Runtime, position: Position, run_id: str, rows: Sequence[PastVisit]) -> None:
+    if any(len(row.updates or "") > LARGE_TEXT for row in rows):
+        await runtime.run_on_thread(replay, position, run_id, rows)
+    else:
+        replay(position, run_id, rows)
+
+
+async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Position:
+    if max(len(stored.params), len(stored.initial_outputs)) > LARGE_TEXT:
+        return await runtime.run_on_thread(first_position, workflow, stored, is_resumed=True)
+    return first_position(workflow, stored, is_resumed=True)
 
 
 def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
@@ -45,4 +71,4 @@ def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -
     )
     if workflow.models:
         context = context.with_models(workflow.models)
-    return context.with_documents(split_object(stored.params), split_object(stored.initial_outputs))
+    return context.with_documents(split_members(stored.params), split_members(stored.initial_outputs))

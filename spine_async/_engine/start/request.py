@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
-from spine_async._model.document import EMPTY, Document, JsonValue, encode, encode_object, join_object, split_object
+from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object, split_object
 from spine_async._model.failure import validation_problems
+from spine_async._model.large_document import (
+    LARGE_TEXT,
+    ValueTooLargeError,
+    canonical_pieces,
+    encode_in_pieces,
+    is_large,
+)
+from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
@@ -30,12 +39,20 @@ class Request:
     run_id: str
 
 
+async def prepare_run(runtime: Runtime, request: Request) -> NewRun:
+    """The run to create for a request, as `new_run` gives it; large values are encoded on a thread."""
+    given = (request.params, request.partition, getattr(request.workflow, "defaults", None))
+    context = request.context.documents if request.context is not None else ()
+    is_heavy = any(is_large(each) for each in given) or any(_is_heavy(each) for each in context)
+    return await runtime.run_on_thread(new_run, runtime, request) if is_heavy else new_run(runtime, request)
+
+
 def new_run(runtime: Runtime, request: Request) -> NewRun:
     """The run to create for a request.
 
     Raises:
         DefinitionError: The workflow has no name, or not the step to start from.
-        InvalidParamsError: The params do not fit.
+        InvalidParamsError: The params do not fit, or are too large.
         SerializationError: A param has no strict JSON form.
     """
     workflow, context = request.workflow, request.context
@@ -48,14 +65,15 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
     params = join_object(_params(runtime, request))
     outputs = context.documents[1] if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
-    return NewRun(
+    limit = runtime.config.max_value_bytes
+    new = NewRun(
         run_id=request.run_id,
         workflow_name=workflow.name,
         workflow_version=workflow.version,
         fingerprint=workflow.fingerprint,
         params=params.text,
         params_hash=_digest(params, request.start_from),
-        partition=join_object(mapping_documents("partition", partition)).text if partition is not None else None,
+        partition=join_object(mapping_documents("partition", partition, limit)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
         initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
         start_from=request.start_from,
@@ -66,13 +84,21 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
         lease_ttl=runtime.config.lease_ttl,
     )
+    _check_size(workflow, new)
+    return new
 
 
 def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
     """The workflow's defaults, overlaid by the context's params, then by the given ones; validated by its model."""
     workflow = request.workflow
+    limit = runtime.config.max_value_bytes
     from_context = dict(request.context.documents[0]) if request.context else {}
-    given = {**encode_object(workflow.defaults), **from_context, **mapping_documents("params", request.params or {})}
+    check_param_sizes("params", from_context, limit)
+    given = {
+        **mapping_documents("defaults", workflow.defaults, limit),
+        **from_context,
+        **mapping_documents("params", request.params or {}, limit),
+    }
     if workflow.params_model is not None:
         given |= _validated(workflow, workflow.params_model, given)
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
@@ -89,31 +115,71 @@ def _validated(workflow: Workflow, params_model: type[BaseModel], given: dict[st
     return split_object(encode(model).text)
 
 
-def mapping_documents(what: str, given: object) -> dict[str, Document]:
+def mapping_documents(what: str, given: object, limit: int) -> dict[str, Document]:
     """A document for each value of the mapping that a caller passed as `what`.
 
     Raises:
-        InvalidParamsError: It is not a mapping.
+        InvalidParamsError: It is not a mapping, or one of its values has more than `limit` bytes.
         SerializationError: One of its values has no strict JSON form.
     """
     if not isinstance(given, Mapping):
         raise InvalidParamsError(f"{what} is of type {type(given).__name__}; it must be a mapping of names to values")
     try:
-        return encode_object(given)
+        documents = encode_object({key: _in_pieces(what, key, each, limit) for key, each in given.items()})
     except SerializationError as exc:
         raise exc.within(f".{what}") from None
+    check_param_sizes(what, documents, limit)
+    return documents
+
+
+def check_param_sizes(what: str, documents: Mapping[str, Document], limit: int) -> None:
+    """Check that no value has more than `limit` bytes.
+
+    Raises:
+        InvalidParamsError: One of them has more.
+    """
+    for key, document in documents.items():
+        if exceeds(document.text, limit):
+            raise InvalidParamsError(size_problem(f"{key!r} of {what}", document.size, limit))
+
+
+def _in_pieces(what: str, key: object, value: object, limit: int) -> object:
+    """The document of a large value; other values, and those that cannot be encoded, are left to `encode_object`."""
+    if not is_large(value):
+        return value
+    try:
+        return encode_in_pieces(value, limit)
+    except ValueTooLargeError as exc:
+        raise InvalidParamsError(size_problem(f"{key!r} of {what}", exc.size, limit)) from None
+    except SerializationError:
+        return value
+
+
+def _is_heavy(documents: Mapping[str, Document]) -> bool:
+    return sum(len(each.text) for each in documents.values()) > LARGE_TEXT
+
+
+def _check_size(workflow: Workflow, new: NewRun) -> None:
+    """Refuse a run that cannot be stored in one row."""
+    if new.size > MAX_RECORD_BYTES:
+        problem = f"params, partition and outputs have {new.size:,} characters as JSON; limit {MAX_RECORD_BYTES:,}"
+        raise InvalidParamsError(problem, workflow=workflow.name)
 
 
 def _digest(params: Document, start_from: str | None) -> str:
     """Digest of params and start; does not depend on the order of keys."""
     if params is EMPTY and start_from is None:
         return _EMPTY_DIGEST
-    return _digest_of([start_from, params.value()])
+    return _digest_of(start_from, params)
 
 
-def _digest_of(values: list[JsonValue]) -> str:
-    canonical = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+def _digest_of(start_from: str | None, params: Document) -> str:
+    """Digest of `json.dumps([start_from, params], sort_keys=True)`."""
+    digest = hashlib.sha256(f"[{json.dumps(start_from)}, ".encode())
+    for piece in canonical_pieces(params.text):
+        digest.update(piece.encode())
+    digest.update(b"]")
+    return digest.hexdigest()[:32]
 
 
-_EMPTY_DIGEST = _digest_of([None, {}])
+_EMPTY_DIGEST = _digest_of(None, EMPTY)

@@ -1,13 +1,15 @@
 """The uncommitted rows of one run.
 
 Theory of operation: settled visits and events are added in the order in which they happen. When the journal begins a
-commit, `drain` numbers everything that is there; what is added meanwhile waits for the next commit. The numbers are
-final only with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is
-ever stored without what precedes it.
+commit, `drain` numbers what is there; what is added meanwhile waits for the next commit. The numbers are final only
+with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is ever stored
+without what precedes it. A change is bounded in size: `drain` leaves rows beyond the bound for the next change, and the
+run's end goes with the last one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,9 +130,21 @@ class PendingWrites:
             self.end = end
             self._entries.append(_end_event(end))
 
-    def drain(self, at: datetime, token: str) -> RunChange:
-        """Remove all entries and return them as one numbered change with this token as its `commit_id`."""
-        entries, self._entries, self._drained = self._entries, [], self._entries
+    @property
+    def entry_count(self) -> int:
+        """Number of entries that are not drained."""
+        return len(self._entries)
+
+    def drain(self, at: datetime, token: str, most_bytes: float = math.inf) -> RunChange:
+        """Remove entries and return them as one numbered change with this token as its `commit_id`.
+
+        Args:
+            at: Time of the commit.
+            token: Random text.
+            most_bytes: Entries are removed until they exceed this size; at least one is removed.
+        """
+        entries, rest, size = _split(self._entries, most_bytes)
+        self._entries, self._drained = rest, entries
         claim = self.claim
         visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
         return RunChange(
@@ -144,7 +158,8 @@ class PendingWrites:
             events=tuple(events),
             at=at,
             status=self.status,
-            end=self.end,
+            end=self.end if not rest else None,
+            size=size,
         )
 
     def committed(self, change: RunChange) -> None:
@@ -172,6 +187,38 @@ class PendingWrites:
         if not visit.is_announced:
             visit.is_announced = True
             self._entries.append(EventRow(EventType.STEP_STARTED, visit.step_name, visit.started_at, path=visit.path))
+
+
+def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list[_Entry], int]:
+    """The first entries that together have at most `most_bytes` but at least one; the rest; the size of the former."""
+    size = 0
+    for index, entry in enumerate(entries):
+        added = _size(entry)
+        if size + added > most_bytes and index > 0:
+            return entries[:index], entries[index:], size
+        size += added
+    return entries, [], size
+
+
+def _size(entry: _Entry) -> int:
+    """Approximate size in bytes."""
+    if isinstance(entry, VisitRow):
+        row, events = entry, _NO_EVENTS
+    elif isinstance(entry, EventRow):
+        return _ROW_BYTES + len(entry.metadata)
+    else:
+        row, events = entry.row, entry.before
+    size = _ROW_BYTES + row.output_size
+    for text in (row.updates, row.item_params, row.quality):
+        if text is not None:
+            size += len(text)
+    for event in events:
+        size += _ROW_BYTES + len(event.metadata)
+    return size
+
+
+_ROW_BYTES = 200  # of a row without its documents
+_NO_EVENTS: Sequence[EventRow] = ()
 
 
 def _number(

@@ -16,6 +16,7 @@ from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.large_values import encode_step_result
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
@@ -69,7 +70,9 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
     # The encoded form is reused if the middleware returned the result that it got.
-    return encoded if encoded is not None and encoded.result is result else encode_result(visit.step, result)
+    if encoded is not None and encoded.result is result:
+        return encoded
+    return await encode_step_result(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -136,7 +139,7 @@ class _Attempts:
                 attempt.keep_cancel_reason()
                 await ignore_error_of_cancelled(visit, exc)
             result = StepResult.from_exception(exc)
-        return encode_result(step, result)
+        return await encode_step_result(runtime, step, result)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit

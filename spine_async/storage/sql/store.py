@@ -10,12 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.durability import Durability
+from spine_async._model.naming import is_path
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
-    PastVisit,
+    PastPage,
     Renewal,
     RunChange,
     RunFilter,
@@ -27,7 +28,7 @@ from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.event_pages import read_event_page
 from spine_async.storage.sql.schema import queries
-from spine_async.storage.sql.schema.rows import Row, read_past_visit, read_run, read_visit
+from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 
 _MISSING_ID = ""  # no run has this id
 
@@ -83,7 +84,7 @@ class SqlRunStore:
             return
         # Queries for a missing run compile, prepare and plan the statements that a resume needs.
         await self.load(_MISSING_ID)
-        await self.past_visits(_MISSING_ID)
+        await self.past_visits(_MISSING_ID, 0, 1)
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         database = await self._database.for_writing()
@@ -137,8 +138,31 @@ class SqlRunStore:
             return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS_BELOW, path_range)]
         return [read_visit(run_id, row) for row in await self._read_of(run_id, queries.VISITS, {})]
 
-    async def past_visits(self, run_id: str) -> Sequence[PastVisit]:
-        return [read_past_visit(run_id, row) for row in await self._read_of(run_id, queries.PAST_VISITS, {})]
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        rows = await self._read_of(run_id, queries.PAST_VISITS, {"after": after, "most": limit})
+        visits = [read_past_visit(run_id, row[:-1]) for row in rows]
+        return PastPage(visits, int(str(rows[-1][-1])) if rows else 0)
+
+    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+        values: dict[str, object] = {"after": after, "most": limit}
+        query = queries.VISIT_PAGE if scope is None else queries.SCOPE_PAGE if scope else queries.RUN_SCOPE_PAGE
+        if scope:
+            # `0` is the next character after `/`, so the range contains exactly the paths that begin with `scope/`.
+            values |= {"scope": scope, "from_path": f"{scope}/", "to_path": f"{scope}0"}
+        return [read_visit(run_id, row) for row in await self._read_of(run_id, query, values)]
+
+    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
+        if is_path(step):
+            rows = await self._read_of(run_id, queries.FINISHED_VISIT, {"path": step})
+        else:
+            # `$` is the next character after `#`, so the range contains `step` and all `step#2`.
+            names = {"step_name": step, "from_path": step, "to_path": f"{step}$"}
+            rows = await self._read_of(run_id, queries.LAST_VISIT, names)
+        return read_visit(run_id, rows[0]) if rows else None
+
+    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
+        rows = await self._read_of(run_id, queries.LAST_EVENT, {"event_type": event_type, "path": path})
+        return read_event(run_id, rows[0]) if rows else None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]

@@ -122,10 +122,49 @@ class VisitContract:
             visit("m[0]/x", 5, item_index=0, item_params='{"item":7}'),
         ]
         await committed(store, change(claim, rows))
-        whole, past = await store.visits("run-1"), await store.past_visits("run-1")
-        assert [row.path for row in past] == ["a", "b"]
-        assert [_needed(row) for row in past] == [_needed(row) for row in whole]
-        assert list(await store.past_visits("nobody")) == []
+        whole, past = await store.visits("run-1"), await store.past_visits("run-1", 0, 10)
+        assert [row.path for row in past.visits] == ["a", "b"]
+        assert [_needed(row) for row in past.visits] == [_needed(row) for row in whole]
+        nothing = await store.past_visits("nobody", 0, 10)
+        assert (list(nothing.visits), nothing.last_seq) == ([], 0)
+
+    async def test_past_visits_come_in_pages(self, store: RunStore) -> None:
+        await self._journal(store)
+        paths, after = [], 0
+        while (page := await store.past_visits("run-1", after, 3)).visits:
+            paths += [row.path for row in page.visits]
+            after = page.last_seq
+        assert paths == ["a", "a#2", "ab", "b"]
+
+    async def test_a_page_has_the_entries_of_all_scopes_or_of_one(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        assert await store.visit_page("run-1", 0, 100) == list(rows.values())
+        assert await store.visit_page("run-1", 4, 3) == [row for row in rows.values() if 4 < row.seq <= 7]
+        for scope in ("", "a[1]", "a[1]/inner[0]", "a[10]", "ab[0]", "A[0]", "ä[0]", "b", "a[1]/inner"):
+            of_scope = [row for row in rows.values() if row.scope == scope]
+            assert await store.visit_page("run-1", 0, 100, scope) == of_scope
+            assert await store.visit_page("run-1", 0, 1, scope) == of_scope[:1]
+        assert await store.visit_page("run-1", len(rows) + 1, 100) == []
+        assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, "") == []
+
+    async def test_the_last_finished_visit_of_a_step(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            visit("a", 2),
+            visit("a#2", 3, status=StepStatus.SKIPPED, output=None, error="not today"),
+            visit("a#2[0]/a", 4, item_index=0),
+            visit("a#10", 5),
+            visit("a#11", 6, status=StepStatus.FAILED, output=None, error="E"),
+            visit("a!", 7),
+            visit("ab", 8),
+            visit("b@until", 9, status=StepStatus.WAITING, step_type=StepType.WAIT),
+        ]
+        made = {row.path: row for row in (await committed(store, change(claim, rows))).visits}
+        for step, path in (("a", "a#10"), ("ab", "ab"), ("a!", "a!"), ("a#2", "a#2"), ("a#2[0]/a", "a#2[0]/a")):
+            assert await store.last_visit("run-1", step) == made[path]
+        for step in ("b", "a#11", "a#3", "", "%", "b@until"):
+            assert await store.last_visit("run-1", step) is None
+        assert await store.last_visit("nobody", "a") is None
 
     async def test_returned_rows_are_copies(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))

@@ -17,6 +17,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert shown.pop("durability") == "full"
     for name in ("lease_ttl", "drain_timeout", "cancel_grace", "recover_interval"):
         assert shown.pop(name) > 0
+    assert shown.pop("max_value_bytes") == 64 * 1024 * 1024
     for name in ("max_claims", "recover_concurrency", "max_abandoned_threads"):
         assert shown.pop(name) >= 1
     assert shown == {

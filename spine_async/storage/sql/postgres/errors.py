@@ -38,6 +38,12 @@ _PERMANENT = (
     asyncpg.QueryCanceledError,  # a timeout of the server's, which a retry would exceed again
     asyncpg.DatabaseDroppedError,
 )
+# Only the record that is written is the cause; another record may be accepted.
+_REFUSED = (
+    asyncpg.DataError,
+    asyncpg.ProgramLimitExceededError,  # a row that is too large for a page of an index, a message or a field
+    asyncpg.OutOfMemoryError,
+)
 _UNREACHABLE_HINT = "check that the server runs and that host and port are right"
 
 
@@ -56,13 +62,20 @@ def _is_stale_type(exc: Exception) -> bool:
     return isinstance(exc, asyncpg.InternalServerError) and "cache lookup failed for type" in str(exc)
 
 
+def _is_too_large(exc: Exception) -> bool:
+    return isinstance(exc, asyncpg.InternalServerError) and "memory alloc request size" in str(exc)
+
+
 def _translate(exc: Exception, name: str) -> StoreError:
     if isinstance(exc, asyncpg.PostgresError):
         exc.detail = None  # "Failing row contains (…)" would show values of params and outputs in the traceback
     if isinstance(exc, asyncpg.IntegrityConstraintViolationError):
         return StoreError(f"{name}: a constraint rejected a row ({_message(exc)})")
-    if isinstance(exc, asyncpg.DataError):
+    if isinstance(exc, _REFUSED) or _is_too_large(exc):
         return StoreError(f"{name}: a value was rejected ({_message(exc)})")
+    if isinstance(exc, asyncpg.InterfaceError) and isinstance(exc, ValueError):
+        exc.args = ("the driver cannot convert an argument",)  # its own message quotes the argument
+        return StoreError(f"{name}: a value was rejected (it is out of the range of its column)")
     return _unavailable(exc, name)
 
 

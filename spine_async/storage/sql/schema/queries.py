@@ -23,6 +23,8 @@ def _listed(names: Iterable[str]) -> str:
 
 _OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
 _VISITS = f"SELECT {_listed(VISIT_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
+_PAGE = "AND seq > :after ORDER BY seq LIMIT :most"
+_IS_FINISHED = "status IN ('completed', 'skipped')"
 
 # Deriving events needs no documents, so these columns are not read.
 _DOCUMENTS = frozenset({"output", "opening", "updates", "quality"})
@@ -39,7 +41,15 @@ LOAD_RUN: Mapping[str, Query] = {
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' ORDER BY seq")
 PAST_VISITS: Query = text(
-    f"SELECT {_listed(PAST_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' ORDER BY seq"
+    f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
+)
+VISIT_PAGE: Query = text(f"{_VISITS} {_PAGE}")
+RUN_SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
+SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = :scope AND path >= :from_path AND path < :to_path {_PAGE}")
+FINISHED_VISIT: Query = text(f"{_VISITS} AND path = :path AND {_IS_FINISHED}")
+LAST_VISIT: Query = text(
+    f"{_VISITS} AND scope = '' AND step_name = :step_name AND path >= :from_path AND path < :to_path "
+    f"AND {_IS_FINISHED} ORDER BY seq DESC LIMIT 1"
 )
 
 # A range instead of LIKE, because it uses the index and needs no escaping.
@@ -50,6 +60,11 @@ KEY_AND_NEXT_SEQ: Query = text("SELECT id, next_seq FROM core_workflow_runs WHER
 EVENT_LOG: Query = text(
     f"SELECT {_listed(EVENT_COLUMNS)} FROM core_workflow_event_log WHERE run = :key AND seq > :after "
     "ORDER BY seq LIMIT :most"
+)
+
+LAST_EVENT: Query = text(
+    f"SELECT {_listed(EVENT_COLUMNS)} FROM core_workflow_event_log WHERE {_OF_RUN} AND event_type = :event_type "
+    "AND path = :path ORDER BY seq DESC LIMIT 1"
 )
 
 VISITS_FOR_EVENTS: Query = text(
@@ -76,6 +91,10 @@ def list_runs(chosen: RunFilter) -> Query:
 
 
 CONSTANT_QUERIES = frozenset(
-    {*LOAD_RUN.values(), VISITS, PAST_VISITS, VISITS_BELOW, KEY_AND_NEXT_SEQ, EVENT_LOG, VISITS_FOR_EVENTS}
+    {
+        *LOAD_RUN.values(),
+        *(VISITS, PAST_VISITS, VISITS_BELOW, VISIT_PAGE, RUN_SCOPE_PAGE, SCOPE_PAGE, FINISHED_VISIT, LAST_VISIT),
+        *(KEY_AND_NEXT_SEQ, EVENT_LOG, LAST_EVENT, VISITS_FOR_EVENTS),
+    }
 )
 """The queries that do not depend on a call's arguments."""

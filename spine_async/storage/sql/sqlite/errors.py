@@ -19,13 +19,15 @@ _HINTS = {
     sqlite3.SQLITE_FULL: "free some space on the disk",
     sqlite3.SQLITE_IOERR: "check the disk",
 }
+# Only the record that is written is the cause; another record may be accepted.
+_REFUSED = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE})
 _CORRUPT = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
 def sqlite_error_mapper(url: URL) -> ErrorMapper:
     """Maps the errors of SQLite and of its file's folder."""
-    return ErrorMapper(url, (sqlite3.Error, SQLAlchemyError, OSError, ValueError), _translate)
+    return ErrorMapper(url, (sqlite3.Error, SQLAlchemyError, OSError, ValueError, OverflowError), _translate)
 
 
 def is_transient_on_sqlite(exc: Exception) -> bool:
@@ -39,6 +41,8 @@ def _translate(exc: Exception, name: str) -> StoreError | None:
     if isinstance(exc, ValueError) and not _is_closed_connection(exc):
         return None
     code = _primary_code(exc)
+    if isinstance(exc, OverflowError) or code in _REFUSED:
+        return StoreError(f"{name}: a value is too large for the database ({exc})")
     if code in _CORRUPT:
         return CorruptRecordError(
             f"{name}: the file cannot be read as a SQLite database ({exc}); restore it from a backup, or move it away"

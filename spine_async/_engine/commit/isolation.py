@@ -1,0 +1,78 @@
+"""Isolates records that a store refuses, and divides records into groups of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from spine_async.errors import SpineError, StoreError, StoreUnavailableError
+
+RecordT = TypeVar("RecordT")
+AnswerT = TypeVar("AnswerT")
+
+MAX_GROUP_BYTES = 16 * 1024 * 1024
+"""Approximate size of what one call of the store writes; a single larger record is written in a call of its own.
+
+A database has limits for a message (PostgreSQL: 1 GiB), and a large group delays the runs whose records are small.
+"""
+
+
+def in_groups(records: Sequence[RecordT], size: Callable[[RecordT], int]) -> Iterator[Sequence[RecordT]]:
+    """The records in order, in groups of at most `MAX_GROUP_BYTES` or of one record."""
+    first, total = 0, 0
+    for index, record in enumerate(records):
+        added = size(record)
+        if index > first and total + added > MAX_GROUP_BYTES:
+            yield records[first:index]
+            first, total = index, 0
+        total += added
+    if first < len(records):
+        yield records[first:]
+
+
+async def call_isolated(
+    write: Callable[[Sequence[RecordT]], Awaitable[Sequence[AnswerT]]], records: Sequence[RecordT]
+) -> list[AnswerT | StoreError]:
+    """Write records in one call; if the store refuses them, write each half in a call of its own, and so on.
+
+    So the error of a record is raised by a call that contained no other record, and cannot name another run.
+
+    Args:
+        write: Writes records and gives an answer for each. A second call with the same record must be safe.
+        records: The records.
+
+    Returns:
+        For each record its answer, or the error with which the store refused it.
+
+    Raises:
+        StoreUnavailableError: The store cannot be reached; the records are not the cause.
+    """
+    try:
+        return [*await write(records)]
+    except StoreUnavailableError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - a driver may raise anything for a value that it cannot convert
+        if len(records) == 1:
+            return [_refusal(exc)]
+    middle = len(records) // 2
+    return [*await call_isolated(write, records[:middle]), *await call_isolated(write, records[middle:])]
+
+
+def as_store_error(exc: BaseException) -> StoreError:
+    """The `StoreError` that a caller receives for an error of the store."""
+    if isinstance(exc, StoreError):
+        return exc
+    if isinstance(exc, SpineError):
+        return StoreError(str(exc))
+    error = StoreUnavailableError(f"the commit failed unexpectedly: {type(exc).__name__}: {exc}")
+    error.__cause__ = exc
+    return error
+
+
+def _refusal(exc: Exception) -> StoreError:
+    if isinstance(exc, SpineError):
+        return as_store_error(exc)
+    # The message of a foreign error may contain values.
+    error = StoreError(f"the store refused a record: {type(exc).__name__}")
+    error.__cause__ = exc
+    return error

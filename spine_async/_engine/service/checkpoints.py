@@ -1,0 +1,219 @@
+"""Reads checkpoints: finished visits, each with the context after it.
+
+Theory of operation: a stored visit holds only what it added. The context after a visit consists of what the earlier
+visits of its own scope and of the enclosing scopes added; where several added a value for one key, the innermost scope
+has priority, and within a scope the latest visit. So only the rows of these scopes are read, in pages, and values are
+decoded at most once and only if they are part of a context that is returned. The view `core_workflow_checkpoints`
+computes the same in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.start.item_params import load
+from spine_async._engine.tasks import PeriodicYield
+from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.document import Document, JsonValue
+from spine_async._model.history import Checkpoint
+from spine_async._model.large_document import LARGE_TEXT, split_members
+from spine_async._model.record import StoredRun, VisitRow
+from spine_async._model.status import FINISHED, StepStatus
+
+_PAGE = 200  # rows; the conversion of so many takes a millisecond
+_DECODED_AT_ONCE = 100  # small values
+_MAX_SEQ = 2**31 - 1
+
+
+async def checkpoints(runtime: Runtime, run_id: str, after: int, limit: int) -> list[Checkpoint]:
+    """At most `limit` checkpoints with a number above `after`, in order; those of map items included.
+
+    Raises:
+        RunNotFoundError: There is no run of this id.
+    """
+    stored = await load(runtime, run_id)
+    rows = await _page_rows(runtime, run_id, max(after, 0), limit)
+    if not rows:
+        return []
+    contexts = await _Contexts.of(runtime, stored)
+    needed = {scope for row in rows if row.status in FINISHED for scope in _chain(row.scope)}
+    # The row with an item's params is the first one of its scope.
+    for scope in needed.difference(row.scope for row in rows if row.item_params is not None):
+        await contexts.load(scope, rows[0].seq - 1)
+    found = []
+    for row in rows:
+        await contexts.add(row)
+        if row.status in FINISHED:
+            found.append(await contexts.checkpoint(row))
+    return found
+
+
+async def last_checkpoint(runtime: Runtime, run_id: str, step: str) -> Checkpoint | None:
+    """The checkpoint of the last finished visit of `step`, or of the visit with this path; None if there is none.
+
+    Raises:
+        RunNotFoundError: There is no run of this id.
+    """
+    stored = await load(runtime, run_id)
+    if not isinstance(step, str) or not step.isprintable():
+        return None
+    row = await runtime.store.last_visit(run_id, step)
+    if row is None:
+        return None
+    contexts = await _Contexts.of(runtime, stored)
+    for scope in _chain(row.scope):
+        await contexts.load(scope, row.seq)
+    return await contexts.checkpoint(row)
+
+
+async def _page_rows(runtime: Runtime, run_id: str, after: int, limit: int) -> list[VisitRow]:
+    """The rows up to the last of `limit` finished visits."""
+    rows: list[VisitRow] = []
+    left = limit
+    while left > 0 and after < _MAX_SEQ:
+        page = await runtime.store.visit_page(run_id, after, min(left, _PAGE))
+        if not page:
+            break
+        rows += page
+        left -= sum(row.status in FINISHED for row in page)
+        after = page[-1].seq
+    return rows
+
+
+class _Value:
+    """A stored value, decoded when it is first needed."""
+
+    __slots__ = ("_document", "_value")
+
+    def __init__(self, document: Document) -> None:
+        self._document: Document | None = document
+        self._value: JsonValue = None
+
+    @property
+    def is_large(self) -> bool:
+        return self._document is not None and len(self._document.text) > LARGE_TEXT
+
+    def get(self) -> JsonValue:
+        if self._document is not None:
+            self._value, self._document = self._document.value(), None
+        return self._value
+
+
+@dataclass(slots=True)
+class _Layer:
+    """What the visits of one scope added."""
+
+    params: dict[str, _Value] = field(default_factory=dict)
+    outputs: dict[str, _Value] = field(default_factory=dict)
+    quality: dict[str, _Value] = field(default_factory=dict)
+
+    def add(self, row: VisitRow) -> None:
+        if row.status is StepStatus.WAITING:
+            return
+        for text in (row.item_params, row.updates):
+            if text is not None:
+                self.params |= _values(split_members(text))
+        if row.status is StepStatus.OVERRIDE:
+            return
+        if row.output is not None:
+            self.outputs[row.step_name] = _Value(Document(row.output))
+        if row.quality is not None:
+            self.quality[row.step_name] = _Value(Document(row.quality))
+
+
+class _Contexts:
+    """The contexts of a run at a position, by scope."""
+
+    def __init__(self, runtime: Runtime, stored: StoredRun) -> None:
+        self._runtime = runtime
+        self._stored = stored
+        self._layers: dict[str, _Layer] = {}
+        self._partition = _Value(Document(stored.partition or "null"))
+        self._yield = PeriodicYield()
+
+    @classmethod
+    async def of(cls, runtime: Runtime, stored: StoredRun) -> _Contexts:
+        """The contexts before the first step."""
+        contexts = cls(runtime, stored)
+        initial = (stored.params, stored.initial_outputs, stored.initial_quality)
+        with CorruptionGuard(stored.run_id):
+            if max(map(len, initial)) > LARGE_TEXT:
+                params, outputs, quality = await runtime.run_on_thread(_split_all, initial)
+            else:
+                params, outputs, quality = _split_all(initial)
+        contexts._layers[""] = _Layer(params, outputs, quality)
+        return contexts
+
+    async def load(self, scope: str, until: int) -> None:
+        """Add the rows of a scope up to the number `until`."""
+        after = 0
+        while after < until:
+            page = await self._runtime.store.visit_page(self._stored.run_id, after, _PAGE, scope)
+            for row in page:
+                if row.seq > until:
+                    return
+                await self.add(row)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].seq
+
+    async def add(self, row: VisitRow) -> None:
+        """Add a row, which comes after those that were added for its scope before."""
+        layer = self._layers.setdefault(row.scope, _Layer())
+        with CorruptionGuard(self._stored.run_id):
+            if len(row.updates or "") + len(row.item_params or "") > LARGE_TEXT:
+                await self._runtime.run_on_thread(layer.add, row)
+            else:
+                layer.add(row)
+        await self._yield()
+
+    async def checkpoint(self, row: VisitRow) -> Checkpoint:
+        """The checkpoint of a visit, at the position after it."""
+        layers = [self._layers[scope] for scope in _chain(row.scope) if scope in self._layers]
+        with CorruptionGuard(self._stored.run_id):
+            snapshot: dict[str, JsonValue] = {
+                "params": await self._decoded(layer.params for layer in layers),
+                "outputs": await self._decoded(layer.outputs for layer in layers),
+                "quality": await self._decoded(layer.quality for layer in layers),
+                "partition": self._partition.get(),
+            }
+        return Checkpoint(
+            run_id=self._stored.run_id,
+            workflow_name=self._stored.workflow_name,
+            step_name=row.step_name,
+            path=row.path,
+            seq=row.seq,
+            step_type=row.step_type,
+            created_at=row.completed_at,
+            context_snapshot=snapshot,
+        )
+
+    async def _decoded(self, layers: Iterable[dict[str, _Value]]) -> JsonValue:
+        merged: dict[str, _Value] = {}
+        for layer in layers:
+            merged |= layer
+        decoded: dict[str, JsonValue] = {}
+        for number, (key, value) in enumerate(merged.items(), 1):
+            decoded[key] = await self._runtime.run_on_thread(value.get) if value.is_large else value.get()
+            if number % _DECODED_AT_ONCE == 0:
+                await self._yield()
+        return decoded
+
+
+def _chain(scope: str) -> Iterator[str]:
+    """The scope and its enclosing scopes, outermost first: "", `a[1]`, `a[1]/b[2]`."""
+    yield ""
+    if scope:
+        parts = scope.split("/")
+        for count in range(1, len(parts) + 1):
+            yield "/".join(parts[:count])
+
+
+def _split_all(texts: Iterable[str]) -> list[dict[str, _Value]]:
+    return [_values(split_members(text)) for text in texts]
+
+
+def _values(documents: dict[str, Document]) -> dict[str, _Value]:
+    return {key: _Value(document) for key, document in documents.items()}
