@@ -102,14 +102,14 @@ class WorkflowChangedError(RunError):
     """The definition does not match the finished steps of the stored run.
 
     Attributes:
-        step: The finished step that the definition no longer has at this position.
+        step: The finished step that the definition no longer has at this position, or the missing step to start from.
     """
 
-    def __init__(self, run_id: str, step: str, problem: str) -> None:
+    def __init__(self, run_id: str, step: str, problem: str, *, role: str = "finished step") -> None:
         self.step = step
         super().__init__(
             run_id,
-            f"run {run_id!r} cannot go on with this definition: finished step {step!r} {problem}; "
+            f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
             "resume it with the definition it was started with, or start a new run",
         )
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -41,6 +41,22 @@ def is_scope_cancelled() -> bool:
 def is_stray_cancellation() -> bool:
     """Inside `except CANCELLATION`: whether neither a scope nor this task was cancelled, only an awaited object."""
     return not is_scope_cancelled() and current_task().cancelling() == 0
+
+
+def cancellation_count() -> int:
+    """Number of native cancellations of the running task so far, for `is_cancelled_since`."""
+    return current_task().cancelling()
+
+
+def is_cancelled_since(count: int) -> bool:
+    """Whether an enclosing scope was cancelled, or this task natively since `cancellation_count` returned `count`."""
+    return is_scope_cancelled() or current_task().cancelling() > count
+
+
+async def continue_cancellation() -> NoReturn:
+    """Raise the cancellation that user code has replaced by a result or by another exception."""
+    await anyio.lowlevel.checkpoint()
+    raise asyncio.CancelledError  # a native cancellation is raised only once, and user code has caught it
 
 
 def new_future() -> asyncio.Future[Any]:

@@ -26,11 +26,61 @@ class ErrorCategory(StrEnum):
     TIMEOUT = "TIMEOUT"
 
 
+_PRECEDENCE = (
+    ErrorCategory.CONFIGURATION,
+    ErrorCategory.DATA_QUALITY,
+    ErrorCategory.DEPENDENCY,
+    ErrorCategory.TIMEOUT,
+    ErrorCategory.TRANSIENT,
+    ErrorCategory.INTERNAL,
+)
+"""Which category an exception group has whose members differ. A category of a user's own comes before all of these.
+
+What a retry cannot cure comes before what it may cure. INTERNAL is last, because it is the category of every exception
+that nobody has classified.
+"""
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group and in the groups inside it, in order; for any other exception, itself."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(reversed(each.exceptions))
+        else:
+            found.append(each)
+    return found
+
+
+def sole_leaf(error: BaseException) -> BaseException:
+    """The only exception in a group, or the exception itself if it is no group or a group of several."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = leaves(error)
+    return found[0] if len(found) == 1 else error
+
+
 def classify(error: BaseException) -> str:
-    """The category of an exception that a step raised.
+    """The category of an exception that a step raised; of a group, the most telling category of its members.
 
     Source: public contract, "Defining a workflow".
     """
+    categories = [_category(each) for each in leaves(error)]
+    return min(categories, key=lambda each: _PRECEDENCE.index(each) if each in _PRECEDENCE else -1)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """The delay before the next attempt that an exception asks for; of a group, the longest one of its members."""
+    if not isinstance(error, BaseExceptionGroup):
+        return getattr(error, "retry_after", None)
+    delays = [getattr(each, "retry_after", None) for each in leaves(error)]
+    numbers = [each for each in delays if isinstance(each, (int, float)) and not isinstance(each, bool)]
+    return max(numbers) if numbers else None
+
+
+def _category(error: BaseException) -> str:
     if isinstance(error, StepError):
         return str(error.category)
     if isinstance(error, TimeoutError):
@@ -43,7 +93,22 @@ def classify(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an exception. The text of a validation error omits the rejected values."""
+    """Type and message of an exception. The text of a validation error omits the rejected values.
+
+    A group with one member is described as that member; a group with several names them.
+    """
+    members = leaves(error)
+    if len(members) == 1:
+        return _describe(members[0])
+    shown = "; ".join(_describe(each) for each in members[:_MEMBERS_SHOWN])
+    rest = f"; and {len(members) - _MEMBERS_SHOWN} more" if len(members) > _MEMBERS_SHOWN else ""
+    return storable_text(f"{type(error).__name__} of {len(members)}: {shown}{rest}")
+
+
+_MEMBERS_SHOWN = 10
+
+
+def _describe(error: BaseException) -> str:
     message = validation_problems(error) if isinstance(error, ValidationError) else _message(error)
     name = type(error).__name__
     return storable_text(f"{name}: {message}" if message else name)

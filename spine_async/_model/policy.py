@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from spine_async._model.failure import leaves, sole_leaf
 from spine_async._model.time_option import to_seconds
 from spine_async.errors import InvalidPolicyError
 
@@ -25,7 +26,8 @@ class RetryPolicy:
         initial_delay: Seconds before the first retry.
         max_delay: Maximum delay in seconds.
         retryable_errors: Which failures are retried: error categories, exception types, or predicates that take the
-            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable.
+            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable. A type also matches
+            the members of an exception group, and `TimeoutError` the timeout of the step.
         jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
@@ -82,5 +84,5 @@ def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
     if isinstance(rule, str):
         return rule == category
     if isinstance(rule, type):
-        return isinstance(error, rule)
-    return bool(rule(error))
+        return isinstance(error, rule) or any(isinstance(each, rule) for each in leaves(error))
+    return bool(rule(sole_leaf(error)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from spine_async._model.failure import ErrorCategory, classify, describe, storable_text
+from spine_async._model.failure import ErrorCategory, classify, describe, retry_after, storable_text
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
@@ -124,7 +124,7 @@ class StepResult:
     @classmethod
     def from_exception(cls, error: BaseException) -> StepResult:
         """The failure for an exception that a step raised."""
-        return cls.fail(error, classify(error), retry_after=getattr(error, "retry_after", None))
+        return cls.fail(error, classify(error), retry_after=retry_after(error))
 
     @property
     def status(self) -> StepStatus:

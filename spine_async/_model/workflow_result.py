@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ class WorkflowResult:
         completed_at: When the run ended.
         duration_ms: Milliseconds from `started_at` to `completed_at`.
         step_metrics: Metrics of each visit, in order.
+        exception: The exception of the step that failed the run, in the process that executed it; else None. It is
+            not pickled.
     """
 
     run_id: str
@@ -69,12 +71,17 @@ class WorkflowResult:
     completed_at: datetime
     duration_ms: float
     step_metrics: list[StepMetric]
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> list[object]:
+        return [None if each.name == "exception" else getattr(self, each.name) for each in fields(self)]
 
     def raise_for_status(self) -> None:
         """Raise an error unless the run completed.
 
         Raises:
-            RunFailedError: The run failed or stopped.
+            RunFailedError: The run failed or stopped. Its `__cause__` is the exception of the failed step, if the run
+                was executed in this process.
         """
         if self.status is not RunStatus.COMPLETED:
             raise RunFailedError(
@@ -83,4 +90,4 @@ class WorkflowResult:
                 step=self.error_step,
                 error=self.error or self.stop_reason,
                 category=self.error_category,
-            )
+            ) from self.exception

@@ -82,6 +82,8 @@ class MemoryRunStore:
     No method awaits anything, so calls never interleave and each of them is atomic.
     """
 
+    location = "the memory of this process"
+
     def __init__(self) -> None:
         self._runs: dict[str, _MemoryRun] = {}
         self._keys = count(1)

@@ -22,6 +22,8 @@ from spine_async.ports import CommitOutcome
 class NullRunStore:
     """Accepts every write and stores nothing; used for dry runs and for runs without checkpoints."""
 
+    location = "nothing: this runner writes no checkpoints"
+
     async def open(self) -> None:
         return None
 

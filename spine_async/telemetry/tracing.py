@@ -1,7 +1,8 @@
 """Spans through the OpenTelemetry API: one for each run, with a child span for each step visit.
 
 Without an SDK the API creates spans that record nothing. Attributes contain names, counts, states and error categories,
-never error texts or values of params and outputs.
+never error texts or values of params and outputs. The `exception` event of a failed step contains the type and the
+traceback without messages.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Self
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 
+from spine_async._model.redaction import traceback_text, type_name
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
@@ -115,3 +117,10 @@ class _StepSpan(_CurrentSpan):
             self._span.set_attribute("spine.error_category", result.category)
         if not result.success:
             self._span.set_status(Status(StatusCode.ERROR, result.category))
+        if result.exception is not None:
+            self._span.add_event("exception", _described(result.exception))
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    # Without `exception.message`: it may quote a value.
+    return {"exception.type": type_name(error), "exception.stacktrace": traceback_text(error)}

@@ -61,13 +61,21 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """A `spine_async.ports.Clock` that reads the time of the running loop."""
+    """A `spine_async.ports.Clock` that reads the time of the running loop; in a thread, of the last loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def now(self) -> datetime:
         return VIRTUAL_START + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is None:
+                raise
+        return self._loop.time()
 
 
 def run_virtual(

@@ -6,8 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async import QualityThresholds, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -117,3 +118,49 @@ async def test_a_param_alone_makes_no_dry_run(workdir: Path, params: dict[str, b
     async with WorkflowRunner() as runner:
         await runner.execute(Workflow("w", [Step.lambda_("a", tells)]), params=params)
     assert (workdir / ".spine" / "runs.db").is_file()
+
+
+class Rows(BaseModel):
+    rows: int
+
+
+async def reads(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"read": context.get_output("load"), "all": dict(context.outputs)}
+
+
+@pytest.mark.parametrize("is_item", [False, True])
+async def test_a_pipeline_with_an_output_model_and_thresholds_succeeds(is_item: bool) -> None:
+    """The pretended output is neither checked nor revived."""
+    thresholds = QualityThresholds(min_record_count=1)
+    steps = [
+        Step.pipeline("load", "load", output_model=Rows, quality_thresholds=thresholds),
+        Step.lambda_("reads", reads),
+        Step.lambda_("model", lambda context, config: Rows(rows=3), output_model=Rows),
+        Step.lambda_("last", lambda context, config: {"is_model": context.get_output("model") == Rows(rows=3)}),
+    ]
+    flow = Workflow("w", [Step.map("each", items=[1], iterator=Workflow(steps=steps))] if is_item else steps)
+    result = await WorkflowRunner(dry_run=True).execute(flow)
+    assert result.status == "completed", result.error
+    last: Any = result.context.get_output("each")["results"][0] if is_item else result.context.get_output("last")  # type: ignore[index]
+    assert last == {"is_model": True}
+    if not is_item:
+        assert result.context.get_output("reads", "read") == {"dry_run": True, "pipeline": "load"}
+
+
+@pytest.mark.parametrize("way", ["as_is", "with_params", "stored", "metadata"])
+async def test_a_context_of_a_dry_run_makes_no_dry_run(runner: WorkflowRunner, way: str) -> None:
+    flow = Workflow("w", [Step.lambda_("a", tells)])
+    dry = await WorkflowRunner(dry_run=True).execute(flow, params={"n": 1})
+    context = dry.context
+    if way == "with_params":
+        context = context.with_params({"m": 2})
+    elif way == "stored":
+        context = WorkflowContext.from_dict(context.to_dict())
+    elif way == "metadata":
+        context = context.with_metadata({"__dry_run__": True})
+    result = await runner.execute(flow, context=context, run_id="r")
+    assert result.context.get_output("a") == {"dry": False, "param": None}
+    assert result.context.get_param("n") == 1
+    assert not result.context.is_dry_run
+    assert "__dry_run__" not in result.context.metadata
+    assert "__dry_run__" not in (await runner.get_run("r")).params

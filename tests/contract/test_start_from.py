@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner
+from spine_async import Step, Workflow, WorkflowChangedError, WorkflowContext, WorkflowRunner
 
 pytestmark = pytest.mark.anyio
 
@@ -93,3 +93,17 @@ async def test_a_run_that_began_in_the_middle_is_resumed_there(runner: WorkflowR
     assert resumed.status == "completed"
     assert trace.ran == ["b", "c", "c"]
     assert resumed.context.get_output("c") == {"seen": 42}
+
+
+async def test_a_resume_whose_definition_lacks_the_step_to_start_from_is_refused(runner: WorkflowRunner) -> None:
+    def flow(name: str) -> Workflow:
+        def fails(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+            raise ValueError("broken")
+
+        return Workflow("w", [Step.lambda_("first", fails), Step.lambda_(name, fails)])
+
+    await runner.execute(flow("second"), start_from="second", run_id="r")
+    with pytest.raises(WorkflowChangedError) as caught:
+        await runner.resume("r", workflow=flow("renamed"))
+    assert caught.value.step == "second"
+    assert "step 'second' is missing, and the run starts from it" in str(caught.value)

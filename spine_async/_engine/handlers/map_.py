@@ -21,7 +21,7 @@ from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.transition import replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.interrupts import Draining, StopRequested
+from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
@@ -72,8 +72,9 @@ class _Pool:
         self._progress = progress
         self._feed = feed
         self._report = MapReport(step, progress, feed)
+        self._visit.tolerates_failure = self._report.tolerates_another
         self._item_param = quote(step.item_param)
-        self._item_context = base_context(context, step.workflow)
+        self._item_context = base_context(context, step.workflow, runtime.models(step.workflow))
         self._tasks = anyio.create_task_group()
         self._is_single = True
         self._newest: Commit | None = None
@@ -88,7 +89,9 @@ class _Pool:
                 for number in range(count):
                     tasks.start_soon(self._work, name=f"{self._visit.path} worker {number}")
         finally:
-            self._visit.cancelled_mono = None  # all workers have ended; a retry of the map starts new ones
+            self._visit.cancelled_mono = self._visit.map_ending = (
+                None  # all workers have ended; a retry of the map starts new ones
+            )
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing of the map may be in flight when the run continues or ends
             await self._feed.close()
@@ -99,7 +102,9 @@ class _Pool:
 
     def result(self) -> StepResult:
         """The result of the map."""
-        return self._report.result()
+        result = self._report.result()
+        self._visit.item_error = result.exception
+        return result
 
     def _workers_needed(self) -> int:
         limit, total = self._step.max_concurrency, self._feed.total
@@ -124,7 +129,7 @@ class _Pool:
         while (entry := await self._next()) is not None:
             commit = await self._run_item(*entry)
             if self._report.has_failed:
-                self._cancel_items()
+                self._cancel_items(self._report.result())
                 return
             await _wait_for(previous)
             if commit is not None and self._is_single:
@@ -142,11 +147,13 @@ class _Pool:
     def _abort(self, error: BaseException) -> None:
         # Raised after the task group has ended, so that it is not wrapped in an exception group.
         self._interrupt = self._interrupt or error
-        self._cancel_items()
+        self._cancel_items(error)
 
-    def _cancel_items(self) -> None:
+    def _cancel_items(self, ending: StepResult | BaseException) -> None:
         if self._visit.cancelled_mono is None:
             self._visit.cancelled_mono = self._runtime.clock.monotonic()
+        if self._visit.map_ending is None or isinstance(ending, RunInterrupt):
+            self._visit.map_ending = ending
         self._tasks.cancel_scope.cancel()
 
     async def _run_item(self, index: int, item: object) -> Commit | None:
@@ -196,7 +203,8 @@ class _Pool:
         if outcome.status is RunStatus.STOPPED:
             raise StopRequested(outcome.stop_reason or "")
         # Its events are written with the next commit; nothing was finished that could be lost.
-        self._fail(ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL"), scope.path)
+        failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
+        self._fail(failure, scope.path, outcome.exception)
         return None
 
     def _finish(self, index: int, scope: Scope) -> None:
@@ -210,10 +218,10 @@ class _Pool:
             commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, failure: ItemFailure, path: str) -> None:
-        self._report.add_failure(failure)
+    def _fail(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
+        self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
-        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._runtime.clock.now(), metadata, path)
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, self._visit.run.clock.now(), metadata, path)
         self._visit.run.pending.add_events(event)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
@@ -39,27 +42,38 @@ class MapReport:
         self._feed = feed
         self._failed = 0
         self._failures: list[ItemFailure] = []
+        self._first: tuple[int, BaseException | None] | None = None
 
-    def add_failure(self, failure: ItemFailure) -> None:
-        """Record that an item failed."""
+    def add_failure(self, failure: ItemFailure, exception: BaseException | None = None) -> None:
+        """Record that an item failed, with the exception of its step."""
         self._failed += 1
+        if self._first is None or failure.index < self._first[0]:
+            self._first = (failure.index, exception)  # of one item only: exceptions keep their frames alive
         if self._step.collect or len(self._failures) < _ERRORS_KEPT_UNCOLLECTED:
             self._failures.append(failure)
 
     @property
     def has_failed(self) -> bool:
         """Whether more items failed than the step tolerates, as far as is known so far."""
+        return self._are_too_many(self._failed)
+
+    def tolerates_another(self) -> bool:
+        """Whether the map continues if another item fails, as far as is known so far."""
+        return not self._are_too_many(self._failed + 1)
+
+    def _are_too_many(self, failed: int) -> bool:
         tolerated = self._step.tolerated_failures
         if isinstance(tolerated, int):
-            return self._failed > tolerated
+            return failed > tolerated
         total = self._feed.total
-        return self._failed > 0 and (tolerated == 0 or (total is not None and self._failed > tolerated * total))
+        return failed > 0 and (tolerated == 0 or (total is not None and failed > tolerated * total))
 
     def result(self) -> StepResult:
         """The result of the map."""
         failures = sorted(self._failures, key=lambda failure: failure.index)
         if self.has_failed:
-            return StepResult.fail(self._message(failures[0]), failures[0].category)
+            failure = StepResult.fail(self._message(failures[0]), failures[0].category)
+            return replace(failure, exception=self._first[1] if self._first is not None else None)
         return StepResult.ok(DocumentMapping(self._output(failures)))
 
     def _message(self, first: ItemFailure) -> str:
@@ -76,9 +90,10 @@ class MapReport:
         return Document(f'{{"results":{results if self._step.collect else "null"},{counts},"errors":{errors}}}')
 
 
-def base_context(context: WorkflowContext, workflow: Definition) -> WorkflowContext:
+def base_context(
+    context: WorkflowContext, workflow: Definition, models: Mapping[str, type[BaseModel]]
+) -> WorkflowContext:
     """The context that all items share: the map's own, with the models and defaults of the iterator."""
-    models = workflow.models
     if context.models:
         own = workflow.positions
         models = {**{name: model for name, model in context.models.items() if name not in own}, **models}

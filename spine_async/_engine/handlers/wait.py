@@ -18,8 +18,6 @@ from spine_async._model.step import WaitStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.time_option import as_moment
 
-_LONGEST_SLEEP = 3600.0  # seconds; so a wait of days notices when the wall clock is set
-
 
 async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> StepResult:
     """Wait until the step's time, or for the rest of a wait that began in an earlier execution.
@@ -30,10 +28,16 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     visit = visit_of(context)
     stored = visit.scope.waits.get(visit.path)
     until = datetime.fromisoformat(stored) if stored else _moment(runtime, step, context)
-    if not runtime.is_dry and until > runtime.clock.now():
+    left = (until - runtime.clock.now()).total_seconds()
+    if step.seconds is not None and not runtime.is_dry:
+        # After a restart the stored moment counts, but a clock that was set back does not prolong the wait.
+        left = min(left, cast("float", step.seconds))
+        ends_mono = visit.scope.wait_ends_mono.setdefault(visit.path, runtime.clock.monotonic() + left)
+        left = ends_mono - runtime.clock.monotonic()
+    if not runtime.is_dry and left > 0:
         if stored is None:
             await _store(runtime, visit, until)
-        await _sleep(runtime, visit, until)
+        await _sleep(runtime, step, visit, until)
     return StepResult.ok({"until": until.isoformat()})
 
 
@@ -44,7 +48,7 @@ def _moment(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> datet
 
 
 async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
-    now = runtime.clock.now()
+    now = visit.run.clock.now()
     text = encode(until.isoformat()).text
     row = VisitRow(
         path=visit.path + WAIT_MARK,
@@ -75,9 +79,19 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         await visit.interrupt(exc)
 
 
-async def _sleep(runtime: Runtime, visit: Visit, until: datetime) -> None:
+async def _sleep(runtime: Runtime, step: WaitStep, visit: Visit, until: datetime) -> None:
     try:
-        while (left := (until - runtime.clock.now()).total_seconds()) > 0:  # noqa: ASYNC110 - only the time can end it
-            await anyio.sleep(min(left, _LONGEST_SLEEP))
+        if step.seconds is None:
+            await runtime.wall_clock.sleep_until(until)
+        else:
+            await _sleep_monotonic(runtime, visit.scope.wait_ends_mono[visit.path])
     finally:
         visit.run.pending.status = RunStatus.RUNNING
+
+
+async def _sleep_monotonic(runtime: Runtime, ends_mono: float) -> None:
+    while (left := ends_mono - runtime.clock.monotonic()) > 0:  # noqa: ASYNC110 - only the time can end it
+        await anyio.sleep(min(left, _LONGEST_SLEEP))
+
+
+_LONGEST_SLEEP = 86_400.0  # seconds; timers of event loops have a limit

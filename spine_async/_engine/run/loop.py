@@ -12,11 +12,13 @@ from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.step.attempt import execute_step
 from spine_async._engine.step.encoding import EncodedResult
+from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.status import RunStatus
 from spine_async._model.step import MapStep, Step, WaitStep
+from spine_async._model.step_result import StepResult
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
@@ -61,7 +63,7 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
     visit = Visit(
         path=scope.child_path(scope.cursor.segment),
         step_name=step.name,
-        started_at=runtime.clock.now(),
+        started_at=scope.run.clock.now(),
         started_mono=runtime.clock.monotonic(),
         scope=scope,
         step=step,
@@ -86,7 +88,12 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
             span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
     finally:
         del runtime.running_visits[task]
-    return apply_result(visit, encoded, runtime.clock.now(), elapsed_ms)
+    outcome = apply_result(visit, encoded, run.clock.now(), elapsed_ms)
+    if not encoded.result.success:
+        log_failure(visit, encoded.result)
+    elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice that gave no step to go to
+        log_failure(visit, StepResult.fail(outcome.error or "", outcome.error_category or ErrorCategory.INTERNAL))
+    return outcome
 
 
 _INTERRUPTIBLE = (MapStep, WaitStep)

@@ -23,7 +23,7 @@ async def commit_outcome(runtime: Runtime, pending: PendingWrites, outcome: Outc
     """
     if pending.end is not None:
         return pending.end
-    end = outcome.at(runtime.clock.now())
+    end = outcome.at(pending.clock.now())
     pending.close(end)
     await runtime.journal.commit(pending)
     return end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from spine_async._engine.state.scope import Position, Scope
@@ -9,14 +10,20 @@ from spine_async._engine.state.tally import Tally
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.record import EventRow, RunEnd, StoredRun
-from spine_async._model.status import StepStatus
+from spine_async._model.status import RunStatus, StepStatus
 from spine_async._model.step import Definition, Step
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
     """The result of a run that was executed here."""
-    return _result(scope.run.workflow, scope.context, scope.run.tally, scope.run.started_at, end)
+    run = scope.run
+    result = _result(run.workflow, scope.context, run.tally, run.started_at, end)
+    return replace(
+        result,
+        duration_ms=round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
+        exception=run.exception if end.status is RunStatus.FAILED else None,
+    )
 
 
 def stored_result(workflow: Definition, stored: StoredRun, position: Position) -> WorkflowResult:
@@ -79,4 +86,4 @@ def _result(
 
 
 def _elapsed_ms(started_at: datetime, ended_at: datetime) -> float:
-    return round((ended_at - started_at).total_seconds() * 1000, 3)
+    return round(max(0.0, (ended_at - started_at).total_seconds()) * 1000, 3)

@@ -19,7 +19,7 @@ from spine_async._engine.run.result import live_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS, CommitFailed, Draining, StopRequested
-from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.scope import Run, Scope
 from spine_async._engine.tasks import CANCELLATION, Task, spawn, wait_any
 from spine_async._model.failure import ErrorCategory
@@ -29,8 +29,6 @@ from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError
 
 _EXPIRE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
-
-_SHUTDOWN = Outcome(RunStatus.STOPPED, stop_reason=CancelReason.SHUTDOWN.value)
 
 _log = logging.getLogger("spine_async")
 
@@ -98,7 +96,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
-        outcome = _SHUTDOWN
+        outcome = SHUTDOWN
     else:
         if pending.end is not None:
             return pending.end
@@ -130,7 +128,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     error = None if is_cancelled else work.exception()
     if is_cancelled or (error is not None and not isinstance(error, (Exception, CommitFailed))):  # SystemExit etc.
         _refuse_if_lost(scope)
-        end = await commit_outcome(runtime, scope.run.pending, _SHUTDOWN)
+        end = await commit_outcome(runtime, scope.run.pending, SHUTDOWN)
         return end if is_cancelled else work.result()
     return work.result()
 
@@ -144,7 +142,12 @@ async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, reason)
     work.add_done_callback(_mark_retrieved)
     _refuse_if_lost(scope)
-    return await commit_outcome(runtime, run.pending, outcome)
+    for visit in run.pending.open_visits.values():
+        visit.release_slot()
+    try:
+        return await commit_outcome(runtime, run.pending, outcome)
+    finally:
+        run.cancellation.request(CancelReason.SIBLING_FAILED, runtime.clock.monotonic())  # steps that are not stuck
 
 
 def _refuse_if_lost(scope: Scope) -> None:

@@ -143,7 +143,8 @@ def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_
             step.name, step.step_type, StepStatus.FAILED, visit.attempts, visit.started_at, elapsed_ms, 0
         )
         visit.run.tally.add_failure(metric)
-    return Outcome(RunStatus.FAILED, step.name, result.error, result.category)
+        visit.run.exception = result.exception
+    return Outcome(RunStatus.FAILED, step.name, result.error, result.category, exception=result.exception)
 
 
 def _own_events(visit: Visit, encoded: EncodedResult, now: datetime) -> list[EventRow]:

@@ -10,16 +10,18 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
+from pydantic import BaseModel
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.state.deadline import Deadlines
 from spine_async._engine.state.scope import Visit
+from spine_async._engine.state.wall_clock import WallClock
 from spine_async._engine.tasks import Task
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.status import ErrorPolicy, StepType
-from spine_async._model.step import Step
+from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
@@ -59,6 +61,7 @@ class Runtime:
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
+        wall_clock: Sleeps until moments of the wall clock.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -79,15 +82,19 @@ class Runtime:
     deadlines: Deadlines = field(default_factory=Deadlines)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
+    wall_clock: WallClock = field(init=False)
 
-    def concurrency_slot(self, step: Step) -> AbstractAsyncContextManager[object]:
+    def __post_init__(self) -> None:
+        self.wall_clock = WallClock(self.clock)
+
+    def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
         limit = self.config.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
         if self.slots is None:
             self.slots = anyio.CapacityLimiter(limit)
-        return _ConcurrencySlot(self.slots)
+        return _ConcurrencySlot(self.slots, visit)
 
     def forget_loop(self) -> None:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
@@ -119,6 +126,17 @@ class Runtime:
             retry = self.config.default_retry_policy
         return timeout, retry
 
+    def pretends(self, step: Step) -> bool:
+        """Whether the step is a pipeline of a dry run, which is not called and has no output of its own."""
+        return self.is_dry and step.step_type is StepType.PIPELINE
+
+    def models(self, workflow: Definition) -> Mapping[str, type[BaseModel]]:
+        """Models that the outputs of the workflow's steps are revived as, by step name."""
+        if not self.is_dry:
+            return workflow.models
+        pretended = {step.name for step in workflow.steps if self.pretends(step)}
+        return {name: model for name, model in workflow.models.items() if name not in pretended}
+
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""
         return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
@@ -130,12 +148,21 @@ _NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()
 class _ConcurrencySlot(AbstractAsyncContextManager[object]):
     """A token for each attempt: one task may hold several, where a step executes another workflow."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, limiter: anyio.CapacityLimiter, visit: Visit) -> None:
         self._limiter = limiter
+        self._visit = visit
+        self._is_held = False
+
+    def release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._limiter.release_on_behalf_of(self)
 
     async def __aenter__(self) -> object:
         await self._limiter.acquire_on_behalf_of(self)
+        self._is_held, self._visit.slot = True, self
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._limiter.release_on_behalf_of(self)
+        self._visit.slot = None
+        self.release()

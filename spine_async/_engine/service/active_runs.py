@@ -122,9 +122,14 @@ class ActiveRuns:
 
     async def _name_owner(self) -> None:
         """Set the name of this runner as an owner; of several concurrent calls in one process the first one counts."""
-        owner = await run_shielded(to_thread.run_sync(new_owner), "spine_async identify")
+        owner, location = await run_shielded(to_thread.run_sync(self._owner_and_location), "spine_async identify")
         if self._pid != os.getpid():
             self._pid, self._runtime.owner = os.getpid(), owner
+            _log.info("runs are stored in %s", location)
+
+    def _owner_and_location(self) -> tuple[str, str]:
+        store = self._runtime.store
+        return new_owner(), str(getattr(store, "location", type(store).__name__))
 
     async def _drain(self) -> None:
         runtime = self._runtime

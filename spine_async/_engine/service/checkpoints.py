@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.item_params import load
+from spine_async._engine.start.opening import load
 from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue

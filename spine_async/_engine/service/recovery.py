@@ -13,6 +13,7 @@ from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.owner import is_gone
 from spine_async._engine.tasks import Task, end_task, run_shielded, spawn
 from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import RunError, StoreError
@@ -98,11 +99,22 @@ class Recovery:
             if halt.is_set or run.run_id in self._active_runs.active_ids:
                 return
             try:
-                results.append(await self._execute(run))
+                result = await self._execute(run)
             except (RunError, StoreError) as exc:
                 _log.warning("run %s was not recovered: %s", run.run_id, exc)
             except Exception:  # noqa: BLE001 - one run must not keep the others from being recovered
                 _log.exception("run %s was not recovered", run.run_id)
+            else:
+                results.append(result)
+                _log_if_failed(result)
+
+
+def _log_if_failed(result: WorkflowResult) -> None:
+    """Log a recovered run that failed: nobody awaits its result."""
+    if result.status is RunStatus.FAILED:
+        _log.error(
+            "run %s was recovered and failed at step %s (%s)", result.run_id, result.error_step, result.error_category
+        )
 
 
 class _Halt:

@@ -11,6 +11,7 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
@@ -32,7 +33,9 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
         return  # its owner finds the request when it renews the lease
-    pending = PendingWrites(claim, records_events=runtime.config.emit_events)
+    pending = PendingWrites(
+        claim, records_events=runtime.config.emit_events, clock=RunClock(runtime.clock, stored.updated_at)
+    )
     try:
         with RAISING_STORE_ERRORS:
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))

@@ -1,53 +1,132 @@
-"""Detects steps that were cancelled and do not end."""
+"""Detects steps that were cancelled and do not end.
+
+If the run cannot continue after such a step, its end is recorded without the step. If it can, for instance with another
+attempt, the step is waited for, and a warning names it once in each grace period.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
-from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.interrupts import RunInterrupt, StopRequested
+from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.pending_writes import OpenVisit
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.scope import Run, Visit
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.status import RunStatus
+from spine_async._model.status import ErrorPolicy, RunStatus
+from spine_async._model.step_result import StepResult
+
+_TIMED_OUT = StepResult.fail(TimeoutError("the attempt timed out"), ErrorCategory.TIMEOUT)
+
+_log = logging.getLogger("spine_async")
 
 
 def mark_stuck_runs(runs: Iterable[Run], now_mono: float, grace: float) -> None:
-    """Set the `stuck_outcome` of each run with a step that does not end, and release whoever waits for the run."""
+    """Set the `stuck_outcome` of each run with a step that does not end, and release the waiters of the run.
+
+    Warns of steps that do not end and are waited for.
+    """
     for run in runs:
+        if run.stuck_outcome is not None:
+            continue
         outcome = find_stuck(run, now_mono, grace)
-        if outcome is not None and run.stuck_outcome is None:
+        if outcome is not None:
             run.stuck_outcome = outcome
             run.done.set()
+            continue
+        for visit in _overdue(run, now_mono - grace):
+            _warn_regularly(visit, now_mono, grace)
 
 
 def find_stuck(run: Run, now_mono: float, grace: float) -> Outcome | None:
-    """The outcome to record if a step of the run has not ended `grace` seconds after its cancellation. Pure."""
+    """The outcome to record if a step has not ended `grace` seconds after its cancellation and nothing follows it."""
     limit = now_mono - grace
-    visits = list(run.pending.open_visits.values())
     cancellation = run.cancellation
     if cancellation.requested_mono is not None:
-        return _cancelled(run, visits, grace) if cancellation.requested_mono <= limit else None
+        return _cancelled(run, grace) if cancellation.requested_mono <= limit else None
     if cancellation.scope is not None and cancellation.scope.deadline <= limit:
-        return _failed(visits, "the workflow timed out, but", grace)
-    for visit in visits:
-        if visit.deadline_mono is not None and visit.deadline_mono <= limit:
-            return _failed([visit], "timed out, but", grace)
-        if visit.cancelled_mono is not None and visit.cancelled_mono <= limit:
-            inside = [each for each in visits if each.path.startswith(f"{visit.path}[")]
-            return _failed(inside or [visit], "an item ended the map, but", grace)
+        return _failed(list(run.pending.open_visits.values()), "the workflow timed out, but", grace)
+    for visit in _overdue(run, limit):
+        outcome = _outcome_without(visit, limit, grace)
+        if outcome is not None:
+            return outcome
     return None
 
 
-def _cancelled(run: Run, visits: list[OpenVisit], grace: float) -> Outcome:
-    error = _message(visits, "was cancelled, but", grace)
+def _overdue(run: Run, limit: float) -> list[Visit]:
+    """Visits that were cancelled before `limit`, each by its own timeout or by the failure of an item of it."""
+    return [
+        visit
+        for visit in run.pending.open_visits.values()
+        if ((visit.deadline_mono is not None and visit.deadline_mono <= limit) or _has_ended_map(visit, limit))
+        and isinstance(visit, Visit)
+    ]
+
+
+def _has_ended_map(visit: OpenVisit, limit: float) -> bool:
+    return visit.cancelled_mono is not None and visit.cancelled_mono <= limit
+
+
+def _outcome_without(visit: Visit, limit: float, grace: float) -> Outcome | None:
+    """The outcome of the run without this visit, or None if the run continues after it."""
+    if not _has_ended_map(visit, limit):
+        return None if _continues_after(visit, _TIMED_OUT) else _failed([visit], "timed out, but", grace)
+    ending = visit.map_ending
+    inside = [each for each in visit.run.pending.open_visits.values() if each.path.startswith(f"{visit.path}[")]
+    error = _message(inside or [visit], "an item ended the map, but", grace)
+    if isinstance(ending, StopRequested):
+        return Outcome(RunStatus.STOPPED, error=error, stop_reason=ending.reason)
+    if isinstance(ending, RunInterrupt):
+        return Outcome(RunStatus.STOPPED, error=error, stop_reason=SHUTDOWN.stop_reason)
+    failure = ending if isinstance(ending, StepResult) else StepResult.from_exception(ending or Exception())
+    return None if _continues_after(visit, failure) else _failed(inside or [visit], "an item ended the map, but", grace)
+
+
+def _continues_after(visit: Visit, failure: StepResult) -> bool:
+    """Whether the run continues once the visit has failed so: by a retry, `on_error="continue"` or a tolerated item."""
+    if visit.step.on_error is ErrorPolicy.CONTINUE or _is_retried(visit, failure):
+        return True
+    parent = visit.scope.parent
+    if parent is None:
+        return False
+    if parent.cancelled_mono is not None or (parent.tolerates_failure is not None and parent.tolerates_failure()):
+        return True  # the visit of the map decides
+    return _continues_after(parent, failure)
+
+
+def _is_retried(visit: Visit, failure: StepResult) -> bool:
+    try:
+        policy, category = visit.next_retry, failure.category or ErrorCategory.INTERNAL
+        return policy is not None and policy.retries(category, failure.as_exception)
+    except Exception:  # noqa: BLE001 - a predicate is user code; the step fails with its error later
+        return False
+
+
+def _warn_regularly(visit: Visit, now_mono: float, grace: float) -> None:
+    if visit.warned_mono is not None and now_mono - visit.warned_mono < grace:
+        return
+    visit.warned_mono = now_mono
+    cancelled_mono = visit.cancelled_mono if visit.cancelled_mono is not None else visit.deadline_mono
+    _log.warning(
+        "run %s: step %r has not ended %.1f s after it was cancelled; the run continues once it ends",
+        visit.run.run_id,
+        visit.path,
+        now_mono - (cancelled_mono or now_mono),
+    )
+
+
+def _cancelled(run: Run, grace: float) -> Outcome:
+    error = _message(list(run.pending.open_visits.values()), "was cancelled, but", grace)
     return Outcome(RunStatus.STOPPED, error=error, stop_reason=run.cancellation.text)
 
 
-def _failed(visits: list[OpenVisit], why: str, grace: float) -> Outcome:
+def _failed(visits: Iterable[OpenVisit], why: str, grace: float) -> Outcome:
+    visits = list(visits)
     top = visits[0].path.partition("[")[0].partition("#")[0] if visits else None
     return Outcome(RunStatus.FAILED, top, _message(visits, why, grace), ErrorCategory.TIMEOUT)
 
 
-def _message(visits: list[OpenVisit], why: str, grace: float) -> str:
+def _message(visits: Iterable[OpenVisit], why: str, grace: float) -> str:
     names = ", ".join(repr(visit.path) for visit in visits) or "none"
     return f"{why} step {names} did not end within {grace:g} s of being cancelled"

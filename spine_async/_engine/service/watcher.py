@@ -1,4 +1,4 @@
-"""Background loop beside the active runs: stuck steps, delayed `step_started` events, leases.
+"""Background loop of the active runs: the wall clock, stuck steps, delayed `step_started` events, leases.
 
 One task serves all runs of a runner, a few times a second, as long as there are any.
 """
@@ -53,6 +53,7 @@ class Watcher:
             self._watchdog.stop()
 
     async def _check(self, now_mono: float) -> None:
+        self._runtime.wall_clock.check()
         mark_stuck_runs(self._unrecorded(), now_mono, self._runtime.config.cancel_grace)
         await announce_visits(self._runtime, self._unrecorded(), now_mono)
         if now_mono - self._renewed_mono >= self._runtime.config.lease_ttl / _RENEWALS_PER_LEASE:

@@ -15,6 +15,7 @@ from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded, spawn
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
@@ -43,7 +44,8 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
             await runtime.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
-            await record_cancelled(runtime, _pending(runtime, creation.claim))
+            clock = RunClock(runtime.clock, creation.run.created_at)
+            await record_cancelled(runtime, _pending(runtime, creation.claim, clock))
         raise
     if creation.claim is not None:
         created = creation.run, creation.claim
@@ -113,13 +115,14 @@ async def claim_and_replay(
     updates = mapping_documents("params_override", override, limit) if override else {}
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
-    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, runtime.clock.now())
+    clock = RunClock(runtime.clock, stored.updated_at)
+    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
     # The claim writes the event of the resume, unless another commit follows that writes it with more.
     event = resumed if runtime.config.emit_events and not updates and not is_poison else None
     claim = await claim_run(runtime, stored.run_id, event, unless_ended=not stored.status.is_final)
     if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
         position = await load_position(runtime, workflow, stored)
-    pending = _pending(runtime, claim)
+    pending = _pending(runtime, claim, clock)
     if is_poison:
         return await _end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
@@ -130,13 +133,13 @@ async def claim_and_replay(
 
 def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
     stored = StoredRun.from_new(new)
-    pending = _pending(runtime, claim)
-    position = first_position(workflow, stored, is_resumed=False)
+    pending = _pending(runtime, claim, RunClock(runtime.clock, stored.started_at))
+    position = first_position(runtime, workflow, stored, is_resumed=False)
     return _scope(runtime, workflow, stored, position, pending, is_resumed=False)
 
 
-def _pending(runtime: Runtime, claim: Claim) -> PendingWrites:
-    return PendingWrites(claim, records_events=runtime.config.emit_events)
+def _pending(runtime: Runtime, claim: Claim, clock: RunClock) -> PendingWrites:
+    return PendingWrites(claim, records_events=runtime.config.emit_events, clock=clock)
 
 
 def _scope(
@@ -148,8 +151,16 @@ def _scope(
     *,
     is_resumed: bool,
 ) -> Scope:
+    clock = pending.clock
     run = Run(
-        stored.run_id, workflow, pending, stored.started_at, runtime.clock, is_resumed=is_resumed, tally=position.tally
+        stored.run_id,
+        workflow,
+        pending,
+        stored.started_at,
+        clock,
+        begun_mono=clock.monotonic() - (clock.now() - stored.started_at).total_seconds(),
+        is_resumed=is_resumed,
+        tally=position.tally,
     )
     return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
 

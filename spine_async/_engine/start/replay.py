@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
 
 from spine_async._engine.run.transition import read_quality, replay
 from spine_async._engine.runtime.runtime import Runtime
@@ -15,13 +17,23 @@ from spine_async._model.document import split_object, split_values
 from spine_async._model.large_document import LARGE_TEXT, split_members
 from spine_async._model.record import PastVisit, StoredRun
 from spine_async._model.workflow import Workflow
+from spine_async.errors import WorkflowChangedError
 
 _PAGE_ROWS = 500  # a page is replayed in some milliseconds
 
 
-def first_position(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
-    """The position before the run's first step; call it on a thread if the params or outputs are large."""
-    return Position(Cursor(workflow, stored.start_from), _first_context(workflow, stored, is_resumed=is_resumed))
+def first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
+    """The position before the run's first step; call it on a thread if the params or outputs are large.
+
+    Raises:
+        WorkflowChangedError: The definition does not have the step that the run starts from.
+    """
+    start = stored.start_from
+    if start is not None and start not in workflow.positions:
+        problem = "is missing, and the run starts from it"
+        raise WorkflowChangedError(stored.run_id, start, problem, role="step")
+    context = _first_context(runtime.models(workflow), stored, is_resumed=is_resumed)
+    return Position(Cursor(workflow, start), context)
 
 
 async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Position:
@@ -55,11 +67,11 @@ async def _replay_page(runtime: Runtime, position: Position, run_id: str, rows: 
 
 async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Position:
     if max(len(stored.params), len(stored.initial_outputs)) > LARGE_TEXT:
-        return await runtime.run_on_thread(first_position, workflow, stored, is_resumed=True)
-    return first_position(workflow, stored, is_resumed=True)
+        return await runtime.run_on_thread(first_position, runtime, workflow, stored, is_resumed=True)
+    return first_position(runtime, workflow, stored, is_resumed=True)
 
 
-def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
+def _first_context(models: Mapping[str, type[BaseModel]], stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
     quality = split_object(stored.initial_quality)
     context = WorkflowContext(
         stored.run_id,
@@ -69,6 +81,6 @@ def _first_context(workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -
         metadata={**split_values(stored.metadata), "resumed": is_resumed},
         started_at=stored.started_at,
     )
-    if workflow.models:
-        context = context.with_models(workflow.models)
+    if models:
+        context = context.with_models(models)
     return context.with_documents(split_members(stored.params), split_members(stored.initial_outputs))

@@ -81,11 +81,15 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         owner=runtime.owner,
         created_at=runtime.clock.now(),
         records_events=runtime.config.emit_events,
-        metadata=encode(dict(context.metadata)).text if context else EMPTY.text,
+        metadata=encode(_metadata(context)).text if context else EMPTY.text,
         lease_ttl=runtime.config.lease_ttl,
     )
     _check_size(workflow, new)
     return new
+
+
+def _metadata(context: WorkflowContext) -> dict[str, object]:
+    return {name: value for name, value in context.metadata.items() if name != DRY_RUN_PARAM}
 
 
 def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
@@ -93,6 +97,7 @@ def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
     workflow = request.workflow
     limit = runtime.config.max_value_bytes
     from_context = dict(request.context.documents[0]) if request.context else {}
+    from_context.pop(DRY_RUN_PARAM, None)  # the context may come from a dry run, and this runner may not be dry
     check_param_sizes("params", from_context, limit)
     given = {
         **mapping_documents("defaults", workflow.defaults, limit),

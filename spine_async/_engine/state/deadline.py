@@ -9,20 +9,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-from spine_async._engine.tasks import (
-    CANCELLATION,
-    EventLoop,
-    Task,
-    TimerHandle,
-    current_task,
-    is_scope_cancelled,
-    running_loop,
-)
+from spine_async._engine.state.interrupts import PROCESS_EXIT
+from spine_async._engine.tasks import EventLoop, Task, TimerHandle, current_task, is_cancelled_since, running_loop
 
 
 @cache
@@ -44,9 +36,6 @@ def _scope_class() -> Any:
             return deadline
 
     return AttemptScope
-
-
-_NEVER_CAUGHT = (CANCELLATION, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Deadlines:
@@ -107,30 +96,31 @@ class AttemptLimit:
     attempt begins or ends.
     """
 
-    __slots__ = ("_cancellings", "_deadlines", "_is_shared", "_scope", "_task")
+    __slots__ = ("_cancellations", "_deadlines", "_is_shared", "_scope", "_task")
 
     def __init__(self, deadlines: Deadlines, *, is_shared: bool = True) -> None:
         self._deadlines = deadlines
         self._is_shared = is_shared
         self._scope: Any = None
         self._task: Task[Any] | None = None
-        self._cancellings = 0
+        self._cancellations = 0
 
     def begin(self, seconds: float) -> float:
         """Begin an attempt that may take `seconds`; returns its deadline in loop time."""
-        if self._task is not None and self._task.cancelling() != self._cancellings:
-            self._leave(None)  # a handler cancelled its own task, which an entered scope would take for its own
+        if self._task is not None and self._task.cancelling() != self._cancellations:
+            self._leave()  # a handler cancelled its own task, which an entered scope would take for its own
         if self._scope is None:
             self._task = current_task()
-            self._cancellings = self._task.cancelling()
+            self._cancellations = self._task.cancelling()
             self._scope = self._deadlines.new_scope()
             self._scope.__enter__()
         return self._deadlines.set(self._scope, seconds)
 
     def end(self, error: BaseException | None = None) -> bool:
-        """End an attempt that raised `error`, or nothing; returns whether it ended because of its deadline.
+        """End an attempt that raised `error`, or nothing; returns whether it ended after its deadline.
 
-        An attempt whose deadline passed may raise anything while it is being cancelled.
+        An attempt whose deadline passed may raise anything while it is being cancelled. Another cancellation of the
+        task takes precedence.
 
         Raises:
             RuntimeError: The attempt left a scope of its own open, for instance that of an unfinished async generator.
@@ -142,20 +132,17 @@ class AttemptLimit:
         if may_stay:
             return False
         has_expired = scope.cancel_called
-        is_caught = self._leave(error)
-        return is_caught or (has_expired and not isinstance(error, _NEVER_CAUGHT) and not is_scope_cancelled())
+        self._leave()
+        return has_expired and not isinstance(error, PROCESS_EXIT) and not is_cancelled_since(self._cancellations)
 
-    def _leave(self, error: BaseException | None) -> bool:
+    def _leave(self) -> None:
         scope, self._scope, self._task = self._scope, None, None
-        if scope is None:
-            return False
-        self._deadlines.remove(scope)
-        return bool(scope.__exit__(type(error) if error is not None else None, error, None))
+        if scope is not None:
+            self._deadlines.remove(scope)
+            scope.__exit__(None, None, None)  # a group that it were given would come out as another exception
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave(error)
+    def __exit__(self, *_: object) -> None:
+        self._leave()

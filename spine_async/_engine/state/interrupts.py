@@ -9,9 +9,8 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import anyio
-import anyio.lowlevel
 
-from spine_async._engine.tasks import CANCELLATION
+from spine_async._engine.tasks import CANCELLATION, cancellation_count, continue_cancellation, is_cancelled_since
 from spine_async.errors import StoreError
 
 
@@ -53,29 +52,32 @@ class InterruptScope:
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
         self._error: BaseException | None = None
+        self._cancellations = 0
 
     async def interrupt(self, error: BaseException) -> NoReturn:
         """Raise `error` where the scope is left; of several errors the first one counts."""
         self._error = self._error or error
         self._scope.cancel()
-        await anyio.lowlevel.checkpoint()
-        raise CANCELLATION  # user code shields this task from the scope, or executes it in a task of its own
+        await continue_cancellation()  # user code may shield this task from the scope, or execute it in another task
 
     def __enter__(self) -> Self:
+        self._cancellations = cancellation_count()
         self._scope.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_cancelled_here = self._scope.__exit__(kind, error, trace)
-        if self._error is None or (isinstance(error, _NEVER_REPLACED) and not is_cancelled_here):
+        self._scope.__exit__(None, None, None)  # a group that it were given would come out as another exception
+        if self._error is None or isinstance(error, PROCESS_EXIT):
             return
+        if isinstance(error, CANCELLATION) and is_cancelled_since(self._cancellations):
+            return  # an outer cancellation takes precedence
         raise self._error from None
 
 
-_NEVER_REPLACED = (CANCELLATION, SystemExit, KeyboardInterrupt)
-"""What takes precedence over an interrupt: the cancellation of an outer scope, and the end of the process."""
+PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end the process or the task, and that nothing replaces."""
 
 
 class RaisingStoreErrors:

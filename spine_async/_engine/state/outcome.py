@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from spine_async._engine.state.cancellation import CancelReason
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How the steps of a run or of a map item ended: completed, failed with an error, or stopped with a reason."""
+    """How the steps of a run or of a map item ended: completed, failed with an error, or stopped with a reason.
+
+    Attributes:
+        exception: The exception of the failed step, or None; it is not stored.
+    """
 
     status: RunStatus
     error_step: str | None = None
     error: str | None = None
     error_category: str | None = None
     stop_reason: str | None = None
+    exception: BaseException | None = None
 
     def at(self, moment: datetime) -> RunEnd:
         """The end of a run in its stored form."""
@@ -32,3 +38,4 @@ class Outcome:
 
 
 COMPLETED = Outcome(RunStatus.COMPLETED)
+SHUTDOWN = Outcome(RunStatus.STOPPED, stop_reason=CancelReason.SHUTDOWN.value)

@@ -13,11 +13,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
+from spine_async._clock import SystemClock
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+
+class Slot(Protocol):
+    """A place among the steps that may execute at once."""
+
+    def release(self) -> None:
+        """Release it; has no effect if it was released before."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +40,7 @@ class OpenVisit:
         is_announced: Whether its `step_started` event has been added.
         deadline_mono: When the current attempt times out, or None.
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
+        slot: The concurrency slot that the current attempt holds, or None.
     """
 
     path: str
@@ -40,6 +51,12 @@ class OpenVisit:
     is_announced: bool = False
     deadline_mono: float | None = None
     cancelled_mono: float | None = None
+    slot: Slot | None = None
+
+    def release_slot(self) -> None:
+        """Release the concurrency slot of an attempt that does not end."""
+        if self.slot is not None:
+            self.slot.release()
 
 
 @dataclass(slots=True)
@@ -67,6 +84,7 @@ class PendingWrites:
     Args:
         claim: The claim.
         records_events: Whether the run records events.
+        clock: The clock of the run; None for one of the host.
 
     Attributes:
         open_visits: Step visits that have begun and are not settled, by path.
@@ -74,8 +92,9 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
     """
 
-    def __init__(self, claim: Claim, *, records_events: bool) -> None:
+    def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
         self.claim = claim
+        self.clock = clock or RunClock(SystemClock())
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
         self.end: RunEnd | None = None
@@ -156,7 +175,7 @@ class PendingWrites:
             commit_id=token,
             visits=tuple(visits),
             events=tuple(events),
-            at=at,
+            at=max(at, self.clock.latest),
             status=self.status,
             end=self.end if not rest else None,
             size=size,

@@ -6,6 +6,7 @@ run add to the same pending writes, under paths that tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NoReturn
@@ -20,8 +21,10 @@ from spine_async._engine.state.tally import Tally
 from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
+from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition, Step
+from spine_async._model.step_result import StepResult
 from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
@@ -36,7 +39,10 @@ class Run:
         pending: Its uncommitted rows, and the claim to commit them.
         cancellation: Cancels its steps, with a reason.
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
+        clock: The clock of the run.
+        begun_mono: When it was started, on the monotonic clock; estimated if another execution started it.
         done: Set when the run's task has ended, or when a step is stuck.
+        exception: The exception of the step that failed the run, or None.
     """
 
     run_id: str
@@ -44,11 +50,13 @@ class Run:
     pending: PendingWrites
     started_at: datetime
     clock: Clock
+    begun_mono: float = 0.0
     is_resumed: bool = False
     tally: Tally = field(default_factory=Tally)
     cancellation: RunCancellation = field(default_factory=RunCancellation)
     stuck_outcome: Outcome | None = None
     done: Latch = field(default_factory=Latch)
+    exception: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -79,6 +87,7 @@ class Scope:
         cursor: The step that comes next.
         context: The context that it sees.
         waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
         item_params: For an item, JSON object text of the params that its first row stores; else None.
@@ -102,6 +111,7 @@ class Scope:
     parent_progress: MapProgress | None = None
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
+    wait_ends_mono: dict[str, float] = field(default_factory=dict)
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +136,11 @@ class Visit(OpenVisit):
         attempts: Attempts made so far.
         is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
         interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
+        next_retry: The policy that decides about another attempt after the current one; None if this is the last.
+        map_ending: For a map that cancelled its items: its failure, or the exception that ends it.
+        item_error: For a map: the exception of the item that failed it, or None.
+        tolerates_failure: For a map: whether it tolerates the failure of another item.
+        warned_mono: When a warning last reported that it does not end, or None.
     """
 
     scope: Scope
@@ -133,6 +148,11 @@ class Visit(OpenVisit):
     attempts: int = 0
     is_cut_off: bool = False
     interrupts: InterruptScope | None = None
+    next_retry: RetryPolicy | None = None
+    map_ending: StepResult | BaseException | None = None
+    item_error: BaseException | None = None
+    tolerates_failure: Callable[[], bool] | None = None
+    warned_mono: float | None = None
 
     @property
     def run(self) -> Run:
@@ -146,7 +166,8 @@ class Visit(OpenVisit):
 
     def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
         """Why the step is being cancelled at that time, or None."""
-        if self.deadline_mono is not None and self.deadline_mono <= now_mono:
+        deadline_mono = self.deadline_mono  # read once: the caller may be a worker thread
+        if deadline_mono is not None and deadline_mono <= now_mono:
             return CancelReason.STEP_TIMEOUT
         parent = self.scope.parent
         if parent is None:
@@ -177,6 +198,12 @@ class Attempt:
         """Why this attempt is being cancelled or was cancelled, or None; may be read from a worker thread."""
         reason = self._reason
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
+
+    def cut_off(self) -> None:
+        """Record that a cancellation ended this attempt; one that is not the run's came from middleware."""
+        self.keep_cancel_reason()
+        self._reason = self._reason or CancelReason.CANCELLED
+        self.visit.is_cut_off = True
 
     def keep_cancel_reason(self) -> None:
         """Keep the present reason, because the attempt ends and the visit may continue with another one."""

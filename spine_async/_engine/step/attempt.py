@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -13,11 +12,20 @@ import anyio.lowlevel
 
 from spine_async._engine.runtime.runtime import Middleware, Runtime, StepFunction
 from spine_async._engine.state.deadline import AttemptLimit
+from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_step_result
-from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    STRAY_CANCELLATION,
+    cancellation_count,
+    continue_cancellation,
+    is_cancelled_since,
+    is_stray_cancellation,
+)
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
@@ -25,8 +33,6 @@ from spine_async._model.record import EventRow
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
-
-_log = logging.getLogger("spine_async")
 
 
 async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> EncodedResult:
@@ -37,23 +43,25 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         visit: The visit.
         limit: Time limit of the attempts of this task.
     """
+    cancellations = cancellation_count()
     try:
         if runtime.middleware:
             encoded = await _through_middleware(runtime, visit)
         else:
             encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
-    except CANCELLATION:
+    except CANCELLATION as exc:
         if not is_stray_cancellation():
             raise
-        encoded = encode_result(visit.step, StepResult.fail(STRAY_CANCELLATION))
+        encoded = encode_result(visit.step, _stray_failure(exc))
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if is_scope_cancelled():
-            await ignore_error_of_cancelled(visit, exc)
+        if is_cancelled_since(cancellations):
+            log_error_of_cancelled(visit, exc)
+            await continue_cancellation()
         encoded = encode_result(visit.step, StepResult.from_exception(exc))
-    if (visit.is_cut_off or not encoded.result.success) and is_scope_cancelled():
-        await anyio.lowlevel.checkpoint()  # middleware replaced the cancellation of an attempt by a result
+    if (visit.is_cut_off or not encoded.result.success) and is_cancelled_since(cancellations):
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
 
 
@@ -103,20 +111,29 @@ class _Attempts:
         timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
+            if policy is not None:
+                self.visit.next_retry = policy if attempts < policy.max_attempts else None
             encoded = await self._attempt(context, timeout)
             result = encoded.result
             if result.success or policy is None or attempts >= policy.max_attempts:
                 return encoded
             if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                 return encoded
+            if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
+                return encoded  # middleware shields the attempts from the cancellation
             delay = next_delay(policy, attempts, runtime.random)
             if _is_duration(result.retry_after):
                 delay = float(cast("float", result.retry_after))
-            _add_retry_event(runtime, self.visit, result, delay)
+            log_retry(self.visit, result, delay)
+            _add_retry_event(self.visit, result, delay)
             await anyio.sleep(delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
         runtime, visit, step = self.runtime, self.visit, self.step
+        if visit.is_cut_off:
+            await anyio.lowlevel.checkpoint_if_cancelled()  # middleware caught the cancellation and tries again
+            visit.is_cut_off = False
+        cancellations = cancellation_count()
         visit.attempts += 1
         attempt = Attempt(visit)
         given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, attempt)
@@ -124,21 +141,22 @@ class _Attempts:
             if runtime.config.max_concurrent_steps is None:
                 result = await self._within_limit(given, timeout, attempt)
             else:
-                async with runtime.concurrency_slot(step):
+                async with runtime.concurrency_slot(visit, step):
                     result = await self._within_limit(given, timeout, attempt)
-        except CANCELLATION:
+        except CANCELLATION as exc:
             if not is_stray_cancellation():
-                attempt.keep_cancel_reason()
-                visit.is_cut_off = True
+                attempt.cut_off()
                 raise
-            result = StepResult.fail(STRAY_CANCELLATION)
+            result = _stray_failure(exc)
         except PROCESS_EXIT:
             raise
         except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if is_scope_cancelled():
-                attempt.keep_cancel_reason()
-                await ignore_error_of_cancelled(visit, exc)
+            if is_cancelled_since(cancellations):
+                log_error_of_cancelled(visit, exc)
             result = StepResult.from_exception(exc)
+        if not result.success and is_cancelled_since(cancellations):
+            attempt.cut_off()
+            await continue_cancellation()
         return await encode_step_result(runtime, step, result)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
@@ -156,35 +174,27 @@ class _Attempts:
                 raise
             if not isinstance(exc, CANCELLATION):
                 log_error_of_cancelled(visit, exc)
-            return StepResult.fail(f"step {step.name!r} timed out after {timeout:g} s", ErrorCategory.TIMEOUT)
+            return _timed_out(step, timeout)
+        if not result.success:
+            attempt.keep_cancel_reason()
         visit.deadline_mono = None
-        self.limit.end()
-        return result
+        return _timed_out(step, timeout) if self.limit.end() and not result.success else result
 
 
-PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
+def _stray_failure(error: BaseException) -> StepResult:
+    """The failure of a step that raised a cancellation although nobody cancelled it."""
+    is_own_type = type(error) is not CANCELLATION
+    return StepResult.from_exception(error) if is_own_type else StepResult.fail(STRAY_CANCELLATION)
 
 
-async def ignore_error_of_cancelled(visit: Visit, error: BaseException) -> None:
-    """Log an exception that user code raised while it was being cancelled, and continue the cancellation."""
-    log_error_of_cancelled(visit, error)
-    await anyio.lowlevel.checkpoint()
+def _timed_out(step: Step, timeout: float) -> StepResult:
+    error = TimeoutError(f"step {step.name!r} timed out after {timeout:g} s")
+    return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)
 
 
-def log_error_of_cancelled(visit: Visit, error: BaseException) -> None:
-    """Log an exception that user code raised while it was being cancelled; the cancellation decides the outcome."""
-    _log.warning(
-        "run %s: step %s raised %s while it was being cancelled; the cancellation decides the outcome",
-        visit.run.run_id,
-        visit.path,
-        type(error).__name__,
-        exc_info=error,
-    )
-
-
-def _add_retry_event(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
+def _add_retry_event(visit: Visit, result: StepResult, delay: float) -> None:
     metadata = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
-    now = runtime.clock.now()
+    now = visit.run.clock.now()
     event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
     visit.events = (*visit.events, event)
 

@@ -63,14 +63,20 @@ def as_result(returned: object) -> StepResult:
     )
 
 
-def encode_result(step: Step, result: StepResult) -> EncodedResult:
-    """Encode the values of a result; returns a failure if they cannot be stored or break a quality threshold."""
-    violations = _violations(step, result) if step.quality_thresholds is not None else None
+def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) -> EncodedResult:
+    """Encode the values of a result; returns a failure if they cannot be stored or break a quality threshold.
+
+    Args:
+        step: The step.
+        result: Its result.
+        is_checked: Whether the step's `output_model` and `quality_thresholds` apply.
+    """
+    violations = _violations(step, result) if is_checked and step.quality_thresholds is not None else None
     if violations:
         error = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
         result = StepResult.fail(error, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
     try:
-        return _encoded(step, result)
+        return _encoded(result, step.output_model if is_checked else None)
     except SerializationError as exc:
         if not result.success:  # the reason of the failure matters more than its output
             return EncodedResult(result, None, _NO_UPDATES, None)
@@ -80,8 +86,8 @@ def encode_result(step: Step, result: StepResult) -> EncodedResult:
         return _refused(error, ErrorCategory.DATA_QUALITY)
 
 
-def _encoded(step: Step, result: StepResult) -> EncodedResult:
-    encoded = EncodedResult(result, _output(step, result), _NO_UPDATES, None)
+def _encoded(result: StepResult, model: type[BaseModel] | None) -> EncodedResult:
+    encoded = EncodedResult(result, _output(result, model), _NO_UPDATES, None)
     if result.context_updates:
         encoded.updates = _updates(result.context_updates)
     if result.quality is not None:
@@ -95,11 +101,10 @@ def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
     return tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in events)
 
 
-def _output(step: Step, result: StepResult) -> Document | None:
+def _output(result: StepResult, model: type[BaseModel] | None) -> Document | None:
     has_value = result.success and result.skip_reason is None
     if result.output is None and not has_value:
         return None
-    model = step.output_model
     if model is None or not has_value:
         return encode(result.output)
     document = encode(model.model_validate(_plain_dataclass(result.output)))

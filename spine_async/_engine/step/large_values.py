@@ -30,11 +30,12 @@ async def encode_step_result(runtime: Runtime, step: Step, result: StepResult) -
         Takes effect at once; the thread's result is discarded.
     """
     limit = runtime.config.max_value_bytes
+    is_checked = not runtime.pretends(step)
     if not _is_large(result):
-        encoded = encode_result(step, result)
+        encoded = encode_result(step, result, is_checked=is_checked)
         problem = _problem(encoded, limit)
         return encoded if problem is None else _refused(step, result, problem)
-    return await runtime.run_on_thread(_encode_large, step, result, limit)
+    return await runtime.run_on_thread(_encode_large, step, result, limit, is_checked=is_checked)
 
 
 def item_problem(scope: Scope, limit: int) -> str | None:
@@ -73,11 +74,11 @@ def _is_large(result: StepResult) -> bool:
     return bool(result.events) and is_large([getattr(each, "metadata", each) for each in result.events])
 
 
-def _encode_large(step: Step, result: StepResult, limit: int) -> EncodedResult:
+def _encode_large(step: Step, result: StepResult, limit: int, *, is_checked: bool) -> EncodedResult:
     """On a worker thread: encode the parts in pieces, then the result of documents."""
     try:
         parts = _in_pieces(step, result, limit)
-        encoded = encode_result(step, parts)
+        encoded = encode_result(step, parts, is_checked=is_checked)
     except _TooLargeError as exc:
         return _refused(step, result, str(exc))
     except RuntimeError:  # a dict changed its size during the iteration

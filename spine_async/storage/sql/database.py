@@ -16,7 +16,7 @@ from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
-from spine_async.storage.sql.driver.url import absolute_url, parse_url, sqlite_file
+from spine_async.storage.sql.driver.url import absolute_url, parse_url, redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import is_current
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -81,6 +81,15 @@ class LazyDatabase:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_current = False
         self._lock = anyio.Lock(fast_acquire=True)
+
+    @property
+    def location(self) -> str:
+        """The database's kind and location without credentials."""
+        url = self._given_engine.url if self._given_engine is not None else self._url
+        if url is None:
+            return "unknown database"
+        path = sqlite_file(url)
+        return redacted(url if path is None else url.set(database=str(path.absolute())))
 
     async def for_writing(self) -> SqlDatabase:
         """The database, which is created if it does not exist."""

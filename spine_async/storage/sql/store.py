@@ -76,6 +76,11 @@ class SqlRunStore:
         return cls(url, auto_migrate=auto_migrate, durability=durability)
 
     @property
+    def location(self) -> str:
+        """The database's kind and location without credentials, for logs. Reads the working directory."""
+        return self._database.location
+
+    @property
     def commits_out_of_process(self) -> bool:
         return self._database.commits_out_of_process
 

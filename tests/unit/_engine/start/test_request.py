@@ -181,5 +181,5 @@ def test_a_request_that_cannot_be_stored_is_refused(
 
 
 def test_the_documents_of_a_mapping_are_its_values() -> None:
-    documents = mapping_documents("params", {"a": [1], "b": None})
+    documents = mapping_documents("params", {"a": [1], "b": None}, 1000)
     assert {name: document.text for name, document in documents.items()} == {"a": "[1]", "b": "null"}
