@@ -187,9 +187,9 @@ async def test_a_large_value_is_encoded_on_a_thread_and_a_small_one_is_not(
     threads: dict[str, bool] = {}
     original = large_values.encode_result
 
-    def recording(step: Step, result: StepResult) -> Any:
+    def recording(step: Step, result: StepResult, **options: Any) -> Any:
         threads[step.name] = threading.current_thread() is threading.main_thread()
-        return original(step, result)
+        return original(step, result, **options)
 
     monkeypatch.setattr(large_values, "encode_result", recording)
     steps = [

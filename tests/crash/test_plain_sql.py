@@ -47,7 +47,7 @@ async def test_checkpoints(query: Callable[..., Any], database_url: str) -> None
     assert snapshots[4]["quality"]["validate"]["record_count"] == 340
     async with WorkflowRunner(config=WorkflowRunnerConfig(database_url=database_url)) as runner:
         checkpoints = await runner.list_checkpoints("r1")
-    assert [each.context_snapshot for each in checkpoints] == snapshots
+    assert [each.context_snapshot for each in checkpoints if each.path == each.step_name] == snapshots
 
 
 @pytest.mark.usefixtures("resumed")
