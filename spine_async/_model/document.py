@@ -114,6 +114,8 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
             documents[name] = encode(item)
         except SerializationError as exc:
             raise exc.within(f".{name}") from None
+    if len(documents) != len(value):
+        refuse_merged_keys(value)
     return documents
 
 
@@ -177,6 +179,8 @@ def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
             plain[name] = to_plain(item, depth + 1)
         except SerializationError as exc:
             raise exc.within(f".{name}") from None
+    if len(plain) != len(value):
+        refuse_merged_keys(value)
     return plain
 
 
@@ -258,6 +262,16 @@ def _plain_key(key: object) -> str:
     if not isinstance(key, str):
         raise SerializationError(f"a key of type {type(key).__name__}; JSON has string keys only")
     return str.__str__(key)
+
+
+def refuse_merged_keys(value: Mapping[Any, object]) -> None:
+    """Raise `SerializationError` if two keys of the mapping have the same JSON form."""
+    seen: set[str] = set()
+    for key, _ in value.items():  # noqa: PERF102 - the keys of a mapping of the user's own may differ from its items
+        name = _plain_key(key)
+        if name in seen:
+            raise SerializationError("two keys have this JSON form, so one value would be lost", (f".{name}",))
+        seen.add(name)
 
 
 def _refuse_surrogates(plain: JsonValue) -> None:

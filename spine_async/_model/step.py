@@ -11,10 +11,11 @@ from typing import ClassVar, Protocol, Unpack
 from pydantic import BaseModel
 
 from spine_async._model.async_callable import is_async_callable
-from spine_async._model.item_source import ItemSource, as_item_source, check_tolerance
+from spine_async._model.item_source import ItemCall, ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityThresholds
+from spine_async._model.signature import check_callable
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step_options import (
     Condition,
@@ -22,7 +23,6 @@ from spine_async._model.step_options import (
     ItemFunction,
     Moment,
     StepOptions,
-    check_callable,
     check_option_types,
 )
 from spine_async._model.time_option import as_moment, option_seconds, positive_option_seconds
@@ -92,11 +92,18 @@ class Step:
         problem = name_problem(self.name)
         if problem:
             raise DefinitionError(problem, step=str(self.name)[:40])
-        self._set("config", MappingProxyType(dict(self.config or {})))
+        if not isinstance(self.config, Mapping):
+            problem = f"of type {type(self.config).__name__}; it must be a mapping of names to values"
+            raise self._error(f"{self._config_name} is {problem}")
+        self._set("config", MappingProxyType(dict(self.config)))
         self._set("on_error", self._checked(lambda: ErrorPolicy(self.on_error)))
         if self.timeout is not None:
             self._set("timeout", self._checked(lambda: positive_option_seconds(self.timeout, "timeout")))
         self._checked(lambda: check_option_types(self))
+
+    @property
+    def _config_name(self) -> str:
+        return "config"
 
     @staticmethod
     def lambda_(
@@ -110,7 +117,7 @@ class Step:
             config: Second argument of the handler.
             **options: See `StepOptions`.
         """
-        return LambdaStep(name=name, handler=handler, config=config or {}, **options)  # type: ignore[arg-type]
+        return LambdaStep(name=name, handler=handler, config={} if config is None else config, **options)  # type: ignore[arg-type]
 
     @staticmethod
     def pipeline(
@@ -124,7 +131,7 @@ class Step:
             params: Params of the pipeline; they override the params of the run.
             **options: See `StepOptions`.
         """
-        return PipelineStep(name=name, pipeline_name=pipeline, config=params or {}, **options)  # type: ignore[arg-type]
+        return PipelineStep(name=name, pipeline_name=pipeline, config={} if params is None else params, **options)  # type: ignore[arg-type]
 
     @staticmethod
     def choice(name: str, condition: Condition, then_step: str, else_step: str | None = None) -> ChoiceStep:
@@ -232,8 +239,12 @@ class PipelineStep(Step):
 
     def __post_init__(self) -> None:
         Step.__post_init__(self)
-        if not isinstance(self.pipeline_name, str) or not self.pipeline_name:
+        if not isinstance(self.pipeline_name, str) or not self.pipeline_name or not self.pipeline_name.isprintable():
             raise self._error(f"pipeline is {self.pipeline_name!r}; it must be the name of a pipeline")
+
+    @property
+    def _config_name(self) -> str:
+        return "params"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +287,19 @@ class MapStep(Step):
         limit = self.max_concurrency
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise self._error(f"max_concurrency is {limit!r}; it must be an integer of at least 1")
-        if not isinstance(self.item_param, str) or not self.item_param:
+        if not isinstance(self.item_param, str) or not self.item_param or not self.item_param.isprintable():
             raise self._error(f"item_param is {self.item_param!r}; it must be the name of a param")
         self._checked(lambda: check_tolerance(self.tolerated_failures))
+        if isinstance(self.source, ItemCall):
+            function = self.source.function
+            self._checked(lambda: check_callable("items", function))
+        if callable(self.iterator):
+            self._checked(lambda: check_callable("handler", self.iterator))
+        if self.quality_thresholds is not None:
+            raise self._error(
+                "a map reports no quality metrics, so quality_thresholds would fail every run; set them on a step of "
+                "its iterator, or on a later step that reports the metrics of the whole"
+            )
 
     @property
     def workflow(self) -> Definition:
@@ -301,5 +322,7 @@ class WaitStep(Step):
             raise self._error("a wait takes either seconds or until, exactly one of them")
         if self.seconds is not None:
             self._set("seconds", self._checked(lambda: option_seconds(self.seconds, "seconds")))
-        elif not callable(self.until):
+        elif callable(self.until):
+            self._checked(lambda: check_callable("until", self.until))
+        else:
             self._set("until", self._checked(lambda: as_moment(self.until)))

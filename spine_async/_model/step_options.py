@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[WorkflowContext, dict[str, object]], object]"
 Condition: TypeAlias = "Callable[[WorkflowContext], bool | Awaitable[bool]]"
 ItemFunction: TypeAlias = "Callable[[WorkflowContext], object]"
-Moment: TypeAlias = "datetime | str | Callable[[WorkflowContext], datetime | str]"
+Moment: TypeAlias = "datetime | str | Callable[[WorkflowContext], datetime | str | Awaitable[datetime | str]]"
 
 
 class StepOptions(TypedDict, total=False):
@@ -64,9 +64,3 @@ def check_option_types(step: object) -> None:
     model: object = getattr(step, "output_model", None)
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ValueError(f"output_model is {model!r}; it must be a pydantic model class")
-
-
-def check_callable(option: str, value: object) -> None:
-    """Raise `ValueError` if `value` is not callable."""
-    if not callable(value):
-        raise ValueError(f"{option} is {value!r}; it must be callable")  # noqa: TRY004 - as for every invalid option

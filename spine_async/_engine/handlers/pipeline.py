@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
@@ -20,4 +22,5 @@ async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowCo
         )
         return StepResult.fail(message, ErrorCategory.CONFIGURATION)
     params = {**context.params, **step.config}
-    return as_result(await runtime.dispatcher.submit(step.pipeline_name, params, context=context))
+    returned: object = runtime.dispatcher.submit(step.pipeline_name, params, context=context)
+    return as_result(step, await returned if inspect.isawaitable(returned) else returned)

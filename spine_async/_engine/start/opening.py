@@ -112,7 +112,7 @@ async def claim_and_replay(
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
     limit = runtime.config.max_value_bytes
-    updates = mapping_documents("params_override", override, limit) if override else {}
+    updates = mapping_documents("params_override", override, limit) if override is not None else {}
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
     clock = RunClock(runtime.clock, stored.updated_at)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from spine_async._engine.step.result_check import checked_result
 from spine_async._model.document import Document, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
@@ -43,13 +44,13 @@ class EncodedResult:
     events: tuple[tuple[str, str], ...] = ()
 
 
-def as_result(returned: object) -> StepResult:
-    """The result for what a handler or pipeline returned.
+def as_result(step: Step, returned: object) -> StepResult:
+    """The result for what a handler, pipeline or middleware returned, with fields that can be stored.
 
     Source: public contract, "Defining a workflow".
     """
     if isinstance(returned, StepResult):
-        return returned
+        return checked_result(step.name, returned)
     if returned is None:
         return _NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
@@ -57,7 +58,7 @@ def as_result(returned: object) -> StepResult:
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited, and Python would warn about that later
     return StepResult.fail(
-        f"the step returned a value of type {type(returned).__name__}; "
+        f"step {step.name!r} returned a value of type {type(returned).__name__}; "
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
         ErrorCategory.CONFIGURATION,
     )

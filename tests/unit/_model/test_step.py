@@ -53,7 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     [
         (work, False),
         (work_async, True),
-        (partial(work_async, config={}), True),
+        (partial(work_async), True),
         (Worker(), True),
         (Worker().__call__, True),
         (lambda context, config: None, False),
