@@ -19,6 +19,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
+from spine_async._model.model_values import dump_with_subclasses, secret_field
 from spine_async.errors import SerializationError
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
@@ -48,9 +49,18 @@ class Document:
         decoded: JsonValue = from_json(self.text)
         return decoded
 
-    def revive(self, model: type[ModelT]) -> ModelT:
+    def revive(self, model: type[ModelT]) -> object:
         """The value as an instance of `model`, from which it was encoded."""
-        return model.model_validate_json(self.text)
+        return model.model_validate_json(self.text, by_alias=True, by_name=True)
+
+
+@dataclasses.dataclass(slots=True)
+class PlainDocument(Document):
+    """The output of a skip or of a failure: no model has validated it, so it is not revived as one."""
+
+    def revive(self, model: type[ModelT]) -> object:
+        """The plain value."""
+        return self.value()
 
 
 class DocumentMapping(Mapping[str, JsonValue]):
@@ -212,9 +222,12 @@ def _plain_other(value: object, depth: int) -> JsonValue:
 
 
 def _dumped(model: BaseModel) -> object:
+    secret = secret_field(model)
+    if secret is not None:
+        raise SerializationError("a secret has no JSON form; get_secret_value() gives its text", secret)
     try:
-        return model.model_dump(mode="json")
-    except ValueError as exc:
+        return dump_with_subclasses(model)
+    except (ValueError, RecursionError) as exc:
         raise SerializationError(f"{type(model).__name__} cannot be dumped as JSON: {type(exc).__name__}") from None
 
 

@@ -59,6 +59,9 @@ class Definition(Protocol):
     @property
     def defaults(self) -> Mapping[str, object]: ...
 
+    @property
+    def params_model(self) -> type[BaseModel] | None: ...
+
     def step(self, name: str, /) -> Step:
         """The step with this name; raises `UnknownStepError` if there is none."""
         ...

@@ -24,15 +24,17 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.params import validated_item_params
 from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import NULL, Document, encode, quote
-from spine_async._model.record import EventRow
+from spine_async._model.document import NULL, Document, encode, join_object, split_object
+from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step import MapStep
 from spine_async._model.step_result import StepResult
-from spine_async.errors import SerializationError, StepError
+from spine_async.errors import InvalidParamsError, SerializationError, StepError
 
 
 async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> StepResult:
@@ -73,7 +75,6 @@ class _Pool:
         self._feed = feed
         self._report = MapReport(step, progress, feed)
         self._visit.tolerates_failure = self._report.tolerates_another
-        self._item_param = quote(step.item_param)
         self._item_context = base_context(context, step.workflow, runtime.models(step.workflow))
         self._tasks = anyio.create_task_group()
         self._is_single = True
@@ -164,7 +165,12 @@ class _Pool:
             raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
         if index in self._progress.finished:
             return None
-        scope = self._item_scope(index, encoded)
+        try:
+            scope = self._item_scope(index, encoded)
+        except InvalidParamsError as exc:
+            failure = ItemFailure(index, storable_text(f"item {index}: {exc}"), ErrorCategory.DATA_QUALITY)
+            self._fail(failure, self._progress.item_path(index), exc)
+            return None
         if scope.cursor.step is not None:
             return self._finish_item(index, scope, await run_steps(self._runtime, scope))
         self._finish(index, scope)
@@ -175,8 +181,9 @@ class _Pool:
         if path in outer.open_items:
             return outer.open_items[path]
         workflow, run = self._step.workflow, self._visit.run
-        position = Position(Cursor(workflow), self._item_context.for_item({self._step.item_param: item}))
         rows = self._progress.stored_rows(index)
+        own = self._own_params(item, rows)
+        position = Position(Cursor(workflow), self._item_context.for_item(own))
         if rows:
             check_same_item(self._step, index, item, rows)
             replay(position, run.run_id, rows)
@@ -189,12 +196,21 @@ class _Pool:
             position.waits,
             position.last_output,
             item_index=index,
-            item_params=f"{{{self._item_param}:{item.text}}}",
+            item_params=join_object({**own, self._step.item_param: item}).text,
             parent=self._visit,
             parent_progress=self._progress,
         )
         outer.open_items[path] = scope
         return scope
+
+    def _own_params(self, item: Document, rows: list[VisitRow]) -> dict[str, Document]:
+        """The item under its name, with what the iterator's `params_model` adds; a resume reads that from the rows."""
+        workflow = self._step.workflow
+        if workflow.params_model is None:
+            return {self._step.item_param: item}
+        stored = next((row.item_params for row in rows if row.item_params is not None), "{}")
+        own = {**split_object(stored), self._step.item_param: item}
+        return validated_item_params(workflow, self._item_context.documents[0], own)
 
     def _finish_item(self, index: int, scope: Scope, outcome: Outcome) -> Commit | None:
         if outcome.status is RunStatus.COMPLETED:

@@ -10,9 +10,10 @@ from spine_async._engine.run.result import position_result, stored_failure, stor
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
-from spine_async._engine.start.request import Request, mapping_documents, prepare_run
+from spine_async._engine.start.request import Request, has_same_params, mapping_documents, prepare_run
 from spine_async._engine.state.interrupts import RAISING_STORE_ERRORS
 from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
@@ -115,6 +116,8 @@ async def claim_and_replay(
     updates = mapping_documents("params_override", override, limit) if override is not None else {}
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
+    if updates:
+        updates = overridden_params(workflow, position.context.documents[0], updates)
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
     # The claim writes the event of the resume, unless another commit follows that writes it with more.
@@ -193,7 +196,7 @@ async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) 
 def _check_same(new: NewRun, stored: StoredRun) -> None:
     if stored.workflow_name != new.workflow_name:
         problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
-    elif stored.params_hash != new.params_hash:
+    elif not has_same_params(new, stored):
         problem = "was started with other params (or another start_from)"
     else:
         return

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.step.result_check import checked_result
-from spine_async._model.document import Document, encode, encode_object
+from spine_async._model.document import Document, PlainDocument, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
+from spine_async._model.model_form import encode_model
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import EventType
@@ -106,11 +107,11 @@ def _output(result: StepResult, model: type[BaseModel] | None) -> Document | Non
     has_value = result.success and result.skip_reason is None
     if result.output is None and not has_value:
         return None
-    if model is None or not has_value:
+    if model is None:
         return encode(result.output)
-    document = encode(model.model_validate(_plain_dataclass(result.output)))
-    document.revive(model)  # later steps and a resume revive it; a model that cannot be revived must fail here
-    return document
+    if not has_value:
+        return PlainDocument(encode(result.output).text)
+    return encode_model(model.model_validate(_plain_dataclass(result.output)), model)
 
 
 def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
