@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Self
+from typing import Self, cast
 
 from pydantic import BaseModel
 
 from spine_async._model.document import Document, JsonValue, encode, encode_object
 from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
+from spine_async._model.private_copy import is_flat, private_copy, private_members
 from spine_async._model.quality import QualityMetrics
 
 DRY_RUN_PARAM = "__dry_run__"
@@ -50,19 +52,20 @@ class WorkflowContext:
 
     run_id: str
     workflow_name: str
-    partition: Mapping[str, object] | None
-    metadata: Mapping[str, object]
     started_at: datetime | None
     step_name: str | None
     attempt: int
     idempotency_key: str | None
     frame: object | None
+    _partition: Mapping[str, object] | None
+    _metadata: Mapping[str, object]
     _params: LayeredMap[Document]
     _outputs: LayeredMap[Document]
     _quality: LayeredMap[QualityMetrics]
     _models: Mapping[str, type[BaseModel]]
     _seen_params: DocumentView | None
     _seen_outputs: DocumentView | None
+    _seen_rest: dict[str, object] | None
 
     def __init__(  # noqa: PLR0917 - the order of the contract
         self,
@@ -78,8 +81,8 @@ class WorkflowContext:
         self.__dict__.update(
             run_id=run_id,
             workflow_name=workflow_name,
-            partition=_frozen(partition) if partition is not None else None,
-            metadata=_frozen(metadata or {}),
+            _partition=_frozen(partition) if partition is not None else None,
+            _metadata=_frozen(metadata or {}),
             started_at=started_at,
             step_name=None,
             attempt=0,
@@ -91,7 +94,18 @@ class WorkflowContext:
             _models=_NO_MODELS,
             _seen_params=None,
             _seen_outputs=None,
+            _seen_rest=None,
         )
+
+    @property
+    def partition(self) -> Mapping[str, object] | None:
+        """Partition of the run, or None. Changing a value that was read here affects no other step."""
+        return self._private("partition", self._partition) if self._partition is not None else None
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Information that the runner adds, for instance `resumed`; private as `partition` is."""
+        return self._private("metadata", self._metadata)
 
     @property
     def params(self) -> Mapping[str, object]:
@@ -111,8 +125,11 @@ class WorkflowContext:
 
     @property
     def quality(self) -> Mapping[str, QualityMetrics]:
-        """Quality metrics by step name."""
-        return self._quality
+        """Quality metrics by step name; private as `partition` is."""
+        seen = self._seen()
+        if "quality" not in seen:
+            seen["quality"] = MappingProxyType({step: _private_metrics(each) for step, each in self._quality.items()})
+        return cast("Mapping[str, QualityMetrics]", seen["quality"])
 
     @property
     def cancel_reason(self) -> str | None:
@@ -157,7 +174,7 @@ class WorkflowContext:
 
     def get_quality(self, step: str) -> QualityMetrics | None:
         """Quality metrics that `step` reported, or None."""
-        return self._quality.get(step)
+        return self.quality.get(step) if step in self._quality else None
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
         """A context whose params are overridden by `updates`."""
@@ -169,11 +186,11 @@ class WorkflowContext:
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
         """A context with these quality metrics of `step`."""
-        return self._changed(_quality=self._quality.adding({step: quality}))
+        return self._changed(_quality=self._quality.adding({step: quality}), _seen_rest=None)
 
     def with_metadata(self, updates: Mapping[str, object]) -> Self:
         """A context whose metadata are overridden by `updates`."""
-        return self._changed(metadata=_frozen({**self.metadata, **updates}))
+        return self._changed(_metadata=_frozen({**self.metadata, **updates}), _seen_rest=None)
 
     def to_dict(self) -> dict[str, JsonValue]:
         """The context as JSON values, as `from_dict` reads them.
@@ -188,8 +205,8 @@ class WorkflowContext:
             "params": {key: each.value() for key, each in self._params.items()},
             "outputs": {step: each.value() for step, each in self._outputs.items()},
             "quality": {step: encode(metrics).value() for step, metrics in self._quality.items()},
-            "partition": encode(self.partition).value(),
-            "metadata": encode(self.metadata).value(),
+            "partition": encode(self._partition).value(),
+            "metadata": encode(self._metadata).value(),
             "started_at": self.started_at.isoformat() if self.started_at else None,
         }
 
@@ -223,11 +240,13 @@ class WorkflowContext:
             frame=frame,
             _seen_params=None,
             _seen_outputs=None,
+            _seen_rest=None,
         )
 
     def for_item(self, params: Mapping[str, Document]) -> Self:
         """The initial context of a map item: this one, with additional params."""
-        return self._changed(_params=self._params.adding(params), _seen_params=None, _seen_outputs=None)
+        added = self._params.adding(params)
+        return self._changed(_params=added, _seen_params=None, _seen_outputs=None, _seen_rest=None)
 
     def with_documents(
         self,
@@ -268,6 +287,21 @@ class WorkflowContext:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
 
+    def _seen(self) -> dict[str, object]:
+        """Private copies that were read from this context."""
+        seen = self._seen_rest
+        if seen is None:
+            seen = self.__dict__["_seen_rest"] = {}
+        return seen
+
+    def _private(self, name: str, shared: Mapping[str, object]) -> Mapping[str, object]:
+        if is_flat(shared):
+            return shared
+        seen = self._seen()
+        if name not in seen:
+            seen[name] = private_copy(shared)
+        return cast("Mapping[str, object]", seen[name])
+
     def _changed(self, **attributes: object) -> Self:
         """A copy with other attributes. One union of dicts, because a run creates several copies for each step."""
         changed = object.__new__(type(self))
@@ -278,14 +312,18 @@ class WorkflowContext:
         return changed
 
     def __copy__(self) -> Self:
-        return self._changed(_seen_params=None, _seen_outputs=None)
+        return self._changed(_seen_params=None, _seen_outputs=None, _seen_rest=None)
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
 
 def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:
-    return MappingProxyType(dict(mapping)) if mapping else _NOTHING
+    return MappingProxyType(private_members(mapping)) if mapping else _NOTHING
+
+
+def _private_metrics(metrics: QualityMetrics) -> QualityMetrics:
+    return replace(metrics) if metrics.custom_metrics else metrics  # the constructor copies the custom metrics
 
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})

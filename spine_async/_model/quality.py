@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
+from spine_async._model.private_copy import private_members
 from spine_async.errors import InvalidPolicyError
 
 
@@ -151,7 +152,7 @@ def _as_flag(name: str, value: object) -> bool:
 def _as_metrics(value: object) -> dict[str, object]:
     if not isinstance(value, Mapping):
         raise InvalidPolicyError(f"custom_metrics is of type {type(value).__name__}; it must be a mapping")
-    return dict(value)
+    return private_members(value)
 
 
 def _as_reasons(value: object) -> tuple[str, ...]:

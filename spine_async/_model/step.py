@@ -14,6 +14,7 @@ from spine_async._model.async_callable import is_async_callable
 from spine_async._model.item_source import ItemCall, ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.private_copy import private_members
 from spine_async._model.quality import QualityThresholds
 from spine_async._model.signature import check_callable
 from spine_async._model.status import ErrorPolicy, StepType
@@ -98,7 +99,7 @@ class Step:
         if not isinstance(self.config, Mapping):
             problem = f"of type {type(self.config).__name__}; it must be a mapping of names to values"
             raise self._error(f"{self._config_name} is {problem}")
-        self._set("config", MappingProxyType(dict(self.config)))
+        self._set("config", MappingProxyType(private_members(self.config)))
         self._set("on_error", self._checked(lambda: ErrorPolicy(self.on_error)))
         if self.timeout is not None:
             self._set("timeout", self._checked(lambda: positive_option_seconds(self.timeout, "timeout")))

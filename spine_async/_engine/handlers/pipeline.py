@@ -8,6 +8,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.private_copy import private_members
 from spine_async._model.step import PipelineStep
 from spine_async._model.step_result import StepResult
 
@@ -21,6 +22,6 @@ async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowCo
             f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
         )
         return StepResult.fail(message, ErrorCategory.CONFIGURATION)
-    params = {**context.params, **step.config}
+    params = {**context.params, **private_members(step.config)}
     returned: object = runtime.dispatcher.submit(step.pipeline_name, params, context=context)
     return as_result(step, await returned if inspect.isawaitable(returned) else returned)

@@ -15,6 +15,7 @@ from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
+from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_step_result
@@ -79,7 +80,8 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
         return encoded.result
 
     context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
-    result = as_result(visit.step, await _wrapped(runtime.middleware, innermost)(visit.step, context))
+    wrapped = _wrapped(runtime.middleware, innermost)
+    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context)))
     # The encoded form is reused if the middleware returned the result that it got.
     if encoded is not None and encoded.result is result:
         return encoded
@@ -178,10 +180,10 @@ class _Attempts:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
-            return as_result(step, await execute(step, context))
+            return as_result(step, await with_own_variables(execute(step, context)))
         visit.deadline_mono = self.limit.begin(timeout)
         try:
-            result = as_result(step, await execute(step, context))
+            result = as_result(step, await with_own_variables(execute(step, context)))
         except BaseException as exc:
             attempt.keep_cancel_reason()
             visit.deadline_mono = None
