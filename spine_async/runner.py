@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypeVar
 
 from spine_async._arguments import (
     check_execute_arguments,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+_Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "stopped"]
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 
 
@@ -293,7 +294,7 @@ class WorkflowRunner:
         self,
         *,
         workflow_name: str | None = None,
-        status: RunStatus | str | None = None,
+        status: RunStatus | _Status | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:

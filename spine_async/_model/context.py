@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Self, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -19,6 +19,10 @@ from spine_async._model.quality import QualityMetrics
 DRY_RUN_PARAM = "__dry_run__"
 """Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+DefaultT = TypeVar("DefaultT")
+
+_MISSING: Any = object()
 _NO_MODELS: Mapping[str, type[BaseModel]] = {}
 
 
@@ -56,7 +60,7 @@ class WorkflowContext:
     step_name: str | None
     attempt: int
     idempotency_key: str | None
-    frame: object | None
+    _frame: object | None
     _partition: Mapping[str, object] | None
     _metadata: Mapping[str, object]
     _params: LayeredMap[Document]
@@ -87,7 +91,7 @@ class WorkflowContext:
             step_name=None,
             attempt=0,
             idempotency_key=None,
-            frame=None,
+            _frame=None,
             _params=LayeredMap(encode_object(params)) if params else NO_ENTRIES,
             _outputs=LayeredMap(encode_object(outputs)) if outputs else NO_ENTRIES,
             _quality=LayeredMap(quality) if quality else NO_ENTRIES,
@@ -98,17 +102,17 @@ class WorkflowContext:
         )
 
     @property
-    def partition(self) -> Mapping[str, object] | None:
+    def partition(self) -> Mapping[str, Any] | None:
         """Partition of the run, or None. Changing a value that was read here affects no other step."""
         return self._private("partition", self._partition) if self._partition is not None else None
 
     @property
-    def metadata(self) -> Mapping[str, object]:
+    def metadata(self) -> Mapping[str, Any]:
         """Information that the runner adds, for instance `resumed`; private as `partition` is."""
         return self._private("metadata", self._metadata)
 
     @property
-    def params(self) -> Mapping[str, object]:
+    def params(self) -> Mapping[str, Any]:
         """Params by name. Changing a value that was read here affects no other step."""
         view = self._seen_params
         if view is None:
@@ -116,7 +120,7 @@ class WorkflowContext:
         return view
 
     @property
-    def outputs(self) -> Mapping[str, object]:
+    def outputs(self) -> Mapping[str, Any]:
         """Outputs of finished steps by step name; pydantic models for steps with an `output_model`."""
         view = self._seen_outputs
         if view is None:
@@ -139,7 +143,7 @@ class WorkflowContext:
         caller of `execute` or `resume` was cancelled, or middleware cancelled the attempt). A `def` handler may read it
         in its thread in order to end early.
         """
-        reason = getattr(self.frame, "current_cancel_reason", None)
+        reason = getattr(self._frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None
 
     @property
@@ -147,30 +151,69 @@ class WorkflowContext:
         """Whether the run is a dry run."""
         return self.params.get(DRY_RUN_PARAM) is True
 
-    def get_param(self, key: str, default: object = None) -> object:
-        """The param `key`, or `default` if there is none."""
-        return self.params.get(key, default)
+    @overload
+    def get_param(self, key: str, default: Any = None) -> Any: ...
+
+    @overload
+    def get_param(self, key: str, *, model: type[ModelT]) -> ModelT: ...
+
+    @overload
+    def get_param(self, key: str, default: DefaultT, *, model: type[ModelT]) -> ModelT | DefaultT: ...
+
+    def get_param(self, key: str, default: object = _MISSING, *, model: type[BaseModel] | None = None) -> object:
+        """The param `key`.
+
+        Args:
+            key: Name of the param.
+            default: Result if there is no such param; None if it is not given.
+            model: Pydantic model to return the param as.
+
+        Raises:
+            KeyError: `model` is given, no default is, and there is no such param.
+            pydantic.ValidationError: The param does not fit the model.
+        """
+        return _as_model(self.params.get(key, _MISSING), default, model, f"there is no param {key!r}")
 
     def has_output(self, step: str) -> bool:
         """Whether `step` has finished with an output in this run."""
         return step in self._outputs
 
-    def get_output(self, step: str, key: str | None = None, default: object = None) -> object:
-        """The output of `step`, or its member `key`; `default` if there is none.
+    @overload
+    def get_output(self, step: str, key: str | None = None, default: Any = None) -> Any: ...
+
+    @overload
+    def get_output(self, step: str, key: str | None = None, *, model: type[ModelT]) -> ModelT: ...
+
+    @overload
+    def get_output(
+        self, step: str, key: str | None = None, *, default: DefaultT, model: type[ModelT]
+    ) -> ModelT | DefaultT: ...
+
+    def get_output(
+        self, step: str, key: str | None = None, default: object = _MISSING, *, model: type[BaseModel] | None = None
+    ) -> object:
+        """The output of `step`, or its member `key`.
 
         Args:
             step: Name of a finished step.
             key: Key of a mapping, or attribute of a model; None means the whole output.
-            default: Result if the output or the member does not exist.
+            default: Result if the output or the member does not exist; None if it is not given.
+            model: Pydantic model to return the output as; one with this `output_model` is returned as it is.
+
+        Raises:
+            KeyError: `model` is given, no default is, and the output or the member does not exist.
+            pydantic.ValidationError: The output does not fit the model.
         """
-        if step not in self._outputs:
-            return default
-        output = self.outputs[step]
+        found = self._output(step, key) if step in self._outputs else _MISSING
+        return _as_model(found, default, model, f"there is no output {step!r}" + (f", {key!r}" if key else ""))
+
+    def _output(self, step: str, key: str | None) -> object:
+        output: object = self.outputs[step]
         if key is None:
             return output
         if isinstance(output, Mapping):
-            return output.get(key, default)
-        return getattr(output, key, default) if isinstance(output, BaseModel) else default
+            return output.get(key, _MISSING)
+        return getattr(output, key, _MISSING) if isinstance(output, BaseModel) else _MISSING
 
     def get_quality(self, step: str) -> QualityMetrics | None:
         """Quality metrics that `step` reported, or None."""
@@ -178,11 +221,11 @@ class WorkflowContext:
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
         """A context whose params are overridden by `updates`."""
-        return self.with_documents(encode_object(updates))
+        return self._with_documents(encode_object(updates))
 
     def with_output(self, step: str, output: object) -> Self:
         """A context with this output of `step`."""
-        return self.with_documents(outputs={step: encode(output)})
+        return self._with_documents(outputs={step: encode(output)})
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
         """A context with these quality metrics of `step`."""
@@ -231,54 +274,55 @@ class WorkflowContext:
         except TypeError as exc:
             raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
 
-    def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
+    def _for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
         return self._changed(
             step_name=step_name,
             attempt=attempt,
             idempotency_key=idempotency_key,
-            frame=frame,
+            _frame=frame,
             _seen_params=None,
             _seen_outputs=None,
             _seen_rest=None,
         )
 
-    def for_item(self, params: Mapping[str, Document]) -> Self:
+    def _for_item(self, params: Mapping[str, Document]) -> Self:
         """The initial context of a map item: this one, with additional params."""
         added = self._params.adding(params)
         return self._changed(_params=added, _seen_params=None, _seen_outputs=None, _seen_rest=None)
 
-    def with_documents(
+    def _with_documents(
         self,
         params: Mapping[str, Document] | None = None,
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
         """`with_params` and `with_output` for encoded values."""
         if params and outputs:
-            return self.with_documents(params).with_documents(outputs=outputs)
+            return self._with_documents(params)._with_documents(outputs=outputs)
         if params:
             return self._changed(_params=self._params.adding(params), _seen_params=None)
         if outputs:
             return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
         return self
 
-    def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
+    def _with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
         """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
         return self._changed(_models=models, _seen_outputs=None)
 
-    def outside_steps(self) -> Self:
+    def _outside_steps(self) -> Self:
         """The context without the attributes of a step."""
-        return self._changed(step_name=None, attempt=0, idempotency_key=None, frame=None)
+        return self._changed(step_name=None, attempt=0, idempotency_key=None, _frame=None)
 
-    @property
-    def models(self) -> Mapping[str, type[BaseModel]]:
-        """Models that outputs are revived as, by step name."""
-        return self._models
+    def __getstate__(self) -> dict[str, object]:
+        dropped = {"_frame": None, "_seen_params": None, "_seen_outputs": None, "_seen_rest": None}
+        plain = {key: dict(each) for key, each in self.__dict__.items() if isinstance(each, MappingProxyType)}
+        return {**self.__dict__, **plain, **dropped}
 
-    @property
-    def documents(self) -> tuple[LayeredMap[Document], LayeredMap[Document]]:
-        """Params and outputs as they are stored."""
-        return self._params, self._outputs
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name in ("_partition", "_metadata"):
+            mapping = cast("Mapping[str, object] | None", state[name])
+            state[name] = MappingProxyType(mapping) if mapping is not None else None
+        self.__dict__.update(state)
 
     def __repr__(self) -> str:
         at = f", step {self.step_name!r}" if self.step_name else ""
@@ -316,6 +360,16 @@ class WorkflowContext:
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
+
+
+def _as_model(found: object, default: object, model: type[BaseModel] | None, problem: str) -> object:
+    if found is _MISSING:
+        if model is not None and default is _MISSING:
+            raise KeyError(problem)
+        return None if default is _MISSING else default
+    if model is None or isinstance(found, model):
+        return found
+    return Document(encode(found).text).revive(model)
 
 
 def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar, Protocol, Unpack
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel
 
@@ -23,7 +23,7 @@ from spine_async._model.step_options import (
     Handler,
     ItemFunction,
     Moment,
-    StepOptions,
+    OnError,
     check_option_types,
 )
 from spine_async._model.time_option import as_moment, option_seconds, positive_option_seconds
@@ -111,7 +111,17 @@ class Step:
 
     @staticmethod
     def lambda_(
-        name: str, handler: Handler, config: Mapping[str, object] | None = None, **options: Unpack[StepOptions]
+        name: str,
+        handler: Handler,
+        config: Mapping[str, object] | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> LambdaStep:
         """A step that calls `handler(context, config)`.
 
@@ -119,13 +129,41 @@ class Step:
             name: Name of the step.
             handler: An `async def`, or a `def`, which runs in a worker thread.
             config: Second argument of the handler.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Limits on the quality metrics of the step.
+            next_step: Step to continue with instead of the next in the list.
         """
-        return LambdaStep(name=name, handler=handler, config={} if config is None else config, **options)  # type: ignore[arg-type]
+        return LambdaStep(
+            name=name,
+            handler=handler,
+            config={} if config is None else config,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+        )
 
     @staticmethod
     def pipeline(
-        name: str, pipeline: str, params: Mapping[str, object] | None = None, **options: Unpack[StepOptions]
+        name: str,
+        pipeline: str,
+        params: Mapping[str, object] | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> PipelineStep:
         """A step that runs a pipeline through the dispatcher of the runner.
 
@@ -133,9 +171,27 @@ class Step:
             name: Name of the step.
             pipeline: Registered name of the pipeline.
             params: Params of the pipeline; they override the params of the run.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Limits on the quality metrics of the step.
+            next_step: Step to continue with instead of the next in the list.
         """
-        return PipelineStep(name=name, pipeline_name=pipeline, config={} if params is None else params, **options)  # type: ignore[arg-type]
+        return PipelineStep(
+            name=name,
+            pipeline_name=pipeline,
+            config={} if params is None else params,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+        )
 
     @staticmethod
     def choice(name: str, condition: Condition, then_step: str, else_step: str | None = None) -> ChoiceStep:
@@ -160,7 +216,13 @@ class Step:
         max_concurrency: int = 10,
         tolerated_failures: float = 0,
         collect: bool = True,
-        **options: Unpack[StepOptions],
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> MapStep:
         """A step that runs a workflow for each item.
 
@@ -173,7 +235,14 @@ class Step:
             max_concurrency: Maximum number of items that run at the same time; at least 1.
             tolerated_failures: Number of items that may fail (int), or their share of all items (float, 0 to 1).
             collect: Whether the output contains the results; False keeps memory constant for any number of items.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Refused; a map reports no quality metrics.
+            next_step: Step to continue with instead of the next in the list.
         """
         return MapStep(
             name=name,
@@ -183,7 +252,13 @@ class Step:
             max_concurrency=max_concurrency,
             tolerated_failures=tolerated_failures,
             collect=collect,
-            **options,  # type: ignore[arg-type]
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
         )
 
     @staticmethod

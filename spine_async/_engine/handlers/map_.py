@@ -28,6 +28,7 @@ from spine_async._engine.state.params import validated_item_params
 from spine_async._engine.state.scope import Position, Scope, Visit, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import for_item, params_of
 from spine_async._model.document import NULL, Document, encode, join_object, split_object
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.record import EventRow, VisitRow
@@ -183,7 +184,7 @@ class _Pool:
         workflow, run = self._step.workflow, self._visit.run
         rows = self._progress.stored_rows(index)
         own = self._own_params(item, rows)
-        position = Position(Cursor(workflow), self._item_context.for_item(own))
+        position = Position(Cursor(workflow), for_item(self._item_context, own))
         if rows:
             check_same_item(self._step, index, item, rows)
             replay(position, run.run_id, rows)
@@ -210,7 +211,7 @@ class _Pool:
             return {self._step.item_param: item}
         stored = next((row.item_params for row in rows if row.item_params is not None), "{}")
         own = {**split_object(stored), self._step.item_param: item}
-        return validated_item_params(workflow, self._item_context.documents[0], own)
+        return validated_item_params(workflow, params_of(self._item_context), own)
 
     def _finish_item(self, index: int, scope: Scope, outcome: Outcome) -> Commit | None:
         if outcome.status is RunStatus.COMPLETED:

@@ -18,6 +18,7 @@ from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded, spawn
+from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
@@ -117,7 +118,7 @@ async def claim_and_replay(
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
     if updates:
-        updates = overridden_params(workflow, position.context.documents[0], updates)
+        updates = overridden_params(workflow, params_of(position.context), updates)
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
     # The claim writes the event of the resume, unless another commit follows that writes it with more.
@@ -130,7 +131,7 @@ async def claim_and_replay(
         return await _end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
         await _commit_override(runtime, pending, updates, stored, resumed)
-        position.context = position.context.with_documents(updates)
+        position.context = with_documents(position.context, updates)
     return _scope(runtime, workflow, stored, position, pending, is_resumed=True)
 
 

@@ -11,6 +11,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.params import validated_params
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
+from spine_async._model.context_access import outputs_of, params_of
 from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object
 from spine_async._model.large_document import (
     LARGE_TEXT,
@@ -40,7 +41,8 @@ class Request:
 async def prepare_run(runtime: Runtime, request: Request) -> NewRun:
     """The run to create for a request, as `new_run` gives it; large values are encoded on a thread."""
     given = (request.params, request.partition, getattr(request.workflow, "defaults", None))
-    context = request.context.documents if request.context is not None else ()
+    given_context = request.context
+    context = (params_of(given_context), outputs_of(given_context)) if given_context is not None else ()
     is_heavy = any(is_large(each) for each in given) or any(_is_heavy(each) for each in context)
     return await runtime.run_on_thread(new_run, runtime, request) if is_heavy else new_run(runtime, request)
 
@@ -62,7 +64,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         workflow.step(request.start_from)
     from_caller = _given(runtime, request)
     params = join_object(_params(runtime, workflow, from_caller))
-    outputs = context.documents[1] if context else {}
+    outputs = outputs_of(context) if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     limit = runtime.config.max_value_bytes
     new = NewRun(
@@ -104,7 +106,7 @@ def has_same_params(new: NewRun, stored: StoredRun) -> bool:
 def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
     """The params of the given context, overlaid by the given params."""
     limit = runtime.config.max_value_bytes
-    from_context = dict(request.context.documents[0]) if request.context else {}
+    from_context = dict(params_of(request.context)) if request.context else {}
     from_context.pop(DRY_RUN_PARAM, None)  # the context may come from a dry run, and this runner may not be dry
     check_param_sizes("params", from_context, limit)
     given = mapping_documents("params", {} if request.params is None else request.params, limit)

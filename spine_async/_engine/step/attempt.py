@@ -29,6 +29,7 @@ from spine_async._engine.tasks import (
     is_stray_cancellation,
 )
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import for_attempt
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.policy import RetryPredicateError
@@ -79,7 +80,7 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
         encoded = await _Attempts(runtime, visit, limit, step).run(context)
         return encoded.result
 
-    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
+    context = for_attempt(visit.scope.context, visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     wrapped = _wrapped(runtime.middleware, innermost)
     result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context)))
     # The encoded form is reused if the middleware returned the result that it got.
@@ -153,7 +154,7 @@ class _Attempts:
         cancellations = cancellation_count()
         visit.attempts += 1
         attempt = Attempt(visit)
-        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, attempt)
+        given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
         try:
             if runtime.config.max_concurrent_steps is None:
                 result = await self._within_limit(given, timeout, attempt)
