@@ -193,7 +193,7 @@ class Counting(SqlRunStore):
 
     async def commit(self, changes: Any) -> list[CommitOutcome]:
         rows = [visit for change in changes for visit in change.visits]
-        self.committed.append(sum(len(row.output or "") + len(row.opening or "") for row in rows))
+        self.committed.append(sum(len(row.output or "") + len(row.item_params or "") for row in rows))
         return await super().commit(changes)
 
 
