@@ -1,5 +1,6 @@
 """Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step."""
 
+from spine_async._engine.runtime.runtime import StepFunction
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
@@ -79,6 +80,7 @@ __all__ = [
     "Step",
     "StepError",
     "StepEvent",
+    "StepFunction",
     "StepMetric",
     "StepResult",
     "StepStatus",

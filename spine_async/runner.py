@@ -5,8 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypeVar
 
+from spine_async._arguments import (
+    check_execute_arguments,
+    check_number,
+    check_runner_arguments,
+    check_type,
+    check_workflow,
+    checked_page,
+)
 from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
@@ -29,6 +37,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.signature import check_callable
 from spine_async._model.status import RunStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
 from spine_async._model.step_result import StepResult
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+_Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "stopped"]
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 
 
@@ -71,6 +81,7 @@ class WorkflowRunner:
         metrics: Instruments of the runner, for extensions.
 
     Raises:
+        DefinitionError: An argument has a wrong type.
         StoreError: The configured kind of store does not exist.
 
     Example:
@@ -97,6 +108,19 @@ class WorkflowRunner:
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
+        check_runner_arguments(
+            db_engine=db_engine,
+            dispatcher=dispatcher,
+            checkpoint_enabled=checkpoint_enabled,
+            dry_run=dry_run,
+            config=config,
+            store=store,
+            workflows=workflows,
+            recover=recover,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            clock=clock,
+        )
         self.config = with_arguments(
             config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
         )
@@ -160,6 +184,7 @@ class WorkflowRunner:
         Cancellation:
             Cancels the running step at once. The run is recorded as stopped before the cancellation propagates.
         """
+        check_execute_arguments(workflow, context, start_from)
         run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
         request = Request(workflow, params, partition, context, start_from, run_id)
         async with self._active_runs.execution(run_id) as execution:
@@ -196,6 +221,7 @@ class WorkflowRunner:
             See `execute`.
         """
         check_run_id(run_id)
+        check_workflow(workflow)
         async with self._active_runs.execution(run_id) as execution:
             stored = await load(self._runtime, run_id)
             definition = workflow or self._known(stored)
@@ -219,8 +245,10 @@ class WorkflowRunner:
             RunNotFoundError: The run is not stored.
             StoreError: The store cannot be reached or written.
         """
+        check_run_id(run_id)
+        check_type("reason", reason, str, "a string")
         async with self._active_runs.session():
-            await stop_run(self._runtime, self._active_runs, check_run_id(run_id), reason)
+            await stop_run(self._runtime, self._active_runs, run_id, reason)
 
     async def recover(self) -> list[WorkflowResult]:
         """Take over unfinished runs of known workflows whose owner is dead, once, and execute them.
@@ -247,23 +275,27 @@ class WorkflowRunner:
             function: `async def function(step, context, next_fn)`; the function that was added first is outermost.
 
         Raises:
-            DefinitionError: The function is not callable.
+            DefinitionError: The function is not callable with three arguments.
         """
         if not callable(function):
             raise DefinitionError(f"{function!r} cannot be middleware; it must be an async function")
+        try:
+            check_callable("middleware", function)
+        except ValueError as exc:
+            raise DefinitionError(str(exc)) from None
         self._runtime.middleware.append(function)
         return function
 
     async def get_run(self, run_id: str) -> RunRecord:
         """The stored run; raises `RunNotFoundError` if there is none."""
         async with self._active_runs.session():
-            return await query.run_record(self._runtime, run_id)
+            return await query.run_record(self._runtime, check_run_id(run_id))
 
     async def list_runs(
         self,
         *,
         workflow_name: str | None = None,
-        status: RunStatus | str | None = None,
+        status: RunStatus | _Status | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
@@ -276,8 +308,12 @@ class WorkflowRunner:
             before: Only runs created before the run with this id; continues a listing.
 
         Raises:
-            ValueError: The limit is out of range, or the status does not exist.
+            ValueError: The limit is out of range, the status does not exist, or an argument has a wrong type.
         """
+        check_type("workflow_name", workflow_name, str, "the name of a workflow")
+        check_number("limit", limit)
+        if before is not None:
+            check_run_id(before)
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
@@ -297,8 +333,10 @@ class WorkflowRunner:
         Raises:
             RunNotFoundError: No such run is stored.
         """
+        check_number("limit", limit)
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        checked_page(run_id, after)
         async with self._active_runs.session():
             return await checkpoints(self._runtime, run_id, after, limit)
 
@@ -317,7 +355,7 @@ class WorkflowRunner:
             RunNotFoundError: No such run is stored.
         """
         async with self._active_runs.session():
-            return await last_checkpoint(self._runtime, run_id, step)
+            return await last_checkpoint(self._runtime, check_run_id(run_id), step)
 
     async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Stored events of the run with a number above `after`, in order.
@@ -325,6 +363,7 @@ class WorkflowRunner:
         Raises:
             RunNotFoundError: The run is not stored.
         """
+        checked_page(run_id, after)
         async with self._active_runs.session():
             async for event in query.events(self._runtime, run_id, after):
                 yield event
@@ -340,6 +379,7 @@ class WorkflowRunner:
             RunNotFoundError: The run is not stored.
             RunConflictError: The run has not ended and `force` is False.
         """
+        check_run_id(run_id)
         async with self._active_runs.session():
             await query.delete(self._runtime, run_id, force=force)
 
@@ -381,7 +421,7 @@ class WorkflowRunner:
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """Execute one attempt of a lambda step; override to change how handlers are called."""
-        return as_result(await run_lambda(self._runtime, step, context))
+        return as_result(step, await run_lambda(self._runtime, step, context))
 
     async def _execute_pipeline(self, step: PipelineStep, context: WorkflowContext) -> StepResult:
         """Execute one attempt of a pipeline step."""

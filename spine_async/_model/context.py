@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
 from spine_async._model.document import Document, JsonValue, encode, encode_object
 from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
+from spine_async._model.private_copy import is_flat, private_copy, private_members
 from spine_async._model.quality import QualityMetrics
 
 DRY_RUN_PARAM = "__dry_run__"
 """Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+DefaultT = TypeVar("DefaultT")
+
+_MISSING: Any = object()
 _NO_MODELS: Mapping[str, type[BaseModel]] = {}
 
 
@@ -50,19 +56,20 @@ class WorkflowContext:
 
     run_id: str
     workflow_name: str
-    partition: Mapping[str, object] | None
-    metadata: Mapping[str, object]
     started_at: datetime | None
     step_name: str | None
     attempt: int
     idempotency_key: str | None
-    frame: object | None
+    _frame: object | None
+    _partition: Mapping[str, object] | None
+    _metadata: Mapping[str, object]
     _params: LayeredMap[Document]
     _outputs: LayeredMap[Document]
     _quality: LayeredMap[QualityMetrics]
     _models: Mapping[str, type[BaseModel]]
     _seen_params: DocumentView | None
     _seen_outputs: DocumentView | None
+    _seen_rest: dict[str, object] | None
 
     def __init__(  # noqa: PLR0917 - the order of the contract
         self,
@@ -78,23 +85,34 @@ class WorkflowContext:
         self.__dict__.update(
             run_id=run_id,
             workflow_name=workflow_name,
-            partition=_frozen(partition) if partition is not None else None,
-            metadata=_frozen(metadata or {}),
+            _partition=_frozen(partition) if partition is not None else None,
+            _metadata=_frozen(metadata or {}),
             started_at=started_at,
             step_name=None,
             attempt=0,
             idempotency_key=None,
-            frame=None,
+            _frame=None,
             _params=LayeredMap(encode_object(params)) if params else NO_ENTRIES,
             _outputs=LayeredMap(encode_object(outputs)) if outputs else NO_ENTRIES,
             _quality=LayeredMap(quality) if quality else NO_ENTRIES,
             _models=_NO_MODELS,
             _seen_params=None,
             _seen_outputs=None,
+            _seen_rest=None,
         )
 
     @property
-    def params(self) -> Mapping[str, object]:
+    def partition(self) -> Mapping[str, Any] | None:
+        """Partition of the run, or None. Changing a value that was read here affects no other step."""
+        return self._private("partition", self._partition) if self._partition is not None else None
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Information that the runner adds, for instance `resumed`; private as `partition` is."""
+        return self._private("metadata", self._metadata)
+
+    @property
+    def params(self) -> Mapping[str, Any]:
         """Params by name. Changing a value that was read here affects no other step."""
         view = self._seen_params
         if view is None:
@@ -102,7 +120,7 @@ class WorkflowContext:
         return view
 
     @property
-    def outputs(self) -> Mapping[str, object]:
+    def outputs(self) -> Mapping[str, Any]:
         """Outputs of finished steps by step name; pydantic models for steps with an `output_model`."""
         view = self._seen_outputs
         if view is None:
@@ -111,18 +129,21 @@ class WorkflowContext:
 
     @property
     def quality(self) -> Mapping[str, QualityMetrics]:
-        """Quality metrics by step name."""
-        return self._quality
+        """Quality metrics by step name; private as `partition` is."""
+        seen = self._seen()
+        if "quality" not in seen:
+            seen["quality"] = MappingProxyType({step: _private_metrics(each) for step, each in self._quality.items()})
+        return cast("Mapping[str, QualityMetrics]", seen["quality"])
 
     @property
     def cancel_reason(self) -> str | None:
         """Reason of the cancellation of this step, or None if it is not cancelled.
 
-        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed`, and `cancelled` if the
-        caller of `execute` was cancelled, or middleware cancelled the attempt. A `def` handler may look at it from its
-        thread, to end early.
+        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed` and `cancelled` (the
+        caller of `execute` or `resume` was cancelled, or middleware cancelled the attempt). A `def` handler may read it
+        in its thread in order to end early.
         """
-        reason = getattr(self.frame, "current_cancel_reason", None)
+        reason = getattr(self._frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None
 
     @property
@@ -130,50 +151,89 @@ class WorkflowContext:
         """Whether the run is a dry run."""
         return self.params.get(DRY_RUN_PARAM) is True
 
-    def get_param(self, key: str, default: object = None) -> object:
-        """The param `key`, or `default` if there is none."""
-        return self.params.get(key, default)
+    @overload
+    def get_param(self, key: str, default: Any = None) -> Any: ...
+
+    @overload
+    def get_param(self, key: str, *, model: type[ModelT]) -> ModelT: ...
+
+    @overload
+    def get_param(self, key: str, default: DefaultT, *, model: type[ModelT]) -> ModelT | DefaultT: ...
+
+    def get_param(self, key: str, default: object = _MISSING, *, model: type[BaseModel] | None = None) -> object:
+        """The param `key`.
+
+        Args:
+            key: Name of the param.
+            default: Result if there is no such param; None if it is not given.
+            model: Pydantic model to return the param as.
+
+        Raises:
+            KeyError: `model` is given, no default is, and there is no such param.
+            pydantic.ValidationError: The param does not fit the model.
+        """
+        return _as_model(self.params.get(key, _MISSING), default, model, f"there is no param {key!r}")
 
     def has_output(self, step: str) -> bool:
         """Whether `step` has finished with an output in this run."""
         return step in self._outputs
 
-    def get_output(self, step: str, key: str | None = None, default: object = None) -> object:
-        """The output of `step`, or its member `key`; `default` if there is none.
+    @overload
+    def get_output(self, step: str, key: str | None = None, default: Any = None) -> Any: ...
+
+    @overload
+    def get_output(self, step: str, key: str | None = None, *, model: type[ModelT]) -> ModelT: ...
+
+    @overload
+    def get_output(
+        self, step: str, key: str | None = None, *, default: DefaultT, model: type[ModelT]
+    ) -> ModelT | DefaultT: ...
+
+    def get_output(
+        self, step: str, key: str | None = None, default: object = _MISSING, *, model: type[BaseModel] | None = None
+    ) -> object:
+        """The output of `step`, or its member `key`.
 
         Args:
             step: Name of a finished step.
             key: Key of a mapping, or attribute of a model; None means the whole output.
-            default: Result if the output or the member does not exist.
+            default: Result if the output or the member does not exist; None if it is not given.
+            model: Pydantic model to return the output as; one with this `output_model` is returned as it is.
+
+        Raises:
+            KeyError: `model` is given, no default is, and the output or the member does not exist.
+            pydantic.ValidationError: The output does not fit the model.
         """
-        if step not in self._outputs:
-            return default
-        output = self.outputs[step]
+        found = self._output(step, key) if step in self._outputs else _MISSING
+        return _as_model(found, default, model, f"there is no output {step!r}" + (f", {key!r}" if key else ""))
+
+    def _output(self, step: str, key: str | None) -> object:
+        output: object = self.outputs[step]
         if key is None:
             return output
         if isinstance(output, Mapping):
-            return output.get(key, default)
-        return getattr(output, key, default) if isinstance(output, BaseModel) else default
+            return output.get(key, _MISSING)
+        return getattr(output, key, _MISSING) if isinstance(output, BaseModel) else _MISSING
 
     def get_quality(self, step: str) -> QualityMetrics | None:
         """Quality metrics that `step` reported, or None."""
-        return self._quality.get(step)
+        return self.quality.get(step) if step in self._quality else None
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
         """A context whose params are overridden by `updates`."""
-        return self.with_documents(encode_object(updates))
+        return self._with_documents(encode_object(updates))
 
     def with_output(self, step: str, output: object) -> Self:
         """A context with this output of `step`."""
-        return self.with_documents(outputs={step: encode(output)})
+        return self._with_documents(outputs={step: encode(output)})
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
         """A context with these quality metrics of `step`."""
-        return self._changed(_quality=self._quality.adding({step: quality}))
+        return self._changed(_quality=self._quality.adding({step: quality}), _seen_rest=None)
 
     def with_metadata(self, updates: Mapping[str, object]) -> Self:
         """A context whose metadata are overridden by `updates`."""
-        return self._changed(metadata=_frozen({**self.metadata, **updates}))
+        return self._changed(_metadata=_frozen({**self.metadata, **updates}), _seen_rest=None)
 
     def to_dict(self) -> dict[str, JsonValue]:
         """The context as JSON values, as `from_dict` reads them.
@@ -188,8 +248,8 @@ class WorkflowContext:
             "params": {key: each.value() for key, each in self._params.items()},
             "outputs": {step: each.value() for step, each in self._outputs.items()},
             "quality": {step: encode(metrics).value() for step, metrics in self._quality.items()},
-            "partition": encode(self.partition).value(),
-            "metadata": encode(self.metadata).value(),
+            "partition": encode(self._partition).value(),
+            "metadata": encode(self._metadata).value(),
             "started_at": self.started_at.isoformat() if self.started_at else None,
         }
 
@@ -214,52 +274,55 @@ class WorkflowContext:
         except TypeError as exc:
             raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
 
-    def for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
+    def _for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
         return self._changed(
             step_name=step_name,
             attempt=attempt,
             idempotency_key=idempotency_key,
-            frame=frame,
+            _frame=frame,
             _seen_params=None,
             _seen_outputs=None,
+            _seen_rest=None,
         )
 
-    def for_item(self, params: Mapping[str, Document]) -> Self:
+    def _for_item(self, params: Mapping[str, Document]) -> Self:
         """The initial context of a map item: this one, with additional params."""
-        return self._changed(_params=self._params.adding(params), _seen_params=None, _seen_outputs=None)
+        added = self._params.adding(params)
+        return self._changed(_params=added, _seen_params=None, _seen_outputs=None, _seen_rest=None)
 
-    def with_documents(
+    def _with_documents(
         self,
         params: Mapping[str, Document] | None = None,
         outputs: Mapping[str, Document] | None = None,
     ) -> Self:
         """`with_params` and `with_output` for encoded values."""
         if params and outputs:
-            return self.with_documents(params).with_documents(outputs=outputs)
+            return self._with_documents(params)._with_documents(outputs=outputs)
         if params:
             return self._changed(_params=self._params.adding(params), _seen_params=None)
         if outputs:
             return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
         return self
 
-    def with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
+    def _with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
         """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
         return self._changed(_models=models, _seen_outputs=None)
 
-    def outside_steps(self) -> Self:
+    def _outside_steps(self) -> Self:
         """The context without the attributes of a step."""
-        return self._changed(step_name=None, attempt=0, idempotency_key=None, frame=None)
+        return self._changed(step_name=None, attempt=0, idempotency_key=None, _frame=None)
 
-    @property
-    def models(self) -> Mapping[str, type[BaseModel]]:
-        """Models that outputs are revived as, by step name."""
-        return self._models
+    def __getstate__(self) -> dict[str, object]:
+        dropped = {"_frame": None, "_seen_params": None, "_seen_outputs": None, "_seen_rest": None}
+        plain = {key: dict(each) for key, each in self.__dict__.items() if isinstance(each, MappingProxyType)}
+        return {**self.__dict__, **plain, **dropped}
 
-    @property
-    def documents(self) -> tuple[LayeredMap[Document], LayeredMap[Document]]:
-        """Params and outputs as they are stored."""
-        return self._params, self._outputs
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name in ("_partition", "_metadata"):
+            mapping = cast("Mapping[str, object] | None", state[name])
+            state[name] = MappingProxyType(mapping) if mapping is not None else None
+        self.__dict__.update(state)
 
     def __repr__(self) -> str:
         at = f", step {self.step_name!r}" if self.step_name else ""
@@ -267,6 +330,21 @@ class WorkflowContext:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
+
+    def _seen(self) -> dict[str, object]:
+        """Private copies that were read from this context."""
+        seen = self._seen_rest
+        if seen is None:
+            seen = self.__dict__["_seen_rest"] = {}
+        return seen
+
+    def _private(self, name: str, shared: Mapping[str, object]) -> Mapping[str, object]:
+        if is_flat(shared):
+            return shared
+        seen = self._seen()
+        if name not in seen:
+            seen[name] = private_copy(shared)
+        return cast("Mapping[str, object]", seen[name])
 
     def _changed(self, **attributes: object) -> Self:
         """A copy with other attributes. One union of dicts, because a run creates several copies for each step."""
@@ -278,14 +356,28 @@ class WorkflowContext:
         return changed
 
     def __copy__(self) -> Self:
-        return self._changed(_seen_params=None, _seen_outputs=None)
+        return self._changed(_seen_params=None, _seen_outputs=None, _seen_rest=None)
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
 
+def _as_model(found: object, default: object, model: type[BaseModel] | None, problem: str) -> object:
+    if found is _MISSING:
+        if model is not None and default is _MISSING:
+            raise KeyError(problem)
+        return None if default is _MISSING else default
+    if model is None or isinstance(found, model):
+        return found
+    return Document(encode(found).text).revive(model)
+
+
 def _frozen(mapping: Mapping[str, object]) -> Mapping[str, object]:
-    return MappingProxyType(dict(mapping)) if mapping else _NOTHING
+    return MappingProxyType(private_members(mapping)) if mapping else _NOTHING
+
+
+def _private_metrics(metrics: QualityMetrics) -> QualityMetrics:
+    return replace(metrics) if metrics.custom_metrics else metrics  # the constructor copies the custom metrics
 
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})

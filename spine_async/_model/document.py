@@ -19,6 +19,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
+from spine_async._model.model_values import dump_with_subclasses, secret_field
 from spine_async.errors import SerializationError
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
@@ -48,9 +49,18 @@ class Document:
         decoded: JsonValue = from_json(self.text)
         return decoded
 
-    def revive(self, model: type[ModelT]) -> ModelT:
+    def revive(self, model: type[ModelT]) -> object:
         """The value as an instance of `model`, from which it was encoded."""
-        return model.model_validate_json(self.text)
+        return model.model_validate_json(self.text, by_alias=True, by_name=True)
+
+
+@dataclasses.dataclass(slots=True)
+class PlainDocument(Document):
+    """The output of a skip or of a failure: no model has validated it, so it is not revived as one."""
+
+    def revive(self, model: type[ModelT]) -> object:
+        """The plain value."""
+        return self.value()
 
 
 class DocumentMapping(Mapping[str, JsonValue]):
@@ -114,6 +124,8 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
             documents[name] = encode(item)
         except SerializationError as exc:
             raise exc.within(f".{name}") from None
+    if len(documents) != len(value):
+        refuse_merged_keys(value)
     return documents
 
 
@@ -177,6 +189,8 @@ def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
             plain[name] = to_plain(item, depth + 1)
         except SerializationError as exc:
             raise exc.within(f".{name}") from None
+    if len(plain) != len(value):
+        refuse_merged_keys(value)
     return plain
 
 
@@ -208,9 +222,12 @@ def _plain_other(value: object, depth: int) -> JsonValue:
 
 
 def _dumped(model: BaseModel) -> object:
+    secret = secret_field(model)
+    if secret is not None:
+        raise SerializationError("a secret has no JSON form; get_secret_value() gives its text", secret)
     try:
-        return model.model_dump(mode="json")
-    except ValueError as exc:
+        return dump_with_subclasses(model)
+    except (ValueError, RecursionError) as exc:
         raise SerializationError(f"{type(model).__name__} cannot be dumped as JSON: {type(exc).__name__}") from None
 
 
@@ -258,6 +275,16 @@ def _plain_key(key: object) -> str:
     if not isinstance(key, str):
         raise SerializationError(f"a key of type {type(key).__name__}; JSON has string keys only")
     return str.__str__(key)
+
+
+def refuse_merged_keys(value: Mapping[Any, object]) -> None:
+    """Raise `SerializationError` if two keys of the mapping have the same JSON form."""
+    seen: set[str] = set()
+    for key, _ in value.items():  # noqa: PERF102 - the keys of a mapping of the user's own may differ from its items
+        name = _plain_key(key)
+        if name in seen:
+            raise SerializationError("two keys have this JSON form, so one value would be lost", (f".{name}",))
+        seen.add(name)
 
 
 def _refuse_surrogates(plain: JsonValue) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from pydantic import ValidationError
 
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
+from spine_async._model.time_option import option_seconds
 from spine_async.errors import StepError
 
 MAX_ERROR_LENGTH = 8_000
@@ -72,17 +74,44 @@ def classify(error: BaseException) -> str:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """The delay before the next attempt that an exception asks for; of a group, the longest one of its members."""
-    if not isinstance(error, BaseExceptionGroup):
-        return getattr(error, "retry_after", None)
-    delays = [getattr(each, "retry_after", None) for each in leaves(error)]
-    numbers = [each for each in delays if isinstance(each, (int, float)) and not isinstance(each, bool)]
-    return max(numbers) if numbers else None
+    """The delay before the next attempt that an exception asks for; of a group, the longest one of its members.
+
+    The value of a `StepError` is returned as it is. The attribute of another exception may have any meaning, so it
+    counts only if it is a duration.
+    """
+    if isinstance(error, StepError):
+        return error.retry_after
+    delays = [_delay(each) for each in leaves(error)]
+    return max((each for each in delays if each is not None), default=None)
+
+
+def _delay(error: BaseException) -> float | None:
+    try:
+        return option_seconds(error.retry_after, "retry_after")  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - no such attribute, no duration, or a property of the user that raises
+        return None
+
+
+def as_category(value: object) -> str | None:
+    """The stored form of an error category: one of `ErrorCategory`, in any case, or a text of the user's own.
+
+    Returns:
+        None if the value is not a text, or one that cannot be a name.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if not isinstance(value, str) or text_problem(value, MAX_NAME_LENGTH) is not None:
+        return None
+    known = str.__str__(value).upper()
+    return ErrorCategory(known) if known in _KNOWN else str.__str__(value)
+
+
+_KNOWN = frozenset(ErrorCategory)
 
 
 def _category(error: BaseException) -> str:
     if isinstance(error, StepError):
-        return str(error.category)
+        return as_category(error.category) or ErrorCategory.INTERNAL
     if isinstance(error, TimeoutError):
         return ErrorCategory.TIMEOUT
     if isinstance(error, OSError):
@@ -93,7 +122,7 @@ def _category(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message of an exception; the text of a validation error omits the rejected values.
+    """Type and message of an exception. The text of a validation error omits the rejected values.
 
     A group with one member is described as that member; a group with several names them.
     """
@@ -123,7 +152,7 @@ def _message(error: BaseException) -> str:
 
 def storable_text(text: str) -> str:
     """`text` in a form that every database accepts: no NUL, no lone surrogates, cut to `MAX_ERROR_LENGTH`."""
-    clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    clean = str.__str__(text).replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= MAX_ERROR_LENGTH else clean[: MAX_ERROR_LENGTH - 1] + "…"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from spine_async._model.failure import leaves, sole_leaf
+from spine_async._model.async_callable import is_async_callable
+from spine_async._model.failure import ErrorCategory, describe, leaves, sole_leaf
+from spine_async._model.signature import check_callable, function_name
 from spine_async._model.time_option import to_seconds
 from spine_async.errors import InvalidPolicyError
 
@@ -26,8 +29,8 @@ class RetryPolicy:
         initial_delay: Seconds before the first retry.
         max_delay: Maximum delay in seconds.
         retryable_errors: Which failures are retried: error categories, exception types, or predicates that take the
-            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable.
-            A type also matches the members of an exception group, and `TimeoutError` the timeout of the step.
+            exception (a `StepError` for a returned `StepResult.fail`); one of them, or an iterable. A type also matches
+            the members of an exception group, and `TimeoutError` the timeout of the step.
         jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
@@ -53,7 +56,11 @@ class RetryPolicy:
         object.__setattr__(self, "retryable_errors", _as_rules(self.retryable_errors))
 
     def retries(self, category: str, error: BaseException) -> bool:
-        """Whether a failure with this category and exception is retried."""
+        """Whether a failure with this category and exception is retried.
+
+        Raises:
+            RetryPredicateError: A predicate raised an exception, or did not return a bool.
+        """
         return any(_matches(rule, category, error) for rule in self._rules)
 
     @property
@@ -70,14 +77,41 @@ def _check_delay(name: str, value: float) -> None:
 
 def _as_rules(given: Retryable | Iterable[Retryable]) -> tuple[Retryable, ...]:
     is_single = isinstance(given, (str, type)) or callable(given)
-    rules: tuple[Retryable, ...] = (given,) if is_single else tuple(given)  # type: ignore[assignment, arg-type]
-    for rule in rules:
-        is_error_type = isinstance(rule, type) and issubclass(rule, BaseException)
-        if not (isinstance(rule, str) or is_error_type or (callable(rule) and not isinstance(rule, type))):
+    if not is_single and not isinstance(given, Iterable):
+        raise _rule_error(given)
+    return tuple(_as_rule(rule) for rule in ((given,) if is_single else given))  # type: ignore[union-attr]
+
+
+def _as_rule(rule: object) -> Retryable:
+    if isinstance(rule, str):
+        if rule not in _CATEGORIES:
             raise InvalidPolicyError(
-                f"retryable_errors holds {rule!r}; it takes categories, exception types, or a predicate"
+                f"retryable_errors holds {rule!r}, which is no error category; they are {', '.join(_CATEGORIES)}. "
+                "For a category of your own, give a predicate such as lambda error: error.category == 'MINE'"
             )
-    return rules
+        return rule
+    if isinstance(rule, type):
+        if not issubclass(rule, BaseException):
+            raise _rule_error(rule)
+        return rule
+    if not callable(rule):
+        raise _rule_error(rule)
+    if is_async_callable(rule):
+        raise InvalidPolicyError(
+            f"the predicate {function_name(rule)} in retryable_errors is async; give a plain function"
+        )
+    try:
+        check_callable("retryable_errors", rule)
+    except ValueError as exc:
+        raise InvalidPolicyError(str(exc)) from None
+    return rule
+
+
+def _rule_error(rule: object) -> InvalidPolicyError:
+    return InvalidPolicyError(f"retryable_errors holds {rule!r}; it takes categories, exception types, or a predicate")
+
+
+_CATEGORIES = tuple(str(each) for each in ErrorCategory)
 
 
 def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
@@ -85,4 +119,23 @@ def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
         return rule == category
     if isinstance(rule, type):
         return isinstance(error, rule) or any(isinstance(each, rule) for each in leaves(error))
-    return bool(rule(sole_leaf(error)))
+    return _ask(rule, sole_leaf(error))
+
+
+def _ask(predicate: Callable[[BaseException], bool], error: BaseException) -> bool:
+    name = function_name(predicate)
+    try:
+        answer: object = predicate(error)
+    except Exception as exc:
+        raise RetryPredicateError(f"the retry predicate {name} raised {describe(exc)}") from exc
+    if isinstance(answer, bool):
+        return answer
+    if inspect.iscoroutine(answer):
+        answer.close()  # it will never be awaited, and Python would warn about that later
+    raise RetryPredicateError(
+        f"the retry predicate {name} returned a value of type {type(answer).__name__}; it must return True or False"
+    )
+
+
+class RetryPredicateError(Exception):
+    """A predicate in `retryable_errors` gave no answer; the message says why."""

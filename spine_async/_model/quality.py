@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
+from spine_async._model.private_copy import private_members
 from spine_async.errors import InvalidPolicyError
 
 
@@ -20,6 +22,9 @@ class QualityMetrics:
         passed: Whether the step accepts the data.
         custom_metrics: Other metrics by name.
         failure_reasons: Why records were rejected.
+
+    Raises:
+        InvalidPolicyError: A count is not a whole number of at least 0, or another value has a wrong type.
     """
 
     record_count: int = 0
@@ -31,8 +36,11 @@ class QualityMetrics:
     failure_reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "custom_metrics", dict(self.custom_metrics))
-        object.__setattr__(self, "failure_reasons", tuple(self.failure_reasons))
+        for name in _COUNTS:
+            object.__setattr__(self, name, _as_count(name, getattr(self, name)))
+        object.__setattr__(self, "passed", _as_flag("passed", self.passed))
+        object.__setattr__(self, "custom_metrics", _as_metrics(self.custom_metrics))
+        object.__setattr__(self, "failure_reasons", _as_reasons(self.failure_reasons))
 
     @property
     def valid_rate(self) -> float:
@@ -67,11 +75,11 @@ class QualityThresholds:
     def __post_init__(self) -> None:
         for name in ("min_valid_rate", "max_null_rate"):
             rate = getattr(self, name)
-            if rate is not None and not 0 <= rate <= 1:
+            if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
                 raise InvalidPolicyError(f"{name} is {rate!r}; a share lies between 0 and 1")
         for name in ("min_record_count", "max_record_count"):
             count = getattr(self, name)
-            if count is not None and count < 0:
+            if count is not None and not (_is_number(count) and count >= 0):
                 raise InvalidPolicyError(f"{name} is {count!r}; a count is not negative")
 
     def violations(self, metrics: QualityMetrics | None) -> list[str]:
@@ -95,3 +103,62 @@ class QualityThresholds:
 def _not_passed(metrics: QualityMetrics) -> str:
     reasons = "; ".join(metrics.failure_reasons)
     return f"the step marked its data as not passed{f': {reasons}' if reasons else ''}"
+
+
+def as_quality(given: object) -> QualityMetrics:
+    """Quality metrics, from metrics or from a mapping of their fields.
+
+    Raises:
+        InvalidPolicyError: It is neither; the message names the type or the unknown fields.
+    """
+    if isinstance(given, QualityMetrics):
+        return given
+    known = [each.name for each in fields(QualityMetrics)]
+    if not isinstance(given, Mapping):
+        raise InvalidPolicyError(f"a value of type {type(given).__name__}; it must be a QualityMetrics")
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        shown = ", ".join(repr(key) for key in unknown)
+        raise InvalidPolicyError(f"QualityMetrics has no {shown}; its fields are {', '.join(known)}")
+    return QualityMetrics(**given)
+
+
+_COUNTS = ("record_count", "valid_count", "invalid_count", "null_count")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _as_count(name: str, value: object) -> int:
+    try:
+        is_integral = isinstance(value, float) and value.is_integer()
+        count = int(value) if is_integral else operator.index(value)  # type: ignore[call-overload, arg-type]
+    except TypeError:
+        raise InvalidPolicyError(
+            f"{name} is of type {type(value).__name__}; it must be a whole number of at least 0"
+        ) from None
+    if count < 0 or isinstance(value, bool):
+        raise InvalidPolicyError(f"{name} is {value!r}; it must be a whole number of at least 0")
+    return int(count)
+
+
+def _as_flag(name: str, value: object) -> bool:
+    if isinstance(value, int) and value in {0, 1}:
+        return bool(value)
+    raise InvalidPolicyError(f"{name} is of type {type(value).__name__}; it must be True or False")
+
+
+def _as_metrics(value: object) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        raise InvalidPolicyError(f"custom_metrics is of type {type(value).__name__}; it must be a mapping")
+    return private_members(value)
+
+
+def _as_reasons(value: object) -> tuple[str, ...]:
+    given = (value,) if isinstance(value, str) else value
+    reasons = tuple(given) if isinstance(given, Iterable) else (given,)
+    for each in reasons:
+        if not isinstance(each, str):
+            raise InvalidPolicyError(f"failure_reasons holds a {type(each).__name__}; it must hold strings")
+    return reasons

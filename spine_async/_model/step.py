@@ -6,23 +6,24 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar, Protocol, Unpack
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel
 
 from spine_async._model.async_callable import is_async_callable
-from spine_async._model.item_source import ItemSource, as_item_source, check_tolerance
+from spine_async._model.item_source import ItemCall, ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.private_copy import private_members
 from spine_async._model.quality import QualityThresholds
+from spine_async._model.signature import check_callable
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step_options import (
     Condition,
     Handler,
     ItemFunction,
     Moment,
-    StepOptions,
-    check_callable,
+    OnError,
     check_option_types,
 )
 from spine_async._model.time_option import as_moment, option_seconds, positive_option_seconds
@@ -59,6 +60,9 @@ class Definition(Protocol):
     @property
     def defaults(self) -> Mapping[str, object]: ...
 
+    @property
+    def params_model(self) -> type[BaseModel] | None: ...
+
     def step(self, name: str, /) -> Step:
         """The step with this name; raises `UnknownStepError` if there is none."""
         ...
@@ -92,15 +96,32 @@ class Step:
         problem = name_problem(self.name)
         if problem:
             raise DefinitionError(problem, step=str(self.name)[:40])
-        self._set("config", MappingProxyType(dict(self.config or {})))
+        if not isinstance(self.config, Mapping):
+            problem = f"of type {type(self.config).__name__}; it must be a mapping of names to values"
+            raise self._error(f"{self._config_name} is {problem}")
+        self._set("config", MappingProxyType(private_members(self.config)))
         self._set("on_error", self._checked(lambda: ErrorPolicy(self.on_error)))
         if self.timeout is not None:
             self._set("timeout", self._checked(lambda: positive_option_seconds(self.timeout, "timeout")))
         self._checked(lambda: check_option_types(self))
 
+    @property
+    def _config_name(self) -> str:
+        return "config"
+
     @staticmethod
     def lambda_(
-        name: str, handler: Handler, config: Mapping[str, object] | None = None, **options: Unpack[StepOptions]
+        name: str,
+        handler: Handler,
+        config: Mapping[str, object] | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> LambdaStep:
         """A step that calls `handler(context, config)`.
 
@@ -108,13 +129,41 @@ class Step:
             name: Name of the step.
             handler: An `async def`, or a `def`, which runs in a worker thread.
             config: Second argument of the handler.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Limits on the quality metrics of the step.
+            next_step: Step to continue with instead of the next in the list.
         """
-        return LambdaStep(name=name, handler=handler, config=config or {}, **options)  # type: ignore[arg-type]
+        return LambdaStep(
+            name=name,
+            handler=handler,
+            config={} if config is None else config,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+        )
 
     @staticmethod
     def pipeline(
-        name: str, pipeline: str, params: Mapping[str, object] | None = None, **options: Unpack[StepOptions]
+        name: str,
+        pipeline: str,
+        params: Mapping[str, object] | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> PipelineStep:
         """A step that runs a pipeline through the dispatcher of the runner.
 
@@ -122,9 +171,27 @@ class Step:
             name: Name of the step.
             pipeline: Registered name of the pipeline.
             params: Params of the pipeline; they override the params of the run.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Limits on the quality metrics of the step.
+            next_step: Step to continue with instead of the next in the list.
         """
-        return PipelineStep(name=name, pipeline_name=pipeline, config=params or {}, **options)  # type: ignore[arg-type]
+        return PipelineStep(
+            name=name,
+            pipeline_name=pipeline,
+            config={} if params is None else params,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+        )
 
     @staticmethod
     def choice(name: str, condition: Condition, then_step: str, else_step: str | None = None) -> ChoiceStep:
@@ -149,7 +216,13 @@ class Step:
         max_concurrency: int = 10,
         tolerated_failures: float = 0,
         collect: bool = True,
-        **options: Unpack[StepOptions],
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
     ) -> MapStep:
         """A step that runs a workflow for each item.
 
@@ -162,7 +235,14 @@ class Step:
             max_concurrency: Maximum number of items that run at the same time; at least 1.
             tolerated_failures: Number of items that may fail (int), or their share of all items (float, 0 to 1).
             collect: Whether the output contains the results; False keeps memory constant for any number of items.
-            **options: See `StepOptions`.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Refused; a map reports no quality metrics.
+            next_step: Step to continue with instead of the next in the list.
         """
         return MapStep(
             name=name,
@@ -172,7 +252,13 @@ class Step:
             max_concurrency=max_concurrency,
             tolerated_failures=tolerated_failures,
             collect=collect,
-            **options,  # type: ignore[arg-type]
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
         )
 
     @staticmethod
@@ -232,8 +318,12 @@ class PipelineStep(Step):
 
     def __post_init__(self) -> None:
         Step.__post_init__(self)
-        if not isinstance(self.pipeline_name, str) or not self.pipeline_name:
+        if not isinstance(self.pipeline_name, str) or not self.pipeline_name or not self.pipeline_name.isprintable():
             raise self._error(f"pipeline is {self.pipeline_name!r}; it must be the name of a pipeline")
+
+    @property
+    def _config_name(self) -> str:
+        return "params"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +366,19 @@ class MapStep(Step):
         limit = self.max_concurrency
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise self._error(f"max_concurrency is {limit!r}; it must be an integer of at least 1")
-        if not isinstance(self.item_param, str) or not self.item_param:
+        if not isinstance(self.item_param, str) or not self.item_param or not self.item_param.isprintable():
             raise self._error(f"item_param is {self.item_param!r}; it must be the name of a param")
         self._checked(lambda: check_tolerance(self.tolerated_failures))
+        if isinstance(self.source, ItemCall):
+            function = self.source.function
+            self._checked(lambda: check_callable("items", function))
+        if callable(self.iterator):
+            self._checked(lambda: check_callable("handler", self.iterator))
+        if self.quality_thresholds is not None:
+            raise self._error(
+                "a map reports no quality metrics, so quality_thresholds would fail every run; set them on a step of "
+                "its iterator, or on a later step that reports the metrics of the whole"
+            )
 
     @property
     def workflow(self) -> Definition:
@@ -301,5 +401,7 @@ class WaitStep(Step):
             raise self._error("a wait takes either seconds or until, exactly one of them")
         if self.seconds is not None:
             self._set("seconds", self._checked(lambda: option_seconds(self.seconds, "seconds")))
-        elif not callable(self.until):
+        elif callable(self.until):
+            self._checked(lambda: check_callable("until", self.until))
+        else:
             self._set("until", self._checked(lambda: as_moment(self.until)))

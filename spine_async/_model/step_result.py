@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
-from spine_async._model.failure import ErrorCategory, classify, describe, retry_after, storable_text
+from spine_async._model.failure import ErrorCategory, as_category, classify, describe, retry_after, storable_text
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
@@ -88,42 +89,42 @@ class StepResult:
         output: object = None,
         quality: QualityMetrics | None = None,
         events: Iterable[StepEvent | Mapping[str, object] | str] | None = None,
-        retry_after: float | None = None,
+        retry_after: float | timedelta | None = None,
     ) -> StepResult:
         """The step failed. The retry policy decides about another attempt.
 
         Args:
             error: Error text, or the exception.
-            category: Error category.
+            category: One of `ErrorCategory`, or a text of your own.
             output: Output of the failed step.
             quality: Quality metrics.
             events: Events of the step.
-            retry_after: Seconds before the next attempt; None leaves the delay to the policy.
+            retry_after: Seconds before the next attempt, or a `timedelta`; None leaves the delay to the policy.
         """
         return cls(
             success=False,
             output=output,
             quality=quality,
             events=as_events(events),
-            error=describe(error) if isinstance(error, BaseException) else storable_text(str(error)),
-            category=storable_text(str(category)),
-            retry_after=retry_after,
+            error=describe(error) if isinstance(error, BaseException) else _text(error),
+            category=as_category(category) or category,
+            retry_after=retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after,
             exception=error if isinstance(error, BaseException) else None,
         )
 
     @classmethod
     def skip(cls, reason: str, output: object = None) -> StepResult:
         """The step had nothing to do; the run continues."""
-        return cls(success=True, output=output, skip_reason=storable_text(str(reason)))
+        return cls(success=True, output=output, skip_reason=_text(reason))
 
     @classmethod
     def stop(cls, reason: str, output: object = None) -> StepResult:
         """The step succeeded and the run ends as `stopped`. A resume continues after this step."""
-        return cls(success=True, output=output, stop_reason=storable_text(str(reason)))
+        return cls(success=True, output=output, stop_reason=_text(reason))
 
     @classmethod
     def from_exception(cls, error: BaseException) -> StepResult:
-        """The failure that an exception out of a step stands for."""
+        """The failure for an exception that a step raised."""
         return cls.fail(error, classify(error), retry_after=retry_after(error))
 
     @property
@@ -139,13 +140,24 @@ class StepResult:
         return self.exception or StepError(self.error or "", self.category or ErrorCategory.INTERNAL)
 
 
+def _text(value: str) -> str:
+    """Text that every database accepts; a value of another type as it is, because the runner refuses it."""
+    return storable_text(value) if isinstance(value, str) else value
+
+
 def as_events(given: Iterable[StepEvent | Mapping[str, object] | str] | None) -> tuple[StepEvent, ...]:
     """The events of a step as `StepEvent`; a string is an event without metadata.
 
-    Raises:
-        TypeError: An event has none of the three forms.
+    One event in place of several is accepted too. A value that is no event stays as it is; the runner refuses the
+    result that contains it.
     """
-    return tuple(map(_as_event, given)) if given else ()
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return (_as_event(given),) if given else ()
+    if isinstance(given, (StepEvent, str)) or not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
+        return (_as_event(given),)
+    return tuple(map(_as_event, given))
 
 
 def _as_event(given: StepEvent | Mapping[str, object] | str) -> StepEvent:
@@ -158,5 +170,7 @@ def _as_event(given: StepEvent | Mapping[str, object] | str) -> StepEvent:
         if isinstance(kind, str):
             rest = {key: value for key, value in given.items() if key not in ("event_type", "type", "metadata")}
             metadata = given.get("metadata")
-            return StepEvent(kind, {**rest, **metadata} if isinstance(metadata, Mapping) else rest)
-    raise TypeError("an event is a StepEvent, a string, or a mapping with 'event_type'")
+            if metadata is None or isinstance(metadata, Mapping):
+                return StepEvent(kind, {**rest, **(metadata or {})})
+            return StepEvent(kind, metadata)  # type: ignore[arg-type]
+    return given  # type: ignore[return-value]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from datetime import datetime, timedelta
+import sys
+from datetime import UTC, datetime, timedelta
+
+MAX_SECONDS = 10_000_000_000
+"""Longest wait, timeout or `retry_after`, about 317 years; a moment that lies further ahead may have no date."""
 
 
 def to_seconds(value: float | timedelta) -> float:
@@ -13,21 +16,31 @@ def to_seconds(value: float | timedelta) -> float:
         ValueError: It is not a finite number of seconds of at least 0.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r} is not a number of seconds of at least 0")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _MAX_FLOAT:
+        is_long = isinstance(value, int) and value.bit_length() > _SHOWN_BITS
+        shown = "an integer of this size" if is_long else repr(value)
+        raise ValueError(f"{shown} is not a number of seconds of at least 0")
     return float(seconds)
+
+
+_MAX_FLOAT = sys.float_info.max
+_SHOWN_BITS = 200
 
 
 def option_seconds(value: object, option: str) -> float:
     """The value of the option `option` in seconds.
 
     Raises:
-        ValueError: It is not a duration; the message names the option.
+        ValueError: It is not a duration, or longer than `MAX_SECONDS`; the message names the option.
     """
     try:
-        return to_seconds(value)  # type: ignore[arg-type]
+        seconds = to_seconds(value)  # type: ignore[arg-type]
     except ValueError as exc:
         raise ValueError(f"{option}: {exc}") from None
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{option} is {seconds:g} s; at most {MAX_SECONDS:,} s are possible")
+    return seconds
 
 
 def positive_option_seconds(value: object, option: str) -> float:
@@ -55,6 +68,21 @@ def as_moment(value: object) -> datetime:
     if not isinstance(moment, datetime):
         message = f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function"
         raise ValueError(message)  # noqa: TRY004 - all invalid options raise ValueError
-    if moment.tzinfo is None:
-        raise ValueError("until has no time zone; give an aware datetime, for instance in datetime.UTC")
+    in_utc(moment)
     return moment
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A plain datetime in UTC, from an aware one that may be of a subclass or have a time zone of the user's own.
+
+    Raises:
+        ValueError: It has no time zone, or lies outside of the years 1 to 9999 in UTC.
+    """
+    try:
+        offset = moment.utcoffset()
+        plain = datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=UTC) - (offset or timedelta())
+    except Exception as exc:  # noqa: BLE001 - the time zone is user code
+        raise ValueError(f"until cannot be expressed in UTC: {type(exc).__name__}") from None
+    if offset is None:
+        raise ValueError("until has no time zone; give an aware datetime, for instance in datetime.UTC")
+    return plain

@@ -73,8 +73,9 @@ class Workflow:
         tags: Iterable[str] = (),
         params_model: type[BaseModel] | None = None,
     ) -> None:
-        given = tuple(steps)
         _check_head(name, version, tags, params_model)
+        _check_texts(name, domain=domain, description=description)
+        given = _as_steps(name, steps)
         _check_steps(name, given)
         values = {
             "name": name,
@@ -82,7 +83,7 @@ class Workflow:
             "domain": domain,
             "description": description,
             "version": version,
-            "defaults": MappingProxyType(_checked_defaults(name, defaults or {})),
+            "defaults": MappingProxyType(_checked_defaults(name, {} if defaults is None else defaults)),
             "tags": tuple(tags),
             "params_model": params_model,
             "models": MappingProxyType({step.name: step.output_model for step in given if step.output_model}),
@@ -116,12 +117,29 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
         raise DefinitionError(f"version is {version!r}; it must be an integer of at least 1", workflow=str(name))
     if version > MAX_STORED_INT:
         raise DefinitionError(f"version is larger than {MAX_STORED_INT:,}", workflow=str(name))
-    if isinstance(tags, str):
-        raise DefinitionError("tags is a string; give a sequence of strings", workflow=str(name))
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        problem = "a string" if isinstance(tags, str) else f"of type {type(tags).__name__}"
+        raise DefinitionError(f"tags is {problem}; give a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
         raise DefinitionError(
             f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name)
         )
+
+
+def _check_texts(workflow: str, **texts: object) -> None:
+    for option, text in texts.items():
+        if not isinstance(text, str):
+            raise DefinitionError(f"{option} is of type {type(text).__name__}; it must be a string", workflow=workflow)
+
+
+def _as_steps(workflow: str, steps: object) -> tuple[Step, ...]:
+    if isinstance(steps, Step):
+        problem = f"steps is a single step; give a list of steps, such as [{type(steps).__name__}(…)]"
+        raise DefinitionError(problem, workflow=workflow, step=steps.name)
+    if isinstance(steps, (str, bytes, Mapping)) or not isinstance(steps, Iterable):
+        problem = f"steps is of type {type(steps).__name__}; it must be a list of steps"
+        raise DefinitionError(problem, workflow=workflow)
+    return tuple(steps)
 
 
 def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
@@ -144,6 +162,9 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
 
 
 def _checked_defaults(workflow: str, defaults: Mapping[str, object]) -> dict[str, object]:
+    if not isinstance(defaults, Mapping):
+        problem = f"defaults is of type {type(defaults).__name__}; it must be a mapping of names to values"
+        raise DefinitionError(problem, workflow=workflow)
     try:
         return {key: document.value() for key, document in encode_object(defaults).items()}
     except SerializationError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spine_async._model.context import WorkflowContext
 from spine_async._model.status import RunStatus, StepStatus, StepType
@@ -76,12 +76,41 @@ class WorkflowResult:
     def __getstate__(self) -> list[object]:
         return [None if each.name == "exception" else getattr(self, each.name) for each in fields(self)]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values.
+
+        Returns:
+            The attributes by name, without `exception`: times as ISO 8601 text, `context` as its `to_dict()`, and
+            `step_metrics` as a list of `{"name", "step_type", "status", "attempts", "started_at", "duration_ms",
+            "output_size"}`.
+        """
+        names = [each.name for each in fields(self) if each.name != "exception"]
+        metrics = [
+            {
+                **metric._asdict(),
+                "step_type": metric.step_type.value,
+                "status": metric.status.value,
+                "started_at": metric.started_at.isoformat(),
+            }
+            for metric in self.step_metrics
+        ]
+        return {name: getattr(self, name) for name in names} | {
+            "status": self.status.value,
+            "context": self.context.to_dict(),
+            "completed_steps": list(self.completed_steps),
+            "skipped_steps": list(self.skipped_steps),
+            "failed_steps": list(self.failed_steps),
+            "started_at": self.started_at.isoformat(),
+            "completed_at": self.completed_at.isoformat(),
+            "step_metrics": metrics,
+        }
+
     def raise_for_status(self) -> None:
         """Raise an error unless the run completed.
 
         Raises:
-            RunFailedError: It failed or stopped. Its `__cause__` is the exception of the failed step, if the run was
-                executed in this process.
+            RunFailedError: The run failed or stopped. Its `__cause__` is the exception of the failed step, if the run
+                was executed in this process.
         """
         if self.status is not RunStatus.COMPLETED:
             raise RunFailedError(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from spine_async._model.async_callable import is_async_callable
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.signature import check_callable
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
 from spine_async.errors import DefinitionError
@@ -67,6 +68,10 @@ class LocalDispatcher:
             raise DefinitionError(f"a pipeline named {name!r} is registered already")
         if not callable(function):
             raise DefinitionError(f"pipeline {name!r} is {function!r}; it must be callable")
+        try:
+            check_callable("pipeline", function)
+        except ValueError as exc:
+            raise DefinitionError(f"pipeline {name!r}: {exc}") from None
         self._pipelines[name] = (function, is_async_callable(function))
 
     async def submit(

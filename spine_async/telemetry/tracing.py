@@ -1,8 +1,8 @@
 """Spans through the OpenTelemetry API: one for each run, with a child span for each step visit.
 
 Without an SDK the API creates spans that record nothing. Attributes contain names, counts, states and error categories,
-never error texts or values of params and outputs. The `exception` event of a failed step
-contains the type and the traceback without messages.
+never error texts or values of params and outputs. The `exception` event of a failed step contains the type and the
+traceback without messages.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """A `spine_async.ports.Clock` that reads the running loop's time; in a worker thread, that of the last loop."""
+    """A `spine_async.ports.Clock` that reads the time of the running loop; in a thread, of the last loop."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -61,8 +61,8 @@ async def test_a_run_that_died_under_an_earlier_schema_is_resumed(old_database: 
         assert result.status is RunStatus.COMPLETED
         assert entered == [2, 3, "report"]
         output = result.context.get_output("report")
-        assert output["rows"] == 3  # type: ignore[index]
-        assert [item["doubled"] for item in output["each"]["results"]] == [0, 2, 4, 6]  # type: ignore[index]
+        assert output["rows"] == 3
+        assert [item["doubled"] for item in output["each"]["results"]] == [0, 2, 4, 6]
         assert result.context.params == {"symbol": "IBM", "quote": 'it\'s "so"'}
         events = [event.seq async for event in runner.events("interrupted")]
         assert events == list(range(1, len(events) + 1))

@@ -116,7 +116,7 @@ async def test_a_tolerated_share_is_the_decimal_number_that_was_written(
     share: float, total: int, allowed: int, form: Any
 ) -> None:
     async def fails(context: WorkflowContext, config: dict[str, Any]) -> None:
-        if context.params["item"] < context.params["failing"]:  # type: ignore[operator]
+        if context.params["item"] < context.params["failing"]:
             raise ValueError("no")
 
     each = Step.map("each", items=lambda context: form(total), iterator=fails, tolerated_failures=share, collect=False)

@@ -23,7 +23,7 @@ async def test_a_map_of_100_000_items_never_has_more_tasks_than_it_may() -> None
     async def trivial(context: WorkflowContext, config: dict[str, object]) -> dict[str, object]:
         nonlocal most
         item = context.params["item"]
-        if item % 1_000 == 0:  # type: ignore[operator]
+        if item % 1_000 == 0:
             workers = [task for task in anyio.get_running_tasks() if "each worker" in (task.name or "")]
             most = max(most, len(workers))
         return {"item": item}

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._model.context import WorkflowContext
+from spine_async._model.private_copy import private_members
 from spine_async._model.step import LambdaStep
 
 
@@ -16,7 +17,7 @@ def run_lambda(runtime: Runtime, step: LambdaStep, context: WorkflowContext) -> 
         Reaches an `async def` handler at once. A thread cannot be interrupted: it is left to itself, and what it
         returns is thrown away.
     """
-    config = dict(step.config) if step.config else {}
+    config = private_members(step.config) if step.config else {}
     if step.is_async:
         return step.handler(context, config)  # type: ignore[return-value]
     return runtime.threads.call(step.name, step.handler, context, config)

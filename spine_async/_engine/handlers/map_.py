@@ -30,15 +30,18 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.interrupts import Draining, RunAborted, RunInterrupt, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.params import validated_item_params
 from spine_async._engine.state.scope import Position, Scope, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
-from spine_async._model.document import NULL, Document, encode
-from spine_async._model.record import EventRow
+from spine_async._model.context_access import for_item, params_of
+from spine_async._model.document import NULL, Document, encode, join_object, split_object
+from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step import MapStep
 from spine_async._model.step_result import StepResult
-from spine_async.errors import StepError
+from spine_async.errors import InvalidParamsError, StepError
 
 _log = logging.getLogger("spine_async")
 
@@ -200,7 +203,12 @@ class _Pool:
         """Run one item to its end; returns the commit that stores it, if there is something to store."""
         if index in self._progress.finished:
             return None
-        scope = self._item_scope(index, item)
+        try:
+            scope = self._item_scope(index, item)
+        except InvalidParamsError as exc:
+            failure = ItemFailure(index, storable_text(f"item {index}: {exc}"), ErrorCategory.DATA_QUALITY)
+            self._record_failure(failure, self._progress.item_path(index), exc)
+            return None if self._report.has_failed else self._enqueue()
         if scope.cursor.step is not None:
             return self._finish_item(index, scope, await run_steps(self._runtime, scope))
         self._finish(index, scope)
@@ -212,8 +220,9 @@ class _Pool:
         if path in outer.open_items:
             return outer.open_items[path]
         workflow, run = self._step.workflow, self._visit.run
-        position = Position(Cursor(workflow), self._item_context.for_item({self._step.item_param: item}))
         stored = progress.stored.pop(index, None)
+        own = self._own_params(item, stored.rows if stored is not None else [])
+        position = Position(Cursor(workflow), for_item(self._item_context, own))
         if stored is None:
             progress.keep_digest(index, item.text)
         else:
@@ -227,12 +236,28 @@ class _Pool:
             position.waits,
             position.last_output,
             item_index=index,
-            item_params=None if stored is not None and stored.has_params else progress.item_params(item.text),
+            item_params=None if stored is not None and stored.has_params else self._stored_params(item, own),
             parent=self._visit,
             maps=stored.maps if stored is not None else {},
         )
         outer.open_items[path] = scope
         return scope
+
+    def _own_params(self, item: Document, rows: list[VisitRow]) -> dict[str, Document]:
+        """The item under its name, with what the iterator's `params_model` adds; a resume reads that from the rows."""
+        workflow = self._step.workflow
+        if workflow.params_model is None:
+            return {self._step.item_param: item}
+        stored = next((row.item_params for row in rows if row.item_params is not None), "{}")
+        own = {**split_object(stored), self._step.item_param: item}
+        return validated_item_params(workflow, params_of(self._item_context), own)
+
+    def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
+        """JSON object text of the params that the item's first row stores: the item first, then what the model adds."""
+        name = self._step.item_param
+        if self._step.workflow.params_model is None:
+            return self._progress.item_params(item.text)
+        return join_object({name: item, **{key: each for key, each in own.items() if key != name}}).text
 
     def _finish_item(self, index: int, scope: Scope, outcome: Outcome) -> Commit | None:
         if outcome.status is RunStatus.COMPLETED:
@@ -256,12 +281,15 @@ class _Pool:
             commit.add_error_callback(self._abort)
         return commit
 
-    def _fail(self, failure: ItemFailure, scope: Scope, exception: BaseException | None) -> None:
+    def _record_failure(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:
         self._report.add_failure(failure, exception)
         metadata = encode(failure.as_dict()).text
         now = self._visit.run.clock.now()
-        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, now, metadata, scope.path)
+        event = EventRow(EventType.MAP_ITEM_FAILED, self._step.name, now, metadata, path)
         self._visit.run.pending.add_events(event)
+
+    def _fail(self, failure: ItemFailure, scope: Scope, exception: BaseException | None) -> None:
+        self._record_failure(failure, scope.path, exception)
         if not (scope.has_stored and may_repeat(self._runtime, self._visit)):
             del self._visit.scope.open_items[scope.path]  # no attempt will continue it
             if not scope.has_stored:

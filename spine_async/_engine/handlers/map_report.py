@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import models_of, outside_steps, with_documents, with_models
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
@@ -102,8 +103,9 @@ def base_context(
     context: WorkflowContext, workflow: Definition, models: Mapping[str, type[BaseModel]]
 ) -> WorkflowContext:
     """The context that all items share: the map's own, with the models and defaults of the iterator."""
-    if context.models:
+    inherited = models_of(context)
+    if inherited:
         own = workflow.positions
-        models = {**{name: model for name, model in context.models.items() if name not in own}, **models}
+        models = {**{name: model for name, model in inherited.items() if name not in own}, **models}
     defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
-    return context.outside_steps().with_models(models).with_documents(encode_object(defaults))
+    return with_documents(with_models(outside_steps(context), models), encode_object(defaults))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.private_copy import private_members
 from spine_async._model.step import PipelineStep
 from spine_async._model.step_result import StepResult
 
@@ -19,5 +22,6 @@ async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowCo
             f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
         )
         return StepResult.fail(message, ErrorCategory.CONFIGURATION)
-    params = {**context.params, **step.config}
-    return as_result(await runtime.dispatcher.submit(step.pipeline_name, params, context=context))
+    params = {**context.params, **private_members(step.config)}
+    returned: object = runtime.dispatcher.submit(step.pipeline_name, params, context=context)
+    return as_result(step, await returned if inspect.isawaitable(returned) else returned)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import inspect
+from datetime import datetime, timedelta
 from typing import cast
 
 import anyio
@@ -16,7 +17,8 @@ from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step import WaitStep
 from spine_async._model.step_result import StepResult
-from spine_async._model.time_option import as_moment
+from spine_async._model.time_option import as_moment, in_utc
+from spine_async.errors import StepError
 
 
 async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> StepResult:
@@ -27,7 +29,7 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     """
     visit = visit_of(context)
     stored = visit.scope.waits.get(visit.path)
-    until = datetime.fromisoformat(stored) if stored else _moment(runtime, step, context)
+    until = datetime.fromisoformat(stored) if stored else await _moment(runtime, step, context)
     left = (until - runtime.clock.now()).total_seconds()
     if step.seconds is not None and not runtime.is_dry:
         # After a restart the stored moment counts, but a clock that was set back does not prolong the wait.
@@ -41,10 +43,16 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     return StepResult.ok({"until": until.isoformat()})
 
 
-def _moment(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> datetime:
+async def _moment(runtime: Runtime, step: WaitStep, context: WorkflowContext) -> datetime:
     if step.seconds is not None:
         return runtime.clock.now() + timedelta(seconds=cast("float", step.seconds))
-    return as_moment(step.until(context) if callable(step.until) else step.until).astimezone(UTC)
+    moment = step.until(context) if callable(step.until) else step.until
+    if inspect.isawaitable(moment):
+        moment = await moment
+    try:
+        return in_utc(as_moment(moment))
+    except ValueError as exc:
+        raise StepError(f"wait {step.name!r}: {exc}", category="CONFIGURATION") from None
 
 
 async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from spine_async._engine.state.scope import Position, Scope
 from spine_async._engine.state.tally import Tally
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import outside_steps
 from spine_async._model.document import Document
 from spine_async._model.record import EventRow, RunEnd, StoredRun
 from spine_async._model.status import RunStatus, StepStatus
@@ -69,7 +70,7 @@ def _result(
         run_id=context.run_id,
         workflow_name=workflow.name,
         status=end.status,
-        context=context.outside_steps(),
+        context=outside_steps(context),
         completed_steps=tally.completed,
         skipped_steps=tally.skipped,
         failed_steps=tally.failed,

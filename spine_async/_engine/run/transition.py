@@ -9,7 +9,8 @@ from spine_async._engine.state.cursor import Jump, jump_of
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.scope import ITEM_MARK, WAIT_MARK, Position, Scope, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
-from spine_async._model.document import Document, encode, join_object
+from spine_async._model.context_access import with_documents
+from spine_async._model.document import Document, PlainDocument, encode, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import split_members
 from spine_async._model.quality import QualityMetrics
@@ -92,14 +93,20 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
             updates |= split_members(row.updates)
         if row.status is StepStatus.OVERRIDE:
             continue
-        output = Document(row.output) if row.output is not None else None
+        output = _stored_output(row)
         position.last_output = output
         position.tally.add(row, cursor.replay(run_id, row))
         if output is not None:
             outputs[row.step_name] = output
         if row.quality is not None:
             position.context = position.context.with_quality(row.step_name, read_quality(row.quality))
-    position.context = position.context.with_documents(updates, outputs)
+    position.context = with_documents(position.context, updates, outputs)
+
+
+def _stored_output(row: PastVisit) -> Document | None:
+    if row.output is None:
+        return None
+    return Document(row.output) if row.status is StepStatus.COMPLETED else PlainDocument(row.output)
 
 
 def read_quality(text: str) -> QualityMetrics:
@@ -113,7 +120,7 @@ def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None
     if scope.cursor.step is None and not scope.is_run:
         return  # nothing reads the context of a finished item; its map uses the last output
     outputs = {row.step_name: output} if output is not None else None
-    scope.context = scope.context.with_documents(encoded.updates, outputs)
+    scope.context = with_documents(scope.context, encoded.updates, outputs)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 

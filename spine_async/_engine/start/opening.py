@@ -10,13 +10,15 @@ from spine_async._engine.run.result import position_result, stored_failure, stor
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
-from spine_async._engine.start.request import Request, mapping_documents, prepare_run
+from spine_async._engine.start.request import Request, has_same_params, mapping_documents, prepare_run
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded, spawn
+from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, join_object
 from spine_async._model.failure import ErrorCategory
@@ -44,9 +46,8 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
             await runtime.journal.create(creation)
     except CANCELLATION:
         if creation.claim is not None:
-            await record_cancelled(
-                runtime, _pending(runtime, creation.claim, RunClock(runtime.clock, creation.run.created_at))
-            )
+            clock = RunClock(runtime.clock, creation.run.created_at)
+            await record_cancelled(runtime, _pending(runtime, creation.claim, clock))
         raise
     if creation.claim is not None:
         created = creation.run, creation.claim
@@ -122,9 +123,11 @@ async def claim_and_replay(
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
     limit = runtime.config.max_value_bytes
-    updates = mapping_documents("params_override", override, limit) if override else {}
+    updates = mapping_documents("params_override", override, limit) if override is not None else {}
     is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
     position = await load_position(runtime, workflow, stored)
+    if updates:
+        updates = overridden_params(workflow, params_of(position.context), updates)
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
     # The claim writes the event of the resume, unless another commit follows that writes it with more.
@@ -145,7 +148,7 @@ async def claim_and_replay(
         return await _end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
         await _commit_override(runtime, pending, updates, stored, resumed)
-        position.context = position.context.with_documents(updates)
+        position.context = with_documents(position.context, updates)
     return _scope(runtime, workflow, stored, position, pending, is_resumed=True)
 
 
@@ -212,7 +215,7 @@ async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) 
 def _check_same(new: NewRun, stored: StoredRun) -> None:
     if stored.workflow_name != new.workflow_name:
         problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
-    elif stored.params_hash != new.params_hash:
+    elif not has_same_params(new, stored):
         problem = "was started with other params (or another start_from)"
     else:
         return

@@ -12,6 +12,7 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.scope import Position
 from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import with_documents, with_models
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
 from spine_async._model.large_text import LARGE_TEXT, split_members
@@ -82,5 +83,5 @@ def _first_context(models: Mapping[str, type[BaseModel]], stored: StoredRun, *, 
         started_at=stored.started_at,
     )
     if models:
-        context = context.with_models(models)
-    return context.with_documents(split_members(stored.params), split_members(stored.initial_outputs))
+        context = with_models(context, models)
+    return with_documents(context, split_members(stored.params), split_members(stored.initial_outputs))

@@ -7,17 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ValidationError
-
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.params import validated_params
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
-from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object, split_object
-from spine_async._model.failure import validation_problems
+from spine_async._model.context_access import outputs_of, params_of
+from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
 from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
-from spine_async._model.record import NewRun
+from spine_async._model.record import NewRun, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
 
@@ -37,7 +36,8 @@ class Request:
 async def prepare_run(runtime: Runtime, request: Request) -> NewRun:
     """The run to create for a request, as `new_run` gives it; large values are encoded on a thread."""
     given = (request.params, request.partition, getattr(request.workflow, "defaults", None))
-    context = request.context.documents if request.context is not None else ()
+    given_context = request.context
+    context = (params_of(given_context), outputs_of(given_context)) if given_context is not None else ()
     is_heavy = any(is_large(each) for each in given) or any(_is_heavy(each) for each in context)
     return await runtime.run_on_thread(new_run, runtime, request) if is_heavy else new_run(runtime, request)
 
@@ -57,8 +57,9 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         raise DefinitionError("a workflow that is executed by itself needs a name")
     if request.start_from is not None:
         workflow.step(request.start_from)
-    params = join_object(_params(runtime, request))
-    outputs = context.documents[1] if context else {}
+    from_caller = _given(runtime, request)
+    params = join_object(_params(runtime, workflow, from_caller))
+    outputs = outputs_of(context) if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     limit = runtime.config.max_value_bytes
     new = NewRun(
@@ -67,7 +68,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         workflow_version=workflow.version,
         fingerprint=workflow.fingerprint,
         params=params.text,
-        params_hash=_digest(params, request.start_from),
+        params_hash=_digest(join_object(from_caller), request.start_from),
         partition=join_object(mapping_documents("partition", partition, limit)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
         initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
@@ -87,32 +88,34 @@ def _metadata(context: WorkflowContext) -> dict[str, object]:
     return {name: value for name, value in context.metadata.items() if name != DRY_RUN_PARAM}
 
 
-def _params(runtime: Runtime, request: Request) -> dict[str, Document]:
-    """The workflow's defaults, overlaid by the context's params, then by the given ones; validated by its model."""
-    workflow = request.workflow
+def has_same_params(new: NewRun, stored: StoredRun) -> bool:
+    """Whether a stored run was started with the params of a new one; both are compared as the caller gave them.
+
+    Rows of version 0.1 hold a digest of the params after defaults and models.
+    """
+    if stored.params_hash == new.params_hash:
+        return True
+    return stored.params_hash == _digest(Document(new.params), new.start_from)
+
+
+def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
+    """The params of the given context, overlaid by the given params."""
     limit = runtime.config.max_value_bytes
-    from_context = dict(request.context.documents[0]) if request.context else {}
+    from_context = dict(params_of(request.context)) if request.context else {}
     from_context.pop(DRY_RUN_PARAM, None)  # the context may come from a dry run, and this runner may not be dry
     check_param_sizes("params", from_context, limit)
-    given = {
-        **mapping_documents("defaults", workflow.defaults, limit),
-        **from_context,
-        **mapping_documents("params", request.params or {}, limit),
-    }
+    given = mapping_documents("params", {} if request.params is None else request.params, limit)
+    return {**from_context, **given}
+
+
+def _params(runtime: Runtime, workflow: Workflow, from_caller: Mapping[str, Document]) -> dict[str, Document]:
+    """The workflow's defaults, overlaid by what the caller gave; validated by its model."""
+    given = {**mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes), **from_caller}
     if workflow.params_model is not None:
-        given |= _validated(workflow, workflow.params_model, given)
+        given |= validated_params(workflow, workflow.params_model, given)
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
         given[DRY_RUN_PARAM] = encode(True)
     return given
-
-
-def _validated(workflow: Workflow, params_model: type[BaseModel], given: dict[str, Document]) -> dict[str, Document]:
-    try:
-        model = params_model.model_validate_json(join_object(given).text)
-    except ValidationError as exc:
-        message = f"the params do not fit {validation_problems(exc)}"
-        raise InvalidParamsError(message, workflow=workflow.name) from None
-    return split_object(encode(model).text)
 
 
 def mapping_documents(what: str, given: object, limit: int) -> dict[str, Document]:

@@ -18,14 +18,7 @@ def item_digest(text: str) -> int:
     return hash(json.dumps(from_json(text), sort_keys=True) if "{" in text else text) or 1
 
 
-def stored_digest(params: str, prefix: str) -> int:
-    """The digest of the item in the stored params of its scope.
-
-    Args:
-        params: JSON object text; its only member is the item.
-        prefix: How the text begins if the name of the item's param has not changed: `{"item":`.
-    """
-    if params.startswith(prefix):
-        return item_digest(params[len(prefix) : -1])
-    (value,) = split_values(params).values()
-    return item_digest(to_json(value).decode())
+def stored_digest(params: str) -> int:
+    """The digest of the item in the stored params of its scope: JSON object text whose first member is the item."""
+    item = next(iter(split_values(params).values()))
+    return item_digest(to_json(item).decode())

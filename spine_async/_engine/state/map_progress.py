@@ -145,7 +145,7 @@ class MapProgress:
     def _add_own(self, index: int, item: StoredItem, row: VisitRow) -> None:
         if row.item_params is not None:
             if self._digests is not None:
-                self._digests[index] = stored_digest(row.item_params, self._params_prefix)
+                self._digests[index] = stored_digest(row.item_params)
             # The row of a pending wait adds no params to the checkpoints, so a later row stores the item once more.
             item.has_params = item.has_params or row.status is not StepStatus.WAITING
         if row.status in _NO_VISITS:

@@ -20,6 +20,7 @@ from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.tally import Tally
 from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import frame_of
 from spine_async._model.document import Document
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.step import Definition, Step
@@ -226,6 +227,7 @@ def visit_of(context: WorkflowContext) -> Visit:
     Raises:
         TypeError: The context was not given to a step by a running workflow.
     """
-    if not isinstance(context.frame, Attempt):
+    frame = frame_of(context)
+    if not isinstance(frame, Attempt):
         raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
-    return context.frame.visit
+    return frame.visit

@@ -24,7 +24,7 @@ class Tally:
 
     @property
     def skipped(self) -> list[str]:
-        """Names of steps that were skipped and never completed."""
+        """Names of steps that were skipped or jumped over, and neither completed nor failed since."""
         completed = set(self.completed) if self._skipped else ()
         return [name for name in self._skipped if name not in completed]
 
@@ -41,6 +41,7 @@ class Tally:
         )
         if status is StepStatus.FAILED:
             self._failed[name] = None
+            self._skipped.pop(name, None)
         elif self._failed:
             self._failed.pop(name, None)
         if status is StepStatus.SKIPPED:
@@ -52,3 +53,4 @@ class Tally:
         """Count the visit that failed the run; it has no row."""
         self.metrics.append(metric)
         self._failed.setdefault(metric.name)
+        self._skipped.pop(metric.name, None)

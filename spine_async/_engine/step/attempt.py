@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -15,9 +15,11 @@ from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
+from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_step_result
+from spine_async._engine.step.result_check import checked_result
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
@@ -27,9 +29,12 @@ from spine_async._engine.tasks import (
     is_stray_cancellation,
 )
 from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import for_attempt
 from spine_async._model.document import encode
-from spine_async._model.failure import ErrorCategory
+from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.policy import RetryPredicateError
 from spine_async._model.record import EventRow
+from spine_async._model.signature import function_name
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
@@ -59,7 +64,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         if is_cancelled_since(cancellations):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
-        encoded = encode_result(visit.step, StepResult.from_exception(exc))
+        encoded = encode_result(visit.step, _failure(visit.step, exc))
     if (visit.is_cut_off or not encoded.result.success) and is_cancelled_since(cancellations):
         await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
@@ -75,8 +80,9 @@ async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
         encoded = await _Attempts(runtime, visit, limit, step).run(context)
         return encoded.result
 
-    context = visit.scope.context.for_attempt(visit.step.name, 0, visit.idempotency_key, Attempt(visit))
-    result = as_result(await _wrapped(runtime.middleware, innermost)(visit.step, context))
+    context = for_attempt(visit.scope.context, visit.step.name, 0, visit.idempotency_key, Attempt(visit))
+    wrapped = _wrapped(runtime.middleware, innermost)
+    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context)))
     # The encoded form is reused if the middleware returned the result that it got.
     if encoded is not None and encoded.result is result:
         return encoded
@@ -93,7 +99,15 @@ def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunct
 async def _call_middleware(
     middleware: Middleware, next_fn: StepFunction, step: Step, context: WorkflowContext
 ) -> StepResult:
-    return await middleware(step, context, next_fn)
+    name, returned = function_name(middleware), cast("object", middleware(step, context, next_fn))
+    if not inspect.isawaitable(returned):
+        problem = f"middleware {name} is not async; it must be an async def that returns a StepResult"
+        return StepResult.fail(f"step {step.name!r}: {problem}", ErrorCategory.CONFIGURATION)
+    result: object = await returned
+    if isinstance(result, StepResult):
+        return result
+    problem = f"middleware {name} returned a value of type {type(result).__name__}; it must return a StepResult"
+    return StepResult.fail(f"step {step.name!r}: {problem}", ErrorCategory.CONFIGURATION)
 
 
 @dataclass(slots=True)
@@ -117,13 +131,17 @@ class _Attempts:
             result = encoded.result
             if result.success or policy is None or attempts >= policy.max_attempts:
                 return encoded
-            if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
+            try:
+                if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
+                    return encoded
+            except RetryPredicateError as exc:  # the reason of the failure matters more
+                encoded.result = replace(result, error=storable_text(f"{result.error}; {exc}"))
                 return encoded
             if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
                 return encoded  # middleware shields the attempts from the cancellation
             delay = next_delay(policy, attempts, runtime.random)
-            if _is_duration(result.retry_after):
-                delay = float(cast("float", result.retry_after))
+            if result.retry_after is not None:
+                delay = result.retry_after
             log_retry(self.visit, result, delay)
             _add_retry_event(self.visit, result, delay)
             await anyio.sleep(delay)
@@ -136,7 +154,7 @@ class _Attempts:
         cancellations = cancellation_count()
         visit.attempts += 1
         attempt = Attempt(visit)
-        given = context.for_attempt(step.name, visit.attempts, visit.idempotency_key, attempt)
+        given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
         try:
             if runtime.config.max_concurrent_steps is None:
                 result = await self._within_limit(given, timeout, attempt)
@@ -153,7 +171,7 @@ class _Attempts:
         except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
             if is_cancelled_since(cancellations):
                 log_error_of_cancelled(visit, exc)
-            result = StepResult.from_exception(exc)
+            result = _failure(step, exc)
         if not result.success and is_cancelled_since(cancellations):
             attempt.cut_off()
             await continue_cancellation()
@@ -167,10 +185,10 @@ class _Attempts:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
-            return as_result(await execute(step, context))
+            return as_result(step, await with_own_variables(execute(step, context)))
         visit.deadline_mono = self.limit.begin(timeout)
         try:
-            result = as_result(await execute(step, context))
+            result = as_result(step, await with_own_variables(execute(step, context)))
         except BaseException as exc:
             attempt.keep_cancel_reason()
             visit.deadline_mono = None
@@ -183,6 +201,10 @@ class _Attempts:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return _timed_out(step, timeout) if self.limit.end() and not result.success else result
+
+
+def _failure(step: Step, error: BaseException) -> StepResult:
+    return checked_result(step.name, StepResult.from_exception(error))
 
 
 def _stray_failure(error: BaseException) -> StepResult:
@@ -201,8 +223,3 @@ def _add_retry_event(visit: Visit, result: StepResult, delay: float) -> None:
     now = visit.run.clock.now()
     event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
     visit.events = (*visit.events, event)
-
-
-def _is_duration(seconds: object) -> bool:
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    return is_number and math.isfinite(seconds) and seconds >= 0  # type: ignore[arg-type, operator]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from spine_async._model.document import Document, encode, encode_object
+from spine_async._engine.step.result_check import checked_result
+from spine_async._model.document import Document, PlainDocument, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
+from spine_async._model.model_form import encode_model
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import EventType
@@ -43,13 +45,13 @@ class EncodedResult:
     events: tuple[tuple[str, str], ...] = ()
 
 
-def as_result(returned: object) -> StepResult:
-    """The result for what a handler or pipeline returned.
+def as_result(step: Step, returned: object) -> StepResult:
+    """The result for what a handler, pipeline or middleware returned, with fields that can be stored.
 
     Source: public contract, "Defining a workflow".
     """
     if isinstance(returned, StepResult):
-        return returned
+        return checked_result(step.name, returned)
     if returned is None:
         return _NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
@@ -57,7 +59,7 @@ def as_result(returned: object) -> StepResult:
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited, and Python would warn about that later
     return StepResult.fail(
-        f"the step returned a value of type {type(returned).__name__}; "
+        f"step {step.name!r} returned a value of type {type(returned).__name__}; "
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
         ErrorCategory.CONFIGURATION,
     )
@@ -105,11 +107,11 @@ def _output(result: StepResult, model: type[BaseModel] | None) -> Document | Non
     has_value = result.success and result.skip_reason is None
     if result.output is None and not has_value:
         return None
-    if model is None or not has_value:
+    if model is None:
         return encode(result.output)
-    document = encode(model.model_validate(_plain_dataclass(result.output)))
-    document.revive(model)  # later steps and a resume revive it; a model that cannot be revived must fail here
-    return document
+    if not has_value:
+        return PlainDocument(encode(result.output).text)
+    return encode_model(model.model_validate(_plain_dataclass(result.output)), model)
 
 
 def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:

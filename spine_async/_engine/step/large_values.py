@@ -29,7 +29,8 @@ async def encode_step_result(runtime: Runtime, step: Step, result: StepResult) -
     Cancellation:
         Takes effect at once; the thread's result is discarded.
     """
-    limit, is_checked = runtime.config.max_value_bytes, not runtime.pretends(step)
+    limit = runtime.config.max_value_bytes
+    is_checked = not runtime.pretends(step)
     if not _is_large(result):
         encoded = encode_result(step, result, is_checked=is_checked)
         problem = _problem(encoded, limit)

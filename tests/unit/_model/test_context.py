@@ -97,16 +97,16 @@ def test_a_context_keeps_copies_of_what_it_is_given() -> None:
 
 def test_what_one_attempt_changes_in_a_value_no_other_sees() -> None:
     context = full()
-    first = context.for_attempt("s", 1, "key", None)
+    first = context._for_attempt("s", 1, "key", None)
     nested: Any = first.params["nested"]
     nested["a"].append(99)
-    second = context.for_attempt("s", 2, "key", None)
+    second = context._for_attempt("s", 2, "key", None)
     assert second.params["nested"] == {"a": [1, 2]}
     assert context.params["nested"] == {"a": [1, 2]}
 
 
 def test_inside_a_step_it_says_which() -> None:
-    context = full().for_attempt("save", 2, "key-1", None)
+    context = full()._for_attempt("save", 2, "key-1", None)
     assert (context.step_name, context.attempt, context.idempotency_key) == ("save", 2, "key-1")
     assert "step 'save'" in repr(context)
 
@@ -144,7 +144,7 @@ def test_values_without_a_json_form_are_refused(build: Any) -> None:
 
 
 def test_outputs_are_revived_as_models() -> None:
-    context = full().with_models({"load": Load})
+    context = full()._with_models({"load": Load})
     assert context.get_output("load") == Load(rows=3)
     assert context.get_output("load", "rows") == 3
     assert context.get_output("load", "none", 7) == 7
@@ -154,11 +154,11 @@ def test_outputs_are_revived_as_models() -> None:
 
 def test_encoded_values_are_laid_over_as_they_are() -> None:
     context = full()
-    assert context.with_documents() is context
-    grown = context.with_documents({"day": Document('"x"')}, {"save": Document("[1]")})
+    assert context._with_documents() is context
+    grown = context._with_documents({"day": Document('"x"')}, {"save": Document("[1]")})
     assert grown.params["day"] == "x"
     assert grown.outputs["save"] == [1]
-    params, outputs = grown.documents
+    params, outputs = grown._params, grown._outputs
     assert params["day"] == Document('"x"')
     assert outputs["load"] == Document('{"rows":3}')
 
@@ -186,7 +186,7 @@ def test_a_subclass_stays_one() -> None:
 class Remembering(WorkflowContext):
     @cached_property
     def total(self) -> int:
-        return sum(self.params["n"])  # type: ignore[call-overload]
+        return sum(self.params["n"])
 
 
 def test_what_a_subclass_remembers_is_not_carried_along() -> None:

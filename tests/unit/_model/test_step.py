@@ -53,7 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     [
         (work, False),
         (work_async, True),
-        (partial(work_async, config={}), True),
+        (partial(work_async), True),
         (Worker(), True),
         (Worker().__call__, True),
         (lambda context, config: None, False),
@@ -100,7 +100,7 @@ def test_targets_are_where_a_step_may_go() -> None:
         (lambda: Step.lambda_("a", work, timeout=0), "step 'a': timeout is 0; it must be a number of seconds above 0"),
         (lambda: Step.lambda_("a", work, timeout=-1), "step 'a': timeout: -1 is not a number of seconds of at least 0"),
         (lambda: Step.lambda_("a", work, timeout=float("nan")), "step 'a': timeout: nan is not a number of seconds"),
-        (lambda: Step.lambda_("a", work, on_error="explode"), "step 'a': 'explode' is not a valid ErrorPolicy"),
+        (lambda: Step.lambda_("a", work, on_error="explode"), "step 'a': 'explode' is not a valid ErrorPolicy"),  # type: ignore[arg-type]
         (lambda: Step.lambda_("a", work, retry=3), "step 'a': retry is 3; it must be a RetryPolicy"),  # type: ignore[arg-type]
         (
             lambda: Step.lambda_("a", work, checkpoint="yes"),  # type: ignore[arg-type]

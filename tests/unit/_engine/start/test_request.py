@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from spine_async import (
     WorkflowRunnerConfig,
 )
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.request import Request, mapping_documents, new_run
-from spine_async._model.record import NewRun
+from spine_async._engine.start.request import Request, has_same_params, mapping_documents, new_run
+from spine_async._model.record import NewRun, StoredRun
 from tests.unit._engine.builders import NOW, FixedClock, plain
 
 WORKFLOW = Workflow("w", [plain("a"), plain("b")], version=3)
@@ -106,10 +107,10 @@ def test_the_start_is_part_of_the_digest() -> None:
     assert len(digests) == 6
 
 
-def test_defaults_and_context_are_part_of_the_digest_as_if_they_were_given() -> None:
+def test_defaults_are_no_part_of_the_digest_and_the_context_is_as_if_it_was_given() -> None:
     workflow = Workflow("w", [plain("a")], defaults={"a": 1})
     given = digest({"a": 1, "b": 2})
-    assert created(workflow, {"b": 2}).params_hash == given
+    assert created(workflow, {"b": 2}).params_hash == digest({"b": 2})
     assert digest({"b": 2}, context=WorkflowContext(params={"a": 1})) == given
 
 
@@ -147,8 +148,15 @@ def test_the_params_model_converts_and_completes_the_params() -> None:
     assert params_of(created(MODELLED, {"size": "3"})) == {"size": 3, "unit": "kg"}
 
 
-def test_equal_params_after_validation_have_the_same_digest() -> None:
-    assert created(MODELLED, {"size": "3"}).params_hash == created(MODELLED, {"unit": "kg", "size": 3}).params_hash
+def test_the_digest_is_that_of_the_params_before_validation() -> None:
+    assert created(MODELLED, {"size": "3"}).params_hash == digest({"size": "3"})
+
+
+def test_a_row_with_a_digest_of_the_params_after_validation_still_matches() -> None:
+    new = created(MODELLED, {"size": "3"})
+    old = replace(StoredRun.from_new(new), params_hash=digest({"unit": "kg", "size": 3}))
+    assert has_same_params(new, old)
+    assert not has_same_params(created(MODELLED, {"size": 4}), old)
 
 
 def test_params_that_the_model_refuses_are_refused() -> None:

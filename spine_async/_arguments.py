@@ -1,0 +1,80 @@
+"""Checks the types of the arguments of `WorkflowRunner` and its methods; the messages say what to give instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spine_async._model.config import WorkflowRunnerConfig
+from spine_async._model.context import WorkflowContext
+from spine_async._model.naming import check_run_id
+from spine_async._model.workflow import Workflow
+from spine_async.errors import DefinitionError
+
+_PORTS = {
+    "db_engine": (
+        ("sync_engine", "connect"),
+        "an AsyncEngine from create_async_engine(url); or give config=WorkflowRunnerConfig(database_url=url)",
+    ),
+    "dispatcher": (("submit",), "a Dispatcher, such as a LocalDispatcher"),
+    "store": (("create", "claim", "commit"), "a RunStore; give the URL of a database as database_url"),
+    "tracer_provider": (("get_tracer",), "an OpenTelemetry TracerProvider"),
+    "meter_provider": (("get_meter",), "an OpenTelemetry MeterProvider"),
+    "clock": (("now", "monotonic"), "a Clock"),
+}
+
+
+def check_runner_arguments(**given: object) -> None:
+    """Check the arguments of the constructor of `WorkflowRunner`.
+
+    Raises:
+        DefinitionError: One has a wrong type; the message names it.
+    """
+    for name, (attributes, wanted) in _PORTS.items():
+        value = given[name]
+        if value is None:
+            continue
+        if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
+            kind = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+            raise DefinitionError(f"{name} is {kind}; it must be {wanted}")
+    for name in ("checkpoint_enabled", "dry_run", "recover"):
+        check_type(name, given[name], bool, "True or False")
+    check_type("config", given["config"], WorkflowRunnerConfig, "a WorkflowRunnerConfig(…)")
+    workflows = given["workflows"]
+    if isinstance(workflows, (Workflow, str)) or not isinstance(workflows, Iterable):
+        raise DefinitionError(f"workflows is of type {type(workflows).__name__}; it must be a list of workflows")
+
+
+def check_workflow(value: object) -> None:
+    """Raise `DefinitionError` unless the argument `workflow` is a workflow or None."""
+    check_type("workflow", value, Workflow, "a Workflow; build one with Workflow(name, steps)")
+
+
+def check_execute_arguments(workflow: object, context: object, start_from: object) -> None:
+    """Raise `DefinitionError` if an argument of `execute` has a wrong type."""
+    if not isinstance(workflow, Workflow):
+        raise DefinitionError(f"{workflow!r} is not a workflow; build one with Workflow(name, steps)")
+    check_type("context", context, WorkflowContext, "a WorkflowContext; WorkflowContext.from_dict makes one of a dict")
+    check_type("start_from", start_from, str, "the name of a step")
+
+
+def check_type(name: str, value: object, kind: type, wanted: str) -> None:
+    """Raise `DefinitionError` if the argument is neither None nor of this type."""
+    if value is not None and not isinstance(value, kind):
+        raise DefinitionError(f"{name} is of type {type(value).__name__}; it must be {wanted}")
+
+
+def checked_page(run_id: str, after: int) -> str:
+    """The run id.
+
+    Raises:
+        InvalidRunIdError: The id is invalid.
+        DefinitionError: `after` is not an integer.
+    """
+    check_number("after", after)
+    return check_run_id(run_id)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise `DefinitionError` unless the argument is an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DefinitionError(f"{name} is of type {type(value).__name__}; it must be an integer")

@@ -1,0 +1,42 @@
+"""Runs a coroutine with context variables of its own, in the same task.
+
+A step that sets a context variable must not be seen by later steps, because a resume would not see it either. A task of
+its own for each attempt would have the same effect, but costs a turn of the event loop and changes how a cancellation
+arrives.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Awaitable, Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, TypeVar, cast
+
+ValueT = TypeVar("ValueT")
+
+
+def with_own_variables(work: Awaitable[ValueT]) -> Awaitable[ValueT]:
+    """Await `work` in a copy of the current context; what it sets there is dropped when it ends."""
+    if isinstance(work, Coroutine):
+        return cast("Awaitable[ValueT]", _driven(work))
+    return work  # a future or another object that runs no code of a step in this task
+
+
+@types.coroutine
+def _driven(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
+    run, send = copy_context().run, work.send
+    error: BaseException | None = None
+    while True:
+        try:
+            yielded = run(send, None) if error is None else run(work.throw, error)
+        except StopIteration as stop:
+            return cast("ValueT", stop.value)
+        finally:
+            error = None  # breaks the reference cycle with its traceback
+        try:
+            yield yielded
+        except GeneratorExit:
+            run(work.close)
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the coroutine decides
+            error = exc
