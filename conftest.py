@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from typing import Any
+from unittest import SkipTest
 
-from sybil import Sybil
+import pytest
+from sybil import Example, Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from tests.interpreter import share_bytecode
@@ -33,3 +36,18 @@ pytest_collect_file = Sybil(
     setup=_enter_folder,
     teardown=_leave_folder,
 ).pytest()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run the earlier blocks of a page first, if another worker of pytest has run them: blocks share their names."""
+    example = getattr(item, "example", None)
+    if not isinstance(example, Example):
+        return
+    evaluated: set[int] = example.namespace.setdefault("_evaluated", set())
+    for earlier in example.document.examples():
+        if earlier.start < example.start and earlier.start not in evaluated:
+            evaluated.add(earlier.start)
+            with suppress(SkipTest):
+                earlier.evaluate()
+    evaluated.add(example.start)
