@@ -51,7 +51,7 @@ def test_one_command_measures_everything(tmp_path: Path, capsys: pytest.CaptureF
     assert command.main([*arguments, "--json", str(told), "--plot", str(drawn)]) == 0
     shown = capsys.readouterr().out
     assert "raw step" in shown
-    assert "dbos: not asked for; add --peers" in shown
+    assert "dbos: not requested; add --peers" in shown
     document = json.loads(told.read_text())
     assert {"machine", "versions", "commit", "missing", "cells", "targets", "measurements"} <= set(document)
     first = document["cells"][0]
