@@ -53,6 +53,16 @@ def is_cancelled_since(count: int) -> bool:
     return is_scope_cancelled() or current_task().cancelling() > count
 
 
+def drop_cancellations_since(count: int) -> None:
+    """Undo native cancellations of the running task since `cancellation_count` returned `count`.
+
+    `asyncio.TaskGroup` leaves one behind if a child fails while the group is being left (CPython before 3.13).
+    """
+    task = current_task()
+    while task.cancelling() > count:
+        task.uncancel()
+
+
 async def continue_cancellation() -> NoReturn:
     """Raise the cancellation that user code has replaced by a result or by another exception."""
     await anyio.lowlevel.checkpoint()

@@ -25,8 +25,11 @@ from spine_async._engine.tasks import (
     STRAY_CANCELLATION,
     cancellation_count,
     continue_cancellation,
+    drop_cancellations_since,
     is_cancelled_since,
+    is_scope_cancelled,
     is_stray_cancellation,
+    yield_to_loop,
 )
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
@@ -61,13 +64,32 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if is_cancelled_since(cancellations):
+        if await _is_cancelled(visit, cancellations):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
-    if (visit.is_cut_off or not encoded.result.success) and is_cancelled_since(cancellations):
+    if (visit.is_cut_off or not encoded.result.success) and await _is_cancelled(visit, cancellations):
         await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
+
+
+async def _is_cancelled(visit: Visit, cancellations: int) -> bool:
+    """Whether the step is being cancelled; undoes a native cancellation that is only left behind.
+
+    A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails. One that ends
+    the event loop also reaches the task that supervises the run, which passes it on within an iteration of the loop.
+    """
+    if is_scope_cancelled():
+        return True
+    if not is_cancelled_since(cancellations):
+        return False
+    if not visit.is_cut_off:
+        await yield_to_loop()
+        is_requested = visit.cancel_reason_at(visit.run.clock.monotonic()) is not None
+        if not is_requested and not is_scope_cancelled():
+            drop_cancellations_since(cancellations)
+            return False
+    return True
 
 
 async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
@@ -155,31 +177,34 @@ class _Attempts:
         visit.attempts += 1
         attempt = Attempt(visit)
         given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
-        try:
-            if runtime.config.max_concurrent_steps is None:
-                result = await self._within_limit(given, timeout, attempt)
-            else:
-                async with runtime.concurrency_slot(visit, step):
-                    result = await self._within_limit(given, timeout, attempt)
-        except CANCELLATION as exc:
-            if not is_stray_cancellation():
-                attempt.cut_off()
-                raise
-            result = _stray_failure(exc)
-        except PROCESS_EXIT:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if is_cancelled_since(cancellations):
-                log_error_of_cancelled(visit, exc)
-            result = _failure(step, exc)
-        if not result.success and is_cancelled_since(cancellations):
-            attempt.cut_off()
-            await continue_cancellation()
+        result = await self._executed(given, timeout, attempt)
+        if cancellation_count() > cancellations or not result.success:
+            await _continue_if_cancelled(attempt, cancellations, has_succeeded=result.success)
         try:
             return await encode_step_result(runtime, step, result)
         except CANCELLATION:  # a large value is encoded on a thread
             attempt.cut_off()
             raise
+
+    async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
+        """What the attempt returned, or a failure for what it raised."""
+        runtime, visit, step, cancellations = self.runtime, self.visit, self.step, cancellation_count()
+        try:
+            if runtime.config.max_concurrent_steps is None:
+                return await self._within_limit(context, timeout, attempt)
+            async with runtime.concurrency_slot(visit, step):
+                return await self._within_limit(context, timeout, attempt)
+        except CANCELLATION as exc:
+            if not is_stray_cancellation():
+                attempt.cut_off()
+                raise
+            return _stray_failure(exc)
+        except PROCESS_EXIT:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
+            if await _is_cancelled(visit, cancellations):
+                log_error_of_cancelled(visit, exc)
+            return _failure(step, exc)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
@@ -201,6 +226,13 @@ class _Attempts:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return _timed_out(step, timeout) if self.limit.end() and not result.success else result
+
+
+async def _continue_if_cancelled(attempt: Attempt, cancellations: int, *, has_succeeded: bool) -> None:
+    """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+    if await _is_cancelled(attempt.visit, cancellations) and not has_succeeded:
+        attempt.cut_off()
+        await continue_cancellation()
 
 
 def _failure(step: Step, error: BaseException) -> StepResult:
