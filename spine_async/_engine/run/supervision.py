@@ -21,7 +21,7 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_ERRORS, CommitFailed, Draining, RunAborted, StopRequested
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.scope import Run, Scope
-from spine_async._engine.tasks import CANCELLATION, Task, spawn, wait_any
+from spine_async._engine.tasks import CANCELLATION, Future, Task, new_future, resolve, spawn, wait_any
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import RunEnd
 from spine_async._model.status import RunStatus
@@ -161,21 +161,24 @@ def _refuse_if_lost(scope: Scope) -> None:
 async def _release(runtime: Runtime, run: Run) -> None:
     """Release a run that cannot be committed from here, so that another owner may claim it at once.
 
-    If the store does not answer, this is repeated in the background until the runner closes the store.
+    If the store fails or does not answer, this is repeated in the background until the runner closes the store.
     """
-    release = spawn(_release_when_reachable(runtime, run), f"spine_async release of {run.run_id}")
+    attempted: Future[None] = new_future()
+    release = spawn(_release_when_reachable(runtime, run, attempted), f"spine_async release of {run.run_id}")
     runtime.releases.add(release)
     release.add_done_callback(runtime.releases.discard)
     release.add_done_callback(_mark_retrieved)
     with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
-        await wait_any(release)
+        await wait_any(release, attempted)
 
 
-async def _release_when_reachable(runtime: Runtime, run: Run) -> None:
+async def _release_when_reachable(runtime: Runtime, run: Run, attempted: Future[None]) -> None:
+    """Release the run; sets `attempted` when the first attempt has failed."""
     while True:
         try:
             await runtime.store.renew([run.pending.claim], 0.0)
         except StoreError:
+            resolve([attempted])
             await anyio.sleep(_RELEASE_RETRY)
         else:
             return
