@@ -66,6 +66,30 @@ async def test_pages_add_up_to_the_whole(runner: WorkflowRunner, sql: Any, limit
     assert [each.context_snapshot for each in seen] == [json.loads(row["context_snapshot"]) for row in view]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])
+async def test_items_of_nested_maps_and_of_waits_are_shown_in_every_page(
+    open_runner: Any, sql: Any, limit: int
+) -> None:
+    paused = Workflow(steps=[Step.wait("pause", 0.01), Step.lambda_("last", work)])
+    inner = Step.map("inner", items=[1, 2], item_param="i", iterator=paused)
+    iterator = Workflow(steps=[inner, Step.lambda_("next", work)])
+    outer = Step.map("outer", items=["A", "B"], item_param="o", iterator=iterator)
+    runner: WorkflowRunner = await open_runner()
+    await runner.execute(Workflow("w", [outer]), run_id="r")
+    seen: list[Any] = []
+    while page := await runner.list_checkpoints("r", limit=limit, after=seen[-1].seq if seen else 0):
+        seen += page
+    view = sql("SELECT path, context_snapshot FROM core_workflow_checkpoints WHERE run_id = 'r' ORDER BY seq")
+    assert [(each.path, each.context_snapshot) for each in seen] == [
+        (row["path"], json.loads(row["context_snapshot"])) for row in view
+    ]
+    for each in seen:
+        assert await runner.get_checkpoint("r", each.path) == each
+    params = {each.path: each.context_snapshot["params"] for each in seen}
+    assert params["outer[1]/inner[0]/last"] == {"o": "B", "i": 1, "last": 0}
+    assert params["outer[1]/inner"] == {"o": "B"}
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1001])
 async def test_a_page_has_a_size(runner: WorkflowRunner, limit: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 1,000"):

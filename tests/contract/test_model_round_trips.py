@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from spine_async import InvalidParamsError, RunConflictError, Step, StepResult, Workflow, WorkflowContext
+from spine_async import InvalidParamsError, RetryPolicy, RunConflictError, Step, StepResult, Workflow, WorkflowContext
 
 T = TypeVar("T")
 
@@ -324,3 +324,36 @@ async def test_an_item_that_does_not_fit_fails_by_itself(runner: Any) -> None:
     assert (output["succeeded"], output["failed"]) == (2, 1)
     assert (output["errors"][0]["index"], output["errors"][0]["category"]) == (1, "DATA_QUALITY")
     assert "item" in output["errors"][0]["error"]
+
+
+async def test_an_item_that_fits_only_at_the_next_attempt_of_its_map_repeats_no_step(make_runner: Any) -> None:
+    problems, ran = ["broken"], list[str]()
+
+    class Fitting(BaseModel):
+        item: int
+
+        @field_validator("item")
+        @classmethod
+        def fits(cls, value: int) -> int:
+            if "unfit" in problems:
+                problems.remove("unfit")
+                raise ValueError("not yet")
+            return value
+
+    def first(context: WorkflowContext, config: dict[str, Any]) -> None:
+        ran.append("first")
+
+    def second(context: WorkflowContext, config: dict[str, Any]) -> None:
+        if "broken" in problems:
+            raise ConnectionError("once")
+        ran.append("second")
+
+    iterator = Workflow("each", [Step.lambda_("first", first), Step.lambda_("second", second)], params_model=Fitting)
+    retry = RetryPolicy(max_attempts=2, initial_delay=0, retryable_errors="DATA_QUALITY")
+    flow = Workflow("w", [Step.map("m", items=[7], iterator=iterator, retry=retry)])
+    failed = await make_runner().execute(flow)
+    assert (failed.status, ran) == ("failed", ["first"])
+    problems[:] = ["unfit"]
+    resumed = await make_runner().resume(failed.run_id, workflow=flow)
+    assert resumed.status == "completed", resumed.error
+    assert (problems, ran) == ([], ["first", "second"])

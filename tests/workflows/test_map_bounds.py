@@ -13,6 +13,8 @@ import pytest
 
 from spine_async import (
     RunStatus,
+    SharingError,
+    SpineError,
     Step,
     StepResult,
     StoreUnavailableError,
@@ -294,7 +296,8 @@ async def test_a_resume_reads_the_rows_of_a_map_in_pages_and_yields_between_them
     assert store.turns_at == sorted(set(store.turns_at))
 
 
-async def test_a_store_that_fails_while_the_rows_are_read_is_no_failure_of_the_step() -> None:
+@pytest.mark.parametrize("error", [StoreUnavailableError("lost"), SharingError("shared", "create another")])
+async def test_a_store_that_fails_while_the_rows_are_read_is_no_failure_of_the_step(error: SpineError) -> None:
     memory, is_broken = MemoryRunStore(), True
 
     async def work(context: WorkflowContext, config: dict[str, Any]) -> None:
@@ -307,8 +310,8 @@ async def test_a_store_that_fails_while_the_rows_are_read_is_no_failure_of_the_s
     await WorkflowRunner(store=memory).execute(first, run_id="r")
     is_broken = False
     store = FaultInjectingStore(memory)
-    store.fail("visits")
-    with pytest.raises(StoreUnavailableError):
+    store.fail("visits", error=error)
+    with pytest.raises(type(error)):
         await WorkflowRunner(store=store).resume("r", workflow=workflow)
     result = await WorkflowRunner(store=memory).resume("r", workflow=workflow)
     assert result.context.get_output("each", "succeeded") == 3

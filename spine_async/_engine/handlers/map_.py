@@ -220,8 +220,9 @@ class _Pool:
         if path in outer.open_items:
             return outer.open_items[path]
         workflow, run = self._step.workflow, self._visit.run
-        stored = progress.stored.pop(index, None)
+        stored = progress.stored.get(index)
         own = self._own_params(item, stored.rows if stored is not None else [])
+        progress.stored.pop(index, None)  # not before the params are valid: another attempt continues after the rows
         position = Position(Cursor(workflow), for_item(self._item_context, own))
         if stored is None:
             progress.keep_digest(index, item.text)

@@ -13,7 +13,7 @@ from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.step import MapStep
-from spine_async.errors import StoreError, WorkflowChangedError
+from spine_async.errors import SharingError, StoreError, WorkflowChangedError
 
 _PAGE = 256
 """Rows per page; decoding a page takes a few milliseconds on the event loop."""
@@ -24,7 +24,7 @@ async def map_progress(runtime: Runtime, visit: Visit, step: MapStep) -> MapProg
 
     Raises:
         ResumeRefused: The iterator does not fit the stored rows.
-        CommitFailed: The store failed.
+        CommitFailed: The store failed, or belongs to another event loop or process.
     """
     scope, run = visit.scope, visit.run
     progress = scope.maps.get(visit.path)
@@ -63,5 +63,5 @@ async def _load(runtime: Runtime, visit: Visit, progress: MapProgress) -> None:
         progress.check_ends()
     except WorkflowChangedError as exc:
         raise ResumeRefused(exc) from None
-    except StoreError as exc:
+    except (StoreError, SharingError) as exc:
         raise CommitFailed(exc) from None

@@ -172,8 +172,9 @@ class SqlRunStore:
         values: dict[str, object] = {"after": after, "most": limit}
         query = queries.VISIT_PAGE if scope is None else queries.SCOPE_PAGE if scope else queries.RUN_SCOPE_PAGE
         if scope:
-            # `0` is the next character after `/`, so the range contains exactly the paths that begin with `scope/`.
-            values |= {"scope": scope, "from_path": f"{scope}/", "to_path": f"{scope}0"}
+            # The paths of an item begin with `scope/`, and the path of the row that stores the item is `scope@item`.
+            # `A` is the next character after `@`. The range serves the index; the condition on the scope decides.
+            values |= {"scope": scope, "from_path": f"{scope}/", "to_path": f"{scope}A"}
         return [read_visit(run_id, row) for row in await self._read_of(run_id, query, values)]
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from spine_async._model.record import PastVisit, VisitRow
 from spine_async._model.status import StepStatus, StepType
@@ -172,6 +172,22 @@ class VisitContract:
             assert await store.visit_page("run-1", 0, 1, scope) == of_scope[:1]
         assert await store.visit_page("run-1", len(rows) + 1, 100) == []
         assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, "") == []
+
+    async def test_a_page_of_an_item_has_the_row_that_stores_the_item(self, store: RunStore) -> None:
+        claim = await created(store)
+        rows = [
+            replace(visit("m[1]@item", 2, status=StepStatus.OVERRIDE, item_params='{"item":7}'), scope="m[1]"),
+            replace(visit("m[10]@item", 3, status=StepStatus.OVERRIDE, item_params='{"item":8}'), scope="m[10]"),
+            visit("m[1]/x[0]/y", 4),
+            visit("m[1]/x", 5),
+        ]
+        await committed(store, change(claim, rows))
+        for scope, paths in (
+            ("m[1]", ["m[1]@item", "m[1]/x"]),
+            ("m[10]", ["m[10]@item"]),
+            ("m[1]/x[0]", ["m[1]/x[0]/y"]),
+        ):
+            assert [row.path for row in await store.visit_page("run-1", 0, 100, scope)] == paths
 
     async def test_the_last_finished_visit_of_a_step(self, store: RunStore) -> None:
         claim = await created(store)
