@@ -34,7 +34,7 @@ from spine_async._engine.tasks import (
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
 from spine_async._model.document import encode
-from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.failure import ErrorCategory, leaves, storable_text
 from spine_async._model.policy import RetryPredicateError
 from spine_async._model.record import EventRow
 from spine_async._model.signature import function_name
@@ -64,32 +64,55 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if await _is_cancelled(visit, cancellations):
+        if await _is_cancelled(runtime, visit, cancellations, exc):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
-    if (visit.is_cut_off or not encoded.result.success) and await _is_cancelled(visit, cancellations):
+    result = encoded.result
+    is_suspect = visit.is_cut_off or not result.success
+    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception):
         await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
 
 
-async def _is_cancelled(visit: Visit, cancellations: int) -> bool:
-    """Whether the step is being cancelled; undoes a native cancellation that is only left behind.
+async def _is_cancelled(runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None) -> bool:
+    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
 
-    A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails. One that ends
-    the event loop also reaches the task that supervises the run, which passes it on within an iteration of the loop.
+    A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
+    3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an
+    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`.
     """
     if is_scope_cancelled():
         return True
     if not is_cancelled_since(cancellations):
         return False
-    if not visit.is_cut_off:
-        await yield_to_loop()
-        is_requested = visit.cancel_reason_at(visit.run.clock.monotonic()) is not None
-        if not is_requested and not is_scope_cancelled():
-            drop_cancellations_since(cancellations)
-            return False
-    return True
+    if visit.is_cut_off:
+        return True
+    await yield_to_loop()
+    if visit.cancel_reason_at(visit.run.clock.monotonic()) is not None or is_scope_cancelled():
+        return True
+    if runtime.middleware and not _has_failed_group(error):
+        return True
+    drop_cancellations_since(cancellations)
+    return False
+
+
+def _has_failed_group(error: BaseException | None) -> bool:
+    """Whether `error` is or follows a group that failed by itself: one of its errors was raised in no cancellation."""
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup) and not all(map(_is_raised_in_cancellation, leaves(error))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_raised_in_cancellation(error: BaseException) -> bool:
+    context: BaseException | None = error
+    while context is not None:
+        if isinstance(context, CANCELLATION):
+            return True
+        context = context.__cause__ or context.__context__
+    return False
 
 
 async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
@@ -179,12 +202,19 @@ class _Attempts:
         given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
         result = await self._executed(given, timeout, attempt)
         if cancellation_count() > cancellations or not result.success:
-            await _continue_if_cancelled(attempt, cancellations, has_succeeded=result.success)
+            await self._continue_if_cancelled(attempt, cancellations, result)
         try:
             return await encode_step_result(runtime, step, result)
         except CANCELLATION:  # a large value is encoded on a thread
             attempt.cut_off()
             raise
+
+    async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
+        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception)
+        if is_cancelled and not result.success:
+            attempt.cut_off()
+            await continue_cancellation()
 
     async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         """What the attempt returned, or a failure for what it raised."""
@@ -202,7 +232,7 @@ class _Attempts:
         except PROCESS_EXIT:
             raise
         except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if await _is_cancelled(visit, cancellations):
+            if await _is_cancelled(runtime, visit, cancellations, exc):
                 log_error_of_cancelled(visit, exc)
             return _failure(step, exc)
 
@@ -226,13 +256,6 @@ class _Attempts:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return _timed_out(step, timeout) if self.limit.end() and not result.success else result
-
-
-async def _continue_if_cancelled(attempt: Attempt, cancellations: int, *, has_succeeded: bool) -> None:
-    """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
-    if await _is_cancelled(attempt.visit, cancellations) and not has_succeeded:
-        attempt.cut_off()
-        await continue_cancellation()
 
 
 def _failure(step: Step, error: BaseException) -> StepResult:
