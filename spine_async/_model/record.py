@@ -111,6 +111,20 @@ class EventRow:
     seq: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DueTime:
+    """When a run without an owner may be claimed.
+
+    Attributes:
+        at: The time.
+        seconds: For a time that was given as a duration: the seconds from now. Until the host restarts, they count and
+            not `at`, so that setting the wall clock changes nothing.
+    """
+
+    at: datetime
+    seconds: float | None = None
+
+
 @dataclass(slots=True)
 class NewRun:
     """A run to create. Documents are JSON object texts.
@@ -120,8 +134,16 @@ class NewRun:
         initial_quality: Quality metrics of that context, by step name.
         metadata: Metadata of that context.
         start_from: First step of the run, or None for the first in the list.
-        params_hash: Digest of params and start; a second `execute` with the same id must have the same.
-        owner: Identifies the runner that executes the run.
+        params_hash: Digest of the params after defaults and models, and of the start.
+        request_hash: Digest of the params as the caller gave them, and of the start; a second `execute` with the same
+            id must have the same.
+        owner: Identifies the runner that executes the run; None stores a due run, without an event.
+        due: For a due run, when it may be claimed; None means now.
+        queue: The queue that a due run belongs to; "" for none.
+        queue_key: Key within the queue, for limits and fairness, or None.
+        priority: Runs with a lower number are claimed first.
+        expires_at: A due run that was not claimed before is not executed any more; None means never.
+        started_by: The call that created the run: `execute`, `start` or `enqueue`.
         records_events: Whether the run records events.
         lease_ttl: Seconds until the lease of the owner expires unless it is renewed.
         commit_id: Random token of this creation; a retry after a lost answer recognises its own run by it.
@@ -138,12 +160,29 @@ class NewRun:
     initial_quality: str
     start_from: str | None
     total_steps: int
-    owner: str
+    owner: str | None
     created_at: datetime
     records_events: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
     commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    request_hash: str | None = None
+    due: DueTime | None = None
+    queue: str = ""
+    queue_key: str | None = None
+    priority: int = 0
+    expires_at: datetime | None = None
+    started_by: str = "execute"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run is created with an owner, who executes it at once."""
+        return self.owner is not None
+
+    @property
+    def next_seq(self) -> int:
+        """Number of the first event after the creation; a due run has no `workflow_started` event yet."""
+        return 2 if self.records_events and self.is_held else 1
 
     @property
     def size(self) -> int:
@@ -211,6 +250,25 @@ class RunEnd:
     stop_reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """How an owner gives up a run that it does not end.
+
+    Attributes:
+        status: `pending` or `waiting`; with `restored` the final status.
+        due: When the run may be claimed; None: only a message or an explicit claim makes it due.
+        counts: Whether the claim that is given up counts as a take-over without progress.
+        awaits_messages: Whether a message that no step has taken makes the run due at once.
+        restored: The final state that the run had before it was claimed, or None. No event is stored.
+    """
+
+    status: RunStatus = RunStatus.PENDING
+    due: DueTime | None = None
+    counts: bool = False
+    awaits_messages: bool = False
+    restored: RunEnd | None = None
+
+
 @dataclass(slots=True)
 class RunChange:
     """Rows that one run adds in one transaction, with their numbers and the fence.
@@ -223,6 +281,8 @@ class RunChange:
         status: State of the run after the change, unless `end` is given.
         end: Final state of the run, or None if it continues.
         size: Approximate size in bytes.
+        release: How the owner gives up the run with this change, or None if it keeps or ends it.
+        taken: Ids of the messages that the visits of the change have taken.
     """
 
     run_id: str
@@ -237,6 +297,8 @@ class RunChange:
     status: RunStatus = RunStatus.RUNNING
     end: RunEnd | None = None
     size: int = 0
+    release: Release | None = None
+    taken: tuple[int, ...] = ()
 
     @property
     def makes_progress(self) -> bool:
@@ -253,7 +315,10 @@ class StoredRun:
 
     Attributes:
         is_leased: Whether the lease of the owner has not expired, by the clock of the store.
-        claims_since_progress: Claims since a step last finished; limits take-overs of a run that kills its owners.
+        claims_since_progress: Take-overs since a step last finished; limits those of a run that kills its owners.
+        stop_requested: Reason of a requested stop that no owner has carried out, or None.
+        due_at: When the run may be claimed, if it has no owner; None if it has one, or if nothing but a message or an
+            explicit claim makes it due.
     """
 
     run_id: str
@@ -282,6 +347,15 @@ class StoredRun:
     metadata: str = "{}"
     is_leased: bool = False
     claims_since_progress: int = 0
+    request_hash: str | None = None
+    queue: str = ""
+    queue_key: str | None = None
+    priority: int = 0
+    due_at: datetime | None = None
+    expires_at: datetime | None = None
+    started_by: str = "execute"
+    parent_run_id: str | None = None
+    stop_requested: str | None = None
 
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:
@@ -298,10 +372,10 @@ class StoredRun:
             initial_quality=new.initial_quality,
             start_from=new.start_from,
             total_steps=new.total_steps,
-            status=RunStatus.RUNNING,
-            epoch=1,
+            status=RunStatus.RUNNING if new.is_held else RunStatus.PENDING,
+            epoch=1 if new.is_held else 0,
             owner=new.owner,
-            next_seq=2 if new.records_events else 1,
+            next_seq=new.next_seq,
             error_step=None,
             error=None,
             error_category=None,
@@ -311,6 +385,13 @@ class StoredRun:
             updated_at=new.created_at,
             completed_at=None,
             metadata=new.metadata,
+            request_hash=new.request_hash,
+            queue=new.queue,
+            queue_key=new.queue_key,
+            priority=new.priority,
+            due_at=None if new.is_held else new.due.at if new.due is not None else new.created_at,
+            expires_at=new.expires_at,
+            started_by=new.started_by,
         )
 
 
@@ -321,7 +402,7 @@ class RunFilter:
     Attributes:
         before: Only runs created before the run with this id; continues a listing.
         limit: Maximum number of runs.
-        is_under_way: True selects only running and waiting runs.
+        is_under_way: True selects only runs that have not ended.
         is_leased: True selects runs with an unexpired lease, False those without.
     """
 

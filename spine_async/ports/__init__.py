@@ -2,7 +2,18 @@
 
 from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
+from spine_async.ports.due_runs import DueRunStore, Listener
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunStore
 
-__all__ = ["Clock", "CommitOutcome", "Dispatcher", "Observer", "RunSpan", "RunStore", "StepSpan"]
+__all__ = [
+    "Clock",
+    "CommitOutcome",
+    "Dispatcher",
+    "DueRunStore",
+    "Listener",
+    "Observer",
+    "RunSpan",
+    "RunStore",
+    "StepSpan",
+]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, Message, NewMessage, Notice, RunState, Sweep
 from spine_async._model.naming import is_path
 from spine_async._model.record import (
     Busy,
     Claim,
+    DueTime,
     EventRow,
     NewRun,
     PastPage,
+    Release,
     Renewal,
     RunChange,
+    RunEnd,
     RunFilter,
     StoredRun,
     VisitRow,
@@ -26,7 +30,8 @@ from spine_async.ports import CommitOutcome
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
-_UNDER_WAY = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+_HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
+"""Statuses that a held run can have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +44,12 @@ class _MemoryRun:
         lease_end: Monotonic time in seconds.
         change: The last change committed since `stored`, or None. `run` combines both.
         has_progressed: Whether a step has ended since `stored`.
+        claim_token: Token of the last claim by `claim_due`.
+        due_mono: Monotonic time from which a worker may claim the run; None if it is held, or if only a message or an
+            explicit claim makes it due.
+        is_ready: Whether a sweep has found that it is due.
+        messages: The messages that no step has taken.
+        known_keys: The idempotency keys and tokens of all messages.
     """
 
     key: int
@@ -46,6 +57,11 @@ class _MemoryRun:
     creation_id: str
     lease_end: float
     stop_requested: str | None = None
+    claim_token: str | None = None
+    due_mono: float | None = None
+    is_ready: bool = False
+    messages: list[Message] = field(default_factory=list)
+    known_keys: dict[str, str] = field(default_factory=dict)
     change: RunChange | None = None
     has_progressed: bool = False
     visits: PackedVisits = field(default_factory=PackedVisits)
@@ -66,14 +82,32 @@ class _MemoryRun:
         change = self.change
         if change is None:
             return self.stored.status
+        if change.release is not None:
+            return change.release.status
         return change.status if change.end is None else change.end.status
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an owner may commit to it."""
+        has_owner = self.stored.owner is not None and (self.change is None or self.change.release is None)
+        return has_owner and self.status in _HELD
 
     def add(self, change: RunChange) -> None:
         """Apply a change."""
         self.visits.extend(change.visits)
         self.events.extend(change.events)
+        self.messages = [each for each in self.messages if each.id not in change.taken]
         self.has_progressed = self.has_progressed or change.makes_progress
         self.change = change
+        if change.release is not None:
+            self.become_due(change.release.due, awaits_messages=change.release.awaits_messages)
+
+    def become_due(self, due: DueTime | None, *, awaits_messages: bool) -> None:
+        """Set when a run without an owner may be claimed."""
+        now = datetime.now(UTC)
+        seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
+        self.due_mono = None if seconds is None else time.monotonic() + seconds
+        self.is_ready = (awaits_messages and bool(self.messages)) or (seconds is not None and seconds <= 0)
 
 
 class MemoryRunStore:
@@ -87,6 +121,7 @@ class MemoryRunStore:
     def __init__(self) -> None:
         self._runs: dict[str, _MemoryRun] = {}
         self._keys = count(1)
+        self._message_ids = count(1)
 
     async def open(self) -> None:
         return None
@@ -121,14 +156,75 @@ class MemoryRunStore:
             found.events.append(replace(event, seq=found.next_seq))
         found.stored, found.change, found.has_progressed = _claimed(found.run, owner, event), None, False
         found.lease_end, found.stop_requested = time.monotonic() + ttl, None
+        found.due_mono, found.is_ready = None, False
         return _claim_of(found)
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        again = [each for each in self._runs.values() if each.claim_token == request.token]
+        ready = [each for each in self._runs.values() if _is_claimable(each, request)]
+        ready.sort(key=_turn)
+        claimed = [DueRun(replace(_with_lease(each)), _claim_of(each)) for each in again]
+        return claimed + [_claim_for(each, request) for each in ready[: request.limit]]
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        now, owners, times = time.monotonic(), dict[str, bool](), list[float]()
+        for found in self._runs.values():
+            if found.is_ready or found.status.is_final:
+                continue
+            owner = found.run.owner
+            if owner is None:
+                found.is_ready = found.due_mono is not None and found.due_mono <= now
+                times += [found.due_mono] if found.due_mono is not None else []
+                continue
+            has_ended = found.lease_end <= now
+            found.is_ready = owner in gone or (has_ended and owner in lapsed)
+            if not found.is_ready:
+                owners[owner] = owners.get(owner, False) or has_ended
+                times.append(found.lease_end)
+        later = [each - now for each in times if each > now]
+        return Sweep(owners, min(later, default=None))
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        found = self._runs.get(claim.run_id)
+        if found is None or (found.key, found.stored.epoch) != (claim.key, claim.epoch) or not found.is_held:
+            return False
+        found.stored, found.change, found.has_progressed = _released(found.run, release), None, False
+        found.become_due(release.due, awaits_messages=release.awaits_messages)
+        return True
+
+    async def send(self, message: NewMessage) -> Delivery:
+        found = self._runs.get(message.run_id)
+        if found is None:
+            return Delivery.NOT_FOUND
+        if found.known_keys.get(message.token) is not None:
+            return Delivery.STORED
+        key = f"key {message.idempotency_key}"
+        if message.idempotency_key is not None and key in found.known_keys:
+            return Delivery.DUPLICATE
+        if found.status is RunStatus.COMPLETED:
+            return Delivery.ENDED
+        found.known_keys[message.token] = found.known_keys[key] = message.token
+        found.messages.append(Message(next(self._message_ids), message.name, message.value, message.received_at))
+        found.is_ready = found.is_ready or (found.run.owner is None and found.status is RunStatus.WAITING)
+        return Delivery.STORED
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        held = [self._runs[each.run_id] for each in claims if self._is_current(each)]
+        return [Notice(each.stored.run_id, each.stop_requested, tuple(each.messages)) for each in held]
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]
+        return [_state(each) for each in found]
+
+    async def listen(self, on_change: Callable[[], None]) -> _NoListener:
+        return _NoListener()
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         return [self._renew(claim, ttl) for claim in claims]
 
     async def request_stop(self, run_id: str, reason: str) -> bool:
         found = self._runs.get(run_id)
-        if found is None or found.status not in _UNDER_WAY:
+        if found is None or found.status.is_final:
             return False
         found.stop_requested = reason
         return True
@@ -209,21 +305,29 @@ class MemoryRunStore:
                 creation_id=new.commit_id,
                 lease_end=time.monotonic() + new.lease_ttl,
             )
-            if new.records_events:
+            if not new.is_held:
+                found.become_due(new.due or DueTime(new.created_at, 0.0), awaits_messages=False)
+            elif new.records_events:
                 found.events.append(started_event(new))
-        elif found.creation_id != new.commit_id or found.stored.epoch > 1 or found.change is not None:
+        elif found.creation_id != new.commit_id or found.stored.epoch > new.is_held or found.change is not None:
             return None
         return _claim_of(found)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
         found = self._runs.get(claim.run_id)
-        is_held = found is not None and (found.key, found.stored.epoch) == (claim.key, claim.epoch)
-        if found is None or not is_held or found.status not in _UNDER_WAY:
+        if found is None or not self._is_current(claim):
             return Renewal(is_held=False)
         found.lease_end = time.monotonic() + ttl
         if ttl == 0:
             found.stored = replace(found.stored, owner=None)
+            found.become_due(DueTime(datetime.now(UTC), 0.0), awaits_messages=False)
         return Renewal(is_held=True, stop_reason=found.stop_requested)
+
+    def _is_current(self, claim: Claim) -> bool:
+        """Whether the claim holds its run."""
+        found = self._runs.get(claim.run_id)
+        is_same = found is not None and (found.key, found.stored.epoch) == (claim.key, claim.epoch)
+        return found is not None and is_same and found.is_held
 
     def _commit(self, change: RunChange) -> CommitOutcome:
         found = self._runs.get(change.run_id)
@@ -239,7 +343,7 @@ class MemoryRunStore:
 
 def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:
     current = (found.key, found.stored.epoch, found.next_seq)
-    return current == (change.key, change.epoch, change.expected_seq) and found.status in _UNDER_WAY
+    return current == (change.key, change.epoch, change.expected_seq) and found.is_held
 
 
 def _claim_of(found: _MemoryRun) -> Claim:
@@ -252,14 +356,13 @@ def _age(found: _MemoryRun) -> tuple[datetime, int]:
 
 def _matches(run: StoredRun, chosen: RunFilter) -> bool:
     has_name_and_status = chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
-    is_wanted = run.status in _UNDER_WAY or not chosen.is_under_way
+    is_wanted = not (chosen.is_under_way and run.status.is_final)
     return has_name_and_status and is_wanted and chosen.is_leased in {None, run.is_leased}
 
 
 def _lease_holder(found: _MemoryRun) -> str | None:
     """The owner whose lease is valid, or None."""
-    is_leased = found.lease_end > time.monotonic() and (found.change is None or found.change.end is None)
-    return found.stored.owner if is_leased else None
+    return found.stored.owner if found.lease_end > time.monotonic() and found.is_held else None
 
 
 def _with_lease(found: _MemoryRun) -> StoredRun:
@@ -279,8 +382,64 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
         stop_reason=None,
         updated_at=event.timestamp if event is not None else datetime.now(UTC),
         completed_at=None,
-        claims_since_progress=run.claims_since_progress + 1 if run.status in _UNDER_WAY else 1,
+        due_at=None,
+        stop_requested=None,
+        claims_since_progress=_claims_after(run),
     )
+
+
+def _claims_after(run: StoredRun) -> int:
+    """The take-overs without progress after a claim of the run; a run that waits has not harmed its owner."""
+    if run.status.is_final:
+        return 1
+    return run.claims_since_progress + (run.owner is not None and run.status is RunStatus.RUNNING)
+
+
+def _claim_for(found: _MemoryRun, request: DueRequest) -> DueRun:
+    """Claim a ready run for a worker."""
+    before = replace(_with_lease(found), stop_requested=found.stop_requested)
+    started_at = request.at if before.epoch == 0 else before.started_at
+    found.stored, found.change, found.has_progressed = _claimed(before, request.owner, None), None, False
+    found.stored = replace(found.stored, started_at=started_at, updated_at=request.at)
+    found.lease_end, found.claim_token = time.monotonic() + request.ttl, request.token
+    found.due_mono, found.is_ready = None, False
+    return DueRun(before, _claim_of(found))
+
+
+def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
+    run = found.run
+    is_free = not run.status.is_final and found.claim_token != request.token
+    is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
+    is_ready = found.is_ready or (
+        run.owner is None and found.due_mono is not None and found.due_mono <= time.monotonic()
+    )
+    return is_free and is_known and is_ready and (not run.queue or run.queue in request.queues)
+
+
+def _turn(found: _MemoryRun) -> tuple[object, ...]:
+    run = found.run
+    return run.priority, run.epoch == 0, found.due_mono or 0.0, found.key
+
+
+def _state(found: _MemoryRun) -> RunState:
+    run = _with_lease(found)
+    is_due = run.owner is None and not run.status.is_final and found.due_mono is not None
+    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= time.monotonic())
+    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_due and is_now)
+
+
+def _released(run: StoredRun, release: Release) -> StoredRun:
+    claims = run.claims_since_progress + release.counts
+    due_at = release.due.at if release.due is not None else None
+    released = replace(run, status=release.status, owner=None, claims_since_progress=claims, due_at=due_at)
+    return released if release.restored is None else _ended(released, release.restored)
+
+
+class _NoListener:
+    """All users of a store in memory are in the same process, which notices its own changes."""
+
+    async def close(self) -> None:
+        return None
 
 
 def _changed(run: StoredRun, change: RunChange, *, has_progressed: bool) -> StoredRun:
@@ -288,11 +447,14 @@ def _changed(run: StoredRun, change: RunChange, *, has_progressed: bool) -> Stor
     moved = replace(
         run, next_seq=change.next_seq, status=change.status, updated_at=change.at, claims_since_progress=claims
     )
-    end = change.end
-    if end is None:
-        return moved
+    if change.release is not None:
+        return _released(moved, change.release)
+    return moved if change.end is None else _ended(moved, change.end)
+
+
+def _ended(run: StoredRun, end: RunEnd) -> StoredRun:
     return replace(
-        moved,
+        run,
         status=end.status,
         owner=None,
         error_step=end.error_step,

@@ -1,0 +1,132 @@
+"""Runs that no owner holds: when they are due, and what others send to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from secrets import token_hex
+
+from spine_async._model.record import TOKEN_BYTES, Claim, StoredRun
+from spine_async._model.status import RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueRequest:
+    """The runs that a worker offers to execute.
+
+    Attributes:
+        workflows: The workflows that the worker knows, with the highest version of each that it understands.
+        queues: The queues that it works on. It always takes runs that belong to no queue.
+        limit: Maximum number of runs.
+        ttl: Seconds until the leases expire unless they are renewed.
+        at: Time of the claims.
+        token: Random text that is stored with the claims, so that a retry recognizes its own claims.
+    """
+
+    owner: str
+    workflows: Mapping[str, int]
+    queues: frozenset[str]
+    limit: int
+    ttl: float
+    at: datetime
+    token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+
+
+@dataclass(slots=True)
+class DueRun:
+    """A run that a worker has claimed.
+
+    Attributes:
+        run: The run as it was before the claim.
+        claim: The right to commit to it.
+    """
+
+    run: StoredRun
+    claim: Claim
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        owners: Owners of held runs that are not ready, and whether the lease of one of these runs has ended.
+        next_due: Seconds until the next run becomes due or the next lease ends; None if nothing is known to do so.
+    """
+
+    owners: Mapping[str, bool]
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The state of a run without its documents.
+
+    Attributes:
+        is_leased: Whether it has an owner whose lease has not ended.
+        is_due: Whether it has no owner and may be claimed now.
+    """
+
+    run_id: str
+    status: RunStatus
+    epoch: int
+    owner: str | None
+    is_leased: bool
+    is_due: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A signal for a run.
+
+    Attributes:
+        value: JSON text.
+        idempotency_key: Of two messages with the same key for the same run, the second is not stored.
+        token: Random text; a retry after a lost answer recognizes its own message by it.
+    """
+
+    run_id: str
+    name: str
+    value: str
+    received_at: datetime
+    idempotency_key: str | None = None
+    token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+
+
+class Delivery(StrEnum):
+    """What became of a message.
+
+    `stored`: the run can take it. `duplicate`: its idempotency key was used before; nothing is stored.
+    `ended`: the run has completed; nothing is stored. `not_found`: there is no such run.
+    """
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    ENDED = "ended"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A stored signal. `id` increases in the order of arrival; `value` is JSON text."""
+
+    id: int
+    name: str
+    value: str
+    received_at: datetime
+
+
+@dataclass(slots=True)
+class Notice:
+    """What others want of a held run.
+
+    Attributes:
+        stop_reason: Reason of a requested stop, or None.
+        messages: Messages that no step has taken, in the order of arrival.
+    """
+
+    run_id: str
+    stop_reason: str | None = None
+    messages: Sequence[Message] = ()
