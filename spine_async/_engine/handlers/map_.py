@@ -83,6 +83,7 @@ class _Pool:
         self._is_single = step.max_concurrency == 1 or feed.total == 1
         self._workers = 0
         self._waiting_workers = 0
+        self._counted_workers = 0
         self._newest: Commit | None = None
         self._interrupt: BaseException | None = None
 
@@ -90,9 +91,7 @@ class _Pool:
         """Run all items; returns early if more items failed than the step tolerates."""
         try:
             await self._items.compare(self._last_known_index())
-            async with self._tasks:
-                for _ in range(self._workers_needed()):
-                    self._start_worker()
+            await self._run_workers()
         except RunInterrupt as exc:
             self._interrupt = exc
         finally:
@@ -105,6 +104,20 @@ class _Pool:
             raise self._interrupt
         if self._interrupt is not None:
             await self._visit.interrupt(self._interrupt)
+
+    async def _run_workers(self) -> None:
+        idleness = self._visit.run.idleness
+        idleness.begin_task()  # until the workers count: the run is not idle meanwhile
+        try:
+            with idleness.waiting_for_tasks():
+                async with self._tasks:
+                    for _ in range(self._workers_needed()):
+                        self._start_worker()
+                    idleness.end_task()
+        finally:
+            for _ in range(self._counted_workers):  # those that were cancelled before they began
+                idleness.end_task()
+            self._counted_workers = 0
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -143,6 +156,8 @@ class _Pool:
     def _start_worker(self) -> None:
         self._workers += 1
         self._waiting_workers += 1
+        self._counted_workers += 1
+        self._visit.run.idleness.begin_task()
         self._tasks.start_soon(self._work, name=f"{self._visit.path} worker {self._workers - 1}")
 
     def _add_worker(self) -> None:
@@ -163,6 +178,9 @@ class _Pool:
             raise
         except BaseException as exc:  # noqa: BLE001 - raised again by `run`
             self._abort(exc)
+        finally:
+            self._counted_workers -= 1
+            self._visit.run.idleness.end_task()
 
     async def _take_items(self) -> None:
         previous: Commit | None = None

@@ -9,11 +9,12 @@ from typing import cast
 import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.scope import WAIT_MARK, Visit, visit_of
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import encode
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.record import DueTime, EventRow, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step import WaitStep
 from spine_async._model.step_result import StepResult
@@ -39,7 +40,7 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     if not runtime.is_dry and left > 0:
         if stored is None:
             await _store(runtime, visit, until)
-        await _sleep(runtime, step, visit, until)
+        await _sleep(runtime, visit, until)
     return StepResult.ok({"until": until.isoformat()})
 
 
@@ -87,12 +88,15 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         await visit.interrupt(exc)
 
 
-async def _sleep(runtime: Runtime, step: WaitStep, visit: Visit, until: datetime) -> None:
+async def _sleep(runtime: Runtime, visit: Visit, until: datetime) -> None:
+    ends_mono = visit.scope.wait_ends_mono.get(visit.path)
+    left = ends_mono - runtime.clock.monotonic() if ends_mono is not None else None
     try:
-        if step.seconds is None:
-            await runtime.wall_clock.sleep_until(until)
-        else:
-            await _sleep_monotonic(runtime, visit.scope.wait_ends_mono[visit.path])
+        with visit.run.idleness.waiting(Wait(DueTime(until, left))):
+            if ends_mono is None:
+                await runtime.wall_clock.sleep_until(until)
+            else:
+                await _sleep_monotonic(runtime, ends_mono)
     finally:
         visit.run.pending.status = RunStatus.RUNNING
 

@@ -10,7 +10,7 @@ run's end goes with the last one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 from spine_async._clock import SystemClock
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
-from spine_async._model.record import Claim, EventRow, RunChange, RunEnd, VisitRow
+from spine_async._model.record import Claim, EventRow, Release, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
 
 
@@ -41,6 +41,7 @@ class OpenVisit:
         deadline_mono: When the current attempt times out, or None.
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
         slot: The concurrency slot that the current attempt holds, or None.
+        taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
     """
 
     path: str
@@ -52,6 +53,7 @@ class OpenVisit:
     deadline_mono: float | None = None
     cancelled_mono: float | None = None
     slot: Slot | None = None
+    taken: tuple[int, ...] = ()
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that does not end."""
@@ -67,12 +69,14 @@ class _RowWithEvents:
         is_announced: Whether its `step_started` event has been added before.
         before: Events that precede its end.
         end_event: An event that shares the row's number.
+        taken: Ids of the messages that the visit has taken.
     """
 
     row: VisitRow
     is_announced: bool
     before: Sequence[EventRow] = ()
     end_event: EventRow | None = None
+    taken: tuple[int, ...] = ()
 
 
 _Entry: TypeAlias = VisitRow | _RowWithEvents | EventRow
@@ -90,6 +94,8 @@ class PendingWrites:
         open_visits: Step visits that have begun and are not settled, by path.
         status: Status of the run while it has not ended.
         end: The run's end, once it was added; nothing may be added after it.
+        release: How the owner gives up the run, once it does; it goes with the last change.
+        has_taken: Whether a visit of the run has ever taken a message.
     """
 
     def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
@@ -98,6 +104,8 @@ class PendingWrites:
         self.open_visits: dict[str, OpenVisit] = {}
         self.status = RunStatus.RUNNING
         self.end: RunEnd | None = None
+        self.release: Release | None = None
+        self.has_taken = False
         self._records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
@@ -114,8 +122,10 @@ class PendingWrites:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
         row.records_events = self._records_events
-        if visit.is_announced or visit.events or own_events:
-            self._entries.append(_RowWithEvents(row, visit.is_announced, [*visit.events, *own_events]))
+        self.has_taken = self.has_taken or bool(visit.taken)
+        if visit.is_announced or visit.events or own_events or visit.taken:
+            before = [*visit.events, *own_events]
+            self._entries.append(_RowWithEvents(row, visit.is_announced, before, taken=visit.taken))
         else:
             self._entries.append(row)
 
@@ -179,6 +189,8 @@ class PendingWrites:
             status=self.status,
             end=self.end if not rest else None,
             size=size,
+            release=self.release if not rest else None,
+            taken=tuple(_taken(entries)) if self.has_taken else (),
         )
 
     def committed(self, change: RunChange) -> None:
@@ -206,6 +218,13 @@ class PendingWrites:
         if not visit.is_announced:
             visit.is_announced = True
             self._entries.append(EventRow(EventType.STEP_STARTED, visit.step_name, visit.started_at, path=visit.path))
+
+
+def _taken(entries: Iterable[_Entry]) -> Iterator[int]:
+    """Ids of the messages that the visits among the entries have taken."""
+    for entry in entries:
+        if isinstance(entry, _RowWithEvents):
+            yield from entry.taken
 
 
 def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list[_Entry], int]:

@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.idleness import Idleness
 from spine_async._engine.state.interrupts import InterruptScope
+from spine_async._engine.state.mailbox import Mailbox
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
@@ -49,6 +51,8 @@ class Run:
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
         resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if it is a map,
             can have stored items. Else None.
+        idleness: Whether all of its tasks wait.
+        mailbox: The signals that were sent to it.
     """
 
     run_id: str
@@ -65,6 +69,8 @@ class Run:
     done: Latch = field(default_factory=Latch)
     exception: BaseException | None = None
     renewal_mono: float | None = None
+    idleness: Idleness = field(default_factory=Idleness)
+    mailbox: Mailbox = field(default_factory=Mailbox)
 
 
 @dataclass(slots=True)
