@@ -7,6 +7,7 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityMetrics, QualityThresholds
+from spine_async._model.queue import Enqueued, Queue
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
 from spine_async._model.step_result import StepEvent, StepResult
@@ -38,6 +39,7 @@ from spine_async.errors import (
     UnknownStepError,
     WorkflowChangedError,
 )
+from spine_async.handle import RunHandle, wait_first
 from spine_async.runner import WorkflowRunner
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "DefinitionError",
     "Dispatcher",
     "DuplicateStepError",
+    "Enqueued",
     "ErrorCategory",
     "ErrorPolicy",
     "Event",
@@ -64,11 +67,13 @@ __all__ = [
     "PipelineStep",
     "QualityMetrics",
     "QualityThresholds",
+    "Queue",
     "RetryPolicy",
     "RunBusyError",
     "RunConflictError",
     "RunError",
     "RunFailedError",
+    "RunHandle",
     "RunNotFoundError",
     "RunNotResumableError",
     "RunRecord",
@@ -96,4 +101,5 @@ __all__ = [
     "WorkflowRunner",
     "WorkflowRunnerConfig",
     "__version__",
+    "wait_first",
 ]

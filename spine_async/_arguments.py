@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
+from spine_async._model.queue import Queue
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError
 
@@ -36,12 +37,31 @@ def check_runner_arguments(**given: object) -> None:
         if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
             kind = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
             raise DefinitionError(f"{name} is {kind}; it must be {wanted}")
-    for name in ("checkpoint_enabled", "dry_run", "recover"):
+    for name in ("checkpoint_enabled", "dry_run", "work"):
         check_type(name, given[name], bool, "True or False")
     check_type("config", given["config"], WorkflowRunnerConfig, "a WorkflowRunnerConfig(…)")
     workflows = given["workflows"]
     if isinstance(workflows, (Workflow, str)) or not isinstance(workflows, Iterable):
         raise DefinitionError(f"workflows is of type {type(workflows).__name__}; it must be a list of workflows")
+
+
+def check_queues(queues: object) -> list[Queue]:
+    """The queues of a runner as a list.
+
+    Raises:
+        DefinitionError: They are no list of `Queue`, or two have the same name.
+    """
+    if isinstance(queues, (Queue, str)) or not isinstance(queues, Iterable):
+        raise DefinitionError(f"queues is of type {type(queues).__name__}; it must be a list of Queue(name)")
+    given = list(queues)
+    for each in given:
+        if not isinstance(each, Queue):
+            raise DefinitionError(f"{each!r:.80} is no queue; give Queue(name)")
+    names = [each.name for each in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DefinitionError(f"queue {twice!r} is given twice")
+    return given
 
 
 def check_workflow(value: object) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import anyio
 
 from spine_async._arguments import (
     check_execute_arguments,
-    check_number,
+    check_queues,
     check_runner_arguments,
     check_type,
     check_workflow,
-    checked_page,
 )
 from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
@@ -21,29 +23,28 @@ from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.wait import run_wait
-from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.runtime import Executor, Middleware
-from spine_async._engine.service import query
-from spine_async._engine.service.active_runs import ActiveRuns, Execution
-from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
-from spine_async._engine.service.recovery import Recovery
+from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.service.callers import Callers
 from spine_async._engine.service.stop import stop_run
-from spine_async._engine.start.opening import claim_and_replay, load, run_uncancelled, start_or_load
+from spine_async._engine.service.worker import Worker
+from spine_async._engine.start.enqueueing import enqueue_runs
 from spine_async._engine.start.request import Request
-from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
-from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
+from spine_async._model.record import StoredRun
 from spine_async._model.signature import check_callable
-from spine_async._model.status import RunStatus, StepType
+from spine_async._model.status import StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
+from spine_async._reading import RunReader
 from spine_async.errors import DefinitionError, RunNotResumableError
+from spine_async.handle import RunHandle
 from spine_async.ports import Clock, Dispatcher, RunStore
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "stopped"]
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 
 
-class WorkflowRunner:
+class WorkflowRunner(RunReader):
     """Executes workflows durably inside your own event loop.
 
     By default, runs are stored in the database of `SPINE_DATABASE_URL`. If that is not set, they are stored in the
@@ -68,9 +68,10 @@ class WorkflowRunner:
         dry_run: True runs lambda steps, simulates pipelines, skips waits and writes nothing.
         config: The other settings.
         store: Store of the runs, instead of a database.
-        workflows: Workflows that `resume` and `recover` find by name.
-        recover: Whether to take over unfinished runs of known workflows whose owner is dead. This happens inside
-            `async with`, at the start and then every `recover_interval`.
+        workflows: Workflows that the runner knows by name from the start. It also knows those that it has executed.
+        work: Whether the runner works while it is entered with `async with`: it claims due runs of the workflows that
+            it knows, also those whose owner died. False is for processes that only start, enqueue and look.
+        queues: The queues that it works on besides `default`.
         tracer_provider: OpenTelemetry provider of spans; None means the global one.
         meter_provider: OpenTelemetry provider of metrics; None means the global one.
         clock: Source of time; None means the system clock.
@@ -103,7 +104,8 @@ class WorkflowRunner:
         config: WorkflowRunnerConfig | None = None,
         store: RunStore | None = None,
         workflows: Iterable[Workflow] = (),
-        recover: bool = False,
+        work: bool = True,
+        queues: Iterable[Queue] = (),
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
@@ -116,7 +118,7 @@ class WorkflowRunner:
             config=config,
             store=store,
             workflows=workflows,
-            recover=recover,
+            work=work,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             clock=clock,
@@ -142,8 +144,10 @@ class WorkflowRunner:
             metrics=self.metrics,
         )
         self._active_runs = ActiveRuns(self._runtime)
-        self._recovery = Recovery(self._runtime, self._active_runs, self._workflows, self._recover)
-        self._recovers = recover
+        self._callers = Callers(self._runtime, self._active_runs, self._workflows)
+        queue_names = {DEFAULT_QUEUE, *(queue.name for queue in check_queues(queues))}
+        self._worker = Worker(self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run)
+        self._works = work
         self._entries = 0
         for workflow in workflows:
             self.register(workflow)
@@ -170,27 +174,151 @@ class WorkflowRunner:
             context: Context whose params, outputs and partition the run starts with.
             start_from: First step of the run; None means the first in the list.
             run_id: Id of the run; None generates one. A stored run with this id must have the same workflow and params.
-                If it has ended, its stored result is returned; otherwise it continues.
+                If it has ended, its stored result is returned. Otherwise the call waits for its end: it joins a run
+                that is executed here or elsewhere, and executes one that is due.
 
         Raises:
             DefinitionError: The workflow cannot be executed, or the params are invalid (`InvalidParamsError`).
             SerializationError: A param has no strict JSON form.
             InvalidRunIdError: The run id is invalid.
             RunConflictError: The run id belongs to a run with other params or of another workflow.
-            RunBusyError: This runner or another owner executes the run.
             WorkflowChangedError: The stored run has finished steps that the definition no longer has.
             StoreError: The store cannot be reached or written.
 
         Cancellation:
-            Cancels the running step at once. The run is recorded as stopped before the cancellation propagates.
+            If `execute` created the run and no other call awaits it here, the running step is cancelled at once, and
+            the run is recorded as stopped before the cancellation propagates. Otherwise only the wait ends.
         """
         check_execute_arguments(workflow, context, start_from)
         run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
-        request = Request(workflow, params, partition, context, start_from, run_id)
-        async with self._active_runs.execution(run_id) as execution:
-            opened = await start_or_load(self._runtime, request)
-            self._workflows[workflow.name] = workflow
-            return await self._run(opened, execution)
+        async with self._active_runs.session():
+            return await self._callers.execute(Request(workflow, params, partition, context, start_from, run_id))
+
+    async def start(
+        self,
+        workflow: Workflow,
+        *,
+        params: Mapping[str, object] | None = None,
+        partition: Mapping[str, object] | None = None,
+        context: WorkflowContext | None = None,
+        start_from: str | None = None,
+        run_id: str | None = None,
+    ) -> RunHandle:
+        """Store a run, and execute it in the background of this runner.
+
+        Returns once the run is stored. A stored id is joined as in `execute`. While the run only waits, and for longer
+        than `park_after`, it uses no memory; any working runner continues it.
+
+        Args:
+            workflow: The workflow to execute.
+            params: Params of the run.
+            partition: Partition of the run.
+            context: Context whose params, outputs and partition the run starts with.
+            start_from: First step of the run.
+            run_id: Id of the run; None generates one.
+
+        Raises:
+            DefinitionError: The runner is not entered with `async with`; or as in `execute`.
+            RunConflictError: The run id belongs to a run with other params or of another workflow.
+            StoreError: The store cannot be reached or written.
+        """
+        check_execute_arguments(workflow, context, start_from)
+        if self._entries == 0:
+            raise DefinitionError("start() needs an entered runner; use it inside `async with runner:`, or enqueue()")
+        run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
+        async with self._active_runs.session():
+            await self._callers.start(
+                Request(workflow, params, partition, context, start_from, run_id, started_by="start")
+            )
+        return self.handle(run_id)
+
+    async def enqueue(
+        self,
+        workflow: Workflow | str,
+        *,
+        params: Mapping[str, object] | None = None,
+        partition: Mapping[str, object] | None = None,
+        run_id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        key: str | None = None,
+        priority: int = 0,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | None = None,
+        connection: object = None,
+    ) -> RunHandle:
+        """Store a run that any working runner executes.
+
+        Args:
+            workflow: The workflow, or its name where its handlers cannot be imported. By name, the params are completed
+                and validated by the runner that executes the run.
+            params: Params of the run.
+            partition: Partition of the run.
+            run_id: Id of the run; None generates one. A stored run with this id must be the same request.
+            queue: Queue that the run belongs to; a runner works on `default` and on the queues that it lists.
+            key: Key of the run within its queue, for instance the tenant.
+            priority: Runs with a lower number are claimed first.
+            delay: Seconds, or a `timedelta`, before which the run is not claimed.
+            at: Aware datetime before which the run is not claimed.
+            expires: Seconds, or a `timedelta`, after the run became due. A run that was not claimed by then is stopped
+                with the reason `expired` instead of being executed.
+            connection: Your own SQLAlchemy `AsyncConnection` or `AsyncSession` on the same database. The run exists if
+                and only if its transaction commits. On SQLite, begin the transaction with `BEGIN IMMEDIATE`.
+
+        Raises:
+            DefinitionError: An argument is invalid.
+            RunConflictError: The run id belongs to a run with other params or of another workflow.
+            StoreError: The store cannot be reached or written.
+        """
+        run = Enqueued(
+            params=params,
+            partition=partition,
+            run_id=run_id,
+            key=key,
+            priority=priority,
+            delay=delay,
+            at=at,
+            expires=expires,
+        )
+        async with self._active_runs.session():
+            definition = self._definition(workflow)
+            (stored_id,) = await enqueue_runs(self._runtime, definition, [run], queue, connection)
+        return self.handle(stored_id)
+
+    async def enqueue_many(
+        self, workflow: Workflow | str, runs: Iterable[Enqueued], *, queue: str = DEFAULT_QUEUE
+    ) -> list[RunHandle]:
+        """Store many runs of one workflow that any working runner executes; see `enqueue`.
+
+        The runs are stored in groups, so an error may leave some of them stored; the call can be repeated with the same
+        ids.
+
+        Args:
+            workflow: The workflow, or its name.
+            runs: The runs.
+            queue: Queue that the runs belong to.
+
+        Returns:
+            A handle for each run, in order.
+        """
+        given = list(runs)
+        for each in given:
+            if not isinstance(each, Enqueued):
+                raise DefinitionError(f"{each!r:.80} cannot be enqueued; give Enqueued(params=…) objects")
+        async with self._active_runs.session():
+            stored_ids = await enqueue_runs(self._runtime, self._definition(workflow), given, queue, None)
+        return [self.handle(each) for each in stored_ids]
+
+    def handle(self, run_id: str) -> RunHandle:
+        """A handle of a run, which need not be stored yet; performs no I/O."""
+        return RunHandle(self, check_run_id(run_id))
+
+    async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult:
+        """Wait until a run has ended, wherever it is executed, and return its result; see `RunHandle.result`."""
+        check_run_id(run_id)
+        with anyio.fail_after(timeout):
+            async with self._active_runs.session():
+                return await self._callers.result(run_id)
 
     async def resume(
         self,
@@ -222,17 +350,11 @@ class WorkflowRunner:
         """
         check_run_id(run_id)
         check_workflow(workflow)
-        async with self._active_runs.execution(run_id) as execution:
-            stored = await load(self._runtime, run_id)
-            definition = workflow or self._known(stored)
-            opened = await run_uncancelled(
-                self._runtime, claim_and_replay(self._runtime, definition, stored, params_override)
-            )
-            self._workflows[definition.name] = definition
-            return await self._run(opened, execution)
+        async with self._active_runs.session():
+            return await self._callers.resume(run_id, lambda stored: workflow or self._known(stored), params_override)
 
-    async def stop(self, run_id: str, reason: str | None = None) -> None:
-        """Stop a run: at once if this runner executes it, otherwise when its owner next renews the lease.
+    async def stop(self, run_id: str, reason: str | None = None) -> bool:
+        """Stop a run, wherever it is: executed here or elsewhere, waiting, or not started yet.
 
         The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` continues it.
         A run that has ended does not change. A run whose owner is dead is recorded as stopped by this call.
@@ -241,6 +363,9 @@ class WorkflowRunner:
             run_id: Id of the run.
             reason: The `stop_reason` to record; None records `user`.
 
+        Returns:
+            Whether the run was under way.
+
         Raises:
             RunNotFoundError: The run is not stored.
             StoreError: The store cannot be reached or written.
@@ -248,19 +373,19 @@ class WorkflowRunner:
         check_run_id(run_id)
         check_type("reason", reason, str, "a string")
         async with self._active_runs.session():
-            await stop_run(self._runtime, self._active_runs, run_id, reason)
+            return await stop_run(self._runtime, self._active_runs, run_id, reason)
 
     async def recover(self) -> list[WorkflowResult]:
-        """Take over unfinished runs of known workflows whose owner is dead, once, and execute them.
+        """Execute the runs of known workflows that are due now, once: also those whose owner is dead.
 
-        At most `recover_concurrency` of them run at the same time. A run that was taken over `max_claims` times without
-        finishing a step fails as a poison run.
+        An entered runner does this by itself. At most `worker_concurrency` runs are executed at the same time. A run
+        that was taken over `max_claims` times without finishing a step fails as a poison run.
 
         Returns:
-            The results of the runs that were taken over.
+            The results of the runs.
         """
         async with self._active_runs.session():
-            return await self._recovery.once()
+            return await self._worker.once()
 
     def register(self, workflow: Workflow) -> None:
         """Register a workflow, so that `resume` finds it by name. A later workflow replaces one with the same name."""
@@ -286,105 +411,8 @@ class WorkflowRunner:
         self._runtime.middleware.append(function)
         return function
 
-    async def get_run(self, run_id: str) -> RunRecord:
-        """The stored run; raises `RunNotFoundError` if there is none."""
-        async with self._active_runs.session():
-            return await query.run_record(self._runtime, check_run_id(run_id))
-
-    async def list_runs(
-        self,
-        *,
-        workflow_name: str | None = None,
-        status: RunStatus | _Status | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> list[RunRecord]:
-        """Stored runs, newest first.
-
-        Args:
-            workflow_name: Only runs of this workflow.
-            status: Only runs with this status.
-            limit: Maximum number of runs, from 1 to 1,000.
-            before: Only runs created before the run with this id; continues a listing.
-
-        Raises:
-            ValueError: The limit is out of range, the status does not exist, or an argument has a wrong type.
-        """
-        check_type("workflow_name", workflow_name, str, "the name of a workflow")
-        check_number("limit", limit)
-        if before is not None:
-            check_run_id(before)
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
-        chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
-        async with self._active_runs.session():
-            return await query.run_records(self._runtime, chosen)
-
-    async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
-        """The run's finished step visits in order, those of map items included, each with the context after it.
-
-        The checkpoints of one call share values, so do not change their snapshots.
-
-        Args:
-            run_id: The run.
-            limit: At most so many, from 1 to 1,000.
-            after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
-
-        Raises:
-            RunNotFoundError: No such run is stored.
-        """
-        check_number("limit", limit)
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
-        checked_page(run_id, after)
-        async with self._active_runs.session():
-            return await checkpoints(self._runtime, run_id, after, limit)
-
-    async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
-        """One checkpoint.
-
-        Args:
-            run_id: The run.
-            step: Name of a step, for its last finished visit outside of map items; or the path of a visit, such as
-                `review#2` or `process_all[17]/resize`.
-
-        Returns:
-            The checkpoint, or None if there is no such finished visit.
-
-        Raises:
-            RunNotFoundError: No such run is stored.
-        """
-        async with self._active_runs.session():
-            return await last_checkpoint(self._runtime, check_run_id(run_id), step)
-
-    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Stored events of the run with a number above `after`, in order.
-
-        Raises:
-            RunNotFoundError: The run is not stored.
-        """
-        checked_page(run_id, after)
-        async with self._active_runs.session():
-            async for event in query.events(self._runtime, run_id, after):
-                yield event
-
-    async def delete_run(self, run_id: str, *, force: bool = False) -> None:
-        """Delete a run with its checkpoints and events.
-
-        Args:
-            run_id: Id of the run.
-            force: Whether to delete a run that has not ended.
-
-        Raises:
-            RunNotFoundError: The run is not stored.
-            RunConflictError: The run has not ended and `force` is False.
-        """
-        check_run_id(run_id)
-        async with self._active_runs.session():
-            await query.delete(self._runtime, run_id, force=force)
-
     async def __aenter__(self) -> Self:
-        """Open the store and keep it open; with `recover=True`, start the recovery of abandoned runs.
+        """Open the store and keep it open; start to work, unless the runner was created with `work=False`.
 
         A runner may be entered several times; only the last exit drains. If the store cannot be opened, a warning is
         logged, and the first call that needs the store raises.
@@ -398,16 +426,17 @@ class WorkflowRunner:
         except BaseException:
             await self._leave()
             raise
-        if self._recovers:
-            self._recovery.start()
+        if self._works and not self._runtime.is_ephemeral:
+            self._worker.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain and close: start no new step, wait up to `drain_timeout` for running steps, then stop the runs.
+        """Drain and close: start no new step, wait up to `drain_timeout` for running steps, then give up the runs.
 
-        The remaining runs stop with the reason `shutdown`.
+        A run that has not ended continues in any working runner. A call that awaits it here receives a result with the
+        status `stopped` and the reason `shutdown`.
         """
         try:
             await self._leave()
@@ -417,7 +446,7 @@ class WorkflowRunner:
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:
-            await self._recovery.end_with(self._active_runs.drain())
+            await self._worker.end_with(self._active_runs.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """Execute one attempt of a lambda step; override to change how handlers are called."""
@@ -439,20 +468,9 @@ class WorkflowRunner:
         """Execute a wait."""
         return await run_wait(self._runtime, step, context)
 
-    async def _run(self, opened: Scope | WorkflowResult, execution: Execution) -> WorkflowResult:
-        if isinstance(opened, WorkflowResult):
-            return opened
-        self._active_runs.watch(opened.run, execution)
-        try:
-            return await execute_run(self._runtime, opened)
-        finally:
-            self._active_runs.unwatch(opened.run)
-
-    async def _recover(self, stored: StoredRun) -> WorkflowResult:
-        async with self._active_runs.execution(stored.run_id) as execution:
-            claiming = claim_and_replay(self._runtime, self._known(stored), stored, spares_living=True)
-            opened = await run_uncancelled(self._runtime, claiming)
-            return await self._run(opened, execution)
+    def _definition(self, workflow: Workflow | str) -> Workflow | str:
+        """The workflow that a call to enqueue means: a known one, if it gives a name."""
+        return self._workflows.get(workflow, workflow) if isinstance(workflow, str) else workflow
 
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:

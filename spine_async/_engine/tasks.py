@@ -153,6 +153,12 @@ async def run_shielded(work: Coroutine[object, object, ValueT], name: str) -> Va
     return await await_shielded(spawn(work, name))
 
 
+def mark_retrieved(task: asyncio.Task[Any]) -> None:
+    """Mark the exception of a task that nobody awaits as retrieved, so that asyncio does not report it."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def end_task(task: asyncio.Task[None]) -> None:
     """Cancel a background task of the runner and wait until it has ended, with whatever result."""
     task.cancel()
@@ -250,6 +256,11 @@ def resolve(futures: Iterable[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
+
+
+def call_later(seconds: float, callback: Callable[..., object], *arguments: object) -> None:
+    """Call `callback` in the running loop after `seconds`."""
+    asyncio.get_running_loop().call_later(seconds, callback, *arguments)
 
 
 async def yield_to_loop() -> None:

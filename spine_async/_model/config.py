@@ -48,8 +48,10 @@ class WorkflowRunnerConfig(BaseModel):
         drain_timeout: How long running steps may continue after the exit of `async with runner`.
         cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
         max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
-        recover_interval: How often a runner with `recover=True` looks for runs with an expired lease.
-        recover_concurrency: Maximum number of recovered runs that run at the same time.
+        worker_concurrency: Maximum number of claimed runs that a working runner executes at the same time.
+        park_after: A background run that only waits, and for longer than this, is given up until the wait ends. It
+            uses no memory and no lease meanwhile.
+        poll_interval: How often a working runner looks for due runs if nothing tells it of one.
         max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` handlers are refused.
         worker_threads: Maximum number of threads for `def` handlers.
     """
@@ -78,7 +80,8 @@ class WorkflowRunnerConfig(BaseModel):
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5
-    recover_interval: Seconds = 10
-    recover_concurrency: Annotated[int, Field(ge=1)] = 10
+    worker_concurrency: Annotated[int, Field(ge=1)] = 100
+    park_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    poll_interval: Seconds = 0.5
     max_abandoned_threads: Annotated[int, Field(ge=1)] = 20
     worker_threads: Annotated[int, Field(ge=1)] = 40

@@ -46,6 +46,8 @@ class Recorder(Protocol):
 
     async def create(self, creation: Creation) -> None: ...
 
+    async def create_all(self, creations: Sequence[Creation]) -> None: ...
+
     def commit(self, pending: PendingWrites) -> Awaitable[None]: ...
 
     def enqueue(self, pending: PendingWrites) -> Commit: ...
@@ -127,9 +129,20 @@ class Journal:
         Cancellation:
             Raised only after the store has answered; the run may have been created.
         """
-        self._creations.append(creation)
+        await self.create_all([creation])
+
+    async def create_all(self, creations: Sequence[Creation]) -> None:
+        """Store new runs, in groups; as `create`, and raises the first error after all were tried."""
+        self._creations += creations
         self._start_writer()
-        await creation.done.wait()
+        error: CommitFailed | None = None
+        for creation in creations:
+            try:
+                await creation.done.wait()
+            except CommitFailed as exc:
+                error = error or exc
+        if error is not None:
+            raise error
 
     def commit(self, pending: PendingWrites) -> Awaitable[None]:
         """Commit the pending writes of a run, together with everything else in the queue.

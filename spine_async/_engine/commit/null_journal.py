@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from spine_async._engine.commit.journal import Commit, Creation
 from spine_async._engine.state.pending_writes import PendingWrites
@@ -21,6 +21,11 @@ class NullJournal:
     async def create(self, creation: Creation) -> None:
         """Set a claim that permits nothing."""
         creation.claim = Claim(creation.run.run_id, 0, 1, 1)
+
+    async def create_all(self, creations: Sequence[Creation]) -> None:
+        """Set claims that permit nothing."""
+        for creation in creations:
+            await self.create(creation)
 
     def commit(self, pending: PendingWrites) -> Awaitable[None]:
         """Discard the pending writes."""

@@ -1,15 +1,14 @@
-"""Records the end of a run: the only place where a run becomes completed, failed or stopped."""
+"""Records the end of a run, or gives the run up: the only place where a run becomes completed, failed or stopped."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from datetime import timedelta
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.cancellation import CancelReason
-from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._model.record import RunEnd
+from spine_async._engine.state.scope import Run
+from spine_async._model.record import DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 
 
@@ -29,7 +28,50 @@ async def commit_outcome(runtime: Runtime, pending: PendingWrites, outcome: Outc
     return end
 
 
-async def record_cancelled(runtime: Runtime, pending: PendingWrites) -> None:
-    """Record a run as stopped whose caller was cancelled before its first step."""
-    with suppress(CommitFailed):  # the caller receives its cancellation, and the run can be resumed in either case
-        await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=CancelReason.CANCELLED.value))
+async def commit_release(runtime: Runtime, run: Run, outcome: Outcome, *, counts: bool = False) -> RunEnd:
+    """Give up the run, with everything that is pending, so that it continues later, here or elsewhere.
+
+    A run that only waits is due when the first of its waits ends. Any other run is due now.
+
+    Args:
+        runtime: What all runs share.
+        run: The run.
+        outcome: What the callers of this execution receive.
+        counts: Whether the execution counts towards `max_claims`.
+
+    Returns:
+        The end for the callers; it is not stored.
+
+    Raises:
+        CommitFailed: The run has another owner, or the store failed.
+    """
+    pending = run.pending
+    if pending.end is not None:
+        return pending.end
+    end = outcome.at(pending.clock.now())
+    pending.give_up(_release(runtime, run, counts=counts), end)
+    await runtime.journal.commit(pending)
+    return end
+
+
+def _release(runtime: Runtime, run: Run, *, counts: bool) -> Release:
+    idle = run.departure
+    if idle is None or run.idleness.has_moved_since(idle):
+        return Release(due=DueTime(run.clock.now(), 0.0), counts=counts)
+    due = _earlier(idle.due, _deadline(runtime, run))
+    return Release(status=RunStatus.WAITING, due=due, awaits_messages=idle.awaits_messages)
+
+
+def _deadline(runtime: Runtime, run: Run) -> DueTime | None:
+    """When the workflow times out."""
+    limit = runtime.config.workflow_timeout
+    if limit is None:
+        return None
+    left = run.begun_mono + limit - run.clock.monotonic()
+    return DueTime(run.clock.now() + timedelta(seconds=left), left)
+
+
+def _earlier(first: DueTime | None, second: DueTime | None) -> DueTime | None:
+    if first is None or second is None:
+        return first or second
+    return min(first, second, key=lambda due: due.at)

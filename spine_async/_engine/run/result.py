@@ -19,7 +19,7 @@ from spine_async._model.workflow_result import StepMetric, WorkflowResult
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
     """The result of a run that was executed here."""
     run = scope.run
-    result = _result(run.workflow, scope.context, run.tally, run.started_at, end)
+    result = _result(run.workflow.name, len(run.workflow.steps), scope.context, run.tally, run.started_at, end)
     return replace(
         result,
         duration_ms=round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
@@ -29,12 +29,17 @@ def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
 
 def stored_result(workflow: Definition, stored: StoredRun, position: Position) -> WorkflowResult:
     """The result of a stored run that has ended, from its replayed position."""
-    return position_result(workflow, stored, position, _stored_end(stored))
+    return position_result(workflow, stored, position, stored_end(stored))
+
+
+def stored_result_of(stored: StoredRun, context: WorkflowContext, tally: Tally) -> WorkflowResult:
+    """The result of a stored run that has ended, whose definition is not known."""
+    return _result(stored.workflow_name, stored.total_steps, context, tally, stored.started_at, stored_end(stored))
 
 
 def position_result(workflow: Definition, stored: StoredRun, position: Position, end: RunEnd) -> WorkflowResult:
     """The result of a stored run that ends at its replayed position."""
-    return _result(workflow, position.context, position.tally, stored.started_at, end)
+    return _result(workflow.name, len(workflow.steps), position.context, position.tally, stored.started_at, end)
 
 
 def stored_failure(step: Step, failed: EventRow, started: EventRow | None) -> StepMetric:
@@ -52,7 +57,8 @@ def stored_failure(step: Step, failed: EventRow, started: EventRow | None) -> St
     )
 
 
-def _stored_end(stored: StoredRun) -> RunEnd:
+def stored_end(stored: StoredRun) -> RunEnd:
+    """The end of a stored run that has ended."""
     return RunEnd(
         stored.status,
         stored.completed_at or stored.updated_at,
@@ -63,18 +69,18 @@ def _stored_end(stored: StoredRun) -> RunEnd:
     )
 
 
-def _result(
-    workflow: Definition, context: WorkflowContext, tally: Tally, started_at: datetime, end: RunEnd
+def _result(  # noqa: PLR0917 - in the order of the result's fields
+    name: str, total_steps: int, context: WorkflowContext, tally: Tally, started_at: datetime, end: RunEnd
 ) -> WorkflowResult:
     return WorkflowResult(
         run_id=context.run_id,
-        workflow_name=workflow.name,
+        workflow_name=name,
         status=end.status,
         context=outside_steps(context),
         completed_steps=tally.completed,
         skipped_steps=tally.skipped,
         failed_steps=tally.failed,
-        total_steps=len(workflow.steps),
+        total_steps=total_steps,
         error_step=end.error_step,
         error=end.error,
         error_category=end.error_category,

@@ -1,7 +1,7 @@
 """Executes a run in a task of its own, and waits for it.
 
-No native cancellation of the caller ever reaches the middle of the run's steps: it is caught here, passed to the run as
-a cancellation with a reason, and raised again once the run's end is recorded. A step that does not end although it was
+No native cancellation ever reaches the middle of the run's steps. Only an event loop that is shutting down cancels the
+task that supervises a run; the run is given up then, as in a shutdown. A step that does not end although it was
 cancelled is left running after a grace period, and the run's end is recorded without it.
 """
 
@@ -9,27 +9,46 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any
+from datetime import timedelta
 
 import anyio
 
 from spine_async._engine.run.loop import run_steps
-from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.run.recording import commit_outcome, commit_release
 from spine_async._engine.run.result import live_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
-from spine_async._engine.state.interrupts import RAISING_ERRORS, CommitFailed, Draining, RunAborted, StopRequested
+from spine_async._engine.state.interrupts import (
+    RAISING_ERRORS,
+    CommitFailed,
+    Draining,
+    ResumeRefused,
+    RunAborted,
+    StopRequested,
+)
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.scope import Run, Scope
-from spine_async._engine.tasks import CANCELLATION, Future, Task, new_future, resolve, spawn, wait_any
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    Future,
+    Task,
+    mark_retrieved,
+    new_future,
+    resolve,
+    spawn,
+    wait_any,
+)
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.record import RunEnd
+from spine_async._model.record import DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError, StoreError
 
 _RELEASE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
 _RELEASE_RETRY = 1.0  # seconds between two attempts
+
+REFUSED_FOR = 60.0
+"""Seconds for which a run is not claimed that does not fit the definition of its workflow here."""
 
 _log = logging.getLogger("spine_async")
 
@@ -47,15 +66,15 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
         WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; likewise.
 
     Cancellation:
-        The run is recorded as stopped, then the cancellation is raised.
+        The run is given up, then the cancellation is raised.
     """
     run = scope.run
     with runtime.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
         with RAISING_ERRORS:
             try:
                 end = await supervise(runtime, scope)
-            except RunAborted:
-                await _release(runtime, run)
+            except RunAborted as exc:
+                await _release(runtime, run, exc)
                 raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
@@ -68,7 +87,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         RunAborted: The run's end could not be recorded, or the run must not continue.
 
     Cancellation:
-        Cancels the run; raised once its end is recorded.
+        Cancels the run, as a shutdown does; raised once it is given up.
     """
     run = scope.run
     work = spawn(_run_to_end(runtime, scope), f"spine_async run {run.run_id}")
@@ -76,9 +95,8 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
     try:
         await run.done.future()
     except CANCELLATION:
-        run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
-        # The caller receives its cancellation, and the run can be resumed in any case. An exception that ends the
-        # process has reached the event loop already.
+        run.cancellation.request(CancelReason.SHUTDOWN, runtime.clock.monotonic())
+        # The run can be resumed in any case. An exception that ends the process has reached the event loop already.
         with suppress(RunAborted, SystemExit, KeyboardInterrupt):
             await run.done.wait_shielded()
             await _recorded_end(runtime, scope, work)
@@ -90,7 +108,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     """The run's own task."""
     pending = scope.run.pending
     try:
-        with anyio.move_on_after(runtime.config.workflow_timeout) as limit:
+        with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
                 # Committed inside the scope: leaving it raises if a handler left a scope of its own open.
@@ -98,12 +116,24 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
-        outcome = SHUTDOWN
+        return await commit_release(runtime, scope.run, SHUTDOWN)
     else:
         if pending.end is not None:
             return pending.end
+        if scope.run.cancellation.is_release:
+            return await commit_release(runtime, scope.run, _given_up(scope.run))
         outcome = _cancelled_outcome(runtime, scope)
     return await commit_outcome(runtime, pending, outcome)
+
+
+def _time_left(runtime: Runtime, run: Run) -> float | None:
+    """Seconds until the workflow times out, counted from its first start; None for no limit."""
+    limit = runtime.config.workflow_timeout
+    return None if limit is None else max(0.0, run.begun_mono + limit - runtime.clock.monotonic())
+
+
+def _given_up(run: Run) -> Outcome:
+    return Outcome(RunStatus.STOPPED, stop_reason=run.cancellation.text)
 
 
 def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
@@ -129,7 +159,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     error = None if is_cancelled else work.exception()
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
         _refuse_if_lost(scope)
-        end = await commit_outcome(runtime, scope.run.pending, SHUTDOWN)
+        end = await commit_release(runtime, scope.run, SHUTDOWN, counts=not is_cancelled)
         return end if is_cancelled else work.result()
     return work.result()
 
@@ -141,11 +171,14 @@ async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")
     reason = outcome.error or outcome.stop_reason
     _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, reason)
-    work.add_done_callback(_mark_retrieved)
+    work.add_done_callback(mark_retrieved)
     _refuse_if_lost(scope)
     for visit in run.pending.open_visits.values():
         visit.release_slot()
     try:
+        if run.cancellation.is_release:
+            # The step may still be at work, so the run keeps its owner until the process is gone.
+            return outcome.at(run.clock.now())
         return await commit_outcome(runtime, run.pending, outcome)
     finally:
         run.cancellation.request(CancelReason.SIBLING_FAILED, runtime.clock.monotonic())  # steps that are not stuck
@@ -158,33 +191,37 @@ def _refuse_if_lost(scope: Scope) -> None:
         raise CommitFailed(LeaseLostError(run.run_id, None if text == CancelReason.LEASE_LOST else text))
 
 
-async def _release(runtime: Runtime, run: Run) -> None:
+async def _release(runtime: Runtime, run: Run, error: RunAborted) -> None:
     """Release a run that cannot be committed from here, so that another owner may claim it at once.
 
     If the store fails or does not answer, this is repeated in the background until the runner closes the store.
     """
     attempted: Future[None] = new_future()
-    release = spawn(_release_when_reachable(runtime, run, attempted), f"spine_async release of {run.run_id}")
+    work = _release_when_reachable(runtime, run, _release_after(run, error), attempted)
+    release = spawn(work, f"spine_async release of {run.run_id}")
     runtime.releases.add(release)
     release.add_done_callback(runtime.releases.discard)
-    release.add_done_callback(_mark_retrieved)
+    release.add_done_callback(mark_retrieved)
     with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
         await wait_any(release, attempted)
 
 
-async def _release_when_reachable(runtime: Runtime, run: Run, attempted: Future[None]) -> None:
+def _release_after(run: Run, error: RunAborted) -> Release:
+    """How to give up a run whose execution was aborted; one that was resumed in vain is as it was before."""
+    is_refused = isinstance(error, ResumeRefused)
+    if is_refused and run.previous_end is not None:
+        return Release(status=run.previous_end.status, restored=run.previous_end)
+    seconds = REFUSED_FOR if is_refused else 0.0
+    return Release(due=DueTime(run.clock.now() + timedelta(seconds=seconds), seconds))
+
+
+async def _release_when_reachable(runtime: Runtime, run: Run, release: Release, attempted: Future[None]) -> None:
     """Release the run; sets `attempted` when the first attempt has failed."""
     while True:
         try:
-            await runtime.store.renew([run.pending.claim], 0.0)
+            await runtime.due_runs.release_run(run.pending.claim, release)
         except StoreError:
             resolve([attempted])
             await anyio.sleep(_RELEASE_RETRY)
         else:
             return
-
-
-def _mark_retrieved(work: Task[Any]) -> None:
-    """Mark the exception of an abandoned task as retrieved, so that asyncio does not report it."""
-    if not work.cancelled():
-        work.exception()

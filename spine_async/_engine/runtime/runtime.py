@@ -13,6 +13,8 @@ import anyio.to_thread
 from pydantic import BaseModel
 
 from spine_async._engine.commit.journal import Recorder
+from spine_async._engine.runtime.changes import Changes
+from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
 from spine_async._engine.state.deadline import Deadlines
 from spine_async._engine.state.reachability import Reachability
 from spine_async._engine.state.scope import Visit
@@ -25,7 +27,7 @@ from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
-from spine_async.ports import Clock, Dispatcher, Observer, RunStore
+from spine_async.ports import Clock, Dispatcher, DueRunStore, Observer, RunStore
 
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
 
@@ -59,9 +61,12 @@ class Runtime:
         threads: Worker threads for `def` handlers.
         owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
         has_own_map: Whether the runner's extension point for maps is overridden; it may execute a map several times.
+        parks: Whether background runs may be parked: the runner claims due runs.
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
+        due_runs: The store, as a store of due runs and messages.
+        changes: Reports changes of the store.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
@@ -82,9 +87,12 @@ class Runtime:
     owner: str = ""
     is_dry: bool = False
     has_own_map: bool = False
+    parks: bool = False
     is_draining: bool = False
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    due_runs: DueRunStore = field(init=False)
+    changes: Changes = field(init=False)
     reachability: Reachability = field(default_factory=Reachability)
     releases: set[Task[None]] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
@@ -93,6 +101,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(self.clock)
+        self.due_runs = self.store if isinstance(self.store, DueRunStore) else PlainDueRuns(self.store)
+        self.changes = Changes(self.due_runs)
 
     def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
@@ -106,6 +116,7 @@ class Runtime:
     def forget_loop(self) -> None:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
         self.threads.forget_loop()
+        self.changes.forget_loop()
         self.slots = self.encoders = None
 
     async def run_on_thread(
@@ -123,6 +134,11 @@ class Runtime:
         return await anyio.to_thread.run_sync(
             partial(function, *args, **named), abandon_on_cancel=True, limiter=self.encoders
         )
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether the runner stores nothing."""
+        return self.is_dry or not self.config.checkpoint_enabled
 
     def limits(self, step: Step) -> tuple[float | None, RetryPolicy | None]:
         """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import anyio
 from anyio import to_thread
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.execution import Execution, ExecutionResult
 from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
 from spine_async._engine.start.owner import new_owner
 from spine_async._engine.state.cancellation import CancelReason
@@ -33,7 +34,6 @@ from spine_async.errors import RunBusyError, SharingError, StoreError
 _log = logging.getLogger("spine_async")
 
 _MARGIN = 8 * CHECK_INTERVAL  # seconds in which the watcher finds stuck steps, and the run's end is committed
-
 
 _PLACE = "place"
 
@@ -66,6 +66,11 @@ class ActiveRuns:
     def active_ids(self) -> frozenset[str]:
         """Ids of the runs that this runner executes or is about to execute."""
         return frozenset(self._executions)
+
+    @property
+    def used_capacity(self) -> int:
+        """Number of executions that use the capacity of the worker."""
+        return sum(each.counts for each in self._executions.values())
 
     def session(self) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context."""
@@ -107,27 +112,28 @@ class ActiveRuns:
         if self._users == 0:
             await run_shielded(self._close(), "spine_async close")
 
-    def execution(self, run_id: str) -> Execution:
-        """The execution of a run, from the call of `execute` or `resume` to its result; the store is open meanwhile.
+    def find(self, run_id: str) -> Execution | None:
+        """The execution of the run in this runner, or None."""
+        return self._executions.get(run_id)
+
+    def begin(self, execution: Execution, work: Callable[[Execution], Awaitable[ExecutionResult]]) -> Execution:
+        """Register an execution and start it; the store stays open until it has ended.
+
+        Args:
+            execution: The execution.
+            work: Opens the run and executes it to its end.
 
         Raises:
-            RunBusyError: On entering it, if this runner executes the run already.
+            RunBusyError: This runner executes the run already.
         """
-        return Execution(self, run_id)
-
-    def begin(self, execution: Execution) -> None:
-        """Register an execution; no other execution of the run may begin in this runner until `end`."""
         if execution.run_id in self._executions:
             raise RunBusyError(execution.run_id, self._runtime.owner)
         self._executions[execution.run_id] = execution
+        self._users += 1
         if self._runtime.is_draining:
             execution.cancel(CancelReason.SHUTDOWN)
-
-    def end(self, execution: Execution) -> None:
-        """Unregister an execution that has its result."""
-        del self._executions[execution.run_id]
-        if self._execution_ended is not None and not self._execution_ended.done():
-            self._execution_ended.set_result(None)
+        execution.task = spawn(self._execute(execution, work), f"spine_async execution {execution.run_id}")
+        return execution
 
     def cancel(self, run_id: str, reason: CancelReason, text: str | None = None) -> bool:
         """Cancel the run if this runner executes it or is about to; returns whether it does."""
@@ -151,6 +157,19 @@ class ActiveRuns:
         """Let running steps finish for `drain_timeout`, cancel the remaining runs, and wait until all are recorded."""
         if self._executions:
             await run_shielded(self._drain(), "spine_async drain")
+
+    async def _execute(
+        self, execution: Execution, work: Callable[[Execution], Awaitable[ExecutionResult]]
+    ) -> ExecutionResult:
+        try:
+            return await work(execution)
+        finally:
+            del self._executions[execution.run_id]
+            execution.opened.set()
+            self._runtime.changes.notify()
+            if self._execution_ended is not None and not self._execution_ended.done():
+                self._execution_ended.set_result(None)
+            await self.release()
 
     def _bind(self) -> None:
         """Bind the runner to this process and event loop until it is not in use any more."""
@@ -224,47 +243,6 @@ class ActiveRuns:
                 if self._users == 0:
                     self._runtime.forget_loop()
                     self._in_use.clear()
-
-
-class Execution(AbstractAsyncContextManager["Execution"]):
-    """One `execute` or `resume`. A cancellation that arrives before the run is opened waits for it."""
-
-    def __init__(self, active_runs: ActiveRuns, run_id: str) -> None:
-        self.run_id = run_id
-        self._active_runs = active_runs
-        self._run: Run | None = None
-        self._waiting: tuple[CancelReason, str | None] | None = None
-
-    def attach(self, run: Run) -> None:
-        """Set the run, which is about to begin; passes a waiting cancellation on to it."""
-        self._run = run
-        if self._waiting is not None:
-            self.cancel(*self._waiting)
-
-    def cancel(self, reason: CancelReason, text: str | None = None) -> None:
-        """Cancel the run, now or as soon as it is attached; the first reason counts."""
-        if self._run is not None:
-            self._run.cancellation.request(reason, self._run.clock.monotonic(), text)
-        else:
-            self._waiting = self._waiting or (reason, text)
-
-    def drain(self) -> None:
-        """Cancel a run that has not begun; one that has may continue for a while."""
-        if self._run is None:
-            self.cancel(CancelReason.SHUTDOWN)
-
-    async def __aenter__(self) -> Self:
-        await self._active_runs.acquire()
-        try:
-            self._active_runs.begin(self)
-        except RunBusyError:
-            await self._active_runs.release()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._active_runs.end(self)
-        await self._active_runs.release()
 
 
 class _Session(AbstractAsyncContextManager[None]):

@@ -17,22 +17,25 @@ from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
 
 
-async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None) -> None:
+async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None) -> bool:
     """Cancel the run if it is active here; else store the request for its owner, or record the stop if it has none.
+
+    Returns:
+        Whether the run was under way.
 
     Raises:
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
     if active_runs.cancel(run_id, CancelReason.USER, text):
-        return
+        return True
     stored = await load(runtime, run_id)
     if stored.status.is_final or not await run_shielded(runtime.store.request_stop(run_id, text), "spine_async stop"):
-        return
+        return False
     try:
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
-        return  # its owner finds the request when it renews the lease
+        return True  # its owner finds the request
     pending = PendingWrites(
         claim, records_events=runtime.config.emit_events, clock=RunClock(runtime.clock, stored.updated_at)
     )
@@ -40,4 +43,6 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         with RAISING_ERRORS:
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
-        await stop_run(runtime, active_runs, run_id, reason)
+        return await stop_run(runtime, active_runs, run_id, reason)
+    runtime.changes.notify()
+    return True

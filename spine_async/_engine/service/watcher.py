@@ -1,4 +1,4 @@
-"""Background loop of the active runs: the wall clock, stuck steps, delayed `step_started` events, leases.
+"""Background loop of the active runs: the wall clock, stuck steps, delayed `step_started` events, leases, notices.
 
 One task serves all runs of a runner, a few times a second, as long as there are any. It never waits for the store.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-import anyio
-
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.announcements import announce_visits
 from spine_async._engine.service.leases import LeaseKeeper
 from spine_async._engine.service.loop_watchdog import LoopWatchdog
+from spine_async._engine.service.notices import NoticeReader
 from spine_async._engine.service.stuck_steps import mark_stuck_runs
 from spine_async._engine.state.scope import Run
 
@@ -38,6 +37,7 @@ class Watcher:
         self._runs = runs
         self._watchdog = LoopWatchdog(runtime)
         self._leases = LeaseKeeper(runtime)
+        self._notices = NoticeReader(runtime, runs)
         self._interval = min(CHECK_INTERVAL, runtime.config.lease_ttl / _CHECKS_PER_LEASE)
         self._watchdog.start()  # not in `watch`: the first step may block the loop before that task begins
 
@@ -45,16 +45,18 @@ class Watcher:
         """Check the runs until there are none."""
         try:
             while self._runs:
-                await anyio.sleep(self._interval)
+                has_changed = await self._runtime.changes.wait(self._interval, only_remote=True)
                 try:
-                    self._check(self._runtime.clock.monotonic())
+                    self._check(self._runtime.clock.monotonic(), has_changed=has_changed)
                 except Exception:  # noqa: BLE001 - without the watcher every lease would be lost
                     _log.exception("checking the active runs failed; it will be retried")
         finally:
             self._watchdog.stop()
             await self._leases.end()
+            await self._notices.end()
 
-    def _check(self, now_mono: float) -> None:
+    def _check(self, now_mono: float, *, has_changed: bool) -> None:
+        self._notices.check(now_mono, has_changed=has_changed)
         self._runtime.wall_clock.check()
         runs = [run for run in self._runs.values() if run.pending.end is None]
         self._leases.check(runs, now_mono)

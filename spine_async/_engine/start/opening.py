@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
+from datetime import datetime
 
 from spine_async._engine.commit.journal import Creation
-from spine_async._engine.run.recording import commit_outcome, record_cancelled
-from spine_async._engine.run.result import position_result, stored_failure, stored_result
+from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.run.result import position_result, stored_end, stored_failure, stored_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
@@ -17,10 +18,10 @@ from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
-from spine_async._engine.tasks import CANCELLATION, await_shielded, run_shielded, spawn
+from spine_async._engine.tasks import run_shielded
 from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.document import Document, join_object
+from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
@@ -28,7 +29,13 @@ from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitR
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import RunConflictError, RunNotFoundError, RunNotResumableError
+from spine_async.errors import (
+    RunBusyError,
+    RunConflictError,
+    RunNotFoundError,
+    RunNotResumableError,
+    WorkflowChangedError,
+)
 
 
 async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowResult:
@@ -39,41 +46,17 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         InvalidParamsError: The params do not fit.
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
+        NotClaimable: The run is held by another owner, or is not due yet.
     """
     creation = Creation(await prepare_run(runtime, request))
-    try:
-        with RAISING_ERRORS:
-            await runtime.journal.create(creation)
-    except CANCELLATION:
-        if creation.claim is not None:
-            clock = RunClock(runtime.clock, creation.run.created_at)
-            await record_cancelled(runtime, _pending(runtime, creation.claim, clock))
-        raise
-    if creation.claim is not None:
-        created = creation.run, creation.claim
-        if creation.run.size <= LARGE_TEXT:
-            return _created_scope(runtime, request.workflow, *created)
-        opening = runtime.run_on_thread(_created_scope, runtime, request.workflow, *created)
-        return await run_uncancelled(runtime, opening)
-    return await run_uncancelled(runtime, _load_existing(runtime, request, creation.run))
-
-
-async def run_uncancelled(
-    runtime: Runtime, opening: Coroutine[object, object, Scope | WorkflowResult]
-) -> Scope | WorkflowResult:
-    """Finish opening a run despite cancellation, so that no claimed run is left without an executor.
-
-    Cancellation:
-        Raised once the opening has ended; a run that it claimed is recorded as stopped before.
-    """
-    task = spawn(opening, "spine_async open")
-    try:
-        return await await_shielded(task)
-    except CANCELLATION:
-        opened = task.result() if not task.cancelled() and task.exception() is None else None
-        if isinstance(opened, Scope):
-            await record_cancelled(runtime, opened.run.pending)
-        raise
+    with RAISING_ERRORS:
+        await runtime.journal.create(creation)
+    if creation.claim is None:
+        return await _load_existing(runtime, request.workflow, creation.run)
+    created = creation.run, creation.claim
+    if creation.run.size <= LARGE_TEXT:
+        return _created_scope(runtime, request.workflow, *created)
+    return await runtime.run_on_thread(_created_scope, runtime, request.workflow, *created)
 
 
 async def load(runtime: Runtime, run_id: str) -> StoredRun:
@@ -94,7 +77,7 @@ async def claim_and_replay(
     stored: StoredRun,
     override: Mapping[str, object] | None = None,
     *,
-    spares_living: bool = False,
+    is_joining: bool = False,
 ) -> Scope | WorkflowResult:
     """Claim a stored run and replay its committed steps.
 
@@ -103,7 +86,8 @@ async def claim_and_replay(
         workflow: The run's definition.
         stored: The run.
         override: Params to change.
-        spares_living: Whether to refuse a run whose owner is provably alive, although its lease has ended.
+        is_joining: Whether the caller wants the run to end, and did not ask to resume it. Then a run that only waited
+            continues as if its owner had waited, and an owner that is alive is spared although its lease has ended.
 
     Returns:
         The run's scope, positioned after the last committed step; or the result of a poison run, which was claimed
@@ -122,16 +106,20 @@ async def claim_and_replay(
             stored.run_id,
             f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
         )
+    check_version(workflow, stored)
     limit = runtime.config.max_value_bytes
     updates = mapping_documents("params_override", override, limit) if override is not None else {}
-    is_poison = not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
-    position = await load_position(runtime, workflow, stored)
+    is_poison = is_poisoned(runtime, stored)
+    is_first = stored.epoch == 0
+    is_resumed = not is_first and not (is_joining and is_parked(stored))
+    position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
     if updates:
         updates = overridden_params(workflow, params_of(position.context), updates)
     clock = RunClock(runtime.clock, stored.updated_at)
-    resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
-    # The claim writes the event of the resume, unless another commit follows that writes it with more.
-    event = resumed if runtime.config.emit_events and not updates and not is_poison else None
+    resumed = first_event(stored, clock.now())
+    # The claim writes the event, unless another commit follows that writes it with more.
+    writes_event = runtime.config.emit_events and (is_first or is_resumed)
+    event = resumed if writes_event and not updates and not is_poison else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
         runtime,
@@ -139,32 +127,62 @@ async def claim_and_replay(
         event,
         unless_ended=is_under_way,
         stored=stored if is_under_way else None,
-        spares_living=spares_living,
+        spares_living=is_joining,
     )
     if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
-        position = await load_position(runtime, workflow, stored)
-    pending = _pending(runtime, claim, clock)
+        position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
+    pending = new_pending(runtime, claim, clock)
     if is_poison:
-        return await _end_poison_run(runtime, workflow, stored, position, pending)
+        return await end_poison_run(runtime, workflow, stored, position, pending)
     if updates:
         await _commit_override(runtime, pending, updates, stored, resumed)
         position.context = with_documents(position.context, updates)
-    return _scope(runtime, workflow, stored, position, pending, is_resumed=True)
+    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+def check_version(workflow: Workflow, stored: StoredRun) -> None:
+    """Refuse a run of a later version of the workflow than this one.
+
+    Raises:
+        WorkflowChangedError: The run has a later version.
+    """
+    if stored.workflow_version > workflow.version:
+        step = stored.start_from or workflow.steps[0].name
+        problem = f"belongs to version {stored.workflow_version} of the workflow; this is version {workflow.version}"
+        raise WorkflowChangedError(stored.run_id, step, problem, role="step")
+
+
+def is_poisoned(runtime: Runtime, stored: StoredRun) -> bool:
+    """Whether too many owners of the run died before it finished another step."""
+    return not stored.status.is_final and stored.claims_since_progress >= runtime.config.max_claims
+
+
+def is_parked(stored: StoredRun) -> bool:
+    """Whether the run has given up its owner while it waits."""
+    return stored.owner is None and stored.status is RunStatus.WAITING
+
+
+def first_event(stored: StoredRun, at: datetime) -> EventRow:
+    """The event of a claim: the start of a run that never had an owner, else a resume."""
+    if stored.epoch > 0:
+        return EventRow(EventType.WORKFLOW_RESUMED, None, at)
+    metadata = {"workflow_version": stored.workflow_version, "total_steps": stored.total_steps}
+    return EventRow(EventType.WORKFLOW_STARTED, None, at, encode(metadata).text)
 
 
 def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
     stored = StoredRun.from_new(new)
-    pending = _pending(runtime, claim, RunClock(runtime.clock, stored.started_at))
+    pending = new_pending(runtime, claim, RunClock(runtime.clock, stored.started_at))
     position = first_position(runtime, workflow, stored, is_resumed=False)
-    return _scope(runtime, workflow, stored, position, pending, is_resumed=False)
+    return new_scope(workflow, stored, position, pending, is_resumed=False)
 
 
-def _pending(runtime: Runtime, claim: Claim, clock: RunClock) -> PendingWrites:
+def new_pending(runtime: Runtime, claim: Claim, clock: RunClock) -> PendingWrites:
+    """The uncommitted rows of a run that was claimed."""
     return PendingWrites(claim, records_events=runtime.config.emit_events, clock=clock)
 
 
-def _scope(
-    runtime: Runtime,
+def new_scope(
     workflow: Workflow,
     stored: StoredRun,
     position: Position,
@@ -172,6 +190,7 @@ def _scope(
     *,
     is_resumed: bool,
 ) -> Scope:
+    """The scope of a run that was claimed, at its position."""
     clock = pending.clock
     run = Run(
         stored.run_id,
@@ -181,26 +200,41 @@ def _scope(
         clock,
         begun_mono=clock.monotonic() - (clock.now() - stored.started_at).total_seconds(),
         is_resumed=is_resumed,
-        resumed_path=position.cursor.segment if is_resumed else None,
+        resumed_path=position.cursor.segment if stored.epoch > 0 and pending.claim.epoch > 1 else None,
         tally=position.tally,
+        previous_end=stored_end(stored) if stored.status.is_final else None,
+        started_by=stored.started_by,
     )
     return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
 
 
-async def _load_existing(runtime: Runtime, request: Request, new: NewRun) -> Scope | WorkflowResult:
+async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> Scope | WorkflowResult:
     stored = await load(runtime, new.run_id)
-    _check_same(new, stored)
+    check_same(new, stored)
     if not stored.status.is_final:
+        if stored.owner is None and not is_due(stored, runtime.clock.now()):
+            raise NotClaimable(stored.run_id)
         try:
-            return await claim_and_replay(runtime, request.workflow, stored)
+            return await claim_and_replay(runtime, workflow, stored, is_joining=True)
+        except RunBusyError:
+            raise NotClaimable(stored.run_id) from None
         except RunNotResumableError:  # it has ended since it was loaded
             stored = await load(runtime, new.run_id)
-    return await _load_result(runtime, request.workflow, stored)
+    return await load_result(runtime, workflow, stored)
 
 
-async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
+def is_due(stored: StoredRun, now: datetime) -> bool:
+    """Whether a run without an owner may be claimed now."""
+    return stored.due_at is not None and stored.due_at <= now
+
+
+class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; callers wait for the run
+    """The run has not ended, and cannot be executed here now: another owner holds it, or it is not due."""
+
+
+async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
-    position = await load_position(runtime, workflow, stored)
+    position = await load_position(runtime, workflow, stored, is_resumed=True)
     step = position.cursor.step
     if stored.status is RunStatus.FAILED and step is not None:
         path, store = position.cursor.segment, runtime.store
@@ -212,7 +246,12 @@ async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) 
     return stored_result(workflow, stored, position)
 
 
-def _check_same(new: NewRun, stored: StoredRun) -> None:
+def check_same(new: NewRun, stored: StoredRun) -> None:
+    """Check that a request with a stored id is the request that created the run.
+
+    Raises:
+        RunConflictError: It has another workflow, other params or another start.
+    """
     if stored.workflow_name != new.workflow_name:
         problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
     elif not has_same_params(new, stored):
@@ -228,14 +267,15 @@ async def _commit_override(
     runtime: Runtime, pending: PendingWrites, updates: Mapping[str, Document], stored: StoredRun, resumed: EventRow
 ) -> None:
     """Store the params that a resume changes, before any step sees them."""
-    pending.add_marker(_override_row(pending.claim.epoch, updates, stored), resumed)
+    pending.add_marker(override_row(pending.claim.epoch, updates, stored), resumed)
     with RAISING_ERRORS:
         await runtime.journal.commit(pending)
 
 
-async def _end_poison_run(
+async def end_poison_run(
     runtime: Runtime, workflow: Workflow, stored: StoredRun, position: Position, pending: PendingWrites
 ) -> WorkflowResult:
+    """Record a run as failed whose owners died again and again."""
     step = position.cursor.step
     message = (
         f"poison run: it was taken over {stored.claims_since_progress} times without finishing another step, "
@@ -247,7 +287,8 @@ async def _end_poison_run(
     return position_result(workflow, stored, position, end)
 
 
-def _override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
+def override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
+    """The row that stores params which a resume changes."""
     return VisitRow(
         path=f"@resume#{epoch}",
         step_name="@resume",

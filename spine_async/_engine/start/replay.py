@@ -33,12 +33,12 @@ def first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, i
     if start is not None and start not in workflow.positions:
         problem = "is missing, and the run starts from it"
         raise WorkflowChangedError(stored.run_id, start, problem, role="step")
-    context = _first_context(runtime.models(workflow), stored, is_resumed=is_resumed)
+    context = first_context(runtime.models(workflow), stored, is_resumed=is_resumed)
     return Position(Cursor(workflow, start), context)
 
 
-async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Position:
-    """The position after the stored steps of the run.
+async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
+    """The position after the stored steps of the run; `is_resumed` is what its steps see as `metadata["resumed"]`.
 
     Raises:
         WorkflowChangedError: The definition no longer fits the stored steps.
@@ -46,7 +46,7 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun)
     """
     guard, pause = CorruptionGuard(stored.run_id), PeriodicYield()
     with guard:
-        position = await _first_position(runtime, workflow, stored)
+        position = await _first_position(runtime, workflow, stored, is_resumed=is_resumed)
     after = 0
     while True:
         call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
@@ -66,13 +66,14 @@ async def _replay_page(runtime: Runtime, position: Position, run_id: str, rows: 
         replay(position, run_id, rows)
 
 
-async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Position:
+async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
     if max(len(stored.params), len(stored.initial_outputs)) > LARGE_TEXT:
-        return await runtime.run_on_thread(first_position, runtime, workflow, stored, is_resumed=True)
-    return first_position(runtime, workflow, stored, is_resumed=True)
+        return await runtime.run_on_thread(first_position, runtime, workflow, stored, is_resumed=is_resumed)
+    return first_position(runtime, workflow, stored, is_resumed=is_resumed)
 
 
-def _first_context(models: Mapping[str, type[BaseModel]], stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
+def first_context(models: Mapping[str, type[BaseModel]], stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
+    """The context before the first step of a stored run; `models` revive outputs, by step name."""
     quality = split_object(stored.initial_quality)
     context = WorkflowContext(
         stored.run_id,

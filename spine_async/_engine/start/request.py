@@ -12,10 +12,11 @@ from spine_async._engine.state.params import validated_params
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import outputs_of, params_of
-from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object
+from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object, split_object
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
 from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.record import NewRun, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
@@ -31,6 +32,7 @@ class Request:
     context: WorkflowContext | None
     start_from: str | None
     run_id: str
+    started_by: str = "execute"
 
 
 async def prepare_run(runtime: Runtime, request: Request) -> NewRun:
@@ -68,7 +70,8 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         workflow_version=workflow.version,
         fingerprint=workflow.fingerprint,
         params=params.text,
-        params_hash=_digest(join_object(from_caller), request.start_from),
+        params_hash=_digest(params, request.start_from),
+        request_hash=_digest(join_object(from_caller), request.start_from),
         partition=join_object(mapping_documents("partition", partition, limit)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
         initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
@@ -79,6 +82,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         records_events=runtime.config.emit_events,
         metadata=encode(_metadata(context)).text if context else EMPTY.text,
         lease_ttl=runtime.config.lease_ttl,
+        started_by=request.started_by,
     )
     _check_size(workflow, new)
     return new
@@ -91,11 +95,12 @@ def _metadata(context: WorkflowContext) -> dict[str, object]:
 def has_same_params(new: NewRun, stored: StoredRun) -> bool:
     """Whether a stored run was started with the params of a new one; both are compared as the caller gave them.
 
-    Rows of version 0.1 hold a digest of the params after defaults and models.
+    Runs that an earlier version stored have no digest of the request. Theirs is a digest of the params as the caller
+    gave them, or after defaults and models.
     """
-    if stored.params_hash == new.params_hash:
-        return True
-    return stored.params_hash == _digest(Document(new.params), new.start_from)
+    if stored.request_hash is not None:
+        return stored.request_hash == new.request_hash
+    return stored.params_hash in {new.request_hash, new.params_hash}
 
 
 def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
@@ -116,6 +121,60 @@ def _params(runtime: Runtime, workflow: Workflow, from_caller: Mapping[str, Docu
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
         given[DRY_RUN_PARAM] = encode(True)
     return given
+
+
+def prepared_params(runtime: Runtime, workflow: Workflow, text: str) -> dict[str, Document]:
+    """The params of a run that was enqueued where its workflow is not known, with what the workflow adds to them.
+
+    Args:
+        runtime: What all runs share.
+        workflow: The workflow.
+        text: JSON object text of the params as the caller gave them.
+
+    Raises:
+        InvalidParamsError: They do not fit.
+        SerializationError: A default has no strict JSON form.
+    """
+    return _params(runtime, workflow, dict(split_object(text)))
+
+
+def unknown_run(
+    runtime: Runtime,
+    name: str,
+    params: Mapping[str, object] | None,
+    partition: Mapping[str, object] | None,
+    run_id: str,
+) -> NewRun:
+    """A run to enqueue of a workflow that is not known here; whoever starts it completes its params.
+
+    Raises:
+        DefinitionError: The name cannot be the name of a workflow.
+        InvalidParamsError: The params are no mapping, or too large.
+        SerializationError: A param has no strict JSON form.
+    """
+    problem = text_problem(name, MAX_NAME_LENGTH)
+    if problem is not None:
+        raise DefinitionError(f"invalid workflow {name!r:.80}: {problem}")
+    limit = runtime.config.max_value_bytes
+    given = join_object(mapping_documents("params", {} if params is None else params, limit))
+    digest = _digest(given, None)
+    return NewRun(
+        run_id=run_id,
+        workflow_name=name,
+        workflow_version=0,
+        fingerprint="",
+        params=given.text,
+        params_hash=digest,
+        request_hash=digest,
+        partition=join_object(mapping_documents("partition", partition, limit)).text if partition is not None else None,
+        initial_outputs=EMPTY.text,
+        initial_quality=EMPTY.text,
+        start_from=None,
+        total_steps=0,
+        owner=None,
+        created_at=runtime.clock.now(),
+        records_events=runtime.config.emit_events,
+    )
 
 
 def mapping_documents(what: str, given: object, limit: int) -> dict[str, Document]:

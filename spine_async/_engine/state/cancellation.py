@@ -20,6 +20,7 @@ class CancelReason(StrEnum):
     LEASE_LOST = "lease_lost"
     SIBLING_FAILED = "sibling_failed"
     CANCELLED = "cancelled"
+    PARKED = "parked"
 
 
 class RunCancellation:
@@ -37,6 +38,11 @@ class RunCancellation:
         self.text = ""
         self.requested_mono: float | None = None
         self.scope: anyio.CancelScope | None = None
+
+    @property
+    def is_release(self) -> bool:
+        """Whether the run is not to end but to be given up, so that it continues later."""
+        return self.reason in _RELEASES
 
     def request(self, reason: CancelReason, now_mono: float, text: str | None = None) -> None:
         """Cancel the run's steps for this reason; has no effect if the run is being cancelled already."""
@@ -57,3 +63,6 @@ class RunCancellation:
             return self.reason
         is_late = self.scope is not None and self.scope.deadline <= now_mono
         return CancelReason.RUN_TIMEOUT if is_late else None
+
+
+_RELEASES = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED})

@@ -159,6 +159,16 @@ class PendingWrites:
             self.end = end
             self._entries.append(_end_event(end))
 
+    def give_up(self, release: Release, end: RunEnd) -> None:
+        """Give up the run with the next commit, unless it has an end.
+
+        Args:
+            release: How the run is given up.
+            end: What the callers of this execution receive; it is not stored.
+        """
+        if self.end is None:
+            self.end, self.release = end, release
+
     @property
     def entry_count(self) -> int:
         """Number of entries that are not drained."""
@@ -187,7 +197,7 @@ class PendingWrites:
             events=tuple(events),
             at=max(at, self.clock.latest),
             status=self.status,
-            end=self.end if not rest else None,
+            end=self.end if not rest and self.release is None else None,
             size=size,
             release=self.release if not rest else None,
             taken=tuple(_taken(entries)) if self.has_taken else (),

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.idleness import Idleness
+from spine_async._engine.state.idleness import Idle, Idleness
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.mailbox import Mailbox
 from spine_async._engine.state.map_progress import MapProgress
@@ -25,6 +25,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
 from spine_async._model.document import Document
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.record import RunEnd
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async.ports import Clock
@@ -52,6 +53,9 @@ class Run:
         resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if it is a map,
             can have stored items. Else None.
         idleness: Whether all of its tasks wait.
+        departure: What the run waited for when it was asked to give up, if it was idle; else None.
+        previous_end: The final state from which it was resumed, or None.
+        started_by: The call that created it: `execute`, `start` or `enqueue`.
         mailbox: The signals that were sent to it.
     """
 
@@ -70,6 +74,9 @@ class Run:
     exception: BaseException | None = None
     renewal_mono: float | None = None
     idleness: Idleness = field(default_factory=Idleness)
+    departure: Idle | None = None
+    previous_end: RunEnd | None = None
+    started_by: str = "execute"
     mailbox: Mailbox = field(default_factory=Mailbox)
 
 

@@ -1,0 +1,73 @@
+"""Due runs on a store that keeps none: such a store still supports recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.record import Claim, Release, RunFilter, StoredRun
+from spine_async.ports import Listener, RunStore
+
+_PAGE = 500
+
+
+class PlainDueRuns:
+    """The port of due runs by means of the port of runs. It keeps no times, queues and messages.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._free: dict[str, StoredRun] = {}
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        claimed: list[DueRun] = []
+        for run in list(self._free.values()):
+            is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
+            if is_known and len(claimed) < request.limit:
+                del self._free[run.run_id]
+                answer = await self._store.claim(
+                    run.run_id, request.owner, None, ttl=request.ttl, over_epoch=run.epoch, unless_ended=True
+                )
+                if isinstance(answer, Claim):
+                    claimed.append(DueRun(run, answer))
+        return claimed
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        owners: dict[str, bool] = {}
+        self._free.clear()
+        for run in await self._store.runs(RunFilter(is_under_way=True, limit=_PAGE)):
+            is_free = run.owner is None or run.owner in gone or (run.owner in lapsed and not run.is_leased)
+            if is_free:
+                self._free[run.run_id] = run
+            elif run.owner is not None:
+                owners[run.owner] = owners.get(run.owner, False) or not run.is_leased
+        return Sweep(owners, None)
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        (renewal,) = await self._store.renew([claim], 0.0)
+        return renewal.is_held
+
+    async def send(self, message: NewMessage) -> Delivery:
+        return Delivery.NOT_FOUND
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        return []
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        runs = [await self._store.load(run_id) for run_id in dict.fromkeys(run_ids)]
+        return [
+            RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_due=run.owner is None)
+            for run in runs
+            if run is not None
+        ]
+
+    async def listen(self, on_change: Callable[[], None]) -> Listener:
+        return _NoListener()
+
+
+class _NoListener:
+    async def close(self) -> None:
+        return None

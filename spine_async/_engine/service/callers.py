@@ -1,0 +1,166 @@
+"""Executes runs for callers. Several callers of one run share its execution."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+
+from spine_async._engine.run.supervision import execute_run
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
+from spine_async._engine.service.waits import Waits
+from spine_async._engine.start.opening import (
+    NotClaimable,
+    check_same,
+    claim_and_replay,
+    load,
+    load_result,
+    start_or_load,
+)
+from spine_async._engine.start.request import Request, prepare_run
+from spine_async._engine.start.unknown_workflow import load_unknown_result
+from spine_async._engine.state.scope import Scope
+from spine_async._engine.tasks import mark_retrieved, run_shielded
+from spine_async._model.record import StoredRun
+from spine_async._model.workflow import Workflow
+from spine_async._model.workflow_result import WorkflowResult
+from spine_async.errors import RunBusyError, RunError, RunNotFoundError, StoreError
+
+_log = logging.getLogger("spine_async")
+
+
+class Callers:
+    """The calls of a runner that execute runs and wait for them.
+
+    Args:
+        runtime: What all runs share.
+        active_runs: The runs that this runner executes.
+        workflows: The known workflows by name; a call adds its own.
+    """
+
+    def __init__(self, runtime: Runtime, active_runs: ActiveRuns, workflows: MutableMapping[str, Workflow]) -> None:
+        self._runtime = runtime
+        self._active_runs = active_runs
+        self._workflows = workflows
+        self._waits = Waits(runtime)
+
+    async def execute(self, request: Request) -> WorkflowResult:
+        """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
+        while True:
+            execution = await self._joined(request) or self._begin(request)
+            try:
+                result = await execution.join(as_caller=True)
+            except NotClaimable:
+                await self._waits.until_changed(request.run_id)
+                continue
+            if result is not None and not execution.was_parked:
+                return result
+            await self._waits.until_changed(request.run_id)
+
+    async def start(self, request: Request) -> None:
+        """Store the run and execute it in the background; a stored one is executed here only if it is due."""
+        if await self._joined(request) is not None:
+            return
+        execution = self._begin(request, is_background=True)
+        await execution.opened.wait()
+        task = execution.task
+        if task is not None and task.done() and not isinstance(task.exception(), NotClaimable):
+            task.result()
+
+    async def resume(
+        self, run_id: str, definition: Callable[[StoredRun], Workflow], override: dict[str, object] | None
+    ) -> WorkflowResult:
+        """Claim a stored run, and execute it to its end."""
+
+        async def open_stored() -> Scope | WorkflowResult:
+            stored = await load(self._runtime, run_id)
+            workflow = definition(stored)
+            opened = await claim_and_replay(self._runtime, workflow, stored, override)
+            self._workflows[workflow.name] = workflow
+            return opened
+
+        if self._active_runs.find(run_id) is not None:
+            raise RunBusyError(run_id, self._runtime.owner)
+        execution = self._start(Execution(self._runtime, run_id), open_stored)
+        result = await execution.join(as_caller=True)
+        assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
+        return result
+
+    async def result(self, run_id: str) -> WorkflowResult:
+        """The result of a run, wherever it is executed; waits until it has ended."""
+        while True:
+            execution = self._active_runs.find(run_id)
+            if execution is not None:
+                result = await self._awaited(execution)
+                if result is not None:
+                    return result
+            states = await run_shielded(self._runtime.due_runs.states([run_id]), "spine_async states")
+            if not states:
+                raise RunNotFoundError(run_id)
+            if states[0].status.is_final:
+                return await self._stored(run_id)
+            await self._waits.until_changed(run_id)
+
+    async def run(self, scope: Scope, execution: Execution) -> WorkflowResult:
+        """Execute a run that is open to its end."""
+        self._active_runs.watch(scope.run, execution)
+        try:
+            return await execute_run(self._runtime, scope)
+        finally:
+            self._active_runs.unwatch(scope.run)
+
+    async def _awaited(self, execution: Execution) -> WorkflowResult | None:
+        """The result of an execution of this runner; None if the run continues elsewhere or later."""
+        try:
+            result = await execution.join(as_caller=False)
+        except NotClaimable:
+            return None
+        return None if execution.was_released else result
+
+    async def _stored(self, run_id: str) -> WorkflowResult:
+        stored = await load(self._runtime, run_id)
+        workflow = self._workflows.get(stored.workflow_name)
+        if workflow is None or workflow.version < stored.workflow_version:
+            return await load_unknown_result(self._runtime, stored)
+        return await load_result(self._runtime, workflow, stored)
+
+    async def _joined(self, request: Request) -> Execution | None:
+        """The execution of the run in this runner, if the request is the one that created it."""
+        execution = self._active_runs.find(request.run_id)
+        if execution is None:
+            return None
+        await execution.opened.future()
+        if self._active_runs.find(request.run_id) is not execution:
+            return None
+        check_same(await prepare_run(self._runtime, request), await load(self._runtime, request.run_id))
+        return execution
+
+    def _begin(self, request: Request, *, is_background: bool = False) -> Execution:
+        async def open_requested() -> Scope | WorkflowResult:
+            opened = await start_or_load(self._runtime, request)
+            self._workflows[request.workflow.name] = request.workflow
+            return opened
+
+        return self._start(Execution(self._runtime, request.run_id, is_background=is_background), open_requested)
+
+    def _start(self, execution: Execution, opening: Callable[[], Awaitable[Scope | WorkflowResult]]) -> Execution:
+        async def work(execution: Execution) -> ExecutionResult:
+            opened = await opening()
+            execution.opened.set()
+            if not isinstance(opened, Scope):
+                return opened
+            try:
+                result = await self.run(opened, execution)
+            except (RunError, StoreError) as exc:
+                if execution.is_background:
+                    _log.warning("run %s was interrupted: %s", execution.run_id, exc)
+                raise
+            if execution.is_background:
+                log_if_failed(result)
+            return result
+
+        self._active_runs.begin(execution, work)
+        if execution.task is not None:
+            execution.task.add_done_callback(mark_retrieved)
+        return execution

@@ -1,0 +1,142 @@
+"""One execution of a run in this process, which several callers may await."""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeAlias
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.cancellation import CancelReason
+from spine_async._engine.state.scope import Run
+from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, wait_any, wait_shielded
+from spine_async._model.status import RunStatus
+from spine_async._model.workflow_result import WorkflowResult
+
+ExecutionResult: TypeAlias = WorkflowResult | None
+"""The result of the run; None if it was not executed here."""
+
+_log = logging.getLogger("spine_async")
+
+_SETTLE = 0.02  # seconds for which a run must be idle before it is parked
+
+
+class Execution:
+    """An execution from its registration to its result. A cancellation that arrives before the run is opened waits.
+
+    Args:
+        runtime: What all runs share.
+        run_id: The run.
+        is_background: Whether nobody needs to await it, so that the run may be parked while it waits.
+
+    Attributes:
+        task: The task that opens and executes the run.
+        opened: Set when the run is open: it is stored, or opening it has failed.
+        counts: Whether it uses the capacity of the worker.
+        is_background: Whether nobody needs to await it.
+    """
+
+    def __init__(self, runtime: Runtime, run_id: str, *, is_background: bool = False, counts: bool = False) -> None:
+        self.run_id = run_id
+        self.task: Task[ExecutionResult] | None = None
+        self.opened = Latch()
+        self.counts = counts
+        self.is_background = is_background
+        self._runtime = runtime
+        self._callers = 0
+        self._run: Run | None = None
+        self._waiting: tuple[CancelReason, str | None] | None = None
+
+    @property
+    def was_parked(self) -> bool:
+        """Whether it ended because the run only waits."""
+        return self._run is not None and self._run.cancellation.reason is CancelReason.PARKED
+
+    @property
+    def was_released(self) -> bool:
+        """Whether it ended, or will end, without an end of the run."""
+        return self._run is not None and self._run.cancellation.is_release
+
+    @property
+    def run(self) -> Run | None:
+        """The run, once it is open."""
+        return self._run
+
+    async def join(self, *, as_caller: bool) -> ExecutionResult:
+        """Wait for the result.
+
+        Args:
+            as_caller: Whether the run is executed for the caller: it stays in memory, and is stopped if it was created
+                by `execute` and its last caller is cancelled.
+
+        Cancellation:
+            Raised once the run is recorded as stopped, if it is stopped; else at once.
+        """
+        task = self.task
+        assert task is not None  # noqa: S101 - set when it was registered
+        self._callers += as_caller
+        try:
+            await wait_any(task)
+        except CANCELLATION:
+            if as_caller and self._callers == 1 and self._stops_with_callers():
+                self.cancel(CancelReason.CANCELLED)
+                await wait_shielded(task)
+            raise
+        finally:
+            self._callers -= as_caller
+            self._look_at_idleness()
+        return task.result()
+
+    def attach(self, run: Run) -> None:
+        """Set the run, which is about to begin; passes a waiting cancellation on to it."""
+        self._run = run
+        run.idleness.on_idle = self._look_at_idleness
+        if self._waiting is not None:
+            self.cancel(*self._waiting)
+
+    def cancel(self, reason: CancelReason, text: str | None = None) -> None:
+        """Cancel the run, now or as soon as it is attached; the first reason counts."""
+        run = self._run
+        if run is None:
+            self._waiting = self._waiting or (reason, text)
+            return
+        if run.cancellation.reason is None:
+            run.departure = run.idleness.idle
+        run.cancellation.request(reason, run.clock.monotonic(), text)
+
+    def drain(self) -> None:
+        """Cancel a run that has not begun or that only waits; any other may continue for a while."""
+        if self._run is None or self._run.idleness.idle is not None:
+            self.cancel(CancelReason.SHUTDOWN)
+
+    def _stops_with_callers(self) -> bool:
+        if self._run is None:
+            return not self.is_background
+        return self._run.started_by == "execute"
+
+    def _look_at_idleness(self) -> None:
+        run = self._run
+        idle = run.idleness.idle if run is not None else None
+        if idle is not None:
+            call_later(_SETTLE, self._park_if_idle, idle.changes)
+
+    def _park_if_idle(self, changes: int) -> None:
+        """Park the run if it has been idle since; a run that leaves the runner is parked whoever awaits it."""
+        run, runtime = self._run, self._runtime
+        idle = run.idleness.idle if run is not None else None
+        if run is None or idle is None or idle.changes != changes or run.cancellation.reason is not None:
+            return
+        if runtime.is_draining:
+            self.cancel(CancelReason.SHUTDOWN)
+            return
+        has_deadline = any(each.deadline_mono is not None for each in run.pending.open_visits.values())
+        if not (runtime.parks and self.is_background) or self._callers or has_deadline:
+            return
+        due = idle.due
+        if due is None or (due.at - run.clock.now()).total_seconds() > runtime.config.park_after:
+            self.cancel(CancelReason.PARKED)
+
+
+def log_if_failed(result: ExecutionResult) -> None:
+    """Log a run that failed in the background: perhaps nobody awaits its result."""
+    if result is not None and result.status is RunStatus.FAILED:
+        _log.error("run %s failed at step %s (%s)", result.run_id, result.error_step, result.error_category)

@@ -1,0 +1,61 @@
+"""Reads what others want of the active runs: stop requests, and signals that a step waits for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.cancellation import CancelReason
+from spine_async._engine.state.scope import Run
+from spine_async._engine.tasks import Task, end_task, spawn
+from spine_async._model.due import Notice
+from spine_async.errors import StoreError
+
+_log = logging.getLogger("spine_async")
+
+
+class NoticeReader:
+    """Reads the notices of all active runs in one call of the store.
+
+    Args:
+        runtime: What all runs share.
+        runs: The active runs by id; changes while it reads.
+    """
+
+    def __init__(self, runtime: Runtime, runs: Mapping[str, Run]) -> None:
+        self._runtime = runtime
+        self._runs = runs
+        self._read_mono = runtime.clock.monotonic()
+        self._reading: Task[None] | None = None
+
+    def check(self, now_mono: float, *, has_changed: bool) -> None:
+        """Start to read if the store has changed or `poll_interval` is over; never waits for the store."""
+        is_reading = self._reading is not None and not self._reading.done()
+        is_due = has_changed or now_mono - self._read_mono >= self._runtime.config.poll_interval
+        if is_due and not is_reading and not self._runtime.is_ephemeral:
+            self._read_mono = now_mono
+            self._reading = spawn(self._read(), "spine_async notices")
+
+    async def end(self) -> None:
+        """End the call that is under way."""
+        if self._reading is not None:
+            await end_task(self._reading)
+
+    async def _read(self) -> None:
+        claims = [run.pending.claim for run in self._runs.values() if run.pending.end is None]
+        try:
+            notices = await self._runtime.due_runs.notices(claims) if claims else []
+        except StoreError as exc:
+            _log.debug("notices of runs could not be read; it will be retried: %s", exc)
+            return
+        for notice in notices:
+            self._apply(notice)
+
+    def _apply(self, notice: Notice) -> None:
+        run = self._runs.get(notice.run_id)
+        if run is None or run.pending.end is not None:
+            return
+        if notice.stop_reason is not None:
+            run.cancellation.request(CancelReason.USER, run.clock.monotonic(), notice.stop_reason)
+        run.mailbox.deliver(notice.messages)

@@ -1,0 +1,212 @@
+"""Claims due runs of known workflows and executes them: once on request, or as long as the runner is entered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+import anyio
+from anyio import to_thread
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
+from spine_async._engine.start.due_run import open_due_run
+from spine_async._engine.start.owner import is_alive, is_gone
+from spine_async._engine.state.scope import Scope
+from spine_async._engine.tasks import CANCELLATION, Task, run_shielded, spawn, wait_any, wait_shielded
+from spine_async._model.due import DueRequest, DueRun, Sweep
+from spine_async._model.record import DueTime, Release
+from spine_async._model.workflow import Workflow
+from spine_async._model.workflow_result import WorkflowResult
+from spine_async.errors import RunError, StoreError
+
+_MIN_INTERVAL = 0.005  # seconds between two rounds
+_MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
+
+_log = logging.getLogger("spine_async")
+
+
+class Worker:
+    """Finds due runs and executes them.
+
+    Args:
+        runtime: What all runs share.
+        active_runs: The runs that this runner executes.
+        workflows: The known workflows by name; may grow.
+        queues: Names of the queues that it works on.
+        execute: Executes a run that is open.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        active_runs: ActiveRuns,
+        workflows: Mapping[str, Workflow],
+        queues: Collection[str],
+        execute: Callable[[Scope, Execution], Awaitable[WorkflowResult]],
+    ) -> None:
+        self._runtime = runtime
+        self._active_runs = active_runs
+        self._workflows = workflows
+        self._queues = frozenset(queues)
+        self._execute = execute
+        self._task: Task[None] | None = None
+        self._halt = _Halt()
+        self._sweep_mono = 0.0
+
+    def start(self) -> None:
+        """Work until `end_with`, unless it works already."""
+        if self._task is None:
+            self._runtime.parks = True
+            self._task = spawn(self._work(self._halt), "spine_async worker")
+
+    async def end_with(self, drain: Awaitable[None]) -> None:
+        """Claim no further runs, wait for `drain`, and end the work. Work that starts meanwhile is not affected."""
+        task, self._task = self._task, None
+        self._halt.is_set, self._halt = True, _Halt()
+        self._runtime.parks = False
+        try:
+            if task is not None:
+                self._runtime.changes.notify()
+                await wait_shielded(task)  # not cancelled: the runs of a claim that is under way need an executor
+        finally:
+            await drain
+
+    async def once(self) -> list[WorkflowResult]:
+        """Claim the runs that are due now and execute them to their ends; returns their results."""
+        results: list[WorkflowResult] = []
+        await self._sweep()
+        running: set[Task[ExecutionResult]] = set()
+        while True:
+            claimed = await self._claim(self._runtime.config.worker_concurrency - len(running))
+            running |= {task for each in claimed if (task := self._begin(each, results).task) is not None}
+            if not running:
+                return results
+            await wait_any(*running)
+            running = {each for each in running if not each.done()}
+
+    async def _work(self, halt: _Halt) -> None:
+        runtime, interval = self._runtime, _MIN_INTERVAL
+        async with runtime.changes.listening():
+            while not halt.is_set:
+                found, pause = await self._round_if_reachable(halt)
+                interval = _MIN_INTERVAL if found else min(2 * interval, _MAX_QUIET_INTERVAL)
+                if not found or self._free == 0:
+                    began_mono = runtime.clock.monotonic()
+                    await runtime.changes.wait(pause)
+                    waited = runtime.clock.monotonic() - began_mono
+                    if waited < interval:
+                        await anyio.sleep(interval - waited)
+                    elif waited > 2 * _MAX_QUIET_INTERVAL:
+                        interval = _MIN_INTERVAL
+
+    @property
+    def _free(self) -> int:
+        return max(0, self._runtime.config.worker_concurrency - self._active_runs.used_capacity)
+
+    async def _round_if_reachable(self, halt: _Halt) -> tuple[int, float]:
+        """Do one round; returns how many runs were claimed, and in how many seconds the next one is needed."""
+        poll = self._runtime.config.poll_interval
+        try:
+            next_due = await self._sweep()
+            claimed = await self._claim(self._free) if not halt.is_set else []
+        except StoreError as exc:
+            _log.warning("due runs were not claimed; it will be retried: %s", exc)
+            return 0, poll
+        for each in claimed:
+            self._begin(each, None)
+        return len(claimed), min(poll, next_due if next_due is not None else poll)
+
+    async def _sweep(self) -> float | None:
+        """Make due runs ready; returns the seconds until the next one becomes due, or None."""
+        runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
+        try:
+            sweep = await run_shielded(runtime.due_runs.sweep(), "spine_async sweep")
+        except StoreError:
+            runtime.reachability.failed()
+            raise
+        runtime.reachability.answered(sent_mono, runtime.clock.monotonic())
+        gone, lapsed = await self._judge(sweep)
+        if gone or lapsed:
+            sweep = await run_shielded(runtime.due_runs.sweep(gone, lapsed), "spine_async sweep")
+        return sweep.next_due
+
+    async def _judge(self, sweep: Sweep) -> tuple[set[str], set[str]]:
+        """The owners whose processes are gone, and those whose ended leases nobody will renew.
+
+        An owner that is alive on this host renews its lease or gives up its runs. After an outage of the store, every
+        other owner has one `lease_ttl` to renew.
+        """
+        runtime, own = self._runtime, self._runtime.owner
+        others = {owner: has_ended for owner, has_ended in sweep.owners.items() if owner != own}
+        if not others:
+            return set(), set()
+        gone, alive = await to_thread.run_sync(_observed, others)
+        if not runtime.reachability.has_returned_for(runtime.config.lease_ttl, runtime.clock.monotonic()):
+            return gone, set()
+        return gone, {owner for owner, has_ended in others.items() if has_ended} - gone - alive
+
+    async def _claim(self, limit: int) -> list[DueRun]:
+        runtime = self._runtime
+        if limit <= 0 or not self._workflows:
+            return []
+        request = DueRequest(
+            owner=runtime.owner,
+            workflows={name: workflow.version for name, workflow in self._workflows.items()},
+            queues=self._queues,
+            limit=limit,
+            ttl=runtime.config.lease_ttl,
+            at=runtime.clock.now(),
+        )
+        sent_mono = runtime.clock.monotonic()
+        claimed = await run_shielded(runtime.due_runs.claim_due(request), "spine_async claim")
+        free: list[DueRun] = []
+        for each in claimed:
+            each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl
+            if self._active_runs.find(each.run.run_id) is None:
+                free.append(each)
+            else:
+                await self._give_back(each)
+        return free
+
+    def _begin(self, due: DueRun, results: list[WorkflowResult] | None) -> Execution:
+        """Execute a claimed run in the background; adds its result to `results`."""
+
+        async def work(execution: Execution) -> ExecutionResult:
+            try:
+                opened = await open_due_run(self._runtime, self._workflows[due.run.workflow_name], due)
+                execution.opened.set()
+                result = await self._execute(opened, execution) if isinstance(opened, Scope) else opened
+            except (RunError, StoreError) as exc:
+                _log.warning("run %s was not executed: %s", due.run.run_id, exc)
+            except CANCELLATION:
+                raise
+            except Exception:  # noqa: BLE001 - one run must not keep the others from being executed
+                _log.exception("run %s was not executed", due.run.run_id)
+            else:
+                log_if_failed(result)
+                if results is not None and result is not None and not execution.was_released:
+                    results.append(result)
+                return result
+            return None
+
+        execution = Execution(self._runtime, due.run.run_id, is_background=True, counts=True)
+        return self._active_runs.begin(execution, work)
+
+    async def _give_back(self, due: DueRun) -> None:
+        """Give up a claimed run that another call of this runner is about to execute."""
+        release = Release(status=due.run.status, due=DueTime(self._runtime.clock.now(), 0.0))
+        await self._runtime.due_runs.release_run(due.claim, release)
+
+
+def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:
+    """The owners whose processes are gone, and those that are provably alive."""
+    gone = {owner for owner in owners if is_gone(owner)}
+    return gone, {owner for owner in owners if owner not in gone and is_alive(owner)}
+
+
+class _Halt:
+    """Signals to the work that began before it was set that no further run must be claimed."""
+
+    is_set = False

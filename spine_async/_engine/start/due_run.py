@@ -1,0 +1,105 @@
+"""How a run that a worker has claimed becomes executable."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.run.result import position_result
+from spine_async._engine.run.supervision import REFUSED_FOR
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.start.opening import (
+    end_poison_run,
+    first_event,
+    is_parked,
+    is_poisoned,
+    new_pending,
+    new_scope,
+    override_row,
+)
+from spine_async._engine.start.replay import load_position
+from spine_async._engine.start.request import prepared_params
+from spine_async._engine.state.interrupts import RAISING_ERRORS
+from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._engine.state.scope import Position, Scope
+from spine_async._engine.state.wall_clock import RunClock
+from spine_async._model.context_access import with_documents
+from spine_async._model.due import DueRun
+from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.record import DueTime, Release, StoredRun
+from spine_async._model.status import RunStatus
+from spine_async._model.workflow import Workflow
+from spine_async._model.workflow_result import WorkflowResult
+from spine_async.errors import InvalidParamsError, SerializationError, WorkflowChangedError
+
+EXPIRED = "expired"
+"""The `stop_reason` of a run that was not claimed before its `expires_at`."""
+
+_log = logging.getLogger("spine_async")
+
+
+async def open_due_run(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | WorkflowResult | None:
+    """The scope of a claimed run, after its stored steps.
+
+    Returns:
+        The scope; the result of a run that is not executed any more: it was asked to stop, has expired, is a poison
+        run, or has invalid params; None if the definition does not fit the run, which is given up again for a minute.
+    """
+    clock = RunClock(runtime.clock, due.run.updated_at)
+    pending = new_pending(runtime, due.claim, clock)
+    is_first = due.run.epoch == 0
+    stored = replace(due.run, started_at=clock.now()) if is_first else due.run
+    is_resumed = not is_first and not is_parked(stored)
+    try:
+        position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
+    except WorkflowChangedError as exc:
+        await _give_up(runtime, due, exc)
+        return None
+    if is_poisoned(runtime, stored) and stored.owner is not None:
+        return await end_poison_run(runtime, workflow, stored, position, pending)
+    outcome = _early_outcome(stored, clock) or _begin(runtime, workflow, stored, position, pending)
+    if outcome is not None:
+        with RAISING_ERRORS:
+            end = await commit_outcome(runtime, pending, outcome)
+        return position_result(workflow, stored, position, end)
+    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+def _early_outcome(stored: StoredRun, clock: RunClock) -> Outcome | None:
+    """The outcome of a run that must not be executed any more, or None."""
+    if stored.stop_requested is not None:
+        return Outcome(RunStatus.STOPPED, stop_reason=stored.stop_requested)
+    if stored.epoch == 0 and stored.expires_at is not None and stored.expires_at <= clock.now():
+        return Outcome(RunStatus.STOPPED, stop_reason=EXPIRED)
+    return None
+
+
+def _begin(
+    runtime: Runtime, workflow: Workflow, stored: StoredRun, position: Position, pending: PendingWrites
+) -> Outcome | None:
+    """Add the event of the start or resume, and complete the params of a run that was enqueued without its workflow.
+
+    Returns:
+        The outcome of a run whose params do not fit its workflow, else None.
+    """
+    event = first_event(stored, pending.clock.now())
+    if stored.epoch == 0 and not stored.fingerprint:
+        try:
+            updates = prepared_params(runtime, workflow, stored.params)
+        except (InvalidParamsError, SerializationError) as exc:
+            return Outcome(RunStatus.FAILED, None, storable_text(str(exc)), ErrorCategory.CONFIGURATION)
+        pending.add_marker(override_row(pending.claim.epoch, updates, stored), event)
+        position.context = with_documents(position.context, updates)
+    elif not is_parked(stored):
+        pending.add_events(event)
+    return None
+
+
+async def _give_up(runtime: Runtime, due: DueRun, error: WorkflowChangedError) -> None:
+    _log.warning("run %s is not executed here; it is tried again in %g s: %s", due.run.run_id, REFUSED_FOR, error)
+    at = runtime.clock.now() + timedelta(seconds=REFUSED_FOR)
+    status = due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING
+    await runtime.due_runs.release_run(due.claim, Release(status=status, due=DueTime(at, REFUSED_FOR)))

@@ -1,0 +1,96 @@
+"""Stores runs that any working runner executes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from spine_async._engine.commit.journal import Creation
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.start.opening import check_same, load
+from spine_async._engine.start.request import Request, prepare_run, unknown_run
+from spine_async._engine.state.interrupts import RAISING_ERRORS
+from spine_async._model.naming import check_run_id
+from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
+from spine_async._model.record import NewRun
+from spine_async._model.workflow import Workflow
+from spine_async.errors import DefinitionError, StoreError
+from spine_async.ports import CallerTransactionStore
+
+Definition: TypeAlias = Workflow | str
+
+
+async def enqueue_runs(
+    runtime: Runtime, definition: Definition, runs: Sequence[Enqueued], queue: str, connection: object
+) -> list[str]:
+    """Store due runs; returns their ids. A stored id is accepted if it belongs to the same request.
+
+    Args:
+        runtime: What all runs share.
+        definition: The workflow, or its name where it is not known.
+        runs: The runs.
+        queue: Name of the queue.
+        connection: The caller's own connection or session, in whose transaction the runs are stored; None stores them
+            at once.
+
+    Raises:
+        DefinitionError: An option is invalid, or the params do not fit the workflow (`InvalidParamsError`).
+        RunConflictError: An id belongs to a run with other params or of another workflow.
+        StoreError: The store cannot be written, or keeps no due runs.
+    """
+    if not isinstance(definition, (Workflow, str)):
+        raise DefinitionError(f"{definition!r:.80} is not a workflow; give a Workflow, or the name of one")
+    if runtime.is_ephemeral:
+        raise DefinitionError("this runner stores nothing, so it cannot enqueue a run; enable checkpoints")
+    check_queue_name(queue)
+    news = [await _new_run(runtime, definition, each, queue) for each in runs]
+    if connection is not None:
+        taken = await _create_within(runtime, connection, news)
+    else:
+        taken = await _create(runtime, news)
+        runtime.changes.notify()
+    for new in taken:
+        check_same(new, await load(runtime, new.run_id))
+    return [each.run_id for each in news]
+
+
+async def _new_run(runtime: Runtime, definition: Definition, run: Enqueued, queue: str) -> NewRun:
+    check_key(run.key)
+    check_priority(run.priority)
+    due = due_time(run.delay, run.at, runtime.clock.now())
+    expires_at = expiry(run.expires, due)
+    run_id = check_run_id(run.run_id) if run.run_id is not None else str(uuid.uuid4())
+    if isinstance(definition, str):
+        new = unknown_run(runtime, definition, run.params, run.partition, run_id)
+    else:
+        new = await prepare_run(runtime, Request(definition, run.params, run.partition, None, None, run_id))
+    return replace(
+        new,
+        owner=None,
+        due=due,
+        queue=queue,
+        queue_key=run.key,
+        priority=run.priority,
+        expires_at=expires_at,
+        started_by="enqueue",
+    )
+
+
+async def _create(runtime: Runtime, news: Sequence[NewRun]) -> list[NewRun]:
+    """Store the runs; returns those whose ids are taken."""
+    creations = [Creation(new) for new in news]
+    with RAISING_ERRORS:
+        await runtime.journal.create_all(creations)
+    return [each.run for each in creations if each.claim is None]
+
+
+async def _create_within(runtime: Runtime, connection: object, news: Sequence[NewRun]) -> list[NewRun]:
+    store = runtime.store
+    if not isinstance(store, CallerTransactionStore):
+        raise StoreError(
+            f"{type(store).__name__} cannot store a run in your transaction; leave out connection=, or use a database"
+        )
+    created = await store.create_within(connection, news)
+    return [new for new, is_created in zip(news, created, strict=True) if not is_created]

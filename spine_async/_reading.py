@@ -1,0 +1,122 @@
+"""The part of a runner that reads stored runs, and deletes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Literal, TypeAlias
+
+from spine_async._arguments import check_number, check_type, checked_page
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service import query
+from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
+from spine_async._model.history import Checkpoint, Event, RunRecord
+from spine_async._model.naming import check_run_id
+from spine_async._model.record import RunFilter
+from spine_async._model.status import RunStatus
+
+_Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "stopped"]
+
+
+class RunReader:
+    """Reads the runs of a store."""
+
+    _runtime: Runtime
+    _active_runs: ActiveRuns
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        """The stored run; raises `RunNotFoundError` if there is none."""
+        async with self._active_runs.session():
+            return await query.run_record(self._runtime, check_run_id(run_id))
+
+    async def list_runs(
+        self,
+        *,
+        workflow_name: str | None = None,
+        status: RunStatus | _Status | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRecord]:
+        """Stored runs, newest first.
+
+        Args:
+            workflow_name: Only runs of this workflow.
+            status: Only runs with this status.
+            limit: Maximum number of runs, from 1 to 1,000.
+            before: Only runs created before the run with this id; continues a listing.
+
+        Raises:
+            ValueError: The limit is out of range, the status does not exist, or an argument has a wrong type.
+        """
+        check_type("workflow_name", workflow_name, str, "the name of a workflow")
+        check_number("limit", limit)
+        if before is not None:
+            check_run_id(before)
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
+        async with self._active_runs.session():
+            return await query.run_records(self._runtime, chosen)
+
+    async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
+        """The run's finished step visits in order, those of map items included, each with the context after it.
+
+        The checkpoints of one call share values, so do not change their snapshots.
+
+        Args:
+            run_id: The run.
+            limit: At most so many, from 1 to 1,000.
+            after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        check_number("limit", limit)
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        checked_page(run_id, after)
+        async with self._active_runs.session():
+            return await checkpoints(self._runtime, run_id, after, limit)
+
+    async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
+        """One checkpoint.
+
+        Args:
+            run_id: The run.
+            step: Name of a step, for its last finished visit outside of map items; or the path of a visit, such as
+                `review#2` or `process_all[17]/resize`.
+
+        Returns:
+            The checkpoint, or None if there is no such finished visit.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        async with self._active_runs.session():
+            return await last_checkpoint(self._runtime, check_run_id(run_id), step)
+
+    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Stored events of the run with a number above `after`, in order.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+        """
+        checked_page(run_id, after)
+        async with self._active_runs.session():
+            async for event in query.events(self._runtime, run_id, after):
+                yield event
+
+    async def delete_run(self, run_id: str, *, force: bool = False) -> None:
+        """Delete a run with its checkpoints and events.
+
+        Args:
+            run_id: Id of the run.
+            force: Whether to delete a run that has not ended.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+            RunConflictError: The run has not ended and `force` is False.
+        """
+        check_run_id(run_id)
+        async with self._active_runs.session():
+            await query.delete(self._runtime, run_id, force=force)
