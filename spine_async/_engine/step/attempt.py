@@ -66,7 +66,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
     if (visit.is_cut_off or not encoded.result.success) and is_cancelled_since(cancellations):
-        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt with a result
     return encoded
 
 
@@ -134,7 +134,7 @@ class _Attempts:
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                     return encoded
-            except RetryPredicateError as exc:  # the reason of the failure matters more
+            except RetryPredicateError as exc:  # the failure itself matters more
                 encoded.result = replace(result, error=storable_text(f"{result.error}; {exc}"))
                 return encoded
             if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
@@ -177,7 +177,7 @@ class _Attempts:
             await continue_cancellation()
         try:
             return await encode_step_result(runtime, step, result)
-        except CANCELLATION:  # a large value is encoded on a thread
+        except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
 
