@@ -135,7 +135,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
 
 
 async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """Record the end of a run that has a stuck step."""
+    """Record the end of a run with a stuck step, and leave the step running."""
     run, outcome = scope.run, scope.run.stuck_outcome
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")

@@ -5,8 +5,8 @@ executing. While beats arrive, nothing is blocked. If no beat arrives and all sa
 that task blocks the loop. A loop that is merely busy shows changing tasks, and is not reported.
 
 A function that keeps the GIL also stops the sampling thread. The first sample after such a gap counts for the processor
-time that the loop's thread used during the gap. If this thread used none, the process was suspended, or another thread
-kept the GIL.
+time that the loop's thread used during the gap. If that thread used no processor time, the process was
+suspended, or another thread kept the GIL.
 """
 
 from __future__ import annotations

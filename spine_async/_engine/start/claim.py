@@ -64,7 +64,7 @@ async def claim_run(
 
 
 async def is_spared(runtime: Runtime, stored: StoredRun, *, spares_living: bool) -> bool:
-    """Whether a run must not be claimed although its lease has ended, because its owner may still renew it.
+    """Whether a run must not be claimed although its lease has ended, because its owner may renew the lease.
 
     An owner that is alive on this host renews its lease or releases the run. After an outage of the store, every other
     owner has one `lease_ttl` to renew its lease. A run whose owner's process is gone may be claimed at once.

@@ -130,7 +130,7 @@ async def claim_and_replay(
         updates = overridden_params(workflow, params_of(position.context), updates)
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
-    # The claim writes the resume event, except before an override or a poison end: these write events themselves.
+    # The claim writes the resume event. With an override the override's commit writes it; a poison run gets none.
     event = resumed if runtime.config.emit_events and not updates and not is_poison else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(

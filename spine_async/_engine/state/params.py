@@ -20,7 +20,7 @@ def validated_params(
     """The params after validation by the `params_model`, with its defaults and conversions.
 
     Raises:
-        InvalidParamsError: They do not fit the model, or its JSON form cannot be read back as an equal model.
+        InvalidParamsError: The params do not fit the model, or its JSON form cannot be read back as an equal model.
     """
     try:
         instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)

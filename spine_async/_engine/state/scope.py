@@ -211,7 +211,7 @@ class Attempt:
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
     def cut_off(self) -> None:
-        """Record that a cancellation ended this attempt. If the run was not cancelled, it came from middleware."""
+        """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""
         self.keep_cancel_reason()
         self._reason = self._reason or CancelReason.CANCELLED
         self.visit.is_cut_off = True

@@ -134,7 +134,7 @@ class _Attempts:
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                     return encoded
-            except RetryPredicateError as exc:  # the failure itself matters more
+            except RetryPredicateError as exc:  # keeps the failure and adds the predicate's error
                 encoded.result = replace(result, error=storable_text(f"{result.error}; {exc}"))
                 return encoded
             if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:

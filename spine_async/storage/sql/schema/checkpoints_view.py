@@ -1,8 +1,8 @@
 r"""The view `core_workflow_checkpoints`: each finished step visit with the context after it.
 
 Theory of operation: a row of the table of steps holds only the values that its visit added. The context of a visit is
-built from rows of the same run, up to its own number. The rows outside of map items, in its own scope and in enclosing
-scopes are used. Each of these rows contributes members (a key and its JSON text) to params, outputs and quality. If
+built from rows of the same run, up to its own number. Only rows outside of map items, rows in its own scope and rows in
+enclosing scopes are used. Each of these rows contributes members (a key and its JSON text) to params, outputs and quality. If
 several rows have a member for one key, the deepest scope has priority, and within one scope the latest row. The run's
 initial members have the lowest priority.
 
