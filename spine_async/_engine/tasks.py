@@ -1,8 +1,8 @@
 """Tasks and futures of the event loop: the only file that uses asyncio itself.
 
-A native `Task.cancel()` pierces an anyio shield, and a cancelled driver call may still have had its effect. Work that
-must not be cut off therefore runs in a task of its own. The caller waits for that task, remembers a cancellation that
-arrives meanwhile, and raises it afterwards.
+A native `Task.cancel()` interrupts an anyio shield too, and a cancelled driver call may already have taken effect. So
+work that must not be interrupted runs in its own task. The caller waits for this task. If a cancellation arrives
+meanwhile, it is raised after the task has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TimerHandle: TypeAlias = asyncio.TimerHandle
 CANCELLATION = asyncio.CancelledError
 
 STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
-"""Error text of a step that failed with a cancellation that nobody had requested for it."""
+"""Error text of a step that failed with a `CancelledError` although the step was not cancelled."""
 
 
 _YIELD_EVERY = 0.001  # seconds

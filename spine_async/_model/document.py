@@ -50,13 +50,13 @@ class Document:
         return decoded
 
     def revive(self, model: type[ModelT]) -> object:
-        """The value as an instance of `model`, from which it was encoded."""
+        """The value as an instance of `model`, which is the class that it was encoded from."""
         return model.model_validate_json(self.text, by_alias=True, by_name=True)
 
 
 @dataclasses.dataclass(slots=True)
 class PlainDocument(Document):
-    """The output of a skip or of a failure: no model has validated it, so it is not revived as one."""
+    """The output of a skip or of a failure. No model has validated it, so it is always read as a plain value."""
 
     def revive(self, model: type[ModelT]) -> object:
         """The plain value."""

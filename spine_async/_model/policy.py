@@ -34,7 +34,7 @@ class RetryPolicy:
         jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
-        InvalidPolicyError: A limit is negative or not finite, or a word is not one of the allowed ones.
+        InvalidPolicyError: A limit is negative or not finite, or `backoff` or a category is unknown.
 
     Source: public contract, "Defining a workflow".
     """
@@ -138,4 +138,4 @@ def _ask(predicate: Callable[[BaseException], bool], error: BaseException) -> bo
 
 
 class RetryPredicateError(Exception):
-    """A predicate in `retryable_errors` gave no answer; the message says why."""
+    """A predicate in `retryable_errors` raised an exception or did not return a bool; the message says which."""

@@ -36,7 +36,7 @@ class Definition(Protocol):
     Attributes:
         positions: Index of each step in the list, by step name.
         models: The `output_model` of each step that has one, by step name.
-        defaults: Params that apply if no others are given.
+        defaults: Default values of params.
     """
 
     @property
@@ -277,7 +277,7 @@ class Step:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the steps that may follow this one explicitly."""
+        """Names of the steps that a choice or `next_step` of this step can jump to."""
         return (self.next_step,) if self.next_step is not None else ()
 
     def _set(self, option: str, value: object) -> None:

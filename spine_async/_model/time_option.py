@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 MAX_SECONDS = 10_000_000_000
-"""Longest wait, timeout or `retry_after`, about 317 years; a moment that lies further ahead may have no date."""
+"""Longest wait, timeout or `retry_after`, about 317 years; a later end may have no representation as a date."""
 
 
 def to_seconds(value: float | timedelta) -> float:
@@ -73,7 +73,7 @@ def as_moment(value: object) -> datetime:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A plain datetime in UTC, from an aware one that may be of a subclass or have a time zone of the user's own.
+    """A plain datetime in UTC, from an aware datetime, which may be of a subclass or have a custom time zone.
 
     Raises:
         ValueError: It has no time zone, or lies outside of the years 1 to 9999 in UTC.

@@ -51,7 +51,7 @@ class Recorder(Protocol):
     def enqueue(self, pending: PendingWrites) -> Commit: ...
 
     def defer(self) -> Awaitable[None]:
-        """Leave what was added for a later commit; yields to the event loop now and then."""
+        """Leave the pending writes for a later commit; yields to the event loop now and then."""
         ...
 
     def forget_loop(self) -> None:
@@ -101,7 +101,7 @@ class Journal:
         clock: Source of the times that are stored.
         commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
             are resumed in two halves.
-        max_lock_wait: Seconds for which a run waits for a transaction of others that has locked its row.
+        max_lock_wait: Seconds for which a commit waits if a transaction of another program has locked the run's row.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Journal:
         self._writer: Future[None] | None = None
         self._yield = PeriodicYield()
         self._commit_seconds = 0.0  # duration of the last commit
-        self._resume_seconds = 0.0  # time on the event loop per waiter that was resumed last
+        self._resume_seconds = 0.0  # event-loop time per waiter, at the last resume
 
     async def create(self, creation: Creation) -> None:
         """Store a new run, and set `creation.claim`.
@@ -138,7 +138,7 @@ class Journal:
             CommitFailed: The run has another owner, or the store failed.
 
         Cancellation:
-            Raised only after the commit has ended; the pending writes are committed then.
+            Raised only after the commit has ended, so the pending writes are committed.
         """
         return self.enqueue(pending).wait()
 
@@ -154,7 +154,7 @@ class Journal:
         return latch
 
     def defer(self) -> Awaitable[None]:
-        """Leave what was added for a later commit; yields to the event loop now and then."""
+        """Leave the pending writes for a later commit; yields to the event loop now and then."""
         return self._yield()
 
     def forget_loop(self) -> None:
@@ -168,7 +168,7 @@ class Journal:
             self._writer.add_done_callback(self._restart_writer)
 
     def _restart_writer(self, writer: Future[None]) -> None:
-        """A loop that is shutting down may cancel the writer before it begins; the queue needs another one then."""
+        """Start another writer if this one was cancelled before it began, as in a loop that is shutting down."""
         if self._creations or self._queue:
             self._start_writer()
 
@@ -271,7 +271,7 @@ class Journal:
             if outcome is CommitOutcome.COMMITTED:
                 pending.committed(change)
                 if remaining > 0:
-                    left[pending] = remaining  # behind the others
+                    left[pending] = remaining  # moved to the end of the queue
                 else:
                     waiters += queue[pending].release()
             elif outcome is CommitOutcome.LOCKED:

@@ -1,8 +1,8 @@
 """Gives the items of a map to its workers, after a comparison with the items that are stored.
 
-An item's stored results belong to that item's value at that index. So before any item runs, the feed is read up to the
-last index of which something is stored, and each item is compared. No step runs on the wrong items, and nothing is
-committed for them. Items that are not finished are held meanwhile, because an iterator cannot be read twice.
+Stored results belong to one value of an item at one index. So before any item runs, the feed is read up to the last
+index with stored rows, and each item is compared with the stored one. If an item differs, no step runs and nothing is
+committed. Unfinished items are kept in memory meanwhile, because an iterator cannot be read twice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ItemQueue:
             if entry[0] not in self._progress.finished:
                 held.append((entry[0], document))
             await self._runtime.journal.defer()
-        # Items that have begun come first: what is stored inside of them is compared before further items begin.
+        # Items that have begun come first: their own inner maps compare stored items before further items begin.
         held.sort(key=lambda each: each[0] not in self._progress.stored)
         self._held.extend(held)
 
@@ -71,7 +71,7 @@ class ItemQueue:
         if not self._progress.is_same_item(index, document.text):
             raise ResumeRefused(self._progress.changed(index, _DIFFERS))
         if self._progress.has_item(index):
-            self._progress.keep_digest(index, document.text)  # of an item that an older version stored without it
+            self._progress.keep_digest(index, document.text)  # a row of an older version may lack it
         return document
 
 

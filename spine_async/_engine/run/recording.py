@@ -30,6 +30,6 @@ async def commit_outcome(runtime: Runtime, pending: PendingWrites, outcome: Outc
 
 
 async def record_cancelled(runtime: Runtime, pending: PendingWrites) -> None:
-    """Record a run as stopped whose caller was cancelled before its first step."""
-    with suppress(CommitFailed):  # the caller receives its cancellation, and the run can be resumed in either case
+    """Record a run as stopped, because its caller was cancelled before the first step."""
+    with suppress(CommitFailed):  # in either case the caller receives its cancellation, and the run can be resumed
         await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=CancelReason.CANCELLED.value))

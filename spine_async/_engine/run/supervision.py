@@ -1,8 +1,8 @@
 """Executes a run in a task of its own, and waits for it.
 
-No native cancellation of the caller ever reaches the middle of the run's steps: it is caught here, passed to the run as
-a cancellation with a reason, and raised again once the run's end is recorded. A step that does not end although it was
-cancelled is left running after a grace period, and the run's end is recorded without it.
+A native cancellation of the caller never reaches the run's steps directly. This module catches it, cancels the run with
+a reason, and raises the cancellation again once the run's end is recorded. A stuck step is one that was cancelled and
+does not end. After a grace period the run's end is recorded, and the stuck step is left running.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError, StoreError
 
-_RELEASE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
+_RELEASE_WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background
 _RELEASE_RETRY = 1.0  # seconds between two attempts
 
 _log = logging.getLogger("spine_async")
@@ -44,7 +44,7 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
     Raises:
         LeaseLostError: Another owner claimed the run.
         StoreError: The store failed; the run stays as it was last committed and can be resumed.
-        WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; likewise.
+        WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; the run stays as it was.
 
     Cancellation:
         The run is recorded as stopped, then the cancellation is raised.
@@ -68,7 +68,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         RunAborted: The run's end could not be recorded, or the run must not continue.
 
     Cancellation:
-        Cancels the run; raised once its end is recorded.
+        Cancels the run. The cancellation is raised once the run's end is recorded.
     """
     run = scope.run
     work = spawn(_run_to_end(runtime, scope), f"spine_async run {run.run_id}")
@@ -77,8 +77,8 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         await run.done.future()
     except CANCELLATION:
         run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
-        # The caller receives its cancellation, and the run can be resumed in any case. An exception that ends the
-        # process has reached the event loop already.
+        # Errors are suppressed: the caller must receive its cancellation, and the run can be resumed in any case. The
+        # event loop has already received an exception that ends the process.
         with suppress(RunAborted, SystemExit, KeyboardInterrupt):
             await run.done.wait_shielded()
             await _recorded_end(runtime, scope, work)
@@ -93,7 +93,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
         with anyio.move_on_after(runtime.config.workflow_timeout) as limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
-                # Committed inside the scope: leaving it raises if a handler left a scope of its own open.
+                # Commit before this scope is left, because leaving it raises if a handler did not close its own scope.
                 return await commit_outcome(runtime, pending, await run_steps(runtime, scope))
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
@@ -110,7 +110,7 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
     """The outcome of a run whose steps were cancelled.
 
     Raises:
-        CommitFailed: It was cancelled because it has another owner, who alone may record its end.
+        CommitFailed: The run was cancelled because it has another owner. Only that owner may record its end.
     """
     _refuse_if_lost(scope)
     cancellation = scope.run.cancellation
@@ -122,7 +122,7 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
 
 
 async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """The end of a run whose task has ended, or that has a stuck step; recorded here if its task did not."""
+    """The end of a run whose task has ended or that has a stuck step; records the end if the task did not."""
     if not work.done():
         return await _leave_behind(runtime, scope, work)
     is_cancelled = work.cancelled()  # the event loop is shutting down
@@ -135,7 +135,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
 
 
 async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """Record the end of a run that has a step which does not end."""
+    """Record the end of a run with a stuck step, and leave the step running."""
     run, outcome = scope.run, scope.run.stuck_outcome
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")

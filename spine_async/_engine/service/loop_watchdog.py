@@ -4,8 +4,9 @@ Theory of operation: a timer on the loop counts beats. A thread samples, several
 executing. While beats arrive, nothing is blocked. If no beat arrives and all samples for a second show the same task,
 that task blocks the loop. A loop that is merely busy shows changing tasks, and is not reported.
 
-A function that keeps the GIL also stops the thread. The first sample after such a gap counts for as long as the loop's
-own thread was computing meanwhile. If it was not, the process was suspended, or another thread kept the GIL.
+A function that keeps the GIL also stops the sampling thread. The first sample after such a gap counts for the processor
+time that the loop's thread used during the gap. If that thread used no processor time, the process was
+suspended, or another thread kept the GIL.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ async def claim_and_replay(
         workflow: The run's definition.
         stored: The run.
         override: Params to change.
-        spares_living: Whether to refuse a run whose owner is provably alive, although its lease has ended.
+        spares_living: Whether to refuse a run with an ended lease whose owner is provably alive.
 
     Returns:
         The run's scope, positioned after the last committed step; or the result of a poison run, which was claimed
@@ -130,7 +130,7 @@ async def claim_and_replay(
         updates = overridden_params(workflow, params_of(position.context), updates)
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = EventRow(EventType.WORKFLOW_RESUMED, None, clock.now())
-    # The claim writes the event of the resume, unless another commit follows that writes it with more.
+    # The claim writes the resume event. With an override the override's commit writes it; a poison run gets none.
     event = resumed if runtime.config.emit_events and not updates and not is_poison else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(

@@ -89,7 +89,7 @@ def _metadata(context: WorkflowContext) -> dict[str, object]:
 
 
 def has_same_params(new: NewRun, stored: StoredRun) -> bool:
-    """Whether a stored run was started with the params of a new one; both are compared as the caller gave them.
+    """Whether a stored run was started with the params of a new one; compares the params as the callers gave them.
 
     Rows of version 0.1 hold a digest of the params after defaults and models.
     """

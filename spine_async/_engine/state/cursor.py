@@ -1,8 +1,8 @@
 """Position in a workflow, and what comes next. Pure: no I/O, nothing is awaited.
 
-A cursor points to a step, or behind the last one. `advance` moves it as the outcome of the step says. `replay` moves it
-over a stored visit, and refuses a visit that the definition would not have made. To start from a history is therefore
-to replay its visits one by one.
+A cursor points to a step, or behind the last one. `advance` moves it past the current step, or to the target of a
+choice. `replay` moves it over a stored visit, and refuses a visit that the definition would not have made. So a resume
+replays the stored visits one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spine_async.errors import WorkflowChangedError
 
 @dataclass(slots=True)
 class Jump:
-    """Where a choice goes; None is the end of the workflow."""
+    """The target of a choice: a step, or None for the end of the workflow."""
 
     target: str | None
 
@@ -65,7 +65,7 @@ class Cursor:
         return self._steps[behind].name if behind < len(self._steps) else None
 
     def advance(self, jump: Jump | None = None) -> Sequence[str]:
-        """Move past the current step; for a choice, to where it goes.
+        """Move past the current step; for a choice, move to the target of `jump`.
 
         Returns:
             Names of the steps that were jumped over and never visited, in order.

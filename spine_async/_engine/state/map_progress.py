@@ -29,8 +29,8 @@ class StoredItem:
     Attributes:
         cursor: Position after the stored rows.
         rows: The rows of the item's own steps.
-        maps: Progress of the inner map that had begun, by the path of its visit.
-        has_params: Whether a row stores the item, so that no further row has to.
+        maps: Progress of an unfinished inner map, by the path of its visit.
+        has_params: Whether a row stores the item. If so, later rows do not store it again.
         ended_with: Name of the step that ended the item when it was stored, or None.
     """
 
@@ -71,7 +71,7 @@ class MapProgress:
         return f"{self.path}[{index}]"
 
     def item_params(self, text: str) -> str:
-        """JSON object text of the params that the item with this JSON text adds."""
+        """JSON object text of the params that an item adds; `text` is the JSON text of the item."""
         return f"{self._params_prefix}{text}}}"
 
     def finish(self, index: int, output: str) -> None:
@@ -86,7 +86,7 @@ class MapProgress:
             self._digests[index] = item_digest(text)
 
     def drop_digest(self, index: int) -> None:
-        """Forget an item that left nothing stored, so that another attempt may have another item there."""
+        """Forget the digest of an item without rows, so that another attempt may have a different item there."""
         if self._digests is not None:
             self._digests[index] = 0
 
@@ -129,7 +129,7 @@ class MapProgress:
             self._inner_map(index, item, row, end).add(row)
 
     def check_ends(self) -> None:
-        """Check that no item ended where the definition continues; called after the last row.
+        """Check that the definition has no further step for a finished item; called after the last row.
 
         Raises:
             WorkflowChangedError: The definition continues after the step that was an item's last one.
@@ -176,7 +176,7 @@ class MapProgress:
         return inner
 
     def _item_of(self, row: VisitRow) -> tuple[int, int]:
-        """Index of the item that the row belongs to, and where the item's path ends in the row's scope."""
+        """Index of the row's item, and the position in the row's scope where the path of the item ends."""
         scope, begin = row.scope, len(self.path) + 1
         end = scope.find("]", begin)
         digits = scope[begin:end]

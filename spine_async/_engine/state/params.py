@@ -17,10 +17,10 @@ from spine_async.errors import InvalidParamsError, SerializationError
 def validated_params(
     workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]
 ) -> dict[str, Document]:
-    """The params that the model makes of the given ones.
+    """The params after validation by the `params_model`, with its defaults and conversions.
 
     Raises:
-        InvalidParamsError: They do not fit, or the model has no JSON form from which an equal one is revived.
+        InvalidParamsError: The params do not fit the model, or its JSON form cannot be read back as an equal model.
     """
     try:
         instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)
@@ -64,7 +64,7 @@ def validated_item_params(
 ) -> dict[str, Document]:
     """The params of a map item: its own, and what the `params_model` of the iterator makes of them.
 
-    Of the params that the item inherits, the model receives only those that it has a field for.
+    The item inherits params of the run. The model receives only those for which it has a field.
 
     Raises:
         InvalidParamsError: They do not fit the model.

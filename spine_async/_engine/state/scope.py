@@ -47,8 +47,8 @@ class Run:
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
-        resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if it is a map,
-            can have stored items. Else None.
+        resumed_path: For a resumed run, the path of its first visit after the resume; else None. If this visit is a
+            map, it may have stored items. No later visit has any.
     """
 
     run_id: str
@@ -69,12 +69,12 @@ class Run:
 
 @dataclass(slots=True)
 class Position:
-    """Where the steps of a scope stand: before the first one, or after the stored visits that were replayed.
+    """The position of a scope in its steps: before the first one, or after the replayed visits.
 
     Attributes:
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
         last_output: Output of the last step that ran.
         tally: Counts of the replayed visits; used for the run's own scope only.
     """
@@ -94,12 +94,12 @@ class Scope:
         path: "" for the run itself, `process_all[17]` for an item.
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
-        wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
+        wait_ends_mono: The monotonic end time of each wait by seconds that began in this process, by path of the visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
-        item_params: For an item of which no row stores the item yet, JSON object text of the params that the next row
-            stores; else None.
+        item_params: JSON object text of an item's params, while no row stores them; the next row does. None after that,
+            and for the run itself.
         parent: For an item, the visit of its map; else None.
         maps: Progress of the maps in this scope, by the path of the map's visit.
         is_run: Whether this is the run's own scope, not that of a map item.
@@ -172,7 +172,7 @@ class Visit(OpenVisit):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt and every resume of this visit."""
+        """A key that is the same for every attempt and every resume of this visit."""
         return f"{self.scope.run.run_id}/{self.path}"
 
     def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
@@ -211,7 +211,7 @@ class Attempt:
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
     def cut_off(self) -> None:
-        """Record that a cancellation ended this attempt; one that is not the run's came from middleware."""
+        """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""
         self.keep_cancel_reason()
         self._reason = self._reason or CancelReason.CANCELLED
         self.visit.is_cut_off = True

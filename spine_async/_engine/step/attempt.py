@@ -71,7 +71,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
     if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception):
-        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt with a result
     return encoded
 
 
@@ -179,7 +179,7 @@ class _Attempts:
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                     return encoded
-            except RetryPredicateError as exc:  # the reason of the failure matters more
+            except RetryPredicateError as exc:  # keeps the failure and adds the predicate's error
                 encoded.result = replace(result, error=storable_text(f"{result.error}; {exc}"))
                 return encoded
             if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
@@ -205,7 +205,7 @@ class _Attempts:
             await self._continue_if_cancelled(attempt, cancellations, result)
         try:
             return await encode_step_result(runtime, step, result)
-        except CANCELLATION:  # a large value is encoded on a thread
+        except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
 
