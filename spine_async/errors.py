@@ -70,7 +70,7 @@ class RunNotFoundError(RunError):
     """No run with this id is stored."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(run_id, f"run {run_id!r} is not stored here; list_runs() shows the runs there are")
+        super().__init__(run_id, f"run {run_id!r} is not stored in this store; list_runs() lists the stored runs")
 
 
 class RunBusyError(RunError):
@@ -125,12 +125,12 @@ class WorkflowChangedError(RunError):
         self.item_index = item_index
         if map_path is None:
             message = (
-                f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
+                f"run {run_id!r} cannot continue with this definition: {role} {step!r} {problem}; "
                 "resume it with the definition it was started with, or start a new run"
             )
         else:
             message = (
-                f"run {run_id!r} cannot go on: item {item_index} of map {map_path!r}: {problem}; "
+                f"run {run_id!r} cannot continue: item {item_index} of map {map_path!r}: {problem}; "
                 "resume it with the definition and the items it was started with, or start a new run"
             )
         super().__init__(run_id, message)
@@ -196,7 +196,7 @@ class LeaseLostError(StoreError):
     def __init__(self, run_id: str, problem: str | None = None) -> None:
         self.run_id = run_id
         if problem is None:
-            super().__init__(f"run {run_id!r} was taken over by another owner; this one may no longer change it")
+            super().__init__(f"run {run_id!r} was claimed by another owner; this runner can no longer write to it")
         else:
             super().__init__(f"run {run_id!r} is no longer executed here: {problem}; another owner may claim it")
 
@@ -216,7 +216,9 @@ class SchemaVersionError(StoreError):
     def __init__(self, found: int, known: int, way_out: str) -> None:
         self.found = found
         self.known = known
-        super().__init__(f"the database has schema version {found}, this library works with {known}; {way_out}")
+        super().__init__(
+            f"the database has schema version {found}, but this library requires version {known}; {way_out}"
+        )
 
 
 class SharingError(SpineError, RuntimeError):

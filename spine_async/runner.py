@@ -457,8 +457,8 @@ class WorkflowRunner:
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:
             message = (
-                f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, which this runner does not know; "
-                "register() it, or pass it as workflow="
+                f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, which this runner does not know; "
+                "register() the workflow, or pass it as workflow="
             )
             raise RunNotResumableError(stored.run_id, message)
         return self._workflows[stored.workflow_name]

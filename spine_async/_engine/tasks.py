@@ -26,7 +26,7 @@ EventLoop: TypeAlias = asyncio.AbstractEventLoop
 TimerHandle: TypeAlias = asyncio.TimerHandle
 CANCELLATION = asyncio.CancelledError
 
-STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
+STRAY_CANCELLATION = "the step awaited a task or future that other code had cancelled (CancelledError)"
 """Error text of a step that failed with a `CancelledError` although the step was not cancelled."""
 
 

@@ -272,7 +272,7 @@ class WorkflowContext:
                 started_at=datetime.fromisoformat(str(stored["started_at"])) if stored.get("started_at") else None,
             )
         except TypeError as exc:
-            raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
+            raise ValueError(f"this is not a context written by to_dict: {exc}") from exc
 
     def _for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
@@ -329,7 +329,7 @@ class WorkflowContext:
         return f"<WorkflowContext of run {self.run_id!r}{at}>"
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
+        raise AttributeError("a context is immutable; create a new one with with_params, with_output or with_metadata")
 
     def _seen(self) -> dict[str, object]:
         """Private copies that were read from this context."""

@@ -46,7 +46,7 @@ def encode_model(value: BaseModel, model: type[BaseModel]) -> Document:
             path = difference(value, document.revive(model))
         except ValidationError as exc:
             fields = validation_problems(exc)
-            problem = problem or SerializationError(f"its JSON form is not a valid {model.__name__} again: {fields}")
+            problem = problem or SerializationError(f"its JSON form cannot be validated as {model.__name__}: {fields}")
             continue
         if path is None:
             return document

@@ -398,7 +398,7 @@ class WaitStep(Step):
     def __post_init__(self) -> None:
         Step.__post_init__(self)
         if (self.seconds is None) == (self.until is None):
-            raise self._error("a wait takes either seconds or until, exactly one of them")
+            raise self._error("a wait takes exactly one of seconds and until")
         if self.seconds is not None:
             self._set("seconds", self._checked(lambda: option_seconds(self.seconds, "seconds")))
         elif callable(self.until):

@@ -65,7 +65,7 @@ class LocalDispatcher:
             DefinitionError: The name is taken, or `function` is not callable.
         """
         if name in self._pipelines:
-            raise DefinitionError(f"a pipeline named {name!r} is registered already")
+            raise DefinitionError(f"a pipeline named {name!r} is already registered")
         if not callable(function):
             raise DefinitionError(f"pipeline {name!r} is {function!r}; it must be callable")
         try:
@@ -80,7 +80,7 @@ class LocalDispatcher:
         """Call the pipeline with a copy of `params`; an unknown name is a failure with category CONFIGURATION."""
         if pipeline not in self._pipelines:
             known = ", ".join(repr(name) for name in self.names) or "none"
-            message = f"there is no pipeline {pipeline!r}; the registered ones are: {known}"
+            message = f"there is no pipeline {pipeline!r}; the registered pipelines are: {known}"
             return StepResult.fail(message, ErrorCategory.CONFIGURATION)
         function, is_async = self._pipelines[pipeline]
         returned: Mapping[str, object] | StepResult

@@ -126,7 +126,7 @@ class _JumpingSelector(selectors.BaseSelector):
     def _wait_for_outside(self) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(_LONGEST_IDLE)
         if not ready and not self._is_busy():
-            raise RuntimeError("every task waits for something that cannot come: no timer is set, no thread is busy")
+            raise RuntimeError("deadlock: every task waits, no timer is set and no thread is busy")
         return ready
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:

@@ -55,7 +55,9 @@ async def test_an_incompatible_upgrade_is_named_at_the_next_opening(
     await begun(store)
     upgrade(database_url, compatible_from=compatible_from)
     await store.close()
-    with pytest.raises(SchemaVersionError, match=f"schema version {LATER}, this library works with {VERSION}; upgrade"):
+    with pytest.raises(
+        SchemaVersionError, match=f"schema version {LATER}, but this library requires version {VERSION}; upgrade"
+    ):
         await store.load("run-1")
     await store.close()
     with pytest.raises(SchemaVersionError):

@@ -75,6 +75,6 @@ def _refusal(exc: Exception) -> StoreError:
     if isinstance(exc, SpineError):
         return StoreError(str(exc))
     # The message of a foreign error may contain values.
-    error = StoreError(f"the store refused a record: {type(exc).__name__}")
+    error = StoreError(f"the store rejected a record: {type(exc).__name__}")
     error.__cause__ = exc
     return error

@@ -40,7 +40,7 @@ class ItemQueue:
                 raise Draining
             entry = await self._feed.next()
             if entry is None:
-                problem = f"it is stored, and there are only {self._feed.taken} items now"
+                problem = f"the item is stored, but the map now has only {self._feed.taken} items"
                 raise ResumeRefused(self._progress.changed(last_index, problem))
             document = self._compared(*entry)
             if entry[0] not in self._progress.finished:
@@ -75,7 +75,7 @@ class ItemQueue:
         return document
 
 
-_DIFFERS = "the item is not the one that is stored at this index"
+_DIFFERS = "the item differs from the one stored at this index"
 
 
 def _encoded(index: int, item: object) -> Document:

@@ -116,7 +116,7 @@ class _Pool:
         error = await self._feed.close()
         if error is not None and self._interrupt is not None:
             _log.warning(
-                "run %s: the items of map %s raised %s when they were closed",
+                "run %s: closing the items of map %s raised %s",
                 self._visit.run.run_id,
                 self._visit.path,
                 type(error).__name__,

@@ -18,9 +18,7 @@ async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowCo
     if runtime.is_dry:
         return StepResult.ok({"dry_run": True, "pipeline": step.pipeline_name})
     if runtime.dispatcher is None:
-        message = (
-            f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
-        )
+        message = f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; pass one as dispatcher="
         return StepResult.fail(message, ErrorCategory.CONFIGURATION)
     params = {**context.params, **private_members(step.config)}
     returned: object = runtime.dispatcher.submit(step.pipeline_name, params, context=context)

@@ -110,6 +110,7 @@ async def _execute_interruptible(runtime: Runtime, visit: Visit) -> EncodedResul
 
 def _too_many_visits(step: Step, limit: int) -> Outcome:
     message = (
-        f"step {step.name!r} was visited {limit:,} times, which is max_step_visits; is there a loop without an end?"
+        f"step {step.name!r} was visited {limit:,} times, the limit max_step_visits; "
+        "check the workflow for an endless loop"
     )
     return Outcome(RunStatus.FAILED, step.name, message, ErrorCategory.CONFIGURATION)

@@ -140,7 +140,7 @@ async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")
     reason = outcome.error or outcome.stop_reason
-    _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, reason)
+    _log.warning("run %s: %s; the step is abandoned and may still be running", run.run_id, reason)
     work.add_done_callback(_mark_retrieved)
     _refuse_if_lost(scope)
     for visit in run.pending.open_visits.values():

@@ -130,7 +130,7 @@ def _with_target(visit: Visit, encoded: EncodedResult) -> EncodedResult:
     """The result of a choice; a failure if the choice succeeded but names no valid next step."""
     if not encoded.result.success or encoded.result.skip_reason is not None or _jump(visit, encoded) is not None:
         return encoded
-    message = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
+    message = f"choice {visit.step.name!r} must return an output whose 'next_step' is a step of the workflow or None"
     return encode_result(visit.step, StepResult.fail(message, ErrorCategory.CONFIGURATION))
 
 

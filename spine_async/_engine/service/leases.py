@@ -73,7 +73,7 @@ class LeaseKeeper:
         if run.cancellation.reason is not None:
             return
         problem = f"its lease of {self._ttl:g} s could not be renewed before it ended"
-        _log.warning("run %s: %s; it stops here", run.run_id, problem)
+        _log.warning("run %s: %s; this runner stops executing it", run.run_id, problem)
         run.cancellation.request(CancelReason.LEASE_LOST, now_mono, problem)
 
     async def _renew(self, runs: Sequence[Run], sent_mono: float) -> None:
@@ -86,11 +86,11 @@ class LeaseKeeper:
             self._runtime.reachability.failed()
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
             seconds, reason = clock.monotonic() - sent_mono, exc if str(exc) else "the store does not answer"
-            _log.warning("leases were not renewed, after %.1f s; it will be retried: %s", seconds, reason)
+            _log.warning("the renewal of leases failed after %.1f s; it will be retried: %s", seconds, reason)
             return
         except Exception:  # noqa: BLE001 - the next renewal may succeed
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
-            _log.exception("leases were not renewed; it will be retried")
+            _log.exception("the renewal of leases failed; it will be retried")
             return
         self._runtime.reachability.answered(sent_mono, clock.monotonic())
         for run, renewal in zip(runs, renewals, strict=True):

@@ -64,7 +64,7 @@ async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
         return
     stored = await load(runtime, run_id)
     state = stored.status if not stored.status.is_final else "in use by another call"
-    message = f"run {run_id!r} is {state}, not ended; resume it to its end, or delete it with force=True"
+    message = f"run {run_id!r} is {state} and cannot be deleted; wait until it has ended, stop() it, or pass force=True"
     raise RunConflictError(run_id, message)
 
 

@@ -120,7 +120,7 @@ async def claim_and_replay(
     if stored.workflow_name != workflow.name:
         raise RunConflictError(
             stored.run_id,
-            f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
+            f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, not to {workflow.name!r}",
         )
     limit = runtime.config.max_value_bytes
     updates = mapping_documents("params_override", override, limit) if override is not None else {}
@@ -214,13 +214,13 @@ async def _load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) 
 
 def _check_same(new: NewRun, stored: StoredRun) -> None:
     if stored.workflow_name != new.workflow_name:
-        problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
+        problem = f"belongs to workflow {stored.workflow_name!r}, not to {new.workflow_name!r}"
     elif not has_same_params(new, stored):
         problem = "was started with other params (or another start_from)"
     else:
         return
     raise RunConflictError(
-        new.run_id, f"run {new.run_id!r} {problem}; use another run id, or resume() to go on with the stored run"
+        new.run_id, f"run {new.run_id!r} {problem}; use another run id, or call resume() to continue the stored run"
     )
 
 
@@ -238,8 +238,8 @@ async def _end_poison_run(
 ) -> WorkflowResult:
     step = position.cursor.step
     message = (
-        f"poison run: it was taken over {stored.claims_since_progress} times without finishing another step, "
-        f"each time at step {step.name if step else None!r}; resume() it once the cause is mended"
+        f"poison run: it was claimed {stored.claims_since_progress} times without finishing another step, "
+        f"each time at step {step.name if step else None!r}; fix the cause, then resume() it"
     )
     outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
     with RAISING_ERRORS:

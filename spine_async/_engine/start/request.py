@@ -52,9 +52,9 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
     """
     workflow, context = request.workflow, request.context
     if not isinstance(workflow, Workflow):
-        raise DefinitionError(f"{workflow!r} is not a workflow; build one with Workflow(name, steps)")
+        raise DefinitionError(f"{workflow!r} is not a workflow; create one with Workflow(name, steps)")
     if not workflow.name:
-        raise DefinitionError("a workflow that is executed by itself needs a name")
+        raise DefinitionError("a workflow needs a name to be executed")
     if request.start_from is not None:
         workflow.step(request.start_from)
     from_caller = _given(runtime, request)
@@ -165,7 +165,7 @@ def _is_heavy(documents: Mapping[str, Document]) -> bool:
 def _check_size(workflow: Workflow, new: NewRun) -> None:
     """Refuse a run that cannot be stored in one row."""
     if new.size > MAX_RECORD_BYTES:
-        problem = f"params, partition and outputs have {new.size:,} characters as JSON; limit {MAX_RECORD_BYTES:,}"
+        problem = f"params, partition and outputs have {new.size:,} characters as JSON, more than {MAX_RECORD_BYTES:,}"
         raise InvalidParamsError(problem, workflow=workflow.name)
 
 

@@ -109,19 +109,19 @@ class Cursor:
     def _mismatch(self, row: PastVisit) -> str:
         """Why a stored visit does not fit here."""
         if row.step_name not in self._workflow.positions:
-            return "is not in it"
+            return "is missing"
         defined = self._workflow.step(row.step_name)
         if defined.step_type != row.step_type:
-            return f"was a {row.step_type} step and is a {defined.step_type} step in it"
-        there = f"step {self.step.name!r}" if self.step else "the end"
-        return f"does not come at this place in it, where {there} does"
+            return f"was a {row.step_type} step and is now a {defined.step_type} step"
+        there = f"step {self.step.name!r}" if self.step else "the end of the workflow"
+        return f"is no longer at this position; {there} is"
 
     def _stored_jump(self, run_id: str, row: PastVisit) -> Jump | None:
         if row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
         if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):
-            raise WorkflowChangedError(run_id, row.step_name, "went to a step that is not in it")
+            raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
 
 

@@ -119,7 +119,7 @@ class MapProgress:
         """
         index, end = self._item_of(row)
         if index in self.finished:
-            raise self.changed(index, f"finished step {row.step_name!r} comes after its end", row.step_name)
+            raise self.changed(index, f"finished step {row.step_name!r} comes after the end of the item", row.step_name)
         item = self.stored.get(index)
         if item is None:
             item = self.stored[index] = StoredItem(Cursor(self._step.workflow))
@@ -137,7 +137,7 @@ class MapProgress:
         for index, item in self.stored.items():
             following = item.cursor.step
             if item.ended_with is not None and following is not None:
-                problem = f"it was finished by step {item.ended_with!r}, and now step {following.name!r} follows"
+                problem = f"step {item.ended_with!r} was its last step, but step {following.name!r} follows now"
                 raise self.changed(index, problem, item.ended_with)
             for inner in item.maps.values():
                 inner.check_ends()
@@ -190,4 +190,4 @@ _NO_VISITS = frozenset({StepStatus.WAITING, StepStatus.OVERRIDE})
 
 def _instead(step: object) -> str:
     name = getattr(step, "name", None)
-    return f"where step {name!r} comes now" if name is not None else "where the definition ends now"
+    return f"but step {name!r} is at this position now" if name is not None else "but the definition ends here now"

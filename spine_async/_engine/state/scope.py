@@ -229,5 +229,5 @@ def visit_of(context: WorkflowContext) -> Visit:
     """
     frame = frame_of(context)
     if not isinstance(frame, Attempt):
-        raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
+        raise TypeError("this context does not belong to a running step; pass the context that the step received")
     return frame.visit

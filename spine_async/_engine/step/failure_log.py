@@ -15,7 +15,7 @@ _log = logging.getLogger("spine_async")
 def log_retry(visit: Visit, result: StepResult, delay: float) -> None:
     """Log a failed attempt that is followed by a retry."""
     _log.warning(
-        "run %s: attempt %d of step %s failed (%s); the next one follows in %.3g s",
+        "run %s: attempt %d of step %s failed (%s); the next attempt starts in %.3g s",
         visit.run.run_id,
         visit.attempts,
         visit.path,

@@ -271,7 +271,7 @@ def foreign_loop() -> SharingError:
     return SharingError(
         "db_engine holds connections of another event loop, which cannot be used in this one",
         "end each asyncio.run with `await engine.dispose()`, create an engine for each event loop, use "
-        "poolclass=NullPool, or give the runner a database URL instead of an engine",
+        "poolclass=NullPool, or pass the runner a database URL instead of an engine",
     )
 
 
@@ -299,14 +299,15 @@ def bind_pool(engine: AsyncEngine) -> None:
 def _exhausted(engine: AsyncEngine, seconds: float) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{redacted(engine.url)}: no connection of the engine's pool became free in {seconds:.3g} s "
-        f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections besides those that other code "
-        "holds: release sessions before you call the runner, enlarge the pool, or give the runner its own engine or URL"
+        f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections in addition to those that "
+        "other code holds; release sessions before you call the runner, enlarge the pool, or pass the runner an engine "
+        "of its own or a database URL"
     )
 
 
 def _wrong_arguments(engine: AsyncEngine, exc: TypeError) -> StoreError:
     return StoreError(
-        f"{redacted(engine.url)}: the driver does not accept the options of the engine ({exc}); give the runner the "
+        f"{redacted(engine.url)}: the driver does not accept the options of the engine ({exc}); pass the runner the "
         "URL instead of an engine, or pass what the driver accepts in connect_args, such as "
         "connect_args={'server_settings': {'application_name': …}} for asyncpg"
     )

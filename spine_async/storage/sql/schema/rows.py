@@ -252,7 +252,7 @@ class _RowDecoder:
             self.values[column] = convert(self.values[column])
         except (ValueError, TypeError) as exc:
             raise CorruptRecordError(
-                f"run {self._run_id!r}: column {column!r} of {self._table.name} holds a value that cannot be read; "
+                f"run {self._run_id!r}: column {column!r} of {self._table.name} has a value that cannot be decoded; "
                 "restore the row from a backup, or delete the run"
             ) from exc
 

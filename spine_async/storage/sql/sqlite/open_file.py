@@ -101,14 +101,14 @@ class OpenFile:
     def _check_memory(self) -> None:
         if not self._has_one_connection:
             raise StoreError(
-                f"{self._name}: the database is in memory, and each connection of the engine's pool would have, or "
-                "lose, data of its own; create the engine with poolclass=StaticPool, or use a file"
+                f"{self._name}: the database is in memory, so each connection of the engine's pool would have data of "
+                "its own; create the engine with poolclass=StaticPool, or use a file"
             )
 
     def _error(self, path: str) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"{self._name}: the file {path} was removed or replaced while it was open, so what is written would be "
-            "lost; leave the runner, or restart the process, to open the file that is there now"
+            f"{self._name}: the file {path} was removed or replaced while it was open, so writes would be lost; "
+            "leave the runner or restart the process to open the current file"
         )
 
 
