@@ -1,4 +1,4 @@
-"""Exceptions of the library: one root, with a family for each kind of cause.
+"""Exceptions of the library: one base class, and a subclass for each kind of cause.
 
 Each exception has typed attributes and builds its message from them; programs should use the attributes, not the text.
 A failed step is a value (`StepResult`), not an exception.
@@ -67,14 +67,14 @@ class InvalidRunIdError(RunError, ValueError):
 
 
 class RunNotFoundError(RunError):
-    """No run with this id is stored."""
+    """The store contains no run with this id."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, f"run {run_id!r} is not stored in this store; list_runs() lists the stored runs")
 
 
 class RunBusyError(RunError):
-    """Another owner executes the run, or this runner already does.
+    """Another owner executes the run, or another call of this runner does.
 
     Attributes:
         owner: Owner of the run: host, process id and a token of the runner, or None.
@@ -99,12 +99,12 @@ class RunNotResumableError(RunError):
 
 
 class WorkflowChangedError(RunError):
-    """The definition, or the items of a map, do not match what the stored run has finished.
+    """The definition, or the items of a map, do not match the finished steps of the stored run.
 
     Attributes:
-        step: The finished step that the definition no longer has in this place, the missing step to start from, or the
-            map whose items differ.
-        problem: What differs, in words.
+        step: The finished step that the definition no longer has at this position, the missing step to start from, or
+            the map whose items differ.
+        problem: Description of the difference.
         map_path: For a difference inside a map, the path of the map's visit; else None.
         item_index: Index of the item in that map; else None.
     """
@@ -227,8 +227,8 @@ class SharingError(SpineError, RuntimeError):
     Raised before anything is read or written. A retry in the same place raises it again.
 
     Attributes:
-        problem: What is shared, and with whom.
-        way_out: What to do instead.
+        problem: The shared object, and where else it is used.
+        way_out: The correct way to use it.
     """
 
     def __init__(self, problem: str, way_out: str) -> None:

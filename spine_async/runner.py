@@ -64,13 +64,13 @@ class WorkflowRunner:
     Args:
         db_engine: SQLAlchemy `AsyncEngine` on aiosqlite or asyncpg; the runner does not dispose of it.
         dispatcher: Runs the pipelines of pipeline steps.
-        checkpoint_enabled: False stores nothing.
+        checkpoint_enabled: False executes runs without storing anything.
         dry_run: True runs lambda steps, simulates pipelines, skips waits and writes nothing.
         config: The other settings.
         store: Store of the runs, instead of a database.
         workflows: Workflows that `resume` and `recover` find by name.
-        recover: Whether to take over unfinished runs of known workflows whose owner is dead. This happens inside
-            `async with`, at the start and then every `recover_interval`.
+        recover: Whether to claim and execute unfinished runs of known workflows whose owner is dead. This happens
+            inside `async with`, at the start and then every `recover_interval` seconds.
         tracer_provider: OpenTelemetry provider of spans; None means the global one.
         meter_provider: OpenTelemetry provider of metrics; None means the global one.
         clock: Source of time; None means the system clock.
@@ -97,7 +97,7 @@ class WorkflowRunner:
         self,
         db_engine: AsyncEngine | None = None,
         dispatcher: Dispatcher | None = None,
-        checkpoint_enabled: bool | None = None,  # noqa: FBT001 - the order of the contract
+        checkpoint_enabled: bool | None = None,  # noqa: FBT001 - positional in the public interface
         dry_run: bool | None = None,  # noqa: FBT001 - the same
         *,
         config: WorkflowRunnerConfig | None = None,
@@ -232,7 +232,7 @@ class WorkflowRunner:
             return await self._run(opened, execution)
 
     async def stop(self, run_id: str, reason: str | None = None) -> None:
-        """Stop a run: at once if this runner executes it, otherwise when its owner next renews the lease.
+        """Stop a run: at once if this runner executes it, otherwise when its owner renews the lease the next time.
 
         The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` continues it.
         A run that has ended does not change. A run whose owner is dead is recorded as stopped by this call.
@@ -251,13 +251,13 @@ class WorkflowRunner:
             await stop_run(self._runtime, self._active_runs, run_id, reason)
 
     async def recover(self) -> list[WorkflowResult]:
-        """Take over unfinished runs of known workflows whose owner is dead, once, and execute them.
+        """Claim unfinished runs of known workflows whose owner is dead, once, and execute them.
 
-        At most `recover_concurrency` of them run at the same time. A run that was taken over `max_claims` times without
+        At most `recover_concurrency` of them run at the same time. A run that was claimed `max_claims` times without
         finishing a step fails as a poison run.
 
         Returns:
-            The results of the runs that were taken over.
+            The results of the runs that were claimed.
         """
         async with self._active_runs.session():
             return await self._recovery.once()
@@ -272,7 +272,7 @@ class WorkflowRunner:
         """Wrap the attempts of each step in a function; usable as a decorator.
 
         Args:
-            function: `async def function(step, context, next_fn)`; the function that was added first is outermost.
+            function: `async def function(step, context, next_fn)`. The function that is registered first is outermost.
 
         Raises:
             DefinitionError: The function is not callable with three arguments.
@@ -305,7 +305,7 @@ class WorkflowRunner:
             workflow_name: Only runs of this workflow.
             status: Only runs with this status.
             limit: Maximum number of runs, from 1 to 1,000.
-            before: Only runs created before the run with this id; continues a listing.
+            before: Only runs created before the run with this id; pass the id of the last one to get the next page.
 
         Raises:
             ValueError: The limit is out of range, the status does not exist, or an argument has a wrong type.
@@ -321,17 +321,18 @@ class WorkflowRunner:
             return await query.run_records(self._runtime, chosen)
 
     async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
-        """The run's finished step visits in order, those of map items included, each with the context after it.
+        """A page of the finished step visits of a run, including those of map items, each with the context after it.
 
-        The checkpoints of one call share values, so do not change their snapshots.
+        The snapshots of one call share values, so do not change them.
 
         Args:
-            run_id: The run.
-            limit: At most so many, from 1 to 1,000.
-            after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
+            run_id: Id of the run.
+            limit: Maximum number of checkpoints, from 1 to 1,000.
+            after: Only checkpoints with a greater `seq`; pass the `seq` of the last one to get the next page.
 
         Raises:
-            RunNotFoundError: No such run is stored.
+            RunNotFoundError: The run is not stored.
+            ValueError: The limit is out of range.
         """
         check_number("limit", limit)
         if not 1 <= limit <= 1000:
@@ -341,18 +342,18 @@ class WorkflowRunner:
             return await checkpoints(self._runtime, run_id, after, limit)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
-        """One checkpoint.
+        """One finished step visit, with the context after it.
 
         Args:
-            run_id: The run.
-            step: Name of a step, for its last finished visit outside of map items; or the path of a visit, such as
-                `review#2` or `process_all[17]/resize`.
+            run_id: Id of the run.
+            step: Name of a step, which selects its last finished visit outside of map items; or the path of a visit,
+                such as `review#2` or `process_all[17]/resize`.
 
         Returns:
             The checkpoint, or None if there is no such finished visit.
 
         Raises:
-            RunNotFoundError: No such run is stored.
+            RunNotFoundError: The run is not stored.
         """
         async with self._active_runs.session():
             return await last_checkpoint(self._runtime, check_run_id(run_id), step)

@@ -17,7 +17,7 @@ from spine_async._model.private_copy import is_flat, private_copy, private_membe
 from spine_async._model.quality import QualityMetrics
 
 DRY_RUN_PARAM = "__dry_run__"
-"""Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
+"""Param that is True in a dry run. Source: `docs/concepts.md`, "Dry run"."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 DefaultT = TypeVar("DefaultT")
@@ -71,7 +71,7 @@ class WorkflowContext:
     _seen_outputs: DocumentView | None
     _seen_rest: dict[str, object] | None
 
-    def __init__(  # noqa: PLR0917 - the order of the contract
+    def __init__(  # noqa: PLR0917 - positional in the public interface
         self,
         run_id: str = "",
         workflow_name: str = "",

@@ -163,7 +163,7 @@ def to_plain(value: object, depth: int = 0) -> JsonValue:
     Raises:
         SerializationError: A part of the value has no strict JSON form.
 
-    Source: public contract, "What is stored".
+    Source: `docs/concepts.md`, "Values".
     """
     kind = type(value)
     if kind is str or value is None or kind is bool:

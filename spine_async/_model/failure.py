@@ -17,7 +17,7 @@ MAX_ERROR_LENGTH = 8_000
 class ErrorCategory(StrEnum):
     """Category of a step's failure; retry policies select by it.
 
-    Source: workflow-runner specification, "Error Categories". The specification stores them in upper case.
+    Source: `docs/errors.md`, "What a step may raise". They are stored in upper case.
     """
 
     TRANSIENT = "TRANSIENT"
@@ -67,7 +67,7 @@ def sole_leaf(error: BaseException) -> BaseException:
 def classify(error: BaseException) -> str:
     """The category of an exception that a step raised; for a group, the most specific category of its members.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
     categories = [_category(each) for each in leaves(error)]
     return min(categories, key=lambda each: _PRECEDENCE.index(each) if each in _PRECEDENCE else -1)
@@ -146,7 +146,7 @@ def _describe(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - `__str__` of a foreign exception may raise anything; the type remains
+    except Exception:  # noqa: BLE001 - `__str__` of an exception of user code may raise anything; the type remains
         return ""
 
 

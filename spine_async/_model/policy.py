@@ -36,7 +36,7 @@ class RetryPolicy:
     Raises:
         InvalidPolicyError: A limit is negative or not finite, or `backoff` or a category is unknown.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
 
     max_attempts: int = 3

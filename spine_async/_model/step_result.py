@@ -82,7 +82,7 @@ class StepResult:
         )
 
     @classmethod
-    def fail(  # noqa: PLR0917 - the order of the contract
+    def fail(  # noqa: PLR0917 - positional in the public interface
         cls,
         error: str | BaseException,
         category: str = ErrorCategory.INTERNAL,

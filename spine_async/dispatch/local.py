@@ -23,7 +23,7 @@ class LocalDispatcher:
 
     Args:
         worker_threads: Maximum number of threads for `def` pipelines.
-        max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` pipelines are refused.
+        max_abandoned_threads: Maximum number of threads that timeouts have abandoned; further `def` pipelines fail.
 
     Example:
         >>> dispatcher = LocalDispatcher()
@@ -47,7 +47,7 @@ class LocalDispatcher:
         """Register the decorated function, which takes `params`, under `name`.
 
         Raises:
-            DefinitionError: The name is empty or taken, or the decorated object is not callable.
+            DefinitionError: The name is empty or already registered, or the decorated object is not callable.
         """
         if not isinstance(name, str) or not name:
             raise DefinitionError(f"{name!r} cannot be the name of a pipeline; it must be a string")
@@ -62,7 +62,7 @@ class LocalDispatcher:
         """Register `function`, which takes `params`, under `name`.
 
         Raises:
-            DefinitionError: The name is taken, or `function` is not callable.
+            DefinitionError: The name is already registered, or `function` is not callable.
         """
         if name in self._pipelines:
             raise DefinitionError(f"a pipeline named {name!r} is already registered")

@@ -1,9 +1,9 @@
-"""The only writer: commits the settled steps of all runs in groups, in a task that belongs to the runner.
+"""The only writer: commits the pending writes of all runs in groups, in a task that belongs to the runner.
 
 Theory of operation: a run that has something to commit adds its pending writes to a queue and waits. If no writer task
 is running, one is started. The writer takes everything in the queue, commits it in one call of the store, resumes the
 waiters, and looks at the queue again; it ends when the queue is empty. So a lone run commits at once, and a busy runner
-commits in groups as large as what settled during the last commit. There is no timer, and no group size to tune.
+commits in groups of everything that was enqueued during the last commit. There is no timer, and no group size to tune.
 
 If all waiters resumed at the same time, they would all be in the next group too, and the event loop would be idle while
 that group is committed. Where the database works in another process, the waiters are therefore resumed in two halves:
@@ -38,7 +38,7 @@ from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
-_FEW = 32  # below so many waiters, splitting a group costs more than it saves
+_FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
 class Recorder(Protocol):

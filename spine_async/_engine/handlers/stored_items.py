@@ -1,4 +1,4 @@
-"""Reads what an earlier execution stored inside a map, page by page, into the progress of the map.
+"""Reads the rows that an earlier execution stored inside a map, page by page, into the progress of the map.
 
 Between two pages the event loop executes other tasks. Memory holds one page of rows, and the rows of unfinished items.
 """

@@ -1,4 +1,4 @@
-"""Reports what blocks the event loop.
+"""Reports the step that blocks the event loop.
 
 Theory of operation: a timer on the loop counts beats. A thread samples, several times a second, which task the loop is
 executing. While beats arrive, nothing is blocked. If no beat arrives and all samples for a second show the same task,

@@ -1,4 +1,4 @@
-"""Queries: stored runs and events; deletion of runs."""
+"""Operations on stored runs: reading runs and events, deleting runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     """One stored run.
 
     Raises:
-        RunNotFoundError: There is none of this id.
+        RunNotFoundError: The run is not stored.
     """
     stored = await load(runtime, run_id)
     with CorruptionGuard(run_id):
@@ -57,7 +57,7 @@ async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
     """Remove a run.
 
     Raises:
-        RunNotFoundError: There is none of this id.
+        RunNotFoundError: The run is not stored.
         RunConflictError: It has not ended, and `force` is not given.
     """
     if await run_shielded(runtime.store.delete(check_run_id(run_id), only_ended=not force), "spine_async delete"):

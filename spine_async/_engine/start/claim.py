@@ -29,7 +29,7 @@ async def claim_run(
         run_id: The run.
         event: The event to store.
         unless_ended: Whether to refuse a run that has failed or stopped.
-        stored: The run as it was loaded, if it is under way.
+        stored: The run as it was loaded; None if it has ended.
         spares_living: Whether to refuse a run with an ended lease whose owner is provably alive.
 
     Raises:

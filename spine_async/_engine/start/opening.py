@@ -1,4 +1,4 @@
-"""How a run becomes executable: created, joined, or claimed after an interruption."""
+"""Opens a run for execution: creates it, or claims and replays the stored one."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from spine_async.errors import RunConflictError, RunNotFoundError, RunNotResumab
 
 
 async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowResult:
-    """The scope of a new run; if its id is stored already, the scope of the stored run, or its result if it has ended.
+    """Create the run and return its scope. If its id is already stored, return the scope or the result of that run.
 
     Raises:
-        DefinitionError: The workflow has no name, or not the step to start from.
+        DefinitionError: The workflow has no name, or does not have the step to start from.
         InvalidParamsError: The params do not fit.
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
@@ -80,7 +80,7 @@ async def load(runtime: Runtime, run_id: str) -> StoredRun:
     """The stored run.
 
     Raises:
-        RunNotFoundError: There is none.
+        RunNotFoundError: The run is not stored.
     """
     stored = await run_shielded(runtime.store.load(check_run_id(run_id)), "spine_async load")
     if stored is None:

@@ -1,4 +1,4 @@
-"""Names of owners, and whether the process of an owner still exists.
+"""The owner of a run: its name, and whether its process still exists.
 
 The name of an owner identifies a host, a process on it, and a runner in that process. If a process was killed, other
 processes on its host need not wait for its leases: they see that the process is gone. Where the host does not identify

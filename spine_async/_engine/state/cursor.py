@@ -1,4 +1,4 @@
-"""Position in a workflow, and what comes next. Pure: no I/O, nothing is awaited.
+"""The position of a run in its workflow, and the next step. Pure: no I/O, no await.
 
 A cursor points to a step, or behind the last one. `advance` moves it past the current step, or to the target of a
 choice. `replay` moves it over a stored visit, and refuses a visit that the definition would not have made. So a resume

@@ -1,4 +1,4 @@
-"""Progress of a map: which items are finished, and what is stored of the others.
+"""Progress of a map: its finished items, and the stored rows of its unfinished items.
 
 It outlives an attempt of the map, so that a retry runs only the remaining items. On a resume it is built from the
 stored rows, one by one in the order of their numbers. The rows of a finished item are dropped at once: only its index,

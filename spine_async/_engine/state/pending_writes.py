@@ -1,6 +1,6 @@
 """The uncommitted rows of one run.
 
-Theory of operation: settled visits and events are added in the order in which they happen. When the journal begins a
+Theory of operation: finished visits and events are added in the order in which they happen. When the journal begins a
 commit, `drain` removes the entries and numbers them. Entries that are added during the commit wait for the next one.
 `committed` makes the numbers final. After a failed commit, `restore` puts the drained entries back in front. So no row
 is ever stored without the rows that precede it. A change is bounded in size: `drain` leaves the entries beyond the

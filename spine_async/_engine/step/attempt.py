@@ -210,14 +210,14 @@ class _Attempts:
             raise
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
-        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        """Continue the cancellation of an attempt that failed while it was cancelled; a success counts all the same."""
         is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception)
         if is_cancelled and not result.success:
             attempt.cut_off()
             await continue_cancellation()
 
     async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
-        """What the attempt returned, or a failure for what it raised."""
+        """The result of the attempt; a failure if it raised an exception."""
         runtime, visit, step, cancellations = self.runtime, self.visit, self.step, cancellation_count()
         try:
             if runtime.config.max_concurrent_steps is None:

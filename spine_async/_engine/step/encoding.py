@@ -1,4 +1,4 @@
-"""Encodes what a step returned as strict JSON; a value that cannot be stored becomes a failure that says why."""
+"""Encodes the value that a step returned as strict JSON; a value that cannot be stored becomes a failure."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class EncodedResult:
 
 
 def as_result(step: Step, returned: object) -> StepResult:
-    """The result for what a handler, pipeline or middleware returned, with fields that can be stored.
+    """The result for the value that a handler, pipeline or middleware returned, with fields that can be stored.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/tutorial.md`, "A first workflow".
     """
     if isinstance(returned, StepResult):
         return checked_result(step.name, returned)

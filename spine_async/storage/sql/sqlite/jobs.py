@@ -134,12 +134,12 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
 
 
 def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> bool:
-    """Delete the run with its visits and events, unless it is under way and `only_ended` is set.
+    """Delete the run with its visits and events, unless it has not ended and `only_ended` is set.
 
     Args:
         connection: In a write transaction.
         run_id: The run.
-        only_ended: Whether a run that is under way is left as it is.
+        only_ended: Whether to keep a run that has not ended.
     """
     if only_ended and fetch(connection, _UNDER_WAY, (run_id,)):
         return False
