@@ -246,7 +246,7 @@ class Journal:
         return waiters
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
-        """Commit what is in the queue, in groups of bounded size; returns the futures of the last group's waiters."""
+        """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
         left = {pending: pending.entry_count for pending in queue}
         waiters = await self._commit_group(queue, left)
         while left:
@@ -262,7 +262,7 @@ class Journal:
     async def _commit_group(
         self, queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]
     ) -> list[Future[None]]:
-        """Commit the next group, and remove from `left` what has been written completely, was refused or is locked."""
+        """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
         group = self._drain(left)
         outcomes = await self._outcomes(list(group.values()))
@@ -275,7 +275,7 @@ class Journal:
                 else:
                     waiters += queue[pending].release()
             elif outcome is CommitOutcome.LOCKED:
-                # What the run has enqueued during this commit waits too, so that its changes stay in order.
+                # Changes that the run has enqueued during this commit wait too, so that they stay in order.
                 settle = partial(self._settle_locked, pending, queue.pop(pending), change, remaining)
                 self._locked.add(pending, change, self._queue.pop(pending, None), settle)
             else:
@@ -290,7 +290,7 @@ class Journal:
         remaining: int,
         outcome: CommitOutcome | BaseException,
     ) -> None:
-        """End the commit of a change whose row was locked, and enqueue what the run has added meanwhile.
+        """End the commit of a change whose row was locked, and enqueue the writes that the run has added since.
 
         Args:
             pending: The writes of the run.
@@ -308,7 +308,7 @@ class Journal:
             pending.committed(change)
             if remaining == 0:
                 latch.set()
-            else:  # the next commit contains both the rest and what was added meanwhile
+            else:  # the next commit contains the rest and the writes that were added since
                 if later is not None:
                     latch.chain(later)
                 later = latch
