@@ -101,7 +101,7 @@ async def test_leaving_the_runner_does_not_hang(make_runner: MakeRunner) -> None
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """A gate for threads; opens when the test ends, so that no thread outlives the test."""
+    """An event that blocks threads; it is set when the test ends, so that no thread outlives the test."""
     gate = threading.Event()
     yield gate
     gate.set()

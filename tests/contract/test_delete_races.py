@@ -1,4 +1,4 @@
-"""`delete_run` beside `resume` and other processes: a run that is under way is never removed without force."""
+"""`delete_run` concurrent with `resume` and other processes: an unfinished run is removed only with `force`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `docs/decisions/0005` says of things that the specification left open."""
+"""The behaviour that `docs/decisions/0005` describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owners renew their leases whatever else the store does, and stop when a lease ends by their own clock."""
+"""Owners renew leases independently of other calls of the store, and stop when a lease ends by their own clock."""
 
 from __future__ import annotations
 

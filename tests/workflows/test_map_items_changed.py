@@ -47,7 +47,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
 
 
 class Work:
-    """A handler that records what it ran, and fails for one item until it is mended."""
+    """A handler that records what it ran, and fails for one item until the test repairs it."""
 
     def __init__(self, broken: object = None, *keys: str) -> None:
         self.broken = broken

@@ -14,7 +14,7 @@ async def numbers() -> AsyncIterator[int]:
 
 
 class Endless:
-    """An async iterable that can be gone through anew each time."""
+    """An async iterable that can be iterated several times."""
 
     def __aiter__(self) -> AsyncIterator[int]:
         return numbers()

@@ -1,4 +1,4 @@
-"""What the result of a step changes in its scope, and what a replay makes of stored rows."""
+"""The effect of a step's result on its scope, and the replay of stored rows."""
 
 from __future__ import annotations
 
