@@ -1,8 +1,8 @@
-"""Tasks and futures of the event loop: the only file that uses asyncio itself.
+"""Tasks and futures of the event loop: the only file that uses asyncio directly.
 
 A native `Task.cancel()` interrupts an anyio shield too, and a cancelled driver call may already have taken effect. So
 work that must not be interrupted runs in its own task. The caller waits for this task. If a cancellation arrives
-meanwhile, it is raised after the task has ended.
+during the wait, it is raised after the task has ended.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def wait_shielded(*futures: asyncio.Future[Any]) -> asyncio.CancelledError
     """Wait until one of the futures is done, even if the caller is cancelled.
 
     Returns:
-        A native cancellation that arrived meanwhile, for the caller to raise.
+        A native cancellation that arrived during the wait, for the caller to raise.
     """
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):

@@ -89,7 +89,7 @@ class RunStore(Protocol):
         * increments the epoch and sets the status to running,
         * clears the error, the end and the requested stop of the run,
         * stores `event` with the next number,
-        * increments `claims_since_progress`, or sets it to 1 if the run had ended.
+        * increments `claims_since_progress`; if the run had ended, it becomes 1.
 
         Args:
             run_id: The run.

@@ -45,7 +45,7 @@ class Feed:
         """Close the iterator, so that it releases what it holds; returns the error that it raised.
 
         Any async iterator with an `aclose` method is closed. Of other iterators only generators are closed: an open
-        file is an iterator too, and belongs to whoever opened it.
+        file is an iterator too, and belongs to the code that opened it.
         """
         close = getattr(self._stream, "aclose", None)
         if close is None and isinstance(self._plain, Generator):

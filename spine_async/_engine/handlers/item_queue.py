@@ -2,7 +2,7 @@
 
 Stored results belong to one value of an item at one index. So before any item runs, the feed is read up to the last
 index with stored rows, and each item is compared with the stored one. If an item differs, no step runs and nothing is
-committed. Unfinished items are kept in memory meanwhile, because an iterator cannot be read twice.
+committed. Until then, unfinished items are kept in memory, because an iterator cannot be read twice.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ class _Pool:
         return validated_item_params(workflow, params_of(self._item_context), own)
 
     def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
-        """JSON object text of the params that the item's first row stores: the item first, then what the model adds."""
+        """JSON object text of the params that the item's first row stores: the item, then those that the model adds."""
         name = self._step.item_param
         if self._step.workflow.params_model is None:
             return self._progress.item_params(item.text)

@@ -124,7 +124,7 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
 async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
     """The end of a run whose task has ended or that has a stuck step; records the end if the task did not."""
     if not work.done():
-        return await _leave_behind(runtime, scope, work)
+        return await _abandon_stuck_step(runtime, scope, work)
     is_cancelled = work.cancelled()  # the event loop is shutting down
     error = None if is_cancelled else work.exception()
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
@@ -134,8 +134,8 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     return work.result()
 
 
-async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """Record the end of a run with a stuck step, and leave the step running."""
+async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
+    """Record the end of a run with a stuck step, and abandon the step, which may still be running."""
     run, outcome = scope.run, scope.run.stuck_outcome
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")

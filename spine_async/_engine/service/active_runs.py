@@ -108,7 +108,7 @@ class ActiveRuns:
             await run_shielded(self._close(), "spine_async close")
 
     def execution(self, run_id: str) -> Execution:
-        """The execution of a run, from the call of `execute` or `resume` to its result; the store is open meanwhile.
+        """The execution of a run, from the call of `execute` or `resume` to its result; the store stays open for it.
 
         Raises:
             RunBusyError: On entering it, if this runner executes the run already.

@@ -103,7 +103,7 @@ class _Value:
 
 @dataclass(slots=True)
 class _Layer:
-    """What the visits of one scope added."""
+    """The values that the visits of one scope added."""
 
     params: dict[str, _Value] = field(default_factory=dict)
     outputs: dict[str, _Value] = field(default_factory=dict)

@@ -64,7 +64,7 @@ class Recovery:
             self._task = spawn(self._do_rounds(self._halt), "spine_async recovery")
 
     async def end_with(self, drain: Awaitable[None]) -> None:
-        """Claim no further runs, wait for `drain`, and end the rounds. Rounds that start meanwhile are not affected."""
+        """Claim no further runs, wait for `drain`, and end the rounds. Rounds that start later are not affected."""
         rounds, self._task = self._task, None
         self._halt.is_set, self._halt = True, _Halt()
         try:

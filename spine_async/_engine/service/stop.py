@@ -39,5 +39,5 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
     try:
         with RAISING_ERRORS:
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
-    except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
+    except LeaseLostError:  # another runner has claimed it since, and must stop it
         await stop_run(runtime, active_runs, run_id, reason)

@@ -58,7 +58,7 @@ async def claim_run(
     if isinstance(answer, Busy):
         raise RunBusyError(run_id, answer.owner, answer.lease_until)
     if answer is None:
-        raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted meanwhile")
+        raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted in the meantime")
     answer.lease_until_mono = sent_mono + runtime.config.lease_ttl
     return answer
 

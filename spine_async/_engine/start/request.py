@@ -109,7 +109,7 @@ def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
 
 
 def _params(runtime: Runtime, workflow: Workflow, from_caller: Mapping[str, Document]) -> dict[str, Document]:
-    """The workflow's defaults, overlaid by what the caller gave; validated by its model."""
+    """The workflow's defaults, overridden by the params of the caller, and validated by the model of the workflow."""
     given = {**mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes), **from_caller}
     if workflow.params_model is not None:
         given |= validated_params(workflow, workflow.params_model, given)

@@ -38,7 +38,7 @@ class RunAborted(RunInterrupt):
     """The execution ends and records nothing more: the run stays as it was last committed, and can be resumed.
 
     Attributes:
-        error: What the caller of `execute` receives.
+        error: The exception that the caller of `execute` receives.
     """
 
     error: SpineError

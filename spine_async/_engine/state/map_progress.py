@@ -24,7 +24,7 @@ from spine_async.errors import CorruptRecordError, WorkflowChangedError
 
 @dataclass(slots=True)
 class StoredItem:
-    """What an earlier execution stored of an item that is not finished.
+    """The stored rows of an unfinished item.
 
     Attributes:
         cursor: Position after the stored rows.

@@ -62,7 +62,7 @@ def overridden_params(
 def validated_item_params(
     workflow: Definition, inherited: Mapping[str, Document], own: Mapping[str, Document]
 ) -> dict[str, Document]:
-    """The params of a map item: its own, and what the `params_model` of the iterator makes of them.
+    """The own params of a map item, validated and completed by the `params_model` of the iterator.
 
     The item inherits params of the run. The model receives only those for which it has a field.
 

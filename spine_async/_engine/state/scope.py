@@ -1,7 +1,7 @@
 """A running workflow: the run, its scopes of steps, and the visits of single steps.
 
 The run itself is the outermost scope. Each map item is a scope of its own below the visit of its map. All scopes of a
-run add to the same pending writes, under paths that tell them apart.
+run add to the same pending writes, with different paths.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Visit(OpenVisit):
 class Attempt:
     """One attempt of a step; the `frame` of the context that it gets.
 
-    A worker thread that a cancelled attempt has left behind still reads its reason here.
+    A worker thread that a cancelled attempt has abandoned still reads its reason here.
     """
 
     visit: Visit

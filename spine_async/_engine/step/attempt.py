@@ -76,7 +76,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
 
 
 async def _is_cancelled(runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None) -> bool:
-    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
+    """Whether a step that failed with `error` is being cancelled; undoes a remaining native cancellation.
 
     A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
     3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an

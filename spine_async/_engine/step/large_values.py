@@ -1,9 +1,9 @@
 """Encodes the result of a step: small values at once, large ones on a worker thread; refuses values that are too large.
 
-A result whose values are small takes the direct path. `is_large` finds out in a bounded time whether a value is large.
-The values of such a result are encoded on a thread, in pieces, so that the event loop keeps running. If another task or
-thread changes a value meanwhile, the document holds some state of each of its parts, or the step fails. Every reader
-sees this document.
+If all values of a result are small, they are encoded directly. `is_large` decides in bounded time whether a value is
+large. The values of a result with a large value are encoded on a thread, in pieces, so that the event loop keeps
+running. If another task or thread changes a value at that time, each part of the document has its old or its new
+state, or the step fails. Every reader sees the same document.
 """
 
 from __future__ import annotations
