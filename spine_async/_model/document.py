@@ -224,7 +224,7 @@ def _plain_other(value: object, depth: int) -> JsonValue:
 def _dumped(model: BaseModel) -> object:
     secret = secret_field(model)
     if secret is not None:
-        raise SerializationError("a secret has no JSON form; get_secret_value() gives its text", secret)
+        raise SerializationError("a secret has no JSON form; get_secret_value() returns its text", secret)
     try:
         return dump_with_subclasses(model)
     except (ValueError, RecursionError) as exc:

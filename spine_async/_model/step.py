@@ -377,7 +377,7 @@ class MapStep(Step):
         if self.quality_thresholds is not None:
             raise self._error(
                 "a map reports no quality metrics, so quality_thresholds would fail every run; set them on a step of "
-                "its iterator, or on a later step that reports the metrics of the whole"
+                "its iterator, or on a later step that reports metrics of the whole map"
             )
 
     @property
