@@ -1,4 +1,4 @@
-"""Checks the types of the arguments of `WorkflowRunner` and its methods; the messages say what to give instead."""
+"""Checks the types of the arguments of `WorkflowRunner` and its methods."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from spine_async.errors import DefinitionError
 _PORTS = {
     "db_engine": (
         ("sync_engine", "connect"),
-        "an AsyncEngine from create_async_engine(url); or give config=WorkflowRunnerConfig(database_url=url)",
+        "an AsyncEngine from create_async_engine(url); or pass config=WorkflowRunnerConfig(database_url=url)",
     ),
     "dispatcher": (("submit",), "a Dispatcher, such as a LocalDispatcher"),
-    "store": (("create", "claim", "commit"), "a RunStore; give the URL of a database as database_url"),
+    "store": (
+        ("create", "claim", "commit"),
+        "a RunStore; pass a database URL as config=WorkflowRunnerConfig(database_url=url)",
+    ),
     "tracer_provider": (("get_tracer",), "an OpenTelemetry TracerProvider"),
     "meter_provider": (("get_meter",), "an OpenTelemetry MeterProvider"),
     "clock": (("now", "monotonic"), "a Clock"),
@@ -66,14 +69,16 @@ def check_queues(queues: object) -> list[Queue]:
 
 def check_workflow(value: object) -> None:
     """Raise `DefinitionError` unless the argument `workflow` is a workflow or None."""
-    check_type("workflow", value, Workflow, "a Workflow; build one with Workflow(name, steps)")
+    check_type("workflow", value, Workflow, "a Workflow; create one with Workflow(name, steps)")
 
 
 def check_execute_arguments(workflow: object, context: object, start_from: object) -> None:
     """Raise `DefinitionError` if an argument of `execute` has a wrong type."""
     if not isinstance(workflow, Workflow):
-        raise DefinitionError(f"{workflow!r} is not a workflow; build one with Workflow(name, steps)")
-    check_type("context", context, WorkflowContext, "a WorkflowContext; WorkflowContext.from_dict makes one of a dict")
+        raise DefinitionError(f"{workflow!r} is not a workflow; create one with Workflow(name, steps)")
+    check_type(
+        "context", context, WorkflowContext, "a WorkflowContext; WorkflowContext.from_dict creates one from a dict"
+    )
     check_type("start_from", start_from, str, "the name of a step")
 
 

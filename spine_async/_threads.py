@@ -55,7 +55,7 @@ class WorkerThreads:
         """
         if len(self._left) >= self._max_abandoned:
             names = ", ".join(sorted(set(self._left.values())))
-            message = f"{self.abandoned} threads abandoned by timeouts are still running ({names}); none is started"
+            message = f"{self.abandoned} abandoned threads are still running ({names}); no further thread is started"
             raise StepError(message)
         job = _Job(self._ended)
         try:
@@ -77,16 +77,18 @@ class WorkerThreads:
 
     def _leave(self, job: _Job, name: str) -> None:
         with self._lock:
-            if not job.is_at_work:
+            if not job.is_running:
                 return
             self._left[job] = name
-        _log.warning("step %s was cancelled while in a thread; the thread is abandoned (%d now)", name, self.abandoned)
+        _log.warning(
+            "step %s was cancelled; its thread is abandoned (%d abandoned threads are running)", name, self.abandoned
+        )
         if self._report is not None:
             self._report(1)
 
     def _ended(self, job: _Job) -> None:
         with self._lock:
-            job.is_at_work = False
+            job.is_running = False
             was_left = self._left.pop(job, None) is not None
         if was_left and self._report is not None:
             self._report(-1)
@@ -96,11 +98,11 @@ class _Job:
     """One call in a thread."""
 
     def __init__(self, ended: Callable[[_Job], None]) -> None:
-        self.is_at_work = False
+        self.is_running = False
         self._ended = ended
 
     def run(self, function: Callable[..., ValueT], args: tuple[object, ...]) -> ValueT:
-        self.is_at_work = True
+        self.is_running = True
         try:
             return function(*args)
         finally:

@@ -1,4 +1,4 @@
-"""Exceptions of the library: one root, with a family for each kind of cause.
+"""Exceptions of the library: one base class, and a subclass for each kind of cause.
 
 Each exception has typed attributes and builds its message from them; programs should use the attributes, not the text.
 A failed step is a value (`StepResult`), not an exception.
@@ -67,14 +67,14 @@ class InvalidRunIdError(RunError, ValueError):
 
 
 class RunNotFoundError(RunError):
-    """No run with this id is stored."""
+    """The store contains no run with this id."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(run_id, f"run {run_id!r} is not stored here; list_runs() shows the runs there are")
+        super().__init__(run_id, f"run {run_id!r} is not stored in this store; list_runs() lists the stored runs")
 
 
 class RunBusyError(RunError):
-    """Another owner executes the run, or this runner already does.
+    """Another owner executes the run, or another call of this runner does.
 
     Attributes:
         owner: Owner of the run: host, process id and a token of the runner, or None.
@@ -99,12 +99,12 @@ class RunNotResumableError(RunError):
 
 
 class WorkflowChangedError(RunError):
-    """The definition, or the items of a map, do not match what the stored run has finished.
+    """The definition, or the items of a map, do not match the finished steps of the stored run.
 
     Attributes:
-        step: The finished step that the definition no longer has in this place, the missing step to start from, or the
-            map whose items differ.
-        problem: What differs, in words.
+        step: The finished step that the definition no longer has at this position, the missing step to start from, or
+            the map whose items differ.
+        problem: Description of the difference.
         map_path: For a difference inside a map, the path of the map's visit; else None.
         item_index: Index of the item in that map; else None.
     """
@@ -125,12 +125,12 @@ class WorkflowChangedError(RunError):
         self.item_index = item_index
         if map_path is None:
             message = (
-                f"run {run_id!r} cannot go on with this definition: {role} {step!r} {problem}; "
+                f"run {run_id!r} cannot continue with this definition: {role} {step!r} {problem}; "
                 "resume it with the definition it was started with, or start a new run"
             )
         else:
             message = (
-                f"run {run_id!r} cannot go on: item {item_index} of map {map_path!r}: {problem}; "
+                f"run {run_id!r} cannot continue: item {item_index} of map {map_path!r}: {problem}; "
                 "resume it with the definition and the items it was started with, or start a new run"
             )
         super().__init__(run_id, message)
@@ -196,7 +196,7 @@ class LeaseLostError(StoreError):
     def __init__(self, run_id: str, problem: str | None = None) -> None:
         self.run_id = run_id
         if problem is None:
-            super().__init__(f"run {run_id!r} was taken over by another owner; this one may no longer change it")
+            super().__init__(f"run {run_id!r} was claimed by another owner; this runner can no longer write to it")
         else:
             super().__init__(f"run {run_id!r} is no longer executed here: {problem}; another owner may claim it")
 
@@ -216,7 +216,9 @@ class SchemaVersionError(StoreError):
     def __init__(self, found: int, known: int, way_out: str) -> None:
         self.found = found
         self.known = known
-        super().__init__(f"the database has schema version {found}, this library works with {known}; {way_out}")
+        super().__init__(
+            f"the database has schema version {found}, but this library requires version {known}; {way_out}"
+        )
 
 
 class SharingError(SpineError, RuntimeError):
@@ -225,8 +227,8 @@ class SharingError(SpineError, RuntimeError):
     Raised before anything is read or written. A retry in the same place raises it again.
 
     Attributes:
-        problem: What is shared, and with whom.
-        way_out: What to do instead.
+        problem: The shared object, and where else it is used.
+        way_out: The correct way to use it.
     """
 
     def __init__(self, problem: str, way_out: str) -> None:

@@ -64,7 +64,7 @@ class WorkflowRunner(RunReader):
     Args:
         db_engine: SQLAlchemy `AsyncEngine` on aiosqlite or asyncpg; the runner does not dispose of it.
         dispatcher: Runs the pipelines of pipeline steps.
-        checkpoint_enabled: False stores nothing.
+        checkpoint_enabled: False executes runs without storing anything.
         dry_run: True runs lambda steps, simulates pipelines, skips waits and writes nothing.
         config: The other settings.
         store: Store of the runs, instead of a database.
@@ -98,7 +98,7 @@ class WorkflowRunner(RunReader):
         self,
         db_engine: AsyncEngine | None = None,
         dispatcher: Dispatcher | None = None,
-        checkpoint_enabled: bool | None = None,  # noqa: FBT001 - the order of the contract
+        checkpoint_enabled: bool | None = None,  # noqa: FBT001 - positional in the public interface
         dry_run: bool | None = None,  # noqa: FBT001 - the same
         *,
         config: WorkflowRunnerConfig | None = None,
@@ -397,7 +397,7 @@ class WorkflowRunner(RunReader):
         """Wrap the attempts of each step in a function; usable as a decorator.
 
         Args:
-            function: `async def function(step, context, next_fn)`; the function that was added first is outermost.
+            function: `async def function(step, context, next_fn)`. The function that is registered first is outermost.
 
         Raises:
             DefinitionError: The function is not callable with three arguments.
@@ -475,8 +475,8 @@ class WorkflowRunner(RunReader):
     def _known(self, stored: StoredRun) -> Workflow:
         if stored.workflow_name not in self._workflows:
             message = (
-                f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, which this runner does not know; "
-                "register() it, or pass it as workflow="
+                f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, which this runner does not know; "
+                "register() the workflow, or pass it as workflow="
             )
             raise RunNotResumableError(stored.run_id, message)
         return self._workflows[stored.workflow_name]

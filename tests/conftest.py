@@ -1,4 +1,4 @@
-"""What every test can ask for: servers, databases, an event loop that must not be blocked.
+"""Fixtures for every test: servers, databases, and an event loop that must not be blocked.
 
 Servers start when the first test asks for one, so that unit tests stay fast.
 """
@@ -40,7 +40,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker gives what it has to tell to the process that prints."""
+    """A worker process passes its reports to the process that prints them."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["told"], output["skipped"] = LINES, session.config.stash[_SKIPPED]

@@ -1,8 +1,8 @@
-"""Tasks and futures of the event loop: the only file that uses asyncio itself.
+"""Tasks and futures of the event loop: the only file that uses asyncio directly.
 
-A native `Task.cancel()` pierces an anyio shield, and a cancelled driver call may still have had its effect. Work that
-must not be cut off therefore runs in a task of its own. The caller waits for that task, remembers a cancellation that
-arrives meanwhile, and raises it afterwards.
+A native `Task.cancel()` interrupts an anyio shield too, and a cancelled driver call may already have taken effect. So
+work that must not be interrupted runs in its own task. The caller waits for this task. If a cancellation arrives
+during the wait, it is raised after the task has ended.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ EventLoop: TypeAlias = asyncio.AbstractEventLoop
 TimerHandle: TypeAlias = asyncio.TimerHandle
 CANCELLATION = asyncio.CancelledError
 
-STRAY_CANCELLATION = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
-"""Error text of a step that failed with a cancellation that nobody had requested for it."""
+STRAY_CANCELLATION = "the step awaited a task or future that other code had cancelled (CancelledError)"
+"""Error text of a step that failed with a `CancelledError` although the step was not cancelled."""
 
 
 _YIELD_EVERY = 0.001  # seconds
@@ -121,7 +121,7 @@ async def wait_shielded(*futures: asyncio.Future[Any]) -> asyncio.CancelledError
     """Wait until one of the futures is done, even if the caller is cancelled.
 
     Returns:
-        A native cancellation that arrived meanwhile, for the caller to raise.
+        A native cancellation that arrived during the wait, for the caller to raise.
     """
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):

@@ -38,8 +38,8 @@ class WorkflowRunnerConfig(BaseModel):
             `resume` raise `InvalidParamsError` for a larger param.
         dry_run: Whether to run without writing anything.
         auto_migrate: Whether the first use of the database creates or upgrades its schema.
-        durability: What a committed step survives on SQLite. `full`: a power failure. `process`: only the end of the
-            process; commits do not wait for the disk. PostgreSQL applies the `synchronous_commit` of the server.
+        durability: The failures that a committed step survives on SQLite. `full`: also a power failure. `process`: only
+            the end of the process; commits do not wait for the disk. PostgreSQL applies its own `synchronous_commit`.
         lease_ttl: Time until the lease of a run expires; the owner renews it after each third of this time.
         store_timeout: Limit for one call of the database, retries included; a longer call raises
             `StoreUnavailableError`. None means two thirds of `lease_ttl`, but at least 5 seconds. A connection that

@@ -17,7 +17,7 @@ from spine_async._model.private_copy import is_flat, private_copy, private_membe
 from spine_async._model.quality import QualityMetrics
 
 DRY_RUN_PARAM = "__dry_run__"
-"""Param that is True in a dry run. Source: workflow-runner specification, "Dry Run Mode"."""
+"""Param that is True in a dry run. Source: `docs/concepts.md`, "Dry run"."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 DefaultT = TypeVar("DefaultT")
@@ -71,7 +71,7 @@ class WorkflowContext:
     _seen_outputs: DocumentView | None
     _seen_rest: dict[str, object] | None
 
-    def __init__(  # noqa: PLR0917 - the order of the contract
+    def __init__(  # noqa: PLR0917 - positional in the public interface
         self,
         run_id: str = "",
         workflow_name: str = "",
@@ -108,7 +108,7 @@ class WorkflowContext:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Information that the runner adds, for instance `resumed`; private as `partition` is."""
+        """Information that the runner adds, for instance `resumed`; a private copy, like `partition`."""
         return self._private("metadata", self._metadata)
 
     @property
@@ -129,7 +129,7 @@ class WorkflowContext:
 
     @property
     def quality(self) -> Mapping[str, QualityMetrics]:
-        """Quality metrics by step name; private as `partition` is."""
+        """Quality metrics by step name; private copies, like `partition`."""
         seen = self._seen()
         if "quality" not in seen:
             seen["quality"] = MappingProxyType({step: _private_metrics(each) for step, each in self._quality.items()})
@@ -169,7 +169,7 @@ class WorkflowContext:
             model: Pydantic model to return the param as.
 
         Raises:
-            KeyError: `model` is given, no default is, and there is no such param.
+            KeyError: There is no such param, and `model` is given without a default.
             pydantic.ValidationError: The param does not fit the model.
         """
         return _as_model(self.params.get(key, _MISSING), default, model, f"there is no param {key!r}")
@@ -198,10 +198,10 @@ class WorkflowContext:
             step: Name of a finished step.
             key: Key of a mapping, or attribute of a model; None means the whole output.
             default: Result if the output or the member does not exist; None if it is not given.
-            model: Pydantic model to return the output as; one with this `output_model` is returned as it is.
+            model: Pydantic model to return the output as. If it is the step's `output_model`, nothing is converted.
 
         Raises:
-            KeyError: `model` is given, no default is, and the output or the member does not exist.
+            KeyError: The output or the member does not exist, and `model` is given without a default.
             pydantic.ValidationError: The output does not fit the model.
         """
         found = self._output(step, key) if step in self._outputs else _MISSING
@@ -272,7 +272,7 @@ class WorkflowContext:
                 started_at=datetime.fromisoformat(str(stored["started_at"])) if stored.get("started_at") else None,
             )
         except TypeError as exc:
-            raise ValueError(f"this is not a context as to_dict writes it: {exc}") from exc
+            raise ValueError(f"this is not a context written by to_dict: {exc}") from exc
 
     def _for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
@@ -329,7 +329,7 @@ class WorkflowContext:
         return f"<WorkflowContext of run {self.run_id!r}{at}>"
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a context is immutable; make a new one with with_params, with_output or with_metadata")
+        raise AttributeError("a context is immutable; create a new one with with_params, with_output or with_metadata")
 
     def _seen(self) -> dict[str, object]:
         """Private copies that were read from this context."""
@@ -347,7 +347,7 @@ class WorkflowContext:
         return cast("Mapping[str, object]", seen[name])
 
     def _changed(self, **attributes: object) -> Self:
-        """A copy with other attributes. One union of dicts, because a run creates several copies for each step."""
+        """A copy with some attributes changed. It takes one union of dicts, because a run copies contexts often."""
         changed = object.__new__(type(self))
         object.__setattr__(changed, "__dict__", self.__dict__ | attributes)
         if type(self) is not WorkflowContext:  # attributes of a subclass may be outdated

@@ -1,4 +1,4 @@
-"""What the engine needs of a `WorkflowContext` and users do not: encoded values, models, and the running attempt."""
+"""Gives the engine access to private parts of a `WorkflowContext`: encoded values, models and the running attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spine_async._model.layered import LayeredMap
 
 
 def frame_of(context: WorkflowContext) -> object | None:
-    """What the engine has stored in the context of an attempt."""
+    """The `frame` that the engine has stored in the context of an attempt."""
     return context._frame
 
 
@@ -27,7 +27,7 @@ def outputs_of(context: WorkflowContext) -> LayeredMap[Document]:
 
 
 def models_of(context: WorkflowContext) -> Mapping[str, type[BaseModel]]:
-    """Models that outputs are revived as, by step name."""
+    """The models that outputs are decoded to, by step name."""
     return context._models
 
 

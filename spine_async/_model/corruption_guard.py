@@ -28,7 +28,7 @@ class CorruptionGuard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, _UNREADABLE) and not isinstance(error, SpineError):
             message = (
-                f"run {self._run_id!r} holds a stored value that cannot be read ({type(error).__name__}); "
+                f"run {self._run_id!r} has a stored value that cannot be decoded ({type(error).__name__}); "
                 "restore the run from a backup, or delete it"
             )
             raise CorruptRecordError(message) from error

@@ -50,13 +50,13 @@ class Document:
         return decoded
 
     def revive(self, model: type[ModelT]) -> object:
-        """The value as an instance of `model`, from which it was encoded."""
+        """The value as an instance of `model`, which is the class that it was encoded from."""
         return model.model_validate_json(self.text, by_alias=True, by_name=True)
 
 
 @dataclasses.dataclass(slots=True)
 class PlainDocument(Document):
-    """The output of a skip or of a failure: no model has validated it, so it is not revived as one."""
+    """The output of a skip or of a failure. No model has validated it, so it is always read as a plain value."""
 
     def revive(self, model: type[ModelT]) -> object:
         """The plain value."""
@@ -163,7 +163,7 @@ def to_plain(value: object, depth: int = 0) -> JsonValue:
     Raises:
         SerializationError: A part of the value has no strict JSON form.
 
-    Source: public contract, "What is stored".
+    Source: `docs/concepts.md`, "Values".
     """
     kind = type(value)
     if kind is str or value is None or kind is bool:
@@ -224,7 +224,7 @@ def _plain_other(value: object, depth: int) -> JsonValue:
 def _dumped(model: BaseModel) -> object:
     secret = secret_field(model)
     if secret is not None:
-        raise SerializationError("a secret has no JSON form; get_secret_value() gives its text", secret)
+        raise SerializationError("a secret has no JSON form; get_secret_value() returns its text", secret)
     try:
         return dump_with_subclasses(model)
     except (ValueError, RecursionError) as exc:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 from spine_async.errors import DefinitionError
 
 Durability: TypeAlias = Literal["full", "process"]
-"""What a commit survives. `full`: a power failure. `process`: only the end of the process."""
+"""The failures that a commit survives. `full`: also a power failure. `process`: only the end of the process."""
 
 _CHOICES = get_args(Durability)
 

@@ -17,7 +17,7 @@ MAX_ERROR_LENGTH = 8_000
 class ErrorCategory(StrEnum):
     """Category of a step's failure; retry policies select by it.
 
-    Source: workflow-runner specification, "Error Categories". The specification stores them in upper case.
+    Source: `docs/errors.md`, "What a step may raise". They are stored in upper case.
     """
 
     TRANSIENT = "TRANSIENT"
@@ -36,10 +36,10 @@ _PRECEDENCE = (
     ErrorCategory.TRANSIENT,
     ErrorCategory.INTERNAL,
 )
-"""Which category an exception group has whose members differ. A category of a user's own comes before all of these.
+"""Decides the category of an exception group with members of different categories: the first one in this order.
 
-What a retry cannot cure comes before what it may cure. INTERNAL is last, because it is the category of every exception
-that nobody has classified.
+A category of the user's own comes before all of these. Permanent failures come before failures that a retry may fix.
+INTERNAL is last, because every unclassified exception has it.
 """
 
 
@@ -65,19 +65,19 @@ def sole_leaf(error: BaseException) -> BaseException:
 
 
 def classify(error: BaseException) -> str:
-    """The category of an exception that a step raised; of a group, the most telling category of its members.
+    """The category of an exception that a step raised; for a group, the most specific category of its members.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
     categories = [_category(each) for each in leaves(error)]
     return min(categories, key=lambda each: _PRECEDENCE.index(each) if each in _PRECEDENCE else -1)
 
 
 def retry_after(error: BaseException) -> float | None:
-    """The delay before the next attempt that an exception asks for; of a group, the longest one of its members.
+    """The `retry_after` of an exception: the delay before the next attempt. For a group, the longest of its members.
 
-    The value of a `StepError` is returned as it is. The attribute of another exception may have any meaning, so it
-    counts only if it is a duration.
+    The value of a `StepError` is returned unchanged. The attribute of another exception may have any meaning, so it is
+    used only if it is a duration.
     """
     if isinstance(error, StepError):
         return error.retry_after
@@ -96,7 +96,7 @@ def as_category(value: object) -> str | None:
     """The stored form of an error category: one of `ErrorCategory`, in any case, or a text of the user's own.
 
     Returns:
-        None if the value is not a text, or one that cannot be a name.
+        The text, or None if the value is not a text or cannot be a name.
     """
     if isinstance(value, Enum):
         value = value.value
@@ -146,7 +146,7 @@ def _describe(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - `__str__` of a foreign exception may raise anything; the type remains
+    except Exception:  # noqa: BLE001 - `__str__` of an exception of user code may raise anything; the type remains
         return ""
 
 

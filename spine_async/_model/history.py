@@ -52,7 +52,7 @@ class Checkpoint:
 
     @property
     def checkpoint_step(self) -> str:
-        """The name of the step; the specification's name for `step_name`."""
+        """The same as `step_name`."""
         return self.step_name
 
 

@@ -50,7 +50,7 @@ class ItemStream:
         """
         if self.is_used:
             raise StepError(
-                "items was given as an iterator, which is used up; give a list or a function that returns the items",
+                "items is an iterator that has been consumed; pass a list, or a function that returns the items",
                 category="CONFIGURATION",
             )
         self.is_used = True
@@ -67,7 +67,7 @@ def as_item_source(items: object, items_path: str | None, *, step: str) -> ItemS
         DefinitionError: Neither or both are given, or they are of the wrong kind.
     """
     if (items is None) == (items_path is None):
-        raise DefinitionError("a map takes either items or items_path, exactly one of them", step=step)
+        raise DefinitionError("a map takes exactly one of items and items_path", step=step)
     if items_path is not None:
         if not isinstance(items_path, str) or not items_path:
             raise DefinitionError(f"items_path is {items_path!r}; it must be a key or 'step.key'", step=step)
@@ -81,12 +81,12 @@ def check_tolerance(tolerated: object) -> None:
     if not is_number or tolerated < 0:  # type: ignore[operator]
         raise ValueError(f"tolerated_failures is {tolerated!r}; it must be a count of at least 0 or a share up to 1.0")
     if isinstance(tolerated, float) and not tolerated <= 1:
-        raise ValueError(f"tolerated_failures is {tolerated!r}; a float is a share and lies between 0.0 and 1.0")
+        raise ValueError(f"tolerated_failures is {tolerated!r}; a float is a share and must lie between 0.0 and 1.0")
 
 
 def _as_values(items: object, step: str) -> ItemSource:
     if isinstance(items, (str, bytes)):
-        raise DefinitionError("items is a string; give a list of strings, or items_path", step=step)
+        raise DefinitionError("items is a string; pass a list of strings, or items_path", step=step)
     if isinstance(items, (set, frozenset)):
         raise DefinitionError("items is a set, whose order changes between processes; sort it into a list", step=step)
     if isinstance(items, (Iterator, AsyncIterator)):

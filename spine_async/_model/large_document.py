@@ -19,7 +19,7 @@ from spine_async._model.document_view import DocumentView
 from spine_async.errors import SerializationError
 
 _BUDGET = 400_000
-_NODE_COST = 50  # a value costs as much time as so many characters
+_NODE_COST = 50  # a value takes as much time as this number of characters
 _BATCH = 200  # elements
 _PIECE_CHARS = 400_000
 _MAX_DEPTH = 100  # levels that are encoded in pieces; `encode` refuses values that are nested deeper than 150 levels
@@ -50,7 +50,7 @@ class ValueTooLargeError(Exception):
 
 
 def is_large(value: object) -> bool:
-    """Whether it takes more than some milliseconds to encode the value; looks at a bounded part of it."""
+    """Whether encoding the value takes more than some milliseconds; inspects only a bounded part of it."""
     kind = type(value)
     if kind in _SCALARS:
         return False
@@ -108,7 +108,7 @@ def _other_cost(value: object) -> int:
 
 
 def _other_children(value: object) -> Iterable[object]:
-    """What a value contains whose type is not one of JSON."""
+    """The values inside a value whose type is not a JSON type."""
     if isinstance(value, BaseModel):
         return (value.__dict__,)
     if dataclasses.is_dataclass(value) and not isinstance(value, (type, Document)):
@@ -152,7 +152,7 @@ def _pieces(value: object, depth: int) -> Iterator[bytes]:
     elif kind is list or kind is tuple:
         yield from _array_pieces(value, depth)  # type: ignore[arg-type]
     else:
-        # Plain values are made of it first, so that all rules for types and keys are those of `to_plain`.
+        # Converted to plain values first, so that the rules of `to_plain` for types and keys apply.
         plain = to_plain(value, depth)
         if isinstance(plain, (dict, list, str)):
             yield from _pieces(plain, depth + 1)

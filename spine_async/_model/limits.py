@@ -22,7 +22,7 @@ MAX_RECORD_BYTES = 512 * 1024 * 1024
 """Bytes of all values that one step returns, or with which one run starts, because they are stored in one row."""
 
 MAX_LEASE_TTL = 1e9
-"""Seconds. Databases and Python can represent a time that lies so far ahead."""
+"""Seconds. Databases and Python can represent a time this far in the future."""
 
 # In `review#3` and `process_all[17]/resize` the numbers have at most ten digits.
 _VISIT_BYTES = len("#2147483647")

@@ -1,9 +1,9 @@
 """The stored form of a pydantic model: JSON from which an equal model is revived.
 
 A model has several JSON forms: with names or aliases, with or without computed fields. `encode_model` takes the first
-one from which `Document.revive` gives an equal model, so that later steps and a resume see what the step returned. It
-refuses a model that has no such form, for instance because a field is secret, excluded or declared with a base class
-of its value, or because a validator changes a value each time that it runs. The error names the field.
+one from which `Document.revive` gives an equal model, so that later steps and a resume see the returned value. A model
+without such a form is refused, and the error names the field. Examples are a secret or excluded field, a field that is
+declared with a base class of its value, and a validator that changes a value each time it runs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def encode_model(value: BaseModel, model: type[BaseModel]) -> Document:
             path = difference(value, document.revive(model))
         except ValidationError as exc:
             fields = validation_problems(exc)
-            problem = problem or SerializationError(f"its JSON form is not a valid {model.__name__} again: {fields}")
+            problem = problem or SerializationError(f"its JSON form cannot be validated as {model.__name__}: {fields}")
             continue
         if path is None:
             return document

@@ -9,7 +9,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 
 def model_values(model: BaseModel) -> dict[str, object]:
-    """The values of the fields and extra fields. Private attributes and cached properties are no data."""
+    """The values of the fields and extra fields. Private attributes and cached properties are left out."""
     names = type(model).model_fields
     found = {name: each for name, each in model.__dict__.items() if name in names}
     return {**found, **(model.__pydantic_extra__ or {})}

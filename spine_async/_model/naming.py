@@ -17,7 +17,8 @@ def name_problem(name: object) -> str | None:
     """
     problem = text_problem(name, MAX_NAME_LENGTH)
     if problem is None and any(character in str(name) for character in _PATH_CHARACTERS):
-        return f"the name {name!r} has one of the characters {' '.join(_PATH_CHARACTERS)}, which mark stored paths"
+        reserved = " ".join(_PATH_CHARACTERS)
+        return f"the name {name!r} contains one of the characters {reserved}, which are reserved for paths"
     return problem
 
 
@@ -35,7 +36,7 @@ def text_problem(text: object, limit: int) -> str | None:
     if len(text) > limit:
         return f"a name of {len(text):,} characters is too long; at most {limit} are allowed"
     if not text.isprintable():
-        return "a name must not hold control characters or lone surrogates"
+        return "a name must not contain control characters or lone surrogates"
     return None
 
 

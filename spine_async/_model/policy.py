@@ -34,9 +34,9 @@ class RetryPolicy:
         jitter: Whether to draw each delay uniformly between 0 and the computed delay.
 
     Raises:
-        InvalidPolicyError: A limit is negative or not finite, or a word is not one of the allowed ones.
+        InvalidPolicyError: A limit is negative or not finite, or `backoff` or a category is unknown.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
 
     max_attempts: int = 3
@@ -86,8 +86,9 @@ def _as_rule(rule: object) -> Retryable:
     if isinstance(rule, str):
         if rule not in _CATEGORIES:
             raise InvalidPolicyError(
-                f"retryable_errors holds {rule!r}, which is no error category; they are {', '.join(_CATEGORIES)}. "
-                "For a category of your own, give a predicate such as lambda error: error.category == 'MINE'"
+                f"retryable_errors contains {rule!r}, which is not an error category; the categories are "
+                f"{', '.join(_CATEGORIES)}. For a category of your own, pass a predicate such as "
+                "lambda error: error.category == 'MINE'"
             )
         return rule
     if isinstance(rule, type):
@@ -98,7 +99,7 @@ def _as_rule(rule: object) -> Retryable:
         raise _rule_error(rule)
     if is_async_callable(rule):
         raise InvalidPolicyError(
-            f"the predicate {function_name(rule)} in retryable_errors is async; give a plain function"
+            f"the predicate {function_name(rule)} in retryable_errors is async; pass a plain function"
         )
     try:
         check_callable("retryable_errors", rule)
@@ -108,7 +109,9 @@ def _as_rule(rule: object) -> Retryable:
 
 
 def _rule_error(rule: object) -> InvalidPolicyError:
-    return InvalidPolicyError(f"retryable_errors holds {rule!r}; it takes categories, exception types, or a predicate")
+    return InvalidPolicyError(
+        f"retryable_errors contains {rule!r}; it must contain categories, exception types or a predicate"
+    )
 
 
 _CATEGORIES = tuple(str(each) for each in ErrorCategory)
@@ -138,4 +141,4 @@ def _ask(predicate: Callable[[BaseException], bool], error: BaseException) -> bo
 
 
 class RetryPredicateError(Exception):
-    """A predicate in `retryable_errors` gave no answer; the message says why."""
+    """A predicate in `retryable_errors` raised an exception or did not return a bool; the message says which."""

@@ -76,11 +76,11 @@ class QualityThresholds:
         for name in ("min_valid_rate", "max_null_rate"):
             rate = getattr(self, name)
             if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
-                raise InvalidPolicyError(f"{name} is {rate!r}; a share lies between 0 and 1")
+                raise InvalidPolicyError(f"{name} is {rate!r}; it must lie between 0 and 1")
         for name in ("min_record_count", "max_record_count"):
             count = getattr(self, name)
             if count is not None and not (_is_number(count) and count >= 0):
-                raise InvalidPolicyError(f"{name} is {count!r}; a count is not negative")
+                raise InvalidPolicyError(f"{name} is {count!r}; it must not be negative")
 
     def violations(self, metrics: QualityMetrics | None) -> list[str]:
         """One message for each limit that `metrics` violate; empty if there are none."""
@@ -102,7 +102,7 @@ class QualityThresholds:
 
 def _not_passed(metrics: QualityMetrics) -> str:
     reasons = "; ".join(metrics.failure_reasons)
-    return f"the step marked its data as not passed{f': {reasons}' if reasons else ''}"
+    return f"the step reported passed=False{f': {reasons}' if reasons else ''}"
 
 
 def as_quality(given: object) -> QualityMetrics:
@@ -160,5 +160,5 @@ def _as_reasons(value: object) -> tuple[str, ...]:
     reasons = tuple(given) if isinstance(given, Iterable) else (given,)
     for each in reasons:
         if not isinstance(each, str):
-            raise InvalidPolicyError(f"failure_reasons holds a {type(each).__name__}; it must hold strings")
+            raise InvalidPolicyError(f"failure_reasons contains a {type(each).__name__}; it must contain strings")
     return reasons

@@ -397,7 +397,7 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Selects runs of a listing, newest first. A field that is None does not restrict.
+    """Selects the runs of a listing, newest first. A field that is None does not filter.
 
     Attributes:
         before: Only runs created before the run with this id; continues a listing.

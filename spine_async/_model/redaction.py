@@ -5,10 +5,10 @@ from __future__ import annotations
 import traceback
 
 MAX_TRACEBACK_LENGTH = 16_000
-"""Characters of a traceback that are kept; the last ones, because they name the place of the error."""
+"""Maximum length of a traceback in characters. The end is kept, because it shows where the error occurred."""
 
 _MAX_CHAIN = 20
-"""Exceptions of a chain and members of a group that are kept."""
+"""Maximum number of exceptions of a chain, and of members of a group, that are kept."""
 
 
 def redacted(error: BaseException) -> BaseException:

@@ -36,7 +36,7 @@ class Definition(Protocol):
     Attributes:
         positions: Index of each step in the list, by step name.
         models: The `output_model` of each step that has one, by step name.
-        defaults: Params that apply if no others are given.
+        defaults: Default values of params.
     """
 
     @property
@@ -277,7 +277,7 @@ class Step:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the steps that may follow this one explicitly."""
+        """Names of the steps that a choice or `next_step` of this step can jump to."""
         return (self.next_step,) if self.next_step is not None else ()
 
     def _set(self, option: str, value: object) -> None:
@@ -377,7 +377,7 @@ class MapStep(Step):
         if self.quality_thresholds is not None:
             raise self._error(
                 "a map reports no quality metrics, so quality_thresholds would fail every run; set them on a step of "
-                "its iterator, or on a later step that reports the metrics of the whole"
+                "its iterator, or on a later step that reports metrics of the whole map"
             )
 
     @property
@@ -398,7 +398,7 @@ class WaitStep(Step):
     def __post_init__(self) -> None:
         Step.__post_init__(self)
         if (self.seconds is None) == (self.until is None):
-            raise self._error("a wait takes either seconds or until, exactly one of them")
+            raise self._error("a wait takes exactly one of seconds and until")
         if self.seconds is not None:
             self._set("seconds", self._checked(lambda: option_seconds(self.seconds, "seconds")))
         elif callable(self.until):

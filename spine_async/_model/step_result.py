@@ -82,7 +82,7 @@ class StepResult:
         )
 
     @classmethod
-    def fail(  # noqa: PLR0917 - the order of the contract
+    def fail(  # noqa: PLR0917 - positional in the public interface
         cls,
         error: str | BaseException,
         category: str = ErrorCategory.INTERNAL,
@@ -141,15 +141,15 @@ class StepResult:
 
 
 def _text(value: str) -> str:
-    """Text that every database accepts; a value of another type as it is, because the runner refuses it."""
+    """Text that every database accepts. A value of another type is returned unchanged; the runner refuses it."""
     return storable_text(value) if isinstance(value, str) else value
 
 
 def as_events(given: Iterable[StepEvent | Mapping[str, object] | str] | None) -> tuple[StepEvent, ...]:
     """The events of a step as `StepEvent`; a string is an event without metadata.
 
-    One event in place of several is accepted too. A value that is no event stays as it is; the runner refuses the
-    result that contains it.
+    A single event is accepted too. A value that is not an event is returned unchanged; the runner refuses the result
+    that contains it.
     """
     if given is None:
         return ()

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 MAX_SECONDS = 10_000_000_000
-"""Longest wait, timeout or `retry_after`, about 317 years; a moment that lies further ahead may have no date."""
+"""Longest wait, timeout or `retry_after`, about 317 years; a later end may have no representation as a date."""
 
 
 def to_seconds(value: float | timedelta) -> float:
@@ -64,7 +64,7 @@ def as_moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError(f"until is {value!r}; text must be ISO 8601, like 2026-01-10T12:00:00+00:00") from None
+        raise ValueError(f"until is {value!r}; text must be ISO 8601, such as 2026-01-10T12:00:00+00:00") from None
     if not isinstance(moment, datetime):
         message = f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function"
         raise ValueError(message)  # noqa: TRY004 - all invalid options raise ValueError
@@ -73,7 +73,7 @@ def as_moment(value: object) -> datetime:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A plain datetime in UTC, from an aware one that may be of a subclass or have a time zone of the user's own.
+    """A plain datetime in UTC, from an aware datetime, which may be of a subclass or have a custom time zone.
 
     Raises:
         ValueError: It has no time zone, or lies outside of the years 1 to 9999 in UTC.
@@ -84,5 +84,5 @@ def in_utc(moment: datetime) -> datetime:
     except Exception as exc:  # noqa: BLE001 - the time zone is user code
         raise ValueError(f"until cannot be expressed in UTC: {type(exc).__name__}") from None
     if offset is None:
-        raise ValueError("until has no time zone; give an aware datetime, for instance in datetime.UTC")
+        raise ValueError("until has no time zone; pass an aware datetime, such as datetime.now(UTC)")
     return plain

@@ -119,7 +119,7 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
         raise DefinitionError(f"version is larger than {MAX_STORED_INT:,}", workflow=str(name))
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         problem = "a string" if isinstance(tags, str) else f"of type {type(tags).__name__}"
-        raise DefinitionError(f"tags is {problem}; give a sequence of strings", workflow=str(name))
+        raise DefinitionError(f"tags is {problem}; pass a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
         raise DefinitionError(
             f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name)
@@ -134,7 +134,7 @@ def _check_texts(workflow: str, **texts: object) -> None:
 
 def _as_steps(workflow: str, steps: object) -> tuple[Step, ...]:
     if isinstance(steps, Step):
-        problem = f"steps is a single step; give a list of steps, such as [{type(steps).__name__}(…)]"
+        problem = f"steps is a single step; pass a list of steps, such as [{type(steps).__name__}(…)]"
         raise DefinitionError(problem, workflow=workflow, step=steps.name)
     if isinstance(steps, (str, bytes, Mapping)) or not isinstance(steps, Iterable):
         problem = f"steps is of type {type(steps).__name__}; it must be a list of steps"
@@ -149,15 +149,16 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
     for step in steps:
         if not isinstance(step, Step):
             raise DefinitionError(
-                f"{step!r} is not a step; build steps with Step.lambda_ and its siblings", workflow=workflow
+                f"{step!r} is not a step; create it with Step.lambda_, .pipeline, .choice, .map or .wait",
+                workflow=workflow,
             )
         if step.name in seen:
-            raise DuplicateStepError("the name is used by two steps", workflow=workflow, step=step.name)
+            raise DuplicateStepError("two steps have this name", workflow=workflow, step=step.name)
         seen.add(step.name)
     for step in steps:
         for target in step.targets:
             if target not in seen:
-                problem = f"it goes to {target!r}, which is not a step; the steps are {_names(steps)}"
+                problem = f"it jumps to {target!r}, which is not a step; the steps are {_names(steps)}"
                 raise UnknownStepError(problem, workflow=workflow, step=step.name)
 
 

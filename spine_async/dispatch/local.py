@@ -23,7 +23,7 @@ class LocalDispatcher:
 
     Args:
         worker_threads: Maximum number of threads for `def` pipelines.
-        max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` pipelines are refused.
+        max_abandoned_threads: Maximum number of threads that timeouts have abandoned; further `def` pipelines fail.
 
     Example:
         >>> dispatcher = LocalDispatcher()
@@ -47,7 +47,7 @@ class LocalDispatcher:
         """Register the decorated function, which takes `params`, under `name`.
 
         Raises:
-            DefinitionError: The name is empty or taken, or the decorated object is not callable.
+            DefinitionError: The name is empty or already registered, or the decorated object is not callable.
         """
         if not isinstance(name, str) or not name:
             raise DefinitionError(f"{name!r} cannot be the name of a pipeline; it must be a string")
@@ -62,10 +62,10 @@ class LocalDispatcher:
         """Register `function`, which takes `params`, under `name`.
 
         Raises:
-            DefinitionError: The name is taken, or `function` is not callable.
+            DefinitionError: The name is already registered, or `function` is not callable.
         """
         if name in self._pipelines:
-            raise DefinitionError(f"a pipeline named {name!r} is registered already")
+            raise DefinitionError(f"a pipeline named {name!r} is already registered")
         if not callable(function):
             raise DefinitionError(f"pipeline {name!r} is {function!r}; it must be callable")
         try:
@@ -80,7 +80,7 @@ class LocalDispatcher:
         """Call the pipeline with a copy of `params`; an unknown name is a failure with category CONFIGURATION."""
         if pipeline not in self._pipelines:
             known = ", ".join(repr(name) for name in self.names) or "none"
-            message = f"there is no pipeline {pipeline!r}; the registered ones are: {known}"
+            message = f"there is no pipeline {pipeline!r}; the registered pipelines are: {known}"
             return StepResult.fail(message, ErrorCategory.CONFIGURATION)
         function, is_async = self._pipelines[pipeline]
         returned: Mapping[str, object] | StepResult

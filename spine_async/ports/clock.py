@@ -7,12 +7,12 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall clock and monotonic clock. The engine sleeps through the event loop, not through the clock."""
+    """A wall clock and a monotonic clock. The engine sleeps with timers of the event loop, not with this clock."""
 
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds of the event loop's monotonic clock; its zero is arbitrary."""
+        """Seconds of the monotonic clock that the event loop uses; the zero is arbitrary."""
         ...

@@ -2,9 +2,10 @@
 
 `spine_async.testing` contains this contract as a test suite that every store passes.
 
-A store keeps runs, their finished step visits and their events. `commit` is the fence. It writes a change atomically,
-and only if the stored run has the epoch and the expected number of the change and has not ended. The changes of one
-call are checked independently of each other, so a superseded run does not affect the others.
+A store contains runs, their finished step visits and their events. Commits are fenced: `commit` writes a change only if
+the stored run has the epoch and the expected number of the change and has not ended. It writes each change completely
+or not at all. The changes of one call are checked independently of each other, so a run with a newer owner does not
+affect the others.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class RunStore(Protocol):
     """Stores runs. Methods raise `StoreUnavailableError` if the store cannot be reached."""
 
     async def open(self) -> None:
-        """Open connections in advance, so that the first call need not wait; called when a runner is entered.
+        """Open connections in advance, so that the first call does not wait for them; called when a runner is entered.
 
         May be called repeatedly. It does not create a missing database unless a read would create it too. The call is
         optional: a store that is not open opens at its first use.
@@ -86,9 +87,9 @@ class RunStore(Protocol):
         A successful claim
 
         * increments the epoch and sets the status to running,
-        * clears the error and the end of the run, and a requested stop,
+        * clears the error, the end and the requested stop of the run,
         * stores `event` with the next number,
-        * increments `claims_since_progress`, or sets it to 1 if the run had ended.
+        * increments `claims_since_progress`; if the run had ended, it becomes 1.
 
         Args:
             run_id: The run.
@@ -107,15 +108,15 @@ class RunStore(Protocol):
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         """Extend leases to `ttl` seconds from now, for the claims whose epoch is current and whose run has not ended.
 
-        A renewal does not wait for commits, and only for a short time for locks of other transactions. A run whose row
-        stays locked is held and not extended.
+        A renewal does not wait for commits. It waits only for a short time for a row that another transaction has
+        locked. If the row stays locked, the run counts as held, but its lease is not extended.
 
         Args:
             claims: The claims.
             ttl: Seconds. 0 releases the runs: they have no owner afterwards.
 
         Returns:
-            For each claim whether it is still held, the reason of a requested stop, and whether it was extended.
+            For each claim: whether it is still held, the reason of a requested stop, and whether it was extended.
         """
         ...
 
@@ -128,7 +129,7 @@ class RunStore(Protocol):
         ...
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        """Write changes in one transaction; at most one change for a run. Each change is fenced independently.
+        """Write changes in one transaction, at most one for each run. Each change is fenced independently.
 
         The call may be repeated after a lost answer. A change that has the epoch and the `commit_id` of the last change
         of its run counts as committed and is not written again.
@@ -161,7 +162,7 @@ class RunStore(Protocol):
         ...
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        """At most `limit` entries outside of map items, numbered above `after`, with no more than a resume needs."""
+        """At most `limit` entries outside of map items, numbered above `after`, with the fields that a resume reads."""
         ...
 
     async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
@@ -171,8 +172,8 @@ class RunStore(Protocol):
             run_id: The run.
             after: Only entries with a greater number.
             limit: How many, at least 1.
-            scope: None for the entries of all scopes; else those of this scope only: "" for the run's own, or a map
-                item such as `process_all[17]`.
+            scope: Scope of the entries: "" for the run itself, or a map item such as `process_all[17]`. None returns
+                the entries of all scopes.
         """
         ...
 
@@ -181,13 +182,12 @@ class RunStore(Protocol):
 
         Args:
             run_id: The run.
-            step: Name of the step; or the path of a visit, such as `review#2` or `process_all[17]/resize`, for exactly
-                that one.
+            step: Name of the step; or the path of a single visit, such as `review#2` or `process_all[17]/resize`.
         """
         ...
 
     async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
-        """The last event of this type and path that was committed as an event; None if there is none."""
+        """The last event of this type and path that is stored as an event, not derived from a visit; or None."""
         ...
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
@@ -204,7 +204,7 @@ class RunStore(Protocol):
         Args:
             run_id: The run.
             only_ended: Whether to keep a run that has not ended. The store checks this in the statement that removes
-                the run, so that a concurrent claim either finds the run or keeps it.
+                the run. So a concurrent claim either prevents the removal or does not find the run.
 
         Returns:
             Whether the run was removed.

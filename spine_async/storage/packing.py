@@ -34,7 +34,7 @@ _seq = attrgetter("seq")
 
 @dataclass(slots=True)
 class _Block:
-    """Packed rows, with what tells whether a row that is looked for can be among them.
+    """Packed rows, with the ranges of their numbers and scopes, so that a search skips blocks without unpacking them.
 
     Attributes:
         last_seq: The largest number.

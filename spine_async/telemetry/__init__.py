@@ -1,1 +1,1 @@
-"""Spans and metrics."""
+"""Spans and metrics through the OpenTelemetry API."""

@@ -11,7 +11,7 @@ from spine_async._model.step_result import StepResult
 class RunnerMetrics:
     """The instruments of a runner.
 
-    `spine.step.duration` (histogram, milliseconds) is recorded by the runner for every step visit.
+    `spine.step.duration` (histogram, milliseconds) contains the duration of each step visit.
     `spine.threads.abandoned` (up-down counter) counts abandoned threads that are still running.
     `spine.step.results` (counter) counts the results that an extension passes to `record_step`.
     """

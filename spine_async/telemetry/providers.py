@@ -1,4 +1,4 @@
-"""Tracer and instruments from a given or the global OpenTelemetry provider."""
+"""Gets the tracer and the instruments from an OpenTelemetry provider."""
 
 from __future__ import annotations
 

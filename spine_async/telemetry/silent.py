@@ -1,4 +1,4 @@
-"""An observer that does nothing."""
+"""An observer that records nothing."""
 
 from __future__ import annotations
 

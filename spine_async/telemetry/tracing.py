@@ -58,7 +58,7 @@ class TracingObserver:
 
 
 class _CurrentSpan:
-    """A span that is the current span inside of its `with` block."""
+    """A span that is the current span inside its `with` block."""
 
     def __init__(self, span: Span) -> None:
         self._span = span

@@ -1,4 +1,4 @@
-"""Support for tests of workflows and stores: the store contract as a test suite, injected faults, virtual time."""
+"""Tools for tests: a test suite for stores, injected faults, and virtual time."""
 
 from __future__ import annotations
 

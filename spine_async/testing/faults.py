@@ -48,7 +48,7 @@ Moment: TypeAlias = Literal["before", "after"]
 
 @dataclass(slots=True)
 class Hang:
-    """Controls a hanging call.
+    """A handle to a call that hangs.
 
     Attributes:
         reached: Set by the call when it hangs.
@@ -98,8 +98,8 @@ class FaultInjectingStore:
 
         Args:
             method: Method of the store.
-            call: Number of the call of this method, from 1, counted since this object was created.
-            moment: Whether to raise before or after the call of the wrapped store.
+            call: Which call of the method fails; 1 is the first call after this object was created.
+            moment: Whether to raise before or after the wrapped store is called.
             error: Exception to raise; None means `StoreUnavailableError`.
         """
         planned = error or StoreUnavailableError(f"injected fault {moment} call {call} of {method}")

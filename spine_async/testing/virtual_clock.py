@@ -1,9 +1,9 @@
 """Virtual time: an event loop in which hours of retries and waits take milliseconds, deterministically.
 
-Theory of operation: asyncio computes from its `time()` how long to sleep in the selector until the next timer. Here the
-selector does not sleep. If no file is ready and no worker thread is busy, the time of the loop advances by that
-duration. Timers fire in order, at their virtual time, without delay. The loop cannot detect pending work of external
-processes (a database server, a subprocess), so tests that need them must use a real clock.
+Theory of operation: asyncio passes to the selector the number of seconds until the next timer. Here the selector does
+not sleep. If no file is ready and no worker thread is busy, it advances the time of the loop by that number of seconds.
+Timers fire in order, at their virtual time, without delay. The loop cannot detect pending work of external processes (a
+database server, a subprocess), so tests that need them must use a real clock.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LONGEST_IDLE = 5.0  # seconds
 
 
 def has_busy_threads() -> bool:
-    """Whether a worker thread of anyio is busy, so that time must not advance.
+    """Whether a worker thread of anyio is busy; time must not advance then.
 
-    Source: `idle_workers` is an attribute of anyio's `WorkerThread` (4.x); threads without it are ignored.
+    Source: `idle_workers` is an attribute of anyio's `WorkerThread` (4.x). Threads without it are ignored.
     """
     workers = ((each, getattr(each, "idle_workers", None)) for each in threading.enumerate())
     return any(idle is not None and each not in idle for each, idle in workers)
@@ -41,11 +41,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose time advances to the next timer when the loop is idle.
 
     Args:
-        is_busy: Whether the loop must really wait for work outside of it. The default checks the worker threads of
-            anyio; use `lambda: False` if a thread hangs deliberately.
+        is_busy: Returns whether the loop must wait in real time, because work outside the loop is in progress. The
+            default checks the worker threads of anyio; use `lambda: False` if a thread hangs deliberately.
 
     Raises:
-        RuntimeError: From running the loop: every task waits, no timer is set and no file became ready for 5 seconds.
+        RuntimeError: Raised while the loop runs, if every task waits, no timer is set, and no file becomes ready for 5
+            seconds.
     """
 
     def __init__(self, is_busy: Callable[[], bool] = has_busy_threads) -> None:
@@ -61,7 +62,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """A `spine_async.ports.Clock` that reads the time of the running loop; in a thread, of the last loop."""
+    """A `spine_async.ports.Clock` that reads the time of the running loop; in a thread, that of the last loop used."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,7 +127,7 @@ class _JumpingSelector(selectors.BaseSelector):
     def _wait_for_outside(self) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(_LONGEST_IDLE)
         if not ready and not self._is_busy():
-            raise RuntimeError("every task waits for something that cannot come: no timer is set, no thread is busy")
+            raise RuntimeError("deadlock: every task waits, no timer is set and no thread is busy")
         return ready
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:

@@ -1,4 +1,4 @@
-"""What makes the numbers: statements per commit, tasks alive, bytes per step, modules loaded by the import."""
+"""The counts behind the measurements: statements per commit, live tasks, bytes per step, imported modules."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.cancellation.conftest import MakeRunner
 
 pytestmark = pytest.mark.anyio
 
-FOREIGN = "a CancelledError came out of something the step awaited, which somebody else had cancelled"
+FOREIGN = "the step awaited a task or future that other code had cancelled (CancelledError)"
 
 
 async def awaits_what_is_cancelled() -> None:

@@ -117,7 +117,7 @@ async def test_a_poison_run_ends_failed(make_runner: MakeRunner, store: MemoryRu
     runner = make_runner([sleeper.workflow()], max_claims=3)
     (result,) = await runner.recover()
     assert (result.status, result.error_step, sleeper.ran) == ("failed", "sleep", [])
-    assert "poison run: it was taken over 3 times without finishing another step" in str(result.error)
+    assert "poison run: it was claimed 3 times without finishing another step" in str(result.error)
     assert (await runner.resume("r")).status == "completed"  # an operator has fixed the cause
 
 

@@ -101,7 +101,7 @@ async def test_leaving_the_runner_does_not_hang(make_runner: MakeRunner) -> None
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """A gate for threads; opens when the test ends, so that no thread outlives the test."""
+    """An event that blocks threads; it is set when the test ends, so that no thread outlives the test."""
     gate = threading.Event()
     yield gate
     gate.set()
@@ -163,10 +163,10 @@ class TestInRealTime:
         hanging = Workflow("hanging", [Step.lambda_("hang", hang, timeout=0.02)])
         for _ in range(2):
             assert (await runner.execute(hanging)).error_category == "TIMEOUT"
-        assert "step hang was cancelled while in a thread; the thread is abandoned (2 now)" in caplog.text
+        assert "step hang was cancelled; its thread is abandoned (2 abandoned threads are running)" in caplog.text
         assert abandoned(reader) == 2
         refused = await runner.execute(hanging)
-        assert "2 threads abandoned by timeouts are still running (hang)" in str(refused.error)
+        assert "2 abandoned threads are still running (hang)" in str(refused.error)
         gate.set()
         for _ in range(500):
             if abandoned(reader) == 0:

@@ -54,7 +54,7 @@ def steps_of(shape: str, handler: Any, **options: Any) -> list[Step]:
 @pytest.mark.parametrize("shape", ["step", "map"])
 @pytest.mark.parametrize(
     ("handler", "has_middleware"),
-    # Not: a returned failure with middleware, where CPython before 3.13 does not tell whether middleware cancelled it.
+    # Not: a returned failure with middleware, where CPython before 3.13 does not show whether middleware cancelled it.
     [(each, False) for each in HANDLERS] + [(in_a_group, True), (in_a_group_that_works, True)],
 )
 async def test_the_step_fails_with_the_error_of_the_child(

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.checks import Ledger, Reader, check_completed, require
+from tests.chaos.checks import History, Reader, check_completed, require
 from tests.chaos.diary import FileDiary
 from tests.chaos.nursery import Nursery
 
@@ -22,7 +22,7 @@ class Arena:
         self.database = url.partition("+")[0]
         self.is_sqlite = url.startswith("sqlite")
         self.nursery = nursery
-        self.ledger = Ledger()
+        self.history = History()
         self.children = 0
         self.kills = 0
         self._path = diary
@@ -47,15 +47,15 @@ class Arena:
         give_up_at = time.monotonic() + patience
         while time.monotonic() < give_up_at:
             entries = list(self._diary.entries())
-            self.ledger.take(entries)
+            self.history.take(entries)
             if any(entry["what"] == what for entry in entries):
                 return
             time.sleep(0.001)
         raise AssertionError(f"the diary has no entry {what!r} after {patience} s")
 
     def check(self) -> None:
-        self.ledger.take(self._diary.entries())
-        self.ledger.look(self._reader.read())
+        self.history.take(self._diary.entries())
+        self.history.look(self._reader.read())
 
     def count_points(self, story: str, **settings: Any) -> list[str]:
         """Names of the failpoints of an undisturbed run."""
@@ -63,7 +63,7 @@ class Arena:
         code = self.nursery.wait(self.nursery.fork(self.job(["counted"], story=story, count=True, **settings)))
         assert code == 0, self.errors()
         entries = list(self._diary.entries())
-        self.ledger.take(entry for entry in entries if entry["what"] != "counted")
+        self.history.take(entry for entry in entries if entry["what"] != "counted")
         (counted,) = [entry for entry in entries if entry["what"] == "counted"]
         points: list[str] = counted["points"]
         return points
@@ -78,15 +78,15 @@ class Arena:
         check_completed(self._reader.read(), runs)
 
     def _ends(self, runs: list[str], story: str) -> list[object]:
-        if not {entry["run"] for entry in self.ledger.finished}.issuperset(runs):
+        if not {entry["run"] for entry in self.history.finished}.issuperset(runs):
             assert self.live(self.job(runs, story=story)) == 0
-        ends = {entry["run"]: entry["memory"] for entry in self.ledger.finished}
+        ends = {entry["run"]: entry["memory"] for entry in self.history.finished}
         return [ends[run] for run in runs]
 
     def forget(self, runs: list[str]) -> None:
         """Delete runs that are checked completely, so that later checks stay fast."""
         self._reader.forget(runs)
-        self.ledger.forget(runs)
+        self.history.forget(runs)
 
     def errors(self) -> str:
         errors = Path(f"{self._path}.errors")

@@ -113,7 +113,7 @@ def read_memory(store: MemoryRunStore) -> Stored:
 
 
 @dataclass
-class Ledger:
+class History:
     """Collects the entries of the diary and checks each of them."""
 
     committed: dict[Where, str] = field(default_factory=dict)

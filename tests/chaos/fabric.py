@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from spine_async import SpineError, StoreUnavailableError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.ports import RunStore
-from tests.chaos.checks import Ledger, Stored
+from tests.chaos.checks import History, Stored
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.stories import Story
@@ -28,7 +28,7 @@ class Stage:
     def __init__(self, store: RunStore, look: Callable[[], Stored]) -> None:
         self.store = store
         self.diary = ListDiary()
-        self.ledger = Ledger()
+        self.history = History()
         self._look = look
 
     async def live(self, run: str, story: str, die_at: int = 0, ttl: float = 30.0) -> WorkflowResult | None:
@@ -48,9 +48,9 @@ class Stage:
 
     def look(self) -> Stored:
         """Check the diary and the stored rows."""
-        self.ledger.take(self.diary.entries())
+        self.history.take(self.diary.entries())
         stored = self._look()
-        self.ledger.look(stored)
+        self.history.look(stored)
         return stored
 
 

@@ -51,8 +51,8 @@ def step(claim: Claim, path: str) -> RunChange:
     """A change with one visit and one event, with a commit id that only this claim uses."""
     number = claim.next_seq
     made = change(claim, [visit(path, number + 1)], [event("noted", number, step=path)])
-    mark = f"{claim.epoch}-{path}"
-    return replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
+    commit_id = f"{claim.epoch}-{path}"
+    return replace(made, commit_id=commit_id, visits=tuple(replace(row, commit_id=commit_id) for row in made.visits))
 
 
 def end(claim: Claim) -> RunChange:
@@ -112,7 +112,7 @@ async def deleted_and_created_again(cast: Cast) -> None:
     """A worker of a deleted run commits to the new run of the same id."""
     claim, _ = await cast.begin()
     await cast.store.delete("run-1")
-    cast.stage.ledger.forget(["run-1"])
+    cast.stage.history.forget(["run-1"])
     new, _ = await cast.begin()
     outcomes = await cast.store.commit([step(replace(claim, next_seq=new.next_seq), "ghost")])
     require(outcomes == [CommitOutcome.FENCED], "the worker of a deleted run has committed to another run")

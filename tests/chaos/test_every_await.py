@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from spine_async import RunNotFoundError, RunRecord, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
-from tests.chaos.checks import Ledger, Reader, Stored, check_completed, read_memory
+from tests.chaos.checks import History, Reader, Stored, check_completed, read_memory
 from tests.chaos.counting import AwaitCounter
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
@@ -35,7 +35,7 @@ class Theatre:
         self._store = store
         self._look = look
         self.diary = ListDiary()
-        self.ledger = Ledger()
+        self.history = History()
 
     def play(
         self, run: str, how: str = "execute", chosen: int = 0
@@ -47,8 +47,8 @@ class Theatre:
             counter.install(looping.get_loop())
             outcome = looping.run(self._play(run, how, counter))
         self._check_threads(run, threads)
-        self.ledger.take(self.diary.entries())
-        self.ledger.look(self._look())
+        self.history.take(self.diary.entries())
+        self.history.look(self._look())
         return (*outcome, counter.count)
 
     async def _play(self, run: str, how: str, counter: AwaitCounter) -> tuple[WorkflowResult | None, RunRecord | None]:

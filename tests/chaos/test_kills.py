@@ -40,9 +40,9 @@ def test_children_killed_at_random_lose_nothing_and_do_nothing_twice(arena: Aren
         n=arena.kills,
         runs=finished,
         children=arena.children,
-        executions=arena.ledger.executions,
-        at_points=sum(arena.ledger.deaths.values()),
-        different_points=len(arena.ledger.deaths),
+        executions=arena.history.executions,
+        at_points=sum(arena.history.deaths.values()),
+        different_points=len(arena.history.deaths),
         seconds=round(took, 1),
     )
     arena.close()

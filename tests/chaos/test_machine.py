@@ -67,7 +67,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.store = self.make()
         self.runs: dict[str, Modelled] = {}
         self.ghosts: list[Claim] = []
-        self.marks = 0
+        self.commits = 0
 
     def make(self) -> RunStore:
         return MemoryRunStore()
@@ -109,8 +109,8 @@ class ProtocolMachine(RuleBasedStateMachine):
         if late:
             claim = replace(claim, next_seq=max(1, claim.next_seq - 1))
         number = claim.next_seq
-        made = change(claim, [visit(f"s{self.marks}", number + 1)], [event("noted", number)])
-        self._commit(run, claim, made, f"s{self.marks}")
+        made = change(claim, [visit(f"s{self.commits}", number + 1)], [event("noted", number)])
+        self._commit(run, claim, made, f"s{self.commits}")
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), how=st.sampled_from(sorted(ENDS)))
@@ -123,8 +123,8 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def step_of_a_deleted_run(self, data: st.DataObject) -> None:
         claim = data.draw(st.sampled_from(self.ghosts))
-        self.marks += 1
-        made = change(claim, [visit(f"ghost{self.marks}", claim.next_seq)])
+        self.commits += 1
+        made = change(claim, [visit(f"ghost{self.commits}", claim.next_seq)])
         assert self.do(self.store.commit([made])) == [CommitOutcome.FENCED]
 
     @precondition(lambda self: self.runs)
@@ -184,9 +184,11 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def _commit(self, run: str, claim: Claim, made: RunChange, path: str | None) -> None:
         model = self.runs[run]
-        self.marks += 1
-        mark = f"m{self.marks}"
-        made = replace(made, commit_id=mark, visits=tuple(replace(row, commit_id=mark) for row in made.visits))
+        self.commits += 1
+        commit_id = f"m{self.commits}"
+        made = replace(
+            made, commit_id=commit_id, visits=tuple(replace(row, commit_id=commit_id) for row in made.visits)
+        )
         (outcome,) = self.do(self.store.commit([made]))
         is_mine = (claim.epoch, claim.next_seq) == (model.epoch, model.next_seq) and model.is_under_way
         assert outcome is (CommitOutcome.COMMITTED if is_mine else CommitOutcome.FENCED)

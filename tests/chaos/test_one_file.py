@@ -24,9 +24,9 @@ def test_many_processes_share_one_file(sqlite_url: str, tmp_path: Path, nursery:
     children = [nursery.fork(arena.job(runs[number], story="lambda")) for number in runs]
     assert [nursery.wait(child, 300.0) for child in children] == [0] * PROCESSES, arena.errors()
     arena.check()
-    assert not arena.ledger.raised, "an error, such as a locked database, reached the user"
-    assert {entry["status"] for entry in arena.ledger.finished} == {"completed"}
-    assert len(arena.ledger.finished) == PROCESSES * count
+    assert not arena.history.raised, "an error, such as a locked database, reached the user"
+    assert {entry["status"] for entry in arena.history.finished} == {"completed"}
+    assert len(arena.history.finished) == PROCESSES * count
     assert integrity(sqlite_url) == "ok"
     report("one file", n=f"{PROCESSES}x{count}", seconds=round(time.monotonic() - began, 1))
     arena.close()
@@ -39,6 +39,6 @@ def test_many_processes_race_for_one_run(arena: Arena) -> None:
         children = [arena.nursery.fork(arena.job([run], story="lambda", patience=30.0)) for _ in range(4)]
         assert [arena.nursery.wait(child) for child in children] == [0] * len(children), arena.errors()
         arena.check()
-        assert not arena.ledger.raised
-        assert len(arena.ledger.claims[run]) == 1
+        assert not arena.history.raised
+        assert len(arena.history.claims[run]) == 1
     arena.close()

@@ -20,7 +20,7 @@ def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
     count = size(7, 1_000)
     draw = draws("pauses", arena.is_sqlite)
     points = arena.count_points("short")
-    arena.ledger.overlaps_allowed = True  # no guarantee covers steps that an owner without a lease executes
+    arena.history.overlaps_allowed = True  # no guarantee covers steps that an owner without a lease executes
     began = time.monotonic()
     for number in range(count):
         run = f"s{number}"
@@ -33,14 +33,14 @@ def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
         arena.check()
         arena.check_same_memory([run], "short")
         arena.forget([run])
-    raised = arena.ledger.raised
+    raised = arena.history.raised
     require(set(raised) <= AFTER_TAKE_OVER, f"superseded owners raised {raised}")
     assert raised["LeaseLostError"] > count // 3
     report(
         f"pauses[{arena.database}]",
         n=count,
         raised=raised,
-        at=len(arena.ledger.deaths),
+        at=len(arena.history.deaths),
         seconds=round(time.monotonic() - began, 1),
     )
     arena.close()

@@ -12,7 +12,7 @@ import pytest
 
 from spine_async import StoreUnavailableError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import SqlRunStore
-from tests.chaos.checks import Ledger, Reader, check_completed, require
+from tests.chaos.checks import History, Reader, check_completed, require
 from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.size import draws, report, size
@@ -38,7 +38,7 @@ class Weather:
 
     def __init__(self, url: str, through: str | None = None) -> None:
         self.reader = Reader(url)
-        self.diary, self.ledger = ListDiary(), Ledger()
+        self.diary, self.history = ListDiary(), History()
         self.trouble: Callable[[str], None] = lambda name: None
         self._through = through or url
 
@@ -67,9 +67,9 @@ class Weather:
         return [results[name] for name in names]
 
     def check(self, names: list[str]) -> None:
-        self.ledger.take(self.diary.entries())
+        self.history.take(self.diary.entries())
         stored = self.reader.read()
-        self.ledger.look(stored)
+        self.history.look(stored)
         check_completed(stored, names)
         for _ in range(500):
             if not self.reader.rows(f"SELECT pid {_OTHERS} AND backend_type = 'client backend'"):
@@ -102,7 +102,7 @@ async def through_all(weather: Weather, is_enough: Callable[[], bool]) -> int:
             require(memory_of(result.context) == memory_of(wanted.context), f"{result.run_id} came to something else")
         weather.check(names)
         weather.reader.forget(names)
-        weather.ledger.forget(names)
+        weather.history.forget(names)
         count += TOGETHER
     return count
 

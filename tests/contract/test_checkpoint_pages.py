@@ -1,4 +1,4 @@
-"""Checkpoints are read one by one or in pages: at the cost of what is asked, without blocking the event loop."""
+"""Checkpoints are read one by one or in pages: the cost depends on the page, and the event loop is not blocked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`delete_run` beside `resume` and other processes: a run that is under way is never removed without force."""
+"""`delete_run` concurrent with `resume` and other processes: an unfinished run is removed only with `force`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_run_that_is_resumed_elsewhere_is_not_deleted(runners: list[Work
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: runners[0].resume("r"))
         await step.entered.wait()
-        with pytest.raises(RunConflictError, match="run 'r' is running, not ended"):
+        with pytest.raises(RunConflictError, match="run 'r' is running and cannot be deleted"):
             await runners[1].delete_run("r")
         step.go_on.set()
     assert (await runners[1].get_run("r")).status is RunStatus.COMPLETED

@@ -1,4 +1,4 @@
-"""What may be a handler, where it runs, and what it may return."""
+"""Handlers: their kinds, the place where they run, and the values that they may return."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The idempotency key: one per step visit, whatever the attempt and the resume."""
+"""The idempotency key: one per step visit, the same for each attempt and each resume."""
 
 from collections import defaultdict
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Items that fail: how many a map tolerates, what it reports, and what a resume runs."""
+"""Failed items of a map: tolerance, errors in the output, and the items that a resume runs."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Middleware: in which order it wraps, what it sees, and what it can change."""
+"""Middleware: its order, its arguments, and the results that it can change."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""pydantic models as outputs and params: what a step reads equals what was returned, or the model is refused."""
+"""pydantic models as outputs and params: a step reads a value equal to the returned one, or the model is rejected."""
 
 import enum
 import uuid

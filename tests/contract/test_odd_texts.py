@@ -87,7 +87,7 @@ async def test_in_a_category(open_runner: Any, text: str) -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 async def test_in_the_type_of_an_own_event(open_runner: Any, text: str) -> None:
-    """It is kept, or the step fails there and then; the run goes on either way."""
+    """It is stored, or the step fails immediately; the run continues in both cases."""
     result = await run(open_runner, StepResult.ok({"n": 1}, events=[{"event_type": text, "metadata": {}}]))
     assert result.status == "completed"
     assert "after" in result.completed_steps

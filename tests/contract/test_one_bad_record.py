@@ -56,7 +56,7 @@ def test_paths_that_an_index_cannot_hold_are_refused_when_the_workflow_is_built(
 
 @pytest.mark.parametrize(("name", "depth"), [("🐎", 3), ("漢", 4), ("x", 11)])
 async def test_the_longest_paths_are_stored(open_runner: Any, name: str, depth: int) -> None:
-    """The names differ in each character, because PostgreSQL compresses what it puts into an index."""
+    """The names differ in each character, because PostgreSQL compresses the values of an index."""
     runner = await open_runner()
     result = await runner.execute(nested(name, depth), run_id="r")
     assert result.status == "completed", result.error

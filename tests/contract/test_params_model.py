@@ -1,4 +1,4 @@
-"""`params_model` and `defaults`: what is checked before anything is written."""
+"""`params_model` and `defaults`: the checks before anything is written."""
 
 from collections.abc import Mapping
 from pathlib import Path

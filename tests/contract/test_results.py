@@ -1,4 +1,4 @@
-"""What `execute` hands back: the fields of a result and of its metrics."""
+"""The result of `execute`: its fields and its metrics."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Which definition a resume goes by, and what it refuses."""
+"""The definition that a resume uses, and the changed definitions that it rejects."""
 
 from collections.abc import Mapping
 from typing import Any

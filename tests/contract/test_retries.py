@@ -162,7 +162,7 @@ async def test_the_delays_are_never_shorter(runner: WorkflowRunner, backoff: str
     policy: Any = {"max_attempts": 4, "initial_delay": 0.004, "jitter": False, "backoff": backoff}
     result = await runner.execute(workflow_of(handler, retry=RetryPolicy(**policy)))
     assert result.status == "completed"
-    clock = 0.0015  # what the timers of an event loop may be early
+    clock = 0.0015  # timers of an event loop may fire this much too early
     assert all(gap >= wanted - clock for gap, wanted in zip(handler.gaps, least, strict=True)), handler.gaps
 
 

@@ -106,4 +106,4 @@ async def test_a_resume_whose_definition_lacks_the_step_to_start_from_is_refused
     with pytest.raises(WorkflowChangedError) as caught:
         await runner.resume("r", workflow=flow("renamed"))
     assert caught.value.step == "second"
-    assert "step 'second' is missing, and the run starts from it" in str(caught.value)
+    assert "step 'second' is missing, but the run starts from it" in str(caught.value)

@@ -1,4 +1,4 @@
-"""What a step may answer: ok, fail, skip, stop, and what each does to the run."""
+"""Results of a step (ok, fail, skip, stop), and their effects on the run."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -74,7 +74,7 @@ async def test_a_snapshot_is_the_context_after_its_step(open_runner: Any, sql: A
 
 
 async def test_values_that_databases_get_wrong(open_runner: Any, sql: Any) -> None:
-    """What is stored is what you get back: no database may reinterpret the text."""
+    """Each text is read back unchanged: no database may reinterpret it."""
     odd = {"nul": "a\x00b", "text": "🐎'\"\\%s?:x", "big": 2**70, "float": 1e300, "key\x00": 1, "one": 1.0}
 
     async def gives(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, Any]:

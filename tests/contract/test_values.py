@@ -77,7 +77,7 @@ FORMS = [
 
 
 def typed(value: Any) -> Any:
-    """The value with the type of every part beside it: 1, True and 1.0 are equal, but not the same."""
+    """The value with the type of each part, because 1, True and 1.0 are equal."""
     if isinstance(value, Mapping):
         return dict, {key: typed(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What JSON would lose is refused as the step returns, with the path of the value in the error."""
+"""A value that JSON would lose is rejected when the step returns; the error contains the path of the value."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Waiting: for seconds, until a moment, and only for what is left after a resume."""
+"""Waits: for seconds, until a moment, and for the remaining time after a resume."""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone

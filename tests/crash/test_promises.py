@@ -79,7 +79,7 @@ async def test_stored_data_is_never_executed(runner: WorkflowRunner) -> None:
 
 async def test_a_run_that_has_not_ended_is_not_deleted(processes: Processes, runner: WorkflowRunner) -> None:
     processes.dies("stocks", "--kill", "before:load")
-    with pytest.raises(RunConflictError, match="'r1' is running, not ended"):
+    with pytest.raises(RunConflictError, match="'r1' is running and cannot be deleted"):
         await runner.delete_run("r1")
     assert len(await runner.list_checkpoints("r1")) == 3
 

@@ -1,4 +1,4 @@
-"""The warm process: imports what the programs need, opens nothing, and forks a process for each program.
+"""The parent process of the programs: imports their modules, opens nothing, and forks a process for each program.
 
 A line on standard input is a JSON job: `arguments` (the path of the script, then its arguments), `folder` (the working
 directory), `stdout` and `stderr` (paths of files) and `timeout` in seconds. The answer is a line: the exit code, minus

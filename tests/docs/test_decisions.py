@@ -1,4 +1,4 @@
-"""What `docs/decisions/0005` says of things that the specification left open."""
+"""The behaviour that `docs/decisions/0005` describes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_another_item_is_refused_on_a_resume(runner: WorkflowRunner, chang
     await runner.execute(Workflow("changing", [each]), run_id="r1")
     right, items[changed] = items[changed], 99
     broken[0] = False
-    with pytest.raises(WorkflowChangedError, match=rf"item {changed} of map 'each': the item is not the one"):
+    with pytest.raises(WorkflowChangedError, match=rf"item {changed} of map 'each': the item differs from the one"):
         await runner.resume("r1")
     items[changed] = right
     assert (await runner.resume("r1")).status == "completed"

@@ -37,6 +37,14 @@ def test_the_tests_that_a_page_names_exist(page: str, least: int) -> None:
         assert f"def {test}(" in (folder / file).read_text(), f"{file}::{test}"
 
 
+@pytest.mark.parametrize("package", ["_engine", "storage/sql"])
+def test_the_map_names_every_module(package: str) -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+)(?:\.py)?`", page))
+    modules = {path.stem for path in (ROOT / "spine_async" / package).rglob("*.py")} - {"__init__"}
+    assert modules - named == set()
+
+
 def test_the_docs_name_every_error() -> None:
     errors = re.findall(r"^class (\w+)\(", (ROOT / "spine_async" / "errors.py").read_text(), re.MULTILINE)
     page = (ROOT / "docs" / "errors.md").read_text()

@@ -92,7 +92,7 @@ class PostgresServer:
         return self.url_of(name)
 
     def drop_database(self, dsn: str) -> None:
-        """Remove a database that `create_database` made, whoever is still connected."""
+        """Remove a database that `create_database` created, even if clients are still connected."""
         name = urlsplit(dsn).path.lstrip("/")
         self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -139,7 +139,7 @@ def _launch_own(*, is_durable: bool) -> PostgresServer:
     for _ in range(2):
         try:
             return _launch_once(is_durable=is_durable)
-        except ServerError as exc:  # somebody else may have taken the free port meanwhile
+        except ServerError as exc:  # another process may have taken the free port in between
             if "could not bind" not in str(exc):
                 raise
     return _launch_once(is_durable=is_durable)

@@ -98,7 +98,7 @@ def free_port() -> int:
 
 
 def _is_alive(pid: int) -> bool:
-    try:  # a zombie still answers signals; its state tells it apart
+    try:  # a zombie still accepts signals; only its state shows that it has ended
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return _answers_signal(pid) if sys.platform != "linux" else False

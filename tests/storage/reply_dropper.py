@@ -23,7 +23,7 @@ class ReplyDropper:
         self.dropped = 0
 
     def drop_next(self, *, after: int = 0) -> None:
-        """Drop one reply to a later request: the first, or the one after so many others."""
+        """Drop one reply to a later request: the first, or the one after the given number of others."""
         self._skip = after
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

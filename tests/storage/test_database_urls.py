@@ -1,4 +1,4 @@
-"""Options of database URLs: translated to what the driver takes, or refused by name; never a TypeError."""
+"""Options of database URLs: translated to arguments of the driver, or rejected by name; never a TypeError."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ async def _advanced_while(store: RunStore, claims: list[Claim], work: Callable[[
 
 
 async def _advanced_together(store: RunStore, claims: list[Claim], *, steps: int) -> list[Claim]:
-    """Commit so many further steps to every run, concurrently."""
+    """Commit this number of further steps to every run, concurrently."""
     done: dict[str, Claim] = {}
 
     async def go_on(claim: Claim) -> None:

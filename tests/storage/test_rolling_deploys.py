@@ -1,4 +1,4 @@
-"""Processes of this library beside an upgrade to a later schema: they go on, or say why not."""
+"""Processes that run during an upgrade to a later schema: they continue, or raise `SchemaVersionError`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LATER = VERSION + 1
 
 
 def upgrade(url: str, *statements: str, compatible_from: int | None = None) -> None:
-    """What a later library does to the schema."""
+    """Upgrade the schema as a later version of the library would."""
     for statement in statements:
         execute(url, statement)
     execute(url, f"UPDATE core_workflow_schema SET version = {LATER}")
@@ -55,7 +55,9 @@ async def test_an_incompatible_upgrade_is_named_at_the_next_opening(
     await begun(store)
     upgrade(database_url, compatible_from=compatible_from)
     await store.close()
-    with pytest.raises(SchemaVersionError, match=f"schema version {LATER}, this library works with {VERSION}; upgrade"):
+    with pytest.raises(
+        SchemaVersionError, match=f"schema version {LATER}, but this library requires version {VERSION}; upgrade"
+    ):
         await store.load("run-1")
     await store.close()
     with pytest.raises(SchemaVersionError):

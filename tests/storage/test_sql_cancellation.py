@@ -44,7 +44,7 @@ def _interrupted(
 
 
 async def _cancelled_at(work: Coroutine[Any, Any, object], at: int, way: Way) -> bool:
-    """Cancel the work at its n-th await; returns whether it has so many awaits."""
+    """Cancel the work at its n-th await; returns whether it has that many awaits."""
     counts: list[int] = []
 
     async def run() -> None:

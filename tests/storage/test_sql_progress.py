@@ -1,4 +1,4 @@
-"""What counts as progress; a run that kills its owners is detected by claims without progress."""
+"""Claims without progress are counted, which detects a run that kills its owners."""
 
 from __future__ import annotations
 

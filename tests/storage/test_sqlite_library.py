@@ -14,6 +14,6 @@ from spine_async import Step, StoreError, Workflow, WorkflowRunner, WorkflowRunn
 async def test_an_old_sqlite_is_refused_before_a_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=f"sqlite:///{tmp_path}/runs.db"))
-    with pytest.raises(StoreError, match=r"SQLite 3\.38 or later is needed, this Python has 3\.34\.1"):
+    with pytest.raises(StoreError, match=r"SQLite 3\.38 or later is required, but this Python has 3\.34\.1"):
         await runner.execute(Workflow("w", [Step.lambda_("a", lambda context, config: None)]))
     assert list(tmp_path.iterdir()) == []

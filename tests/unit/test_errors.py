@@ -34,7 +34,7 @@ def test_everything_has_one_root() -> None:
         (DefinitionError("no", workflow="load", step="a"), "workflow 'load', step 'a': no"),
         (DefinitionError("no", step="a"), "step 'a': no"),
         (DefinitionError("no"), "no"),
-        (RunNotFoundError("r"), "run 'r' is not stored here; list_runs() shows the runs there are"),
+        (RunNotFoundError("r"), "run 'r' is not stored in this store; list_runs() lists the stored runs"),
         (
             RunBusyError("r", "host-1"),
             "run 'r' is being executed by host-1; wait for it to end, stop() it, or use another run id",
@@ -43,16 +43,16 @@ def test_everything_has_one_root() -> None:
         (
             WorkflowChangedError("r", "a", "is not there"),
             (
-                "run 'r' cannot go on with this definition: finished step 'a' is not there; "
+                "run 'r' cannot continue with this definition: finished step 'a' is not there; "
                 "resume it with the definition it was started with, or start a new run"
             ),
         ),
         (RunFailedError("r", "failed", step="a", error="E: no"), "run 'r' failed at step 'a': E: no"),
         (RunFailedError("r", "stopped", step=None, error=None), "run 'r' stopped"),
-        (LeaseLostError("r"), "run 'r' was taken over by another owner; this one may no longer change it"),
+        (LeaseLostError("r"), "run 'r' was claimed by another owner; this runner can no longer write to it"),
         (
             SchemaVersionError(9, 1, "upgrade spine-async"),
-            "the database has schema version 9, this library works with 1; upgrade spine-async",
+            "the database has schema version 9, but this library requires version 1; upgrade spine-async",
         ),
         (SerializationError("bad").within("[3]").within(".rows"), "$.rows[3]: bad"),
         (

@@ -14,7 +14,7 @@ FAR_TOO_MANY = 1_000_000
 
 
 class Endless:
-    """An endless workflow; fails the test after so many steps that it should have been ended long before."""
+    """An endless workflow; it fails the test after a number of steps that must not be reached."""
 
     def __init__(self) -> None:
         self.began = anyio.Event()

@@ -91,7 +91,7 @@ class TestReported:
             await anyio.sleep(0.05)
             warnings.arrived.wait(10)
             noticed.set()
-        assert "by something that is not a step of this runner" in warnings.messages[0]
+        assert "by code that is not a step of this runner" in warnings.messages[0]
         assert "guilty" not in warnings.messages[0]
 
 

@@ -47,7 +47,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
 
 
 class Work:
-    """A handler that records what it ran, and fails for one item until it is mended."""
+    """A handler that records what it ran, and fails for one item until the test repairs it."""
 
     def __init__(self, broken: object = None, *keys: str) -> None:
         self.broken = broken
@@ -100,7 +100,7 @@ async def test_outer_items_whose_first_step_is_a_map(store: RunStore) -> None:
     assert first.status is RunStatus.FAILED
     work.broken, ran = None, list(work.ran)
     outer.reverse()
-    await is_refused(WorkflowRunner(store=store), workflow, "outer", 0, "the item is not the one")
+    await is_refused(WorkflowRunner(store=store), workflow, "outer", 0, "the item differs from the one")
     assert work.ran == ran
     outer.reverse()
     result = await WorkflowRunner(store=store).resume("r", workflow=workflow)
@@ -284,11 +284,11 @@ def iterator_of(work: Work, *names: str) -> Workflow:
 @pytest.mark.parametrize(
     ("later", "problem"),
     [
-        (("load", "keep"), "finished step 'save' is not in it"),
-        (("save", "load"), "does not come at this place"),
-        (("load",), "finished step 'save' comes after its end"),
-        (("load", "save", "tell"), "it was finished by step 'save', and now step 'tell' follows"),
-        (("check", "load", "save"), "does not come at this place"),
+        (("load", "keep"), "finished step 'save' is missing"),
+        (("save", "load"), "is no longer at this position"),
+        (("load",), "finished step 'save' comes after the end of the item"),
+        (("load", "save", "tell"), "step 'save' was its last step, but step 'tell' follows now"),
+        (("check", "load", "save"), "is no longer at this position"),
     ],
 )
 async def test_a_finished_step_of_the_iterator_that_changed(

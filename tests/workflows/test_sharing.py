@@ -215,7 +215,7 @@ class TestForks:
 
 
 def forked(case: str, url: str) -> list[str]:
-    """What the program prints."""
+    """The output of the program."""
     command = [sys.executable, "-m", "tests.workflows.forks", case, url]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, timeout=60)
     assert done.returncode == 0, done.stderr

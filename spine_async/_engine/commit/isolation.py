@@ -1,4 +1,4 @@
-"""Isolates records that a store refuses, and divides records into groups of bounded size."""
+"""Divides records into groups that a store can write: of bounded size, and without a record that it rejects."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _refusal(exc: Exception) -> StoreError:
         return exc
     if isinstance(exc, SpineError):
         return StoreError(str(exc))
-    # The message of a foreign error may contain values.
-    error = StoreError(f"the store refused a record: {type(exc).__name__}")
+    # The message of an error that is not from this library may contain values.
+    error = StoreError(f"the store rejected a record: {type(exc).__name__}")
     error.__cause__ = exc
     return error

@@ -1,9 +1,9 @@
-"""The only writer: commits the settled steps of all runs in groups, in a task that belongs to the runner.
+"""The only writer: commits the pending writes of all runs in groups, in a task that belongs to the runner.
 
 Theory of operation: a run that has something to commit adds its pending writes to a queue and waits. If no writer task
 is running, one is started. The writer takes everything in the queue, commits it in one call of the store, resumes the
 waiters, and looks at the queue again; it ends when the queue is empty. So a lone run commits at once, and a busy runner
-commits in groups as large as what settled during the last commit. There is no timer, and no group size to tune.
+commits in groups of everything that was enqueued during the last commit. There is no timer, and no group size to tune.
 
 If all waiters resumed at the same time, they would all be in the next group too, and the event loop would be idle while
 that group is committed. Where the database works in another process, the waiters are therefore resumed in two halves:
@@ -38,7 +38,7 @@ from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, RunStore
 
-_FEW = 32  # below so many waiters, splitting a group costs more than it saves
+_FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
 class Recorder(Protocol):
@@ -53,7 +53,7 @@ class Recorder(Protocol):
     def enqueue(self, pending: PendingWrites) -> Commit: ...
 
     def defer(self) -> Awaitable[None]:
-        """Leave what was added for a later commit; yields to the event loop now and then."""
+        """Leave the pending writes for a later commit; yields to the event loop now and then."""
         ...
 
     def forget_loop(self) -> None:
@@ -103,7 +103,7 @@ class Journal:
         clock: Source of the times that are stored.
         commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
             are resumed in two halves.
-        max_lock_wait: Seconds for which a run waits for a transaction of others that has locked its row.
+        max_lock_wait: Seconds for which a commit waits if a transaction of another program has locked the run's row.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Journal:
         self._writer: Future[None] | None = None
         self._yield = PeriodicYield()
         self._commit_seconds = 0.0  # duration of the last commit
-        self._resume_seconds = 0.0  # time on the event loop per waiter that was resumed last
+        self._resume_seconds = 0.0  # event-loop time per waiter, at the last resume
 
     async def create(self, creation: Creation) -> None:
         """Store a new run, and set `creation.claim`.
@@ -151,7 +151,7 @@ class Journal:
             CommitFailed: The run has another owner, or the store failed.
 
         Cancellation:
-            Raised only after the commit has ended; the pending writes are committed then.
+            Raised only after the commit has ended, so the pending writes are committed.
         """
         return self.enqueue(pending).wait()
 
@@ -167,7 +167,7 @@ class Journal:
         return latch
 
     def defer(self) -> Awaitable[None]:
-        """Leave what was added for a later commit; yields to the event loop now and then."""
+        """Leave the pending writes for a later commit; yields to the event loop now and then."""
         return self._yield()
 
     def forget_loop(self) -> None:
@@ -181,7 +181,7 @@ class Journal:
             self._writer.add_done_callback(self._restart_writer)
 
     def _restart_writer(self, writer: Future[None]) -> None:
-        """A loop that is shutting down may cancel the writer before it begins; the queue needs another one then."""
+        """Start another writer if this one was cancelled before it began, as in a loop that is shutting down."""
         if self._creations or self._queue:
             self._start_writer()
 
@@ -259,7 +259,7 @@ class Journal:
         return waiters
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
-        """Commit what is in the queue, in groups of bounded size; returns the futures of the last group's waiters."""
+        """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
         left = {pending: pending.entry_count for pending in queue}
         waiters = await self._commit_group(queue, left)
         while left:
@@ -275,7 +275,7 @@ class Journal:
     async def _commit_group(
         self, queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]
     ) -> list[Future[None]]:
-        """Commit the next group, and remove from `left` what has been written completely, was refused or is locked."""
+        """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
         group = self._drain(left)
         outcomes = await self._outcomes(list(group.values()))
@@ -284,11 +284,11 @@ class Journal:
             if outcome is CommitOutcome.COMMITTED:
                 pending.committed(change)
                 if remaining > 0:
-                    left[pending] = remaining  # behind the others
+                    left[pending] = remaining  # moved to the end of the queue
                 else:
                     waiters += queue[pending].release()
             elif outcome is CommitOutcome.LOCKED:
-                # What the run has enqueued during this commit waits too, so that its changes stay in order.
+                # Changes that the run has enqueued during this commit wait too, so that they stay in order.
                 settle = partial(self._settle_locked, pending, queue.pop(pending), change, remaining)
                 self._locked.add(pending, change, self._queue.pop(pending, None), settle)
             else:
@@ -303,7 +303,7 @@ class Journal:
         remaining: int,
         outcome: CommitOutcome | BaseException,
     ) -> None:
-        """End the commit of a change whose row was locked, and enqueue what the run has added meanwhile.
+        """End the commit of a change whose row was locked, and enqueue the writes that the run has added since.
 
         Args:
             pending: The writes of the run.
@@ -321,7 +321,7 @@ class Journal:
             pending.committed(change)
             if remaining == 0:
                 latch.set()
-            else:  # the next commit contains both the rest and what was added meanwhile
+            else:  # the next commit contains the rest and the writes that were added since
                 if later is not None:
                     latch.chain(later)
                 later = latch

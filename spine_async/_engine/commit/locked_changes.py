@@ -1,7 +1,7 @@
 """Retries changes of runs whose rows are locked by another transaction, each by itself.
 
-So only such a run waits, not the runs whose changes were in the same group. The identical change is sent again: an
-earlier attempt of it, whose outcome is unknown, may be what holds the lock.
+So only the locked run waits, not the other runs of its group. Each retry sends the identical change, because an earlier
+attempt with an unknown outcome may hold the lock itself.
 """
 
 from __future__ import annotations

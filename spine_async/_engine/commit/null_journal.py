@@ -11,7 +11,7 @@ from spine_async._model.record import Claim
 
 
 class NullJournal:
-    """Discards pending writes. It is its own commit, which has always ended."""
+    """Discards pending writes. `enqueue` returns this object itself, as a commit that has always ended."""
 
     is_set = True
 
@@ -19,7 +19,7 @@ class NullJournal:
         self._yield = PeriodicYield()
 
     async def create(self, creation: Creation) -> None:
-        """Set a claim that permits nothing."""
+        """Set a claim that belongs to no stored run."""
         creation.claim = Claim(creation.run.run_id, 0, 1, 1)
 
     async def create_all(self, creations: Sequence[Creation]) -> None:

@@ -1,1 +1,1 @@
-"""What each of the five step types does in one attempt."""
+"""Executors of the five step types; each executes one attempt."""

@@ -1,4 +1,4 @@
-"""Asks a condition where to go."""
+"""Executes a choice: evaluates its condition and names the next step."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Feed:
         """Close the iterator, so that it releases what it holds; returns the error that it raised.
 
         Any async iterator with an `aclose` method is closed. Of other iterators only generators are closed: an open
-        file is an iterator too, and belongs to whoever opened it.
+        file is an iterator too, and belongs to the code that opened it.
         """
         close = getattr(self._stream, "aclose", None)
         if close is None and isinstance(self._plain, Generator):
@@ -86,7 +86,7 @@ async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
 def _iterator(items: object) -> Iterator[object]:
     if isinstance(items, Iterable) and not isinstance(items, (str, bytes, set, frozenset)):
         return iter(items)
-    message = f"the items of a map are of type {type(items).__name__}; it takes a list or another ordered iterable"
+    message = f"the items of a map are of type {type(items).__name__}; they must be a list or another ordered iterable"
     raise StepError(message, category="CONFIGURATION")
 
 
@@ -98,7 +98,7 @@ def _found(path: str, context: WorkflowContext) -> object:
             return _inside(context.get_output(step), path[len(step) + 1 :], path)
     known = sorted([*context.params, *(f"{step}.…" for step in context.outputs)])
     message = (
-        f"items_path {path!r} is neither a param nor inside an earlier output; there are {', '.join(known) or 'none'}"
+        f"items_path {path!r} is neither a param nor inside an earlier output; available: {', '.join(known) or 'none'}"
     )
     raise StepError(message, category="CONFIGURATION")
 
@@ -116,5 +116,5 @@ def _inside(value: object, rest: str, path: str) -> object:
         elif isinstance(value, Mapping) and key in value:
             value = value[key]
         else:
-            raise StepError(f"items_path {path!r}: the output has no {key!r}", category="CONFIGURATION")
+            raise StepError(f"items_path {path!r}: the output does not contain {key!r}", category="CONFIGURATION")
     return value

@@ -1,8 +1,8 @@
 """Gives the items of a map to its workers, after a comparison with the items that are stored.
 
-An item's stored results belong to that item's value at that index. So before any item runs, the feed is read up to the
-last index of which something is stored, and each item is compared. No step runs on the wrong items, and nothing is
-committed for them. Items that are not finished are held meanwhile, because an iterator cannot be read twice.
+Stored results belong to one value of an item at one index. So before any item runs, the feed is read up to the last
+index with stored rows, and each item is compared with the stored one. If an item differs, no step runs and nothing is
+committed. Until then, unfinished items are kept in memory, because an iterator cannot be read twice.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class ItemQueue:
                 raise Draining
             entry = await self._feed.next()
             if entry is None:
-                problem = f"it is stored, and there are only {self._feed.taken} items now"
+                problem = f"the item is stored, but the map now has only {self._feed.taken} items"
                 raise ResumeRefused(self._progress.changed(last_index, problem))
             document = self._compared(*entry)
             if entry[0] not in self._progress.finished:
                 held.append((entry[0], document))
             await self._runtime.journal.defer()
-        # Items that have begun come first: what is stored inside of them is compared before further items begin.
+        # Items that have begun come first: their own inner maps compare stored items before further items begin.
         held.sort(key=lambda each: each[0] not in self._progress.stored)
         self._held.extend(held)
 
@@ -71,11 +71,11 @@ class ItemQueue:
         if not self._progress.is_same_item(index, document.text):
             raise ResumeRefused(self._progress.changed(index, _DIFFERS))
         if self._progress.has_item(index):
-            self._progress.keep_digest(index, document.text)  # of an item that an older version stored without it
+            self._progress.keep_digest(index, document.text)  # a row of an older version may lack it
         return document
 
 
-_DIFFERS = "the item is not the one that is stored at this index"
+_DIFFERS = "the item differs from the one stored at this index"
 
 
 def _encoded(index: int, item: object) -> Document:

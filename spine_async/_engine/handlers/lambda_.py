@@ -11,11 +11,11 @@ from spine_async._model.step import LambdaStep
 
 
 def run_lambda(runtime: Runtime, step: LambdaStep, context: WorkflowContext) -> Awaitable[object]:
-    """Call the step's handler once; what it returns.
+    """Call the step's handler once and return its result.
 
     Cancellation:
-        Reaches an `async def` handler at once. A thread cannot be interrupted: it is left to itself, and what it
-        returns is thrown away.
+        Reaches an `async def` handler at once. A thread cannot be interrupted: it continues to its end, and its return
+        value is discarded.
     """
     config = private_members(step.config) if step.config else {}
     if step.is_async:

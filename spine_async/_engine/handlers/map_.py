@@ -6,9 +6,9 @@ ahead. If the number of items is not known, a worker is added only when an item 
 Each item is a scope of its own that adds to the run's pending writes. Finished items are committed one by one; a retry
 or a resume of the map compares its items with the stored ones, and runs only the remaining ones.
 
-While a finished item is being committed, its worker executes the next item, but begins no third one before the first is
-stored. So commits do not delay the workers, and a crash repeats at most two items per worker. If there is only one
-worker, it waits for each commit, so that each item of a sequential map is stored before the next one begins.
+While a finished item is being committed, its worker executes the next item. It begins no third item before the first
+one is stored. So commits do not delay the workers, and a crash repeats at most two items per worker. A single worker
+waits for each commit, so that each item of a sequential map is stored before the next one begins.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Pool:
         error = await self._feed.close()
         if error is not None and self._interrupt is not None:
             _log.warning(
-                "run %s: the items of map %s raised %s when they were closed",
+                "run %s: closing the items of map %s raised %s",
                 self._visit.run.run_id,
                 self._visit.path,
                 type(error).__name__,
@@ -138,7 +138,7 @@ class _Pool:
         self._interrupt = self._interrupt or error
 
     def _last_known_index(self) -> int:
-        """The largest index of which something is stored or pending; forgets items of which nothing is."""
+        """The largest index of an item with stored or pending rows; forgets items without any."""
         open_items, last = self._visit.scope.open_items, self._progress.last_index
         for scope in list(open_items.values()):
             index = scope.item_index or 0
@@ -263,7 +263,7 @@ class _Pool:
         return scope
 
     def _own_params(self, item: Document, rows: list[VisitRow]) -> dict[str, Document]:
-        """The item under its name, with what the iterator's `params_model` adds; a resume reads that from the rows."""
+        """The item under its name, and the params that the iterator's model adds; a resume reads them from the rows."""
         workflow = self._step.workflow
         if workflow.params_model is None:
             return {self._step.item_param: item}
@@ -272,7 +272,7 @@ class _Pool:
         return validated_item_params(workflow, params_of(self._item_context), own)
 
     def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
-        """JSON object text of the params that the item's first row stores: the item first, then what the model adds."""
+        """JSON object text of the params that the item's first row stores: the item, then those that the model adds."""
         name = self._step.item_param
         if self._step.workflow.params_model is None:
             return self._progress.item_params(item.text)
@@ -286,7 +286,7 @@ class _Pool:
             raise StopRequested(outcome.stop_reason or "")
         failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
         self._fail(failure, scope, outcome.exception)
-        # Where the map fails with this item, the events are written with the commit of that failure.
+        # If the map fails because of this item, the commit of the map's failure writes the item's events.
         return None if self._report.has_failed else self._enqueue()
 
     def _finish(self, index: int, scope: Scope) -> None:

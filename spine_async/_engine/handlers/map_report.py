@@ -17,7 +17,7 @@ from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
 _ERRORS_KEPT_UNCOLLECTED = 100
-"""Source: public contract, "Results and context"."""
+"""Source: `docs/concepts.md`, "Maps": `collect=False`."""
 
 
 @dataclass(slots=True)

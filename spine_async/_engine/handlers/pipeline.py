@@ -1,4 +1,4 @@
-"""Has the dispatcher run a pipeline."""
+"""Submits a pipeline to the dispatcher."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from spine_async._model.step_result import StepResult
 
 
 async def run_pipeline(runtime: Runtime, step: PipelineStep, context: WorkflowContext) -> StepResult:
-    """Submit the step's pipeline with the run's params and the step's own on top; in a dry run only say so."""
+    """Submit the step's pipeline with the run's params, overlaid by the step's own. A dry run submits nothing."""
     if runtime.is_dry:
         return StepResult.ok({"dry_run": True, "pipeline": step.pipeline_name})
     if runtime.dispatcher is None:
-        message = (
-            f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; give it one with dispatcher="
-        )
+        message = f"pipeline {step.pipeline_name!r} cannot run: this runner has no dispatcher; pass one as dispatcher="
         return StepResult.fail(message, ErrorCategory.CONFIGURATION)
     params = {**context.params, **private_members(step.config)}
     returned: object = runtime.dispatcher.submit(step.pipeline_name, params, context=context)

@@ -1,7 +1,6 @@
-"""Reads what an earlier execution stored inside a map, page by page, into the progress of the map.
+"""Reads the rows that an earlier execution stored inside a map, page by page, into the progress of the map.
 
-Between two pages the event loop executes other tasks. Only one page of rows is in memory, and the rows of the items
-that are not finished.
+Between two pages the event loop executes other tasks. Memory holds one page of rows, and the rows of unfinished items.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     until = datetime.fromisoformat(stored) if stored else await _moment(runtime, step, context)
     left = (until - runtime.clock.now()).total_seconds()
     if step.seconds is not None and not runtime.is_dry:
-        # After a restart the stored moment counts, but a clock that was set back does not prolong the wait.
+        # After a restart the stored end time counts, but a clock that was set back does not prolong the wait.
         left = min(left, cast("float", step.seconds))
         ends_mono = visit.scope.wait_ends_mono.setdefault(visit.path, runtime.clock.monotonic() + left)
         left = ends_mono - runtime.clock.monotonic()
@@ -71,7 +71,7 @@ async def _store(runtime: Runtime, visit: Visit, until: datetime) -> None:
         output_size=0,
         updates=None,
         quality=None,
-        item_params=visit.scope.item_params,  # not the last row that stores the item: checkpoints ignore a pending wait
+        item_params=visit.scope.item_params,  # stored again later: checkpoints ignore a pending wait
         scope=visit.scope.path,
         completed_at=now,
         item_index=visit.scope.item_index,

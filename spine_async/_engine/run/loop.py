@@ -24,7 +24,7 @@ from spine_async._model.step_result import StepResult
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
     """Execute the steps of a scope one after the other; returns how they ended.
 
-    The last step is applied but not committed: whoever called this commits it together with the outcome.
+    The result of the last step is applied but not committed. The caller commits it together with the outcome.
 
     Raises:
         CommitFailed: A step could not be committed.
@@ -94,7 +94,7 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     outcome = apply_result(visit, encoded, run.clock.now(), elapsed_ms)
     if not encoded.result.success:
         log_failure(visit, encoded.result)
-    elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice that gave no step to go to
+    elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice without a valid next step
         log_failure(visit, StepResult.fail(outcome.error or "", outcome.error_category or ErrorCategory.INTERNAL))
     return outcome
 
@@ -110,6 +110,7 @@ async def _execute_interruptible(runtime: Runtime, visit: Visit) -> EncodedResul
 
 def _too_many_visits(step: Step, limit: int) -> Outcome:
     message = (
-        f"step {step.name!r} was visited {limit:,} times, which is max_step_visits; is there a loop without an end?"
+        f"step {step.name!r} was visited {limit:,} times, the limit max_step_visits; "
+        "check the workflow for an endless loop"
     )
     return Outcome(RunStatus.FAILED, step.name, message, ErrorCategory.CONFIGURATION)

@@ -1,4 +1,4 @@
-"""The `WorkflowResult` of a run: of one that ended here, or of a stored one."""
+"""Builds the `WorkflowResult` of a run that this runner executed, or of a stored run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
-    """The result of a run that was executed here."""
+    """The result of a run that this runner executed."""
     run = scope.run
     result = _result(run.workflow.name, len(run.workflow.steps), scope.context, run.tally, run.started_at, end)
     return replace(
@@ -43,7 +43,7 @@ def position_result(workflow: Definition, stored: StoredRun, position: Position,
 
 
 def stored_failure(step: Step, failed: EventRow, started: EventRow | None) -> StepMetric:
-    """The visit that failed a stored run, from its last events, because such a visit has no row."""
+    """The metrics of the visit that failed a stored run, from its events, because a failed visit has no row."""
     metadata = Document(failed.metadata).value()
     numbers = metadata if isinstance(metadata, dict) else {}
     return StepMetric(

@@ -44,7 +44,7 @@ from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError, StoreError
 
-_RELEASE_WITHIN = 1.0  # seconds; a store that does not answer is not waited for any longer
+_RELEASE_WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background
 _RELEASE_RETRY = 1.0  # seconds between two attempts
 
 REFUSED_FOR = 60.0
@@ -63,7 +63,7 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
     Raises:
         LeaseLostError: Another owner claimed the run.
         StoreError: The store failed; the run stays as it was last committed and can be resumed.
-        WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; likewise.
+        WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; the run stays as it was.
 
     Cancellation:
         The run is given up, then the cancellation is raised.
@@ -111,7 +111,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
-                # Committed inside the scope: leaving it raises if a handler left a scope of its own open.
+                # Commit before this scope is left, because leaving it raises if a handler did not close its own scope.
                 return await commit_outcome(runtime, pending, await run_steps(runtime, scope))
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
@@ -140,7 +140,7 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
     """The outcome of a run whose steps were cancelled.
 
     Raises:
-        CommitFailed: It was cancelled because it has another owner, who alone may record its end.
+        CommitFailed: The run was cancelled because it has another owner. Only that owner may record its end.
     """
     _refuse_if_lost(scope)
     cancellation = scope.run.cancellation
@@ -152,9 +152,9 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
 
 
 async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """The end of a run whose task has ended, or that has a stuck step; recorded here if its task did not."""
+    """The end of a run whose task has ended or that has a stuck step; records the end if the task did not."""
     if not work.done():
-        return await _leave_behind(runtime, scope, work)
+        return await _abandon_stuck_step(runtime, scope, work)
     is_cancelled = work.cancelled()  # the event loop is shutting down
     error = None if is_cancelled else work.exception()
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
@@ -164,8 +164,8 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     return work.result()
 
 
-async def _leave_behind(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """Record the end of a run that has a step which does not end."""
+async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
+    """Record the end of a run with a stuck step, and abandon the step, which may still be running."""
     run, outcome = scope.run, scope.run.stuck_outcome
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")

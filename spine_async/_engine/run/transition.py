@@ -47,10 +47,11 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
 
 
 def store_item(visit: Visit) -> None:
-    """Store which item a scope belongs to, before the first row inside of it; for a scope that begins with a map.
+    """Store the item of a scope whose first step is a map, before any row inside this scope.
 
-    The rows of the inner map's items precede the first row of the item's own steps. So the item is stored with the
-    `step_started` event of that map: a row that is no visit, and that adds nothing but the item to the checkpoints.
+    Normally the first row of an item's own steps stores the item. Here the rows of the inner map's items come earlier.
+    So a marker row stores the item, together with the `step_started` event of the inner map. A marker row is not a
+    visit. It adds only the item to the checkpoints.
     """
     scope, step = visit.scope, visit.step
     row = VisitRow(
@@ -77,7 +78,7 @@ def store_item(visit: Visit) -> None:
 
 
 def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
-    """Move a position at the first step past the rows that an earlier execution stored for its scope.
+    """Move a position from the first step past the rows that an earlier execution stored for its scope.
 
     Raises:
         WorkflowChangedError: The definition no longer fits the rows.
@@ -126,10 +127,10 @@ def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None
 
 
 def _with_target(visit: Visit, encoded: EncodedResult) -> EncodedResult:
-    """The result of a choice; a failure if it succeeded without saying where to go."""
+    """The result of a choice; a failure if the choice succeeded but names no valid next step."""
     if not encoded.result.success or encoded.result.skip_reason is not None or _jump(visit, encoded) is not None:
         return encoded
-    message = f"choice {visit.step.name!r} gave no output with a 'next_step' that is a step of the workflow or None"
+    message = f"choice {visit.step.name!r} must return an output whose 'next_step' is a step of the workflow or None"
     return encode_result(visit.step, StepResult.fail(message, ErrorCategory.CONFIGURATION))
 
 

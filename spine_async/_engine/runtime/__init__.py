@@ -1,1 +1,1 @@
-"""What every room of the engine needs of the runner; it executes nothing."""
+"""The resources that all runs of one runner share; executes nothing."""

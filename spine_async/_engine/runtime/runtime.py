@@ -52,7 +52,7 @@ _ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
 
 @dataclass(slots=True)
 class Runtime:
-    """What the execution of runs needs of the runner; it executes nothing itself.
+    """The settings and services of a runner that the execution of its runs uses.
 
     Attributes:
         executors: Functions that execute one attempt, by step type; the runner's extension points.
@@ -154,7 +154,7 @@ class Runtime:
         return self.is_dry and step.step_type is StepType.PIPELINE
 
     def models(self, workflow: Definition) -> Mapping[str, type[BaseModel]]:
-        """Models that the outputs of the workflow's steps are revived as, by step name."""
+        """Models that the outputs of the workflow's steps are decoded to, by step name."""
         if not self.is_dry:
             return workflow.models
         pretended = {step.name for step in workflow.steps if self.pretends(step)}

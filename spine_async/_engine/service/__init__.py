@@ -1,1 +1,1 @@
-"""What serves many runs: tracking, leases, recovery, stop, queries."""
+"""Services for all runs of a runner: tracking, leases, recovery, stop, queries."""

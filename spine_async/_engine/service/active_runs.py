@@ -174,7 +174,7 @@ class ActiveRuns:
     def _bind(self) -> None:
         """Bind the runner to this process and event loop until it is not in use any more."""
         here = _Place(os.getpid(), running_loop(), threading.current_thread().name)
-        place = self._in_use.setdefault(_PLACE, here)  # atomic, so that of two threads one finds the other's place
+        place = self._in_use.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
         if place.pid != here.pid:
             raise SharingError(
                 "this runner was in use when its process forked, and its connections belong to the parent process",

@@ -1,9 +1,9 @@
 """Reads checkpoints: finished visits, each with the context after it.
 
-Theory of operation: a stored visit holds only what it added. The context after a visit consists of what the earlier
-visits of its own scope and of the enclosing scopes added; where several added a value for one key, the innermost scope
-has priority, and within a scope the latest visit. So only the rows of these scopes are read, in pages, and values are
-decoded at most once and only if they are part of a context that is returned. The view `core_workflow_checkpoints`
+Theory of operation: a stored visit contains only the values that it added. The context after a visit consists of the
+values that earlier visits of its own scope and of the enclosing scopes added. If several added a value for one key, the
+innermost scope has priority, and within a scope the latest visit. So only the rows of these scopes are read, in pages.
+A value is decoded at most once, and only if a returned context contains it. The view `core_workflow_checkpoints`
 computes the same in SQL.
 """
 
@@ -22,7 +22,7 @@ from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
 
-_PAGE = 200  # rows; the conversion of so many takes a millisecond
+_PAGE = 200  # rows; converting a page takes a millisecond
 _DECODED_AT_ONCE = 100  # small values
 _MAX_SEQ = 2**31 - 1
 
@@ -103,7 +103,7 @@ class _Value:
 
 @dataclass(slots=True)
 class _Layer:
-    """What the visits of one scope added."""
+    """The values that the visits of one scope added."""
 
     params: dict[str, _Value] = field(default_factory=dict)
     outputs: dict[str, _Value] = field(default_factory=dict)

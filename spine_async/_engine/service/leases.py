@@ -1,4 +1,4 @@
-"""Renews the leases of active runs, and cancels runs whose lease is lost or whose stop was requested.
+"""Renews the leases of active runs, and acts on the answers: a lost lease or a requested stop cancels the run.
 
 Theory of operation: the owner counts each lease by its own monotonic clock, from the moment before the claim or the
 renewal was sent. So its lease never ends later than in the store. When a lease ends by that clock although a renewal
@@ -30,7 +30,7 @@ _log = logging.getLogger("spine_async")
 
 
 class LeaseKeeper:
-    """Keeps the leases of the runs that it is called with."""
+    """Keeps the leases of the runs that are passed to `check`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -39,7 +39,7 @@ class LeaseKeeper:
         self._retry_mono = 0.0
 
     def check(self, runs: Sequence[Run], now_mono: float) -> None:
-        """Cancel runs whose lease has ended, and start a renewal if one is due and none is under way."""
+        """Cancel runs whose lease has ended, and start a renewal if one is due and none is in progress."""
         for run in runs:
             if self._has_lapsed(run, now_mono):
                 self._cancel_lapsed(run, now_mono)
@@ -51,7 +51,7 @@ class LeaseKeeper:
             self._renewal = spawn(self._renew(runs, now_mono), "spine_async lease renewal")
 
     async def end(self) -> None:
-        """End the renewal that is under way."""
+        """Cancel the renewal in progress and wait for its end."""
         if self._renewal is not None:
             await end_task(self._renewal)
 
@@ -73,7 +73,7 @@ class LeaseKeeper:
         if run.cancellation.reason is not None:
             return
         problem = f"its lease of {self._ttl:g} s could not be renewed before it ended"
-        _log.warning("run %s: %s; it stops here", run.run_id, problem)
+        _log.warning("run %s: %s; this runner stops executing it", run.run_id, problem)
         run.cancellation.request(CancelReason.LEASE_LOST, now_mono, problem)
 
     async def _renew(self, runs: Sequence[Run], sent_mono: float) -> None:
@@ -86,11 +86,11 @@ class LeaseKeeper:
             self._runtime.reachability.failed()
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
             seconds, reason = clock.monotonic() - sent_mono, exc if str(exc) else "the store does not answer"
-            _log.warning("leases were not renewed, after %.1f s; it will be retried: %s", seconds, reason)
+            _log.warning("the renewal of leases failed after %.1f s; it will be retried: %s", seconds, reason)
             return
         except Exception:  # noqa: BLE001 - the next renewal may succeed
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
-            _log.exception("leases were not renewed; it will be retried")
+            _log.exception("the renewal of leases failed; it will be retried")
             return
         self._runtime.reachability.answered(sent_mono, clock.monotonic())
         for run, renewal in zip(runs, renewals, strict=True):

@@ -1,11 +1,12 @@
-"""Reports what blocks the event loop.
+"""Reports the step that blocks the event loop.
 
 Theory of operation: a timer on the loop counts beats. A thread samples, several times a second, which task the loop is
 executing. While beats arrive, nothing is blocked. If no beat arrives and all samples for a second show the same task,
 that task blocks the loop. A loop that is merely busy shows changing tasks, and is not reported.
 
-A function that keeps the GIL also stops the thread. The first sample after such a gap counts for as long as the loop's
-own thread was computing meanwhile. If it was not, the process was suspended, or another thread kept the GIL.
+A function that keeps the GIL also stops the sampling thread. The first sample after such a gap counts for the processor
+time that the loop's thread used during the gap. If that thread used no processor time, the process was
+suspended, or another thread kept the GIL.
 """
 
 from __future__ import annotations
@@ -77,9 +78,11 @@ class LoopWatchdog:
             return  # the loop waits for events: its thread does not get the processor
         visit = self._runtime.running_visits.get(task) if task is not None else None
         if visit is not None and any(code is encode_result.__code__ for code, _ in codes):
-            _log.info("the event loop is busy for %.1f s with encoding the result of step %r", seconds, visit.path)
+            _log.info("the event loop has been busy for %.1f s encoding the result of step %r", seconds, visit.path)
             return
-        _log.warning("the event loop is blocked for %.1f s by %s; its leases are at risk", seconds, _description(visit))
+        _log.warning(
+            "the event loop has been blocked for %.1f s by %s; leases may expire", seconds, _description(visit)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,5 +129,6 @@ def _running_code(thread: int) -> Iterator[tuple[object, str]]:
 
 def _description(visit: Visit | None) -> str:
     if visit is None:
-        return "something that is not a step of this runner"
-    return f"step {visit.path!r} of run {visit.run.run_id!r}; an async step must await, a blocking one must be a def"
+        return "code that is not a step of this runner"
+    step = f"step {visit.path!r} of run {visit.run.run_id!r}"
+    return f"{step} (define a blocking handler with def, so that it runs in a thread)"

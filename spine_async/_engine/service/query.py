@@ -1,4 +1,4 @@
-"""Queries: stored runs and events; deletion of runs."""
+"""Operations on stored runs: reading runs and events, deleting runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     """One stored run.
 
     Raises:
-        RunNotFoundError: There is none of this id.
+        RunNotFoundError: The run is not stored.
     """
     stored = await load(runtime, run_id)
     with CorruptionGuard(run_id):
@@ -57,14 +57,14 @@ async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
     """Remove a run.
 
     Raises:
-        RunNotFoundError: There is none of this id.
+        RunNotFoundError: The run is not stored.
         RunConflictError: It has not ended, and `force` is not given.
     """
     if await run_shielded(runtime.store.delete(check_run_id(run_id), only_ended=not force), "spine_async delete"):
         return
     stored = await load(runtime, run_id)
     state = stored.status if not stored.status.is_final else "in use by another call"
-    message = f"run {run_id!r} is {state}, not ended; resume it to its end, or delete it with force=True"
+    message = f"run {run_id!r} is {state} and cannot be deleted; wait until it has ended, stop() it, or pass force=True"
     raise RunConflictError(run_id, message)
 
 

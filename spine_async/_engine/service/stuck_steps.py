@@ -1,7 +1,7 @@
 """Detects steps that were cancelled and do not end.
 
-If the run cannot continue after such a step, its end is recorded without the step. If it can, for instance with another
-attempt, the step is waited for, and a warning names it once in each grace period.
+If the run cannot continue after such a step, the run's end is recorded while the step is still running. If the run can
+continue, for instance with a retry, the runner waits for the step. Then a warning names it once per grace period.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = logging.getLogger("spine_async")
 def mark_stuck_runs(runs: Iterable[Run], now_mono: float, grace: float) -> None:
     """Set the `stuck_outcome` of each run with a step that does not end, and release the waiters of the run.
 
-    Warns of steps that do not end and are waited for.
+    Logs a warning for each step that does not end if its run can continue after it.
     """
     for run in runs:
         if run.stuck_outcome is not None:
@@ -55,7 +55,7 @@ def find_stuck(run: Run, now_mono: float, grace: float) -> Outcome | None:
 
 
 def _overdue(run: Run, limit: float) -> list[Visit]:
-    """Visits that were cancelled before `limit`, each by its own timeout or by the failure of an item of it."""
+    """Visits that were cancelled before `limit`, by their own timeout or, for a map, by the failure of an item."""
     return [
         visit
         for visit in run.pending.open_visits.values()
@@ -84,7 +84,7 @@ def _outcome_without(visit: Visit, limit: float, grace: float) -> Outcome | None
 
 
 def _continues_after(visit: Visit, failure: StepResult) -> bool:
-    """Whether the run continues once the visit has failed so: by a retry, `on_error="continue"` or a tolerated item."""
+    """Whether the run continues after this failure: by a retry, `on_error="continue"` or a tolerance for items."""
     if visit.step.on_error is ErrorPolicy.CONTINUE or _is_retried(visit, failure):
         return True
     parent = visit.scope.parent

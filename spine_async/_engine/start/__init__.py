@@ -1,1 +1,1 @@
-"""How a run begins to be executed: created, claimed, replayed."""
+"""The start of a run: it is created, or claimed and replayed."""

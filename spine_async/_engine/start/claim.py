@@ -29,8 +29,8 @@ async def claim_run(
         run_id: The run.
         event: The event to store.
         unless_ended: Whether to refuse a run that has failed or stopped.
-        stored: The run as it was loaded, if it is under way.
-        spares_living: Whether to refuse a run whose owner is provably alive, although its lease has ended.
+        stored: The run as it was loaded; None if it has ended.
+        spares_living: Whether to refuse a run with an ended lease whose owner is provably alive.
 
     Raises:
         RunBusyError: Another owner holds it, or may renew its lease now that the store is reachable again.
@@ -58,16 +58,16 @@ async def claim_run(
     if isinstance(answer, Busy):
         raise RunBusyError(run_id, answer.owner, answer.lease_until)
     if answer is None:
-        raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted meanwhile")
+        raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted in the meantime")
     answer.lease_until_mono = sent_mono + runtime.config.lease_ttl
     return answer
 
 
 async def is_spared(runtime: Runtime, stored: StoredRun, *, spares_living: bool) -> bool:
-    """Whether a run whose lease has ended must not be claimed over its owner.
+    """Whether a run must not be claimed although its lease has ended, because its owner may renew the lease.
 
     An owner that is alive on this host renews its lease or releases the run. After an outage of the store, every other
-    owner has one `lease_ttl` to renew; except one whose process is gone.
+    owner has one `lease_ttl` to renew its lease. A run whose owner's process is gone may be claimed at once.
     """
     owner = stored.owner
     if stored.is_leased or owner is None or owner == runtime.owner:

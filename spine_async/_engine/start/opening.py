@@ -1,4 +1,4 @@
-"""How a run becomes executable: created, joined, or claimed after an interruption."""
+"""Opens a run for execution: creates it, or claims and replays the stored one."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from spine_async.errors import (
 
 
 async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowResult:
-    """The scope of a new run; if its id is stored already, the scope of the stored run, or its result if it has ended.
+    """Create the run and return its scope. If its id is already stored, return the scope or the result of that run.
 
     Raises:
-        DefinitionError: The workflow has no name, or not the step to start from.
+        DefinitionError: The workflow has no name, or does not have the step to start from.
         InvalidParamsError: The params do not fit.
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
@@ -63,7 +63,7 @@ async def load(runtime: Runtime, run_id: str) -> StoredRun:
     """The stored run.
 
     Raises:
-        RunNotFoundError: There is none.
+        RunNotFoundError: The run is not stored.
     """
     stored = await run_shielded(runtime.store.load(check_run_id(run_id)), "spine_async load")
     if stored is None:
@@ -104,7 +104,7 @@ async def claim_and_replay(
     if stored.workflow_name != workflow.name:
         raise RunConflictError(
             stored.run_id,
-            f"run {stored.run_id!r} is one of workflow {stored.workflow_name!r}, not of {workflow.name!r}",
+            f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, not to {workflow.name!r}",
         )
     check_version(workflow, stored)
     limit = runtime.config.max_value_bytes
@@ -253,13 +253,13 @@ def check_same(new: NewRun, stored: StoredRun) -> None:
         RunConflictError: It has another workflow, other params or another start.
     """
     if stored.workflow_name != new.workflow_name:
-        problem = f"is one of workflow {stored.workflow_name!r}, not of {new.workflow_name!r}"
+        problem = f"belongs to workflow {stored.workflow_name!r}, not to {new.workflow_name!r}"
     elif not has_same_params(new, stored):
         problem = "was started with other params (or another start_from)"
     else:
         return
     raise RunConflictError(
-        new.run_id, f"run {new.run_id!r} {problem}; use another run id, or resume() to go on with the stored run"
+        new.run_id, f"run {new.run_id!r} {problem}; use another run id, or call resume() to continue the stored run"
     )
 
 
@@ -278,8 +278,8 @@ async def end_poison_run(
     """Record a run as failed whose owners died again and again."""
     step = position.cursor.step
     message = (
-        f"poison run: it was taken over {stored.claims_since_progress} times without finishing another step, "
-        f"each time at step {step.name if step else None!r}; resume() it once the cause is mended"
+        f"poison run: it was claimed {stored.claims_since_progress} times without finishing another step, "
+        f"each time at step {step.name if step else None!r}; fix the cause, then resume() it"
     )
     outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
     with RAISING_ERRORS:

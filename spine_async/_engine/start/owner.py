@@ -1,8 +1,8 @@
-"""Names of owners, and whether the process of an owner still exists.
+"""The owner of a run: its name, and whether its process still exists.
 
 The name of an owner identifies a host, a process on it, and a runner in that process. If a process was killed, other
 processes on its host need not wait for its leases: they see that the process is gone. Where the host does not identify
-its boot and its process namespace, as outside of Linux, nobody concludes that, and leases have to end.
+its boot and its process namespace, no process can know this, and the lease must end first. Only Linux identifies both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def new_owner() -> str:
 def is_gone(owner: str) -> bool:
     """Whether `owner` was a process on this host that no longer exists.
 
-    False if anything is uncertain: the lease of such an owner must end first. Reads files, so not for the event loop.
+    False if anything is uncertain: the lease of such an owner must end first. Reads files, so it must not run on the
+    event loop.
     """
     parts = owner.split("/")
     if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
@@ -46,7 +47,7 @@ def is_gone(owner: str) -> bool:
 def is_alive(owner: str) -> bool:
     """Whether `owner` is provably another process on this host that exists and is not suspended.
 
-    False if anything is uncertain. Reads files, so not for the event loop.
+    False if anything is uncertain. Reads files, so it must not run on the event loop.
     """
     parts = owner.split("/")
     if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):

@@ -31,7 +31,7 @@ def first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, i
     """
     start = stored.start_from
     if start is not None and start not in workflow.positions:
-        problem = "is missing, and the run starts from it"
+        problem = "is missing, but the run starts from it"
         raise WorkflowChangedError(stored.run_id, start, problem, role="step")
     context = first_context(runtime.models(workflow), stored, is_resumed=is_resumed)
     return Position(Cursor(workflow, start), context)

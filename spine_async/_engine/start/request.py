@@ -54,9 +54,9 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
     """
     workflow, context = request.workflow, request.context
     if not isinstance(workflow, Workflow):
-        raise DefinitionError(f"{workflow!r} is not a workflow; build one with Workflow(name, steps)")
+        raise DefinitionError(f"{workflow!r} is not a workflow; create one with Workflow(name, steps)")
     if not workflow.name:
-        raise DefinitionError("a workflow that is executed by itself needs a name")
+        raise DefinitionError("a workflow needs a name to be executed")
     if request.start_from is not None:
         workflow.step(request.start_from)
     from_caller = _given(runtime, request)
@@ -93,7 +93,7 @@ def _metadata(context: WorkflowContext) -> dict[str, object]:
 
 
 def has_same_params(new: NewRun, stored: StoredRun) -> bool:
-    """Whether a stored run was started with the params of a new one; both are compared as the caller gave them.
+    """Whether a stored run was started with the params of a new one; compares the params as the callers gave them.
 
     Runs that an earlier version stored have no digest of the request. Theirs is a digest of the params as the caller
     gave them, or after defaults and models.
@@ -114,7 +114,7 @@ def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
 
 
 def _params(runtime: Runtime, workflow: Workflow, from_caller: Mapping[str, Document]) -> dict[str, Document]:
-    """The workflow's defaults, overlaid by what the caller gave; validated by its model."""
+    """The workflow's defaults, overridden by the params of the caller, and validated by the model of the workflow."""
     given = {**mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes), **from_caller}
     if workflow.params_model is not None:
         given |= validated_params(workflow, workflow.params_model, given)
@@ -224,7 +224,7 @@ def _is_heavy(documents: Mapping[str, Document]) -> bool:
 def _check_size(workflow: Workflow, new: NewRun) -> None:
     """Refuse a run that cannot be stored in one row."""
     if new.size > MAX_RECORD_BYTES:
-        problem = f"params, partition and outputs have {new.size:,} characters as JSON; limit {MAX_RECORD_BYTES:,}"
+        problem = f"params, partition and outputs have {new.size:,} characters as JSON, more than {MAX_RECORD_BYTES:,}"
         raise InvalidParamsError(problem, workflow=workflow.name)
 
 

@@ -1,6 +1,6 @@
 """Cancellation of a run, with its reason.
 
-Source: the architecture's list of reasons. Cancelling the caller of `execute` has the reason `cancelled`.
+Source of the reasons: `docs/operations.md`, "Cancellation".
 """
 
 from __future__ import annotations

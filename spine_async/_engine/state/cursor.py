@@ -1,8 +1,8 @@
-"""Position in a workflow, and what comes next. Pure: no I/O, nothing is awaited.
+"""The position of a run in its workflow, and the next step. Pure: no I/O, no await.
 
-A cursor points to a step, or behind the last one. `advance` moves it as the outcome of the step says. `replay` moves it
-over a stored visit, and refuses a visit that the definition would not have made. To start from a history is therefore
-to replay its visits one by one.
+A cursor points to a step, or behind the last one. `advance` moves it past the current step, or to the target of a
+choice. `replay` moves it over a stored visit, and refuses a visit that the definition would not have made. So a resume
+replays the stored visits one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spine_async.errors import WorkflowChangedError
 
 @dataclass(slots=True)
 class Jump:
-    """Where a choice goes; None is the end of the workflow."""
+    """The target of a choice: a step, or None for the end of the workflow."""
 
     target: str | None
 
@@ -65,7 +65,7 @@ class Cursor:
         return self._steps[behind].name if behind < len(self._steps) else None
 
     def advance(self, jump: Jump | None = None) -> Sequence[str]:
-        """Move past the current step; for a choice, to where it goes.
+        """Move past the current step; for a choice, move to the target of `jump`.
 
         Returns:
             Names of the steps that were jumped over and never visited, in order.
@@ -109,19 +109,19 @@ class Cursor:
     def _mismatch(self, row: PastVisit) -> str:
         """Why a stored visit does not fit here."""
         if row.step_name not in self._workflow.positions:
-            return "is not in it"
+            return "is missing"
         defined = self._workflow.step(row.step_name)
         if defined.step_type != row.step_type:
-            return f"was a {row.step_type} step and is a {defined.step_type} step in it"
-        there = f"step {self.step.name!r}" if self.step else "the end"
-        return f"does not come at this place in it, where {there} does"
+            return f"was a {row.step_type} step and is now a {defined.step_type} step"
+        there = f"step {self.step.name!r}" if self.step else "the end of the workflow"
+        return f"is no longer at this position; {there} is"
 
     def _stored_jump(self, run_id: str, row: PastVisit) -> Jump | None:
         if row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
         if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):
-            raise WorkflowChangedError(run_id, row.step_name, "went to a step that is not in it")
+            raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
 
 

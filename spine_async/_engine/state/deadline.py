@@ -108,7 +108,7 @@ class AttemptLimit:
     def begin(self, seconds: float) -> float:
         """Begin an attempt that may take `seconds`; returns its deadline in loop time."""
         if self._task is not None and self._task.cancelling() != self._cancellations:
-            self._leave()  # a handler cancelled its own task, which an entered scope would take for its own
+            self._leave()  # a handler cancelled its own task; a scope entered earlier would treat that as its own
         if self._scope is None:
             self._task = current_task()
             self._cancellations = self._task.cancelling()
@@ -139,7 +139,7 @@ class AttemptLimit:
         scope, self._scope, self._task = self._scope, None, None
         if scope is not None:
             self._deadlines.remove(scope)
-            scope.__exit__(None, None, None)  # a group that it were given would come out as another exception
+            scope.__exit__(None, None, None)  # given an exception group, it would raise another exception
 
     def __enter__(self) -> Self:
         return self

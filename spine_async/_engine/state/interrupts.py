@@ -38,7 +38,7 @@ class RunAborted(RunInterrupt):
     """The execution ends and records nothing more: the run stays as it was last committed, and can be resumed.
 
     Attributes:
-        error: What the caller of `execute` receives.
+        error: The exception that the caller of `execute` receives.
     """
 
     error: SpineError
@@ -70,7 +70,7 @@ class InterruptScope:
     """Carries an exception from a step's executor out of the step, past user code such as middleware.
 
     The executor calls `interrupt`: the scope is cancelled, so user code between the executor and the scope sees a
-    cancellation and nothing else. Whatever it does with that, the exception is raised where the scope is left.
+    cancellation and nothing else. Even if that code catches it, the exception is raised where the scope is left.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class InterruptScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._scope.__exit__(None, None, None)  # a group that it were given would come out as another exception
+        self._scope.__exit__(None, None, None)  # given an exception group, it would raise another exception
         if self._error is None or isinstance(error, PROCESS_EXIT):
             return
         if isinstance(error, CANCELLATION) and is_cancelled_since(self._cancellations):
@@ -101,7 +101,7 @@ class InterruptScope:
 
 
 PROCESS_EXIT = (SystemExit, KeyboardInterrupt, GeneratorExit)
-"""Exceptions that end the process or the task, and that nothing replaces."""
+"""Exceptions that end the process or the task. No other exception replaces them."""
 
 
 class RaisingErrors:

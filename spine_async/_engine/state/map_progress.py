@@ -1,4 +1,4 @@
-"""Progress of a map: which items are finished, and what is stored of the others.
+"""Progress of a map: its finished items, and the stored rows of its unfinished items.
 
 It outlives an attempt of the map, so that a retry runs only the remaining items. On a resume it is built from the
 stored rows, one by one in the order of their numbers. The rows of a finished item are dropped at once: only its index,
@@ -24,13 +24,13 @@ from spine_async.errors import CorruptRecordError, WorkflowChangedError
 
 @dataclass(slots=True)
 class StoredItem:
-    """What an earlier execution stored of an item that is not finished.
+    """The stored rows of an unfinished item.
 
     Attributes:
         cursor: Position after the stored rows.
         rows: The rows of the item's own steps.
-        maps: Progress of the inner map that had begun, by the path of its visit.
-        has_params: Whether a row stores the item, so that no further row has to.
+        maps: Progress of an unfinished inner map, by the path of its visit.
+        has_params: Whether a row stores the item. If so, later rows do not store it again.
         ended_with: Name of the step that ended the item when it was stored, or None.
     """
 
@@ -71,7 +71,7 @@ class MapProgress:
         return f"{self.path}[{index}]"
 
     def item_params(self, text: str) -> str:
-        """JSON object text of the params that the item with this JSON text adds."""
+        """JSON object text of the params that an item adds; `text` is the JSON text of the item."""
         return f"{self._params_prefix}{text}}}"
 
     def finish(self, index: int, output: str) -> None:
@@ -86,7 +86,7 @@ class MapProgress:
             self._digests[index] = item_digest(text)
 
     def drop_digest(self, index: int) -> None:
-        """Forget an item that left nothing stored, so that another attempt may have another item there."""
+        """Forget the digest of an item without rows, so that another attempt may have a different item there."""
         if self._digests is not None:
             self._digests[index] = 0
 
@@ -119,7 +119,7 @@ class MapProgress:
         """
         index, end = self._item_of(row)
         if index in self.finished:
-            raise self.changed(index, f"finished step {row.step_name!r} comes after its end", row.step_name)
+            raise self.changed(index, f"finished step {row.step_name!r} comes after the end of the item", row.step_name)
         item = self.stored.get(index)
         if item is None:
             item = self.stored[index] = StoredItem(Cursor(self._step.workflow))
@@ -129,7 +129,7 @@ class MapProgress:
             self._inner_map(index, item, row, end).add(row)
 
     def check_ends(self) -> None:
-        """Check that no item ended where the definition continues; called after the last row.
+        """Check that the definition has no further step for a finished item; called after the last row.
 
         Raises:
             WorkflowChangedError: The definition continues after the step that was an item's last one.
@@ -137,7 +137,7 @@ class MapProgress:
         for index, item in self.stored.items():
             following = item.cursor.step
             if item.ended_with is not None and following is not None:
-                problem = f"it was finished by step {item.ended_with!r}, and now step {following.name!r} follows"
+                problem = f"step {item.ended_with!r} was its last step, but step {following.name!r} follows now"
                 raise self.changed(index, problem, item.ended_with)
             for inner in item.maps.values():
                 inner.check_ends()
@@ -176,7 +176,7 @@ class MapProgress:
         return inner
 
     def _item_of(self, row: VisitRow) -> tuple[int, int]:
-        """Index of the item that the row belongs to, and where the item's path ends in the row's scope."""
+        """Index of the row's item, and the position in the row's scope where the path of the item ends."""
         scope, begin = row.scope, len(self.path) + 1
         end = scope.find("]", begin)
         digits = scope[begin:end]
@@ -190,4 +190,4 @@ _NO_VISITS = frozenset({StepStatus.WAITING, StepStatus.OVERRIDE})
 
 def _instead(step: object) -> str:
     name = getattr(step, "name", None)
-    return f"where step {name!r} comes now" if name is not None else "where the definition ends now"
+    return f"but step {name!r} is at this position now" if name is not None else "but the definition ends here now"

@@ -17,10 +17,10 @@ from spine_async.errors import InvalidParamsError, SerializationError
 def validated_params(
     workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]
 ) -> dict[str, Document]:
-    """The params that the model makes of the given ones.
+    """The params after validation by the `params_model`, with its defaults and conversions.
 
     Raises:
-        InvalidParamsError: They do not fit, or the model has no JSON form from which an equal one is revived.
+        InvalidParamsError: The params do not fit the model, or its JSON form cannot be read back as an equal model.
     """
     try:
         instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)
@@ -62,9 +62,9 @@ def overridden_params(
 def validated_item_params(
     workflow: Definition, inherited: Mapping[str, Document], own: Mapping[str, Document]
 ) -> dict[str, Document]:
-    """The params of a map item: its own, and what the `params_model` of the iterator makes of them.
+    """The own params of a map item, validated and completed by the `params_model` of the iterator.
 
-    Of the params that the item inherits, the model receives only those that it has a field for.
+    The item inherits params of the run. The model receives only those for which it has a field.
 
     Raises:
         InvalidParamsError: They do not fit the model.

@@ -1,10 +1,10 @@
 """The uncommitted rows of one run.
 
-Theory of operation: settled visits and events are added in the order in which they happen. When the journal begins a
-commit, `drain` numbers what is there; what is added meanwhile waits for the next commit. The numbers are final only
-with `committed`. After a failed commit `restore` puts the drained rows back in front, so that nothing is ever stored
-without what precedes it. A change is bounded in size: `drain` leaves rows beyond the bound for the next change, and the
-run's end goes with the last one.
+Theory of operation: finished visits and events are added in the order in which they happen. When the journal begins a
+commit, `drain` removes the entries and numbers them. Entries that are added during the commit wait for the next one.
+`committed` makes the numbers final. After a failed commit, `restore` puts the drained entries back in front. So no row
+is ever stored without the rows that precede it. A change is bounded in size: `drain` leaves the entries beyond the
+bound for the next change. The last change contains the run's end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from spine_async._model.status import EventType, RunStatus
 
 
 class Slot(Protocol):
-    """A place among the steps that may execute at once."""
+    """A concurrency slot: the right of one attempt to execute, while the number of such attempts is limited."""
 
     def release(self) -> None:
         """Release it; has no effect if it was released before."""
@@ -56,7 +56,7 @@ class OpenVisit:
     taken: tuple[int, ...] = ()
 
     def release_slot(self) -> None:
-        """Release the concurrency slot of an attempt that does not end."""
+        """Release the concurrency slot of an attempt that is stuck."""
         if self.slot is not None:
             self.slot.release()
 
@@ -83,12 +83,12 @@ _Entry: TypeAlias = VisitRow | _RowWithEvents | EventRow
 
 
 class PendingWrites:
-    """Buffers the uncommitted rows of a run, together with the claim that permits to commit them.
+    """Buffers the uncommitted rows of a run, together with the claim that is required to commit them.
 
     Args:
         claim: The claim.
         records_events: Whether the run records events.
-        clock: The clock of the run; None for one of the host.
+        clock: The clock of the run; None for the clock of the host.
 
     Attributes:
         open_visits: Step visits that have begun and are not settled, by path.
@@ -238,7 +238,7 @@ def _taken(entries: Iterable[_Entry]) -> Iterator[int]:
 
 
 def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list[_Entry], int]:
-    """The first entries that together have at most `most_bytes` but at least one; the rest; the size of the former."""
+    """Split off the first entries: at most `most_bytes`, or one entry. Returns them, the rest, and their size."""
     size = 0
     for index, entry in enumerate(entries):
         added = _size(entry)

@@ -1,18 +1,18 @@
 """When the store returned from its last outage, as far as this runner knows.
 
 During an outage of the store nobody can renew a lease. After it, ended leases prove nothing until their owners have had
-the time to renew them.
+time to renew them.
 """
 
 from __future__ import annotations
 
 import math
 
-_SLOW = 1.0  # seconds; a call that took longer may have begun in an outage that it outlasted by its retries
+_SLOW = 1.0  # seconds; a longer call may have begun during an outage and succeeded only by a retry
 
 
 class Reachability:
-    """Is informed of calls that tell whether the store can be reached."""
+    """Records which calls reached the store, and which failed to reach it."""
 
     def __init__(self) -> None:
         self._is_away = False

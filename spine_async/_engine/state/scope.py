@@ -1,7 +1,7 @@
 """A running workflow: the run, its scopes of steps, and the visits of single steps.
 
 The run itself is the outermost scope. Each map item is a scope of its own below the visit of its map. All scopes of a
-run add to the same pending writes, under paths that tell them apart.
+run add to the same pending writes, with different paths.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class Run:
 
 @dataclass(slots=True)
 class Position:
-    """Where the steps of a scope stand: before the first one, or after the stored visits that were replayed.
+    """The position of a scope in its steps: before the first one, or after the replayed visits.
 
     Attributes:
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
         last_output: Output of the last step that ran.
         tally: Counts of the replayed visits; used for the run's own scope only.
     """
@@ -107,12 +107,12 @@ class Scope:
         path: "" for the run itself, `process_all[17]` for an item.
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: When a wait that had begun ends (ISO 8601), by the path of its visit.
-        wait_ends_mono: When a wait by seconds ends that has begun in this process, by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
+        wait_ends_mono: The monotonic end time of each wait by seconds that began in this process, by path of the visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
-        item_params: For an item of which no row stores the item yet, JSON object text of the params that the next row
-            stores; else None.
+        item_params: JSON object text of an item's params, while no row stores them; the next row does. None after that,
+            and for the run itself.
         parent: For an item, the visit of its map; else None.
         maps: Progress of the maps in this scope, by the path of the map's visit.
         is_run: Whether this is the run's own scope, not that of a map item.
@@ -185,7 +185,7 @@ class Visit(OpenVisit):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt and every resume of this visit."""
+        """A key that is the same for every attempt and every resume of this visit."""
         return f"{self.scope.run.run_id}/{self.path}"
 
     def cancel_reason_at(self, now_mono: float) -> CancelReason | None:
@@ -211,7 +211,7 @@ class Visit(OpenVisit):
 class Attempt:
     """One attempt of a step; the `frame` of the context that it gets.
 
-    A worker thread that a cancelled attempt has left behind still reads its reason here.
+    A worker thread that a cancelled attempt has abandoned still reads its reason here.
     """
 
     visit: Visit
@@ -224,7 +224,7 @@ class Attempt:
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
     def cut_off(self) -> None:
-        """Record that a cancellation ended this attempt; one that is not the run's came from middleware."""
+        """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""
         self.keep_cancel_reason()
         self._reason = self._reason or CancelReason.CANCELLED
         self.visit.is_cut_off = True
@@ -242,5 +242,5 @@ def visit_of(context: WorkflowContext) -> Visit:
     """
     frame = frame_of(context)
     if not isinstance(frame, Attempt):
-        raise TypeError("this context does not belong to a running step; pass on the context that the step was given")
+        raise TypeError("this context does not belong to a running step; pass the context that the step received")
     return frame.visit

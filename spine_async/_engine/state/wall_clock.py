@@ -10,7 +10,7 @@ from spine_async._engine.tasks import Future, new_future, resolve
 from spine_async.ports import Clock
 
 _LONGEST_SLEEP = 3600.0  # seconds
-_TOLERANCE = 0.2  # seconds; a clock that is slewed is followed in such steps
+_TOLERANCE = 0.2  # seconds; a slewed clock wakes the sleepers once per change of this size
 
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -35,7 +35,7 @@ class RunClock:
         self.monotonic = clock.monotonic
 
     def now(self) -> datetime:
-        """The present moment; while the wall clock is behind the latest moment, the latest one again."""
+        """The present moment, or the latest returned one while the wall clock is behind it."""
         now = self._clock.now()
         if now < self.latest:
             return self.latest

@@ -71,12 +71,12 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
     if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception):
-        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt with a result
     return encoded
 
 
 async def _is_cancelled(runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None) -> bool:
-    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
+    """Whether a step that failed with `error` is being cancelled; undoes a remaining native cancellation.
 
     A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
     3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an
@@ -179,7 +179,7 @@ class _Attempts:
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
                     return encoded
-            except RetryPredicateError as exc:  # the reason of the failure matters more
+            except RetryPredicateError as exc:  # keeps the failure and adds the predicate's error
                 encoded.result = replace(result, error=storable_text(f"{result.error}; {exc}"))
                 return encoded
             if self.visit.cancel_reason_at(runtime.clock.monotonic()) is not None:
@@ -205,19 +205,19 @@ class _Attempts:
             await self._continue_if_cancelled(attempt, cancellations, result)
         try:
             return await encode_step_result(runtime, step, result)
-        except CANCELLATION:  # a large value is encoded on a thread
+        except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
-        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        """Continue the cancellation of an attempt that failed while it was cancelled; a success counts all the same."""
         is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception)
         if is_cancelled and not result.success:
             attempt.cut_off()
             await continue_cancellation()
 
     async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
-        """What the attempt returned, or a failure for what it raised."""
+        """The result of the attempt; a failure if it raised an exception."""
         runtime, visit, step, cancellations = self.runtime, self.visit, self.step, cancellation_count()
         try:
             if runtime.config.max_concurrent_steps is None:

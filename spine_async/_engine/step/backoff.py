@@ -15,7 +15,7 @@ def next_delay(policy: RetryPolicy, retry: int, random: Callable[[], float]) -> 
         retry: 1 for the first retry.
         random: Returns a number from 0 to 1; used only with jitter.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
     delay = min(_computed(policy, retry), float(policy.max_delay))
     return delay * random() if policy.jitter else delay

@@ -1,8 +1,8 @@
 """Runs a coroutine with context variables of its own, in the same task.
 
-A step that sets a context variable must not be seen by later steps, because a resume would not see it either. A task of
-its own for each attempt would have the same effect, but costs a turn of the event loop and changes how a cancellation
-arrives.
+Later steps must not see a context variable that a step sets, because they would not see it after a resume. A separate
+task for each attempt would have the same effect. But it would cost one more iteration of the event loop, and change how
+a cancellation arrives.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ValueT = TypeVar("ValueT")
 
 
 def with_own_variables(work: Awaitable[ValueT]) -> Awaitable[ValueT]:
-    """Await `work` in a copy of the current context; what it sets there is dropped when it ends."""
+    """Await `work` in a copy of the current context; the variables that it sets are dropped when it ends."""
     if isinstance(work, Coroutine):
         return cast("Awaitable[ValueT]", _driven(work))
     return work  # a future or another object that runs no code of a step in this task

@@ -1,4 +1,4 @@
-"""Encodes what a step returned as strict JSON; a value that cannot be stored becomes a failure that says why."""
+"""Encodes the value that a step returned as strict JSON; a value that cannot be stored becomes a failure."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class EncodedResult:
 
 
 def as_result(step: Step, returned: object) -> StepResult:
-    """The result for what a handler, pipeline or middleware returned, with fields that can be stored.
+    """The result for the value that a handler, pipeline or middleware returned, with fields that can be stored.
 
-    Source: public contract, "Defining a workflow".
+    Source: `docs/tutorial.md`, "A first workflow".
     """
     if isinstance(returned, StepResult):
         return checked_result(step.name, returned)
@@ -75,14 +75,14 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
     """
     violations = _violations(step, result) if is_checked and step.quality_thresholds is not None else None
     if violations:
-        error = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
+        error = f"step {step.name!r} violates its quality thresholds: {'; '.join(violations)}"
         result = StepResult.fail(error, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
     try:
         return _encoded(result, step.output_model if is_checked else None)
     except SerializationError as exc:
         if not result.success:  # the reason of the failure matters more than its output
             return EncodedResult(result, None, _NO_UPDATES, None)
-        return _refused(f"step {step.name!r} returned something that cannot be stored: {exc}", ErrorCategory.INTERNAL)
+        return _refused(f"step {step.name!r} returned a value that cannot be stored: {exc}", ErrorCategory.INTERNAL)
     except ValidationError as exc:
         error = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
         return _refused(error, ErrorCategory.DATA_QUALITY)

@@ -13,9 +13,9 @@ _log = logging.getLogger("spine_async")
 
 
 def log_retry(visit: Visit, result: StepResult, delay: float) -> None:
-    """Log a failed attempt that another one follows."""
+    """Log a failed attempt that is followed by a retry."""
     _log.warning(
-        "run %s: attempt %d of step %s failed (%s); the next one follows in %.3g s",
+        "run %s: attempt %d of step %s failed (%s); the next attempt starts in %.3g s",
         visit.run.run_id,
         visit.attempts,
         visit.path,
@@ -28,7 +28,7 @@ def log_retry(visit: Visit, result: StepResult, delay: float) -> None:
 def log_failure(visit: Visit, result: StepResult) -> None:
     """Log a step whose attempts are used up, once."""
     error = result.exception
-    is_logged = error is not None and error is visit.item_error  # with the step of the item
+    is_logged = error is not None and error is visit.item_error  # logged before, with the step of the item
     _log.error(
         "run %s: step %s failed after %d attempt(s) (%s); its error text is stored with the run",
         visit.run.run_id,
@@ -52,6 +52,6 @@ def log_error_of_cancelled(visit: Visit, error: BaseException) -> None:
 
 def _exc_info(error: BaseException | None) -> Any:
     if error is None or error.__traceback__ is None or not _log.isEnabledFor(logging.WARNING):
-        return None  # the step returned a failure, and raised nothing
+        return None  # the step returned a failure and raised nothing
     copy = redacted(error)
     return type(copy), copy, copy.__traceback__

@@ -1,9 +1,9 @@
 """Encodes the result of a step: small values at once, large ones on a worker thread; refuses values that are too large.
 
-A result whose values are small takes the direct path. `is_large` finds out in a bounded time whether a value is large.
-The values of such a result are encoded on a thread, in pieces, so that the event loop keeps running. If another task or
-thread changes a value meanwhile, the document holds some state of each of its parts, or the step fails. Every reader
-sees this document.
+If all values of a result are small, they are encoded directly. `is_large` decides in bounded time whether a value is
+large. The values of a result with a large value are encoded on a thread, in pieces, so that the event loop keeps
+running. If another task or thread changes a value at that time, each part of the document has its old or its new
+state, or the step fails. Every reader sees the same document.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def item_problem(scope: Scope, limit: int) -> str | None:
 
 
 def exceeds(text: str, limit: int) -> bool:
-    """Whether the text has more bytes than that in UTF-8; counts them only if that is not obvious."""
+    """Whether the text has more than `limit` bytes in UTF-8; counts the bytes only if `len` does not decide it."""
     characters = len(text)
     if characters * 4 <= limit:
         return False
@@ -75,7 +75,7 @@ def _is_large(result: StepResult) -> bool:
 
 
 def _encode_large(step: Step, result: StepResult, limit: int, *, is_checked: bool) -> EncodedResult:
-    """On a worker thread: encode the parts in pieces, then the result of documents."""
+    """Encode the large values in pieces, then the result with their documents; runs on a worker thread."""
     try:
         parts = _in_pieces(step, result, limit)
         encoded = encode_result(step, parts, is_checked=is_checked)
@@ -150,7 +150,7 @@ def _problem(encoded: EncodedResult, limit: int) -> str | None:
 def _refused(step: Step, result: StepResult, problem: str, kind: str = "that is too large") -> EncodedResult:
     if result.success:
         result = StepResult.fail(f"step {step.name!r} returned a value {kind}: {problem}", ErrorCategory.INTERNAL)
-    return EncodedResult(result, None, {}, None)  # the reason of a failure matters more than its output
+    return EncodedResult(result, None, {}, None)  # a failure keeps its error and loses its values
 
 
 class _TooLargeError(Exception):

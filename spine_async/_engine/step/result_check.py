@@ -152,7 +152,7 @@ _SHOWN = frozenset({int, float, bool, timedelta})
 
 
 def _refused(step: str, result: StepResult, problem: str) -> StepResult:
-    """The failure; the text of a result that is a failure itself comes first."""
+    """The failure for an invalid field. If the result is a failure itself, its own text comes first."""
     error: object = result.error
     exception: object = result.exception
     problem = f"step {step!r} returned a StepResult with an invalid field: {problem}"

@@ -84,7 +84,7 @@ class LazyDatabase:
     ) -> None:
         self._given_engine: AsyncEngine | None = None
         self._url: URL | None = None
-        # The driver is imported here, so that a resume does not wait for the import.
+        # Imports the driver early, so that a later resume does not wait for the import.
         if isinstance(database, (str, URL)):
             self._url = parse_url(database)
             self._url.get_dialect().import_dbapi()
@@ -151,7 +151,7 @@ class LazyDatabase:
         self._is_current = False
         if database is None or engine is None:
             return
-        with anyio.move_on_after(self._timeout, shield=True):  # a silent server does not confirm anything
+        with anyio.move_on_after(self._timeout, shield=True):  # a silent server never answers
             try:
                 await database.close()
             finally:

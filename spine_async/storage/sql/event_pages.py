@@ -1,9 +1,9 @@
 """Reads a page of a run's events; the cost depends on the page's size, not on the number of events before it.
 
-Theory of operation: events are stored in the event log or derived from visits, and a visit is indexed only by the
-number of its end event. Numbers have no gaps, so a page is complete if it contains all numbers of its range. The first
-read takes `limit + 1` visits from the first number on. That is enough except in rare cases: visits that began inside
-the page but ended after many others, and runs without events. Then all visits are read.
+Theory of operation: events are stored in the event log or derived from visits. A visit is indexed only by the number of
+its end event. Numbers have no gaps, so a page is complete if it contains all numbers of its range. The first read takes
+`limit + 1` visits, from the first number of the page on. This is not enough in two rare cases: a visit began inside the
+page and ended after many others, or the run records no events. Then all visits are read.
 """
 
 from __future__ import annotations

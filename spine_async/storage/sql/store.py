@@ -46,13 +46,13 @@ class SqlRunStore:
             engine, and disposes of it only if `owns_engine` is set.
         auto_migrate: Whether the first use creates a missing schema and migrates an older one.
         owns_engine: Whether `close` disposes of the engine.
-        durability: What an acknowledged commit survives on SQLite. `full` (`synchronous=FULL`): a power failure.
-            `process` (`synchronous=NORMAL`): the end of the process; a power failure or a kernel crash may lose the
-            last commits. The database stays consistent in both cases. On PostgreSQL the server's `synchronous_commit`
-            applies instead.
+        durability: The failures that a commit survives on SQLite. With `full` (`synchronous=FULL`) it survives a power
+            failure. With `process` (`synchronous=NORMAL`) it survives the end of the process, but a power failure or a
+            kernel crash may lose the last commits. The database stays consistent in both cases. On PostgreSQL the
+            server's `synchronous_commit` applies instead.
         timeout: Seconds that one call may take, retries included. A connection that does not answer for half of that
-            time is replaced. Then the call raises `StoreUnavailableError`. On SQLite it limits the wait for the locks
-            of other processes. Migrations are not limited by it.
+            time is replaced. When the time is over, the call raises `StoreUnavailableError`. On SQLite the timeout
+            limits the wait for the locks of other processes. It does not apply to migrations.
 
     Raises:
         StoreError: The database of the URL is not supported.
@@ -100,7 +100,7 @@ class SqlRunStore:
     async def open(self) -> None:
         if self._database.is_ready:
             return
-        # Queries for a missing run compile, prepare and plan the statements that a resume needs.
+        # Queries for a run that does not exist: they compile, prepare and plan the statements that a resume needs.
         await self.load(_MISSING_ID)
         await self.past_visits(_MISSING_ID, 0, 1)
 

@@ -1,9 +1,9 @@
 """Reads a page of the visits inside a map's items; the cost depends on the page's size, not on the size of the map.
 
-Theory of operation: the path index knows the rows of a map, but not in the order of their numbers, so each page would
-sort all of them. The primary key knows the order. While a map is executed, its run adds no other rows, so the rows of
-the map follow one another. The first page begins at the smallest number in the map; a page is a range of the primary
-key, and the few rows that belong to other steps are left out.
+Theory of operation: the path index finds the rows of a map, but not in the order of their numbers, so each page would
+sort all of them. The primary key has this order. While a map is executed, its run adds no other rows, so the rows of
+the map are adjacent in it. The first page begins at the smallest number in the map. Each page reads a range of the
+primary key, and leaves out the few rows that belong to other steps.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from spine_async.testing.conformance.rows import change, committed, created, eve
 EventValues: TypeAlias = tuple[int, str, str | None, str | None, object]
 
 
-_TOLD = (("step_started", "a"), ("step_failed", "a"), ("noted", "b"), ("step_failed", "a"), ("step_failed", "b"))
+_STORED = (("step_started", "a"), ("step_failed", "a"), ("noted", "b"), ("step_failed", "a"), ("step_failed", "b"))
 
 
 class EventContract:
@@ -89,8 +89,8 @@ class EventContract:
             visit("pause", 2, status=StepStatus.WAITING, step_type=StepType.WAIT),
             visit("@override", 3, status=StepStatus.OVERRIDE),
         ]
-        companions = [event("step_started", 2, step="pause"), event("params_overridden", 3)]
-        await committed(store, change(claim, rows, companions))
+        stored = [event("step_started", 2, step="pause"), event("params_overridden", 3)]
+        await committed(store, change(claim, rows, stored))
         assert [each[:3] for each in await self._event_values(store)] == [
             (2, "step_started", "pause"),
             (3, "params_overridden", None),
@@ -137,7 +137,7 @@ class EventContract:
 
     async def test_the_last_event_of_a_type_and_path(self, store: RunStore) -> None:
         claim = await created(store)
-        events = [event(kind, number, step=step) for number, (kind, step) in enumerate(_TOLD, 2)]
+        events = [event(kind, number, step=step) for number, (kind, step) in enumerate(_STORED, 2)]
         made = await committed(store, change(claim, [visit("z", 8, started_seq=7)], events))
         assert await store.last_event("run-1", "step_failed", "a") == made.events[3]
         assert await store.last_event("run-1", "step_started", "a") == made.events[0]

@@ -1,4 +1,4 @@
-"""Contract of leases: the owner of a run, the expiry, and the next claim."""
+"""Contract of leases: who may claim a run, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole contract in one class."""
+"""The test class that contains the whole contract of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values come back unchanged, and no text is interpreted."""
+"""Contract of stored values: each is returned unchanged, and no text is interpreted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _PATHS = (
 
 
 class VisitContract:
-    """The journal of a run in order: the entries outside of map items, or those of one map."""
+    """The stored visits of a run in order: those outside of map items, or those inside one map."""
 
     async def _journal(self, store: RunStore) -> dict[str, VisitRow]:
         claim = await created(store)

@@ -78,7 +78,7 @@ def test_every_with_gives_a_new_context_and_leaves_the_old_one() -> None:
 
 @pytest.mark.parametrize("name", ["run_id", "params", "anything"])
 def test_a_context_cannot_be_changed(name: str) -> None:
-    with pytest.raises(AttributeError, match="a context is immutable; make a new one with with_params"):
+    with pytest.raises(AttributeError, match="a context is immutable; create a new one with with_params"):
         setattr(full(), name, "x")
 
 
@@ -124,7 +124,7 @@ def test_to_dict_and_from_dict_are_each_others_inverse() -> None:
 
 @pytest.mark.parametrize("stored", [{"params": [1]}, {"outputs": "x"}, {"quality": {"load": {"unknown": 1}}}])
 def test_what_to_dict_never_wrote_is_refused(stored: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="this is not a context as to_dict writes it"):
+    with pytest.raises(ValueError, match="this is not a context written by to_dict"):
         WorkflowContext.from_dict(stored)
 
 

@@ -14,7 +14,7 @@ async def numbers() -> AsyncIterator[int]:
 
 
 class Endless:
-    """An async iterable that can be gone through anew each time."""
+    """An async iterable that can be iterated several times."""
 
     def __aiter__(self) -> AsyncIterator[int]:
         return numbers()
@@ -46,7 +46,7 @@ def test_an_iterator_can_be_taken_once(make: Any) -> None:
     source = as_item_source(values, None, step="m")
     assert isinstance(source, ItemStream)
     assert source.take() is values
-    with pytest.raises(StepError, match="items was given as an iterator, which is used up") as caught:
+    with pytest.raises(StepError, match="items is an iterator that has been consumed") as caught:
         source.take()
     assert caught.value.category == "CONFIGURATION"
 
@@ -54,10 +54,10 @@ def test_an_iterator_can_be_taken_once(make: Any) -> None:
 @pytest.mark.parametrize(
     ("items", "path", "message"),
     [
-        (None, None, "step 'm': a map takes either items or items_path, exactly one of them"),
-        ([1], "load", "step 'm': a map takes either items or items_path, exactly one of them"),
+        (None, None, "step 'm': a map takes exactly one of items and items_path"),
+        ([1], "load", "step 'm': a map takes exactly one of items and items_path"),
         (None, "", "step 'm': items_path is ''; it must be a key or 'step.key'"),
-        ("abc", None, "step 'm': items is a string; give a list of strings, or items_path"),
+        ("abc", None, "step 'm': items is a string; pass a list of strings, or items_path"),
         (b"abc", None, "step 'm': items is a string"),
         ({1, 2}, None, "step 'm': items is a set, whose order changes between processes; sort it into a list"),
         (7, None, "step 'm': items is of type int; it must be an iterable, an async iterable or a function"),

@@ -19,13 +19,13 @@ def test_a_name_may_be_nearly_anything(name: str) -> None:
         ("", "a name must not be empty"),
         ("  ", "a name must not be empty"),
         ("x" * 201, "a name of 201 characters is too long; at most 200 are allowed"),
-        ("a\nb", "a name must not hold control characters or lone surrogates"),
-        ("a\0", "a name must not hold control characters or lone surrogates"),
-        ("\ud800", "a name must not hold control characters or lone surrogates"),
-        ("a/b", "the name 'a/b' has one of the characters / [ ] # @, which mark stored paths"),
-        ("a[1]", "which mark stored paths"),
-        ("a#2", "which mark stored paths"),
-        ("@override", "which mark stored paths"),
+        ("a\nb", "a name must not contain control characters or lone surrogates"),
+        ("a\0", "a name must not contain control characters or lone surrogates"),
+        ("\ud800", "a name must not contain control characters or lone surrogates"),
+        ("a/b", "the name 'a/b' contains one of the characters / [ ] # @, which are reserved for paths"),
+        ("a[1]", "which are reserved for paths"),
+        ("a#2", "which are reserved for paths"),
+        ("@override", "which are reserved for paths"),
     ],
 )
 def test_an_unusable_name_is_refused_with_a_reason(name: object, problem: str) -> None:
@@ -46,9 +46,9 @@ def test_a_run_id_may_hold_what_paths_may_not(run_id: str) -> None:
     [
         ("", "invalid run id '': a run id must not be empty"),
         ("x" * 10_000, "a run id of 10,000 characters is too long; at most 200 are allowed"),
-        ("a\nb", "a run id must not hold control characters"),
+        ("a\nb", "a run id must not contain control characters"),
         (42, "a run id must be a string, not int"),
-        ("\ud800", "a run id must not hold control characters or lone surrogates"),
+        ("\ud800", "a run id must not contain control characters or lone surrogates"),
     ],
 )
 def test_a_run_id_that_cannot_be_one_is_refused(run_id: object, problem: str) -> None:

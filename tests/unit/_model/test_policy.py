@@ -35,8 +35,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"initial_delay": math.nan}, "initial_delay: nan is not a number of seconds"),
         ({"max_delay": math.inf}, "max_delay: inf is not a number of seconds"),
         ({"max_delay": "60"}, "max_delay: '60' is not a number of seconds"),
-        ({"retryable_errors": [7]}, "retryable_errors holds 7; it takes categories, exception types, or a predicate"),
-        ({"retryable_errors": [int]}, "retryable_errors holds <class 'int'>"),
+        (
+            {"retryable_errors": [7]},
+            "retryable_errors contains 7; it must contain categories, exception types or a predicate",
+        ),
+        ({"retryable_errors": [int]}, "retryable_errors contains <class 'int'>"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(arguments: dict[str, Any], message: str) -> None:

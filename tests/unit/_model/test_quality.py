@@ -29,11 +29,11 @@ def test_metrics_keep_copies_of_what_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"min_valid_rate": 1.1}, "min_valid_rate is 1.1; a share lies between 0 and 1"),
-        ({"max_null_rate": -0.1}, "max_null_rate is -0.1; a share lies between 0 and 1"),
-        ({"min_valid_rate": float("nan")}, "min_valid_rate is nan; a share lies between 0 and 1"),
-        ({"min_record_count": -1}, "min_record_count is -1; a count is not negative"),
-        ({"max_record_count": -5}, "max_record_count is -5; a count is not negative"),
+        ({"min_valid_rate": 1.1}, "min_valid_rate is 1.1; it must lie between 0 and 1"),
+        ({"max_null_rate": -0.1}, "max_null_rate is -0.1; it must lie between 0 and 1"),
+        ({"min_valid_rate": float("nan")}, "min_valid_rate is nan; it must lie between 0 and 1"),
+        ({"min_record_count": -1}, "min_record_count is -1; it must not be negative"),
+        ({"max_record_count": -5}, "max_record_count is -5; it must not be negative"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any], message: str) -> None:
@@ -48,7 +48,7 @@ def test_each_broken_limit_is_named() -> None:
         record_count=10, valid_count=5, null_count=2, passed=False, failure_reasons=("late", "old")
     )
     assert limits.violations(metrics) == [
-        "the step marked its data as not passed: late; old",
+        "the step reported passed=False: late; old",
         "valid_rate 0.5 is below the minimum of 0.9",
         "null_rate 0.2 is above the maximum of 0.1",
         "record_count 10 is below the minimum of 100",

@@ -94,7 +94,7 @@ def test_targets_are_where_a_step_may_go() -> None:
     ("build", "message"),
     [
         (lambda: Step.lambda_("", work), "a name must not be empty"),
-        (lambda: Step.lambda_("a/b", work), "step 'a/b': the name 'a/b' has one of the characters"),
+        (lambda: Step.lambda_("a/b", work), "step 'a/b': the name 'a/b' contains one of the characters"),
         (lambda: Step.lambda_(None, work), "a name must be a string, not NoneType"),  # type: ignore[arg-type]
         (lambda: Step.lambda_("a", 7), "step 'a': handler is 7; it must be callable"),  # type: ignore[arg-type]
         (lambda: Step.lambda_("a", work, timeout=0), "step 'a': timeout is 0; it must be a number of seconds above 0"),
@@ -152,16 +152,16 @@ def test_targets_are_where_a_step_may_go() -> None:
             lambda: Step.map("a", items=[1], iterator=work, item_param=""),
             "step 'a': item_param is ''; it must be the name of a param",
         ),
-        (lambda: Step.map("a", iterator=work), "step 'a': a map takes either items or items_path"),
-        (lambda: Step.wait("a"), "step 'a': a wait takes either seconds or until, exactly one of them"),
+        (lambda: Step.map("a", iterator=work), "step 'a': a map takes exactly one of items and items_path"),
+        (lambda: Step.wait("a"), "step 'a': a wait takes exactly one of seconds and until"),
         (
             lambda: Step.wait("a", 1, until=datetime(2026, 1, 1, tzinfo=UTC)),
-            "step 'a': a wait takes either seconds or until, exactly one of them",
+            "step 'a': a wait takes exactly one of seconds and until",
         ),
         (lambda: Step.wait("a", -1), "step 'a': seconds: -1 is not a number of seconds of at least 0"),
         (
             lambda: Step.wait("a", until=datetime(2026, 1, 1)),  # noqa: DTZ001
-            "step 'a': until has no time zone; give an aware datetime",
+            "step 'a': until has no time zone; pass an aware datetime",
         ),
         (lambda: Step.wait("a", until="tomorrow"), "step 'a': until is 'tomorrow'; text must be ISO 8601"),
         (lambda: Step.wait("a", until=7), "step 'a': until is of type int; it must be a datetime"),  # type: ignore[arg-type]

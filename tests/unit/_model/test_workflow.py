@@ -64,28 +64,28 @@ def test_the_error_of_an_unknown_step_names_the_known_ones() -> None:
         (
             lambda: Workflow("load", [A, B, A]),
             DuplicateStepError,
-            "workflow 'load', step 'a': the name is used by two steps",
+            "workflow 'load', step 'a': two steps have this name",
         ),
         (
             lambda: Workflow("load", [A, Step.choice("c", always, "a", "nowhere")]),
             UnknownStepError,
-            "workflow 'load', step 'c': it goes to 'nowhere', which is not a step; the steps are 'a', 'c'",
+            "workflow 'load', step 'c': it jumps to 'nowhere', which is not a step; the steps are 'a', 'c'",
         ),
         (
             lambda: Workflow("load", [Step.choice("c", always, "nowhere")]),
             UnknownStepError,
-            "it goes to 'nowhere', which is not a step",
+            "it jumps to 'nowhere', which is not a step",
         ),
         (
             lambda: Workflow("load", [Step.lambda_("x", work, next_step="y")]),
             UnknownStepError,
-            "workflow 'load', step 'x': it goes to 'y', which is not a step; the steps are 'x'",
+            "workflow 'load', step 'x': it jumps to 'y', which is not a step; the steps are 'x'",
         ),
         (lambda: Workflow("load", []), DefinitionError, "workflow 'load': a workflow needs at least one step"),
         (lambda: Workflow("load"), DefinitionError, "workflow 'load': a workflow needs at least one step"),
-        (lambda: Workflow("load", ["a"]), DefinitionError, "is not a step; build steps with Step.lambda_"),  # type: ignore[list-item]
+        (lambda: Workflow("load", ["a"]), DefinitionError, "is not a step; create it with Step.lambda_"),  # type: ignore[list-item]
         (lambda: Workflow(7, [A]), DefinitionError, "a name must be a string, not int"),  # type: ignore[arg-type]
-        (lambda: Workflow("a\nb", [A]), DefinitionError, "a name must not hold control characters"),
+        (lambda: Workflow("a\nb", [A]), DefinitionError, "a name must not contain control characters"),
         (lambda: Workflow("x" * 201, [A]), DefinitionError, "a name of 201 characters is too long"),
         (
             lambda: Workflow("load", [A], version=0),
@@ -93,7 +93,7 @@ def test_the_error_of_an_unknown_step_names_the_known_ones() -> None:
             "workflow 'load': version is 0; it must be an integer of at least 1",
         ),
         (lambda: Workflow("load", [A], version="2"), DefinitionError, "version is '2'"),  # type: ignore[arg-type]
-        (lambda: Workflow("load", [A], tags="x"), DefinitionError, "tags is a string; give a sequence of strings"),
+        (lambda: Workflow("load", [A], tags="x"), DefinitionError, "tags is a string; pass a sequence of strings"),
         (
             lambda: Workflow("load", [A], params_model=dict),  # type: ignore[arg-type]
             DefinitionError,

@@ -37,7 +37,7 @@ LEASE_STATE_COLUMNS = ("id", "epoch", "next_seq", "status", "owner", "commit_id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseState:
-    """The stored run as far as the rule needs it.
+    """The properties of the stored run that the rule needs.
 
     Attributes:
         key: The column `id`.

@@ -40,10 +40,10 @@ class DriverHooks(Generic[DriverT]):
         is_usable: Whether the connection is open.
         prepare: Prepares a connection for writing.
         restore: Undoes `prepare` before the connection returns to the pool.
-        accept: Whether a connection that was checked out may be used; it is discarded otherwise. Takes the dictionary
-            in which the pool keeps what belongs to the connection.
+        accept: Whether a connection that was checked out may be used; otherwise it is discarded. The second argument
+            is the pool's dictionary of data about this connection.
         check_owner: Raises `SharingError` if the connection belongs to another event loop or process.
-        abandon: Puts away a connection of another event loop or process, without using it.
+        abandon: Removes a connection of another event loop or process from use, without any I/O on it.
         shields_connect: Whether a cancelled connect is completed and the new connection closed.
         abort: Ends the connection at once, which makes a running operation raise; None if operations limit themselves.
     """
@@ -65,7 +65,7 @@ class ConnectionPool(Generic[DriverT]):
         self._engine = engine
         self._hooks = hooks
         self.is_in_memory = isinstance(engine.pool, StaticPool)
-        """Whether the pool's only connection is the database, so that it must never be closed."""
+        """Whether the pool has a single connection to a database in memory, which exists only while it is open."""
         self._has_checked_idle = False
 
     async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
@@ -80,7 +80,7 @@ class ConnectionPool(Generic[DriverT]):
         return result
 
     async def checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
-        """A connection that is not known to be closed; after a server restart the pool holds closed ones.
+        """Check out a connection; skips the closed ones, which the pool contains after a server restart.
 
         Raises:
             TimeoutError: The database did not accept a connection in time.
@@ -108,7 +108,7 @@ class ConnectionPool(Generic[DriverT]):
 
         Args:
             connection: A connection that was checked out.
-            release_in_memory: Whether the connection of a database in memory, which stays open, returns to the pool.
+            release_in_memory: Whether to return a connection to the pool if it must stay open for a database in memory.
         """
         with anyio.CancelScope(shield=True):
             # `Task.cancel()` interrupts a shielded scope too; the connection must return to the pool even then.
@@ -184,7 +184,7 @@ class WriterConnection(Generic[DriverT]):
         self._current: tuple[AsyncConnection, DriverT] | None = None
 
     async def write(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
-        """Run the job on the connection, after the jobs that were called before."""
+        """Run the job on the connection, after all jobs that were submitted earlier."""
         lock = await self._acquire(call)
         try:
             connection, driver = await self._checkout(call)
@@ -229,7 +229,7 @@ class WriterConnection(Generic[DriverT]):
         """The lock, once no other job holds it or waits for it."""
         lock = self._lock_of_loop()
         if not lock.locked() and not self._waiting:
-            await lock.acquire()  # at once, so it needs no timer
+            await lock.acquire()  # the lock is free, so no timer is needed
             return lock
         self._waiting += 1
         try:
@@ -271,12 +271,12 @@ def foreign_loop() -> SharingError:
     return SharingError(
         "db_engine holds connections of another event loop, which cannot be used in this one",
         "end each asyncio.run with `await engine.dispose()`, create an engine for each event loop, use "
-        "poolclass=NullPool, or give the runner a database URL instead of an engine",
+        "poolclass=NullPool, or pass the runner a database URL instead of an engine",
     )
 
 
 def forked(what: str, way_out: str) -> SharingError:
-    """The error for what was open when the process forked, and is used by the child."""
+    """The error for an object that was open when the process forked, and that the child process uses."""
     return SharingError(f"{what} was opened by another process, of which this one is a fork", way_out)
 
 
@@ -290,7 +290,7 @@ def bind_pool(engine: AsyncEngine) -> None:
         return
     here = (os.getpid(), asyncio.get_running_loop())
     places: dict[str, tuple[int, asyncio.AbstractEventLoop]] = vars(engine.pool)
-    pid, loop = places.setdefault(_PLACE, here)  # atomic, so that of two threads one finds the other's place
+    pid, loop = places.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
     if pid == here[0] and loop is not here[1] and loop.is_running():
         raise foreign_loop()
     places[_PLACE] = here
@@ -299,14 +299,15 @@ def bind_pool(engine: AsyncEngine) -> None:
 def _exhausted(engine: AsyncEngine, seconds: float) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{redacted(engine.url)}: no connection of the engine's pool became free in {seconds:.3g} s "
-        f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections besides those that other code "
-        "holds: release sessions before you call the runner, enlarge the pool, or give the runner its own engine or URL"
+        f"({engine.pool.status()}); a runner needs {CONNECTIONS_OF_RUNNER} connections in addition to those that "
+        "other code holds; release sessions before you call the runner, enlarge the pool, or pass the runner an engine "
+        "of its own or a database URL"
     )
 
 
 def _wrong_arguments(engine: AsyncEngine, exc: TypeError) -> StoreError:
     return StoreError(
-        f"{redacted(engine.url)}: the driver does not accept the options of the engine ({exc}); give the runner the "
+        f"{redacted(engine.url)}: the driver does not accept the options of the engine ({exc}); pass the runner the "
         "URL instead of an engine, or pass what the driver accepts in connect_args, such as "
         "connect_args={'server_settings': {'application_name': …}} for asyncpg"
     )

@@ -23,8 +23,8 @@ class ErrorMapper:
     Args:
         url: URL of the database.
         error_types: Error types of the driver and its dependencies.
-        translate: Gives the error to raise for the driver's error and the database's name; None leaves the error as it
-            is.
+        translate: Takes the driver's error and the database's name, and returns the error to raise. If it returns
+            None, the driver's error continues unchanged.
     """
 
     __slots__ = ("_error_types", "_translate", "_url")

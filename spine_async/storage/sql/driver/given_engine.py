@@ -44,7 +44,7 @@ def _schema_problem(engine: AsyncEngine) -> str | None:
     if schemas.get(None) is None:
         return None
     return (
-        "a schema_translate_map, which does not apply to the statements of this library; give the runner an engine "
+        "a schema_translate_map, which does not apply to the statements of this library; pass the runner an engine "
         "with another search path: connect_args={'server_settings': {'search_path': …}}"
     )
 
@@ -55,5 +55,5 @@ def _pool_problem(engine: AsyncEngine) -> str | None:
         return None
     return (
         f"a pool of at most {available} connections; a runner needs {CONNECTIONS_OF_RUNNER}: one for commits, one for "
-        "the renewal of leases and one for reads; enlarge pool_size or max_overflow, or give the runner a URL"
+        "the renewal of leases and one for reads; enlarge pool_size or max_overflow, or pass the runner a URL"
     )

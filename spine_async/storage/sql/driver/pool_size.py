@@ -1,4 +1,4 @@
-"""What the library needs to know of a pool: how many connections it gives, and which ones are idle in it."""
+"""The number of connections that a pool can provide, and the connections that are idle in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONNECTIONS_OF_RUNNER = 3
 
 
 def capacity(pool: Pool) -> int | None:
-    """The most connections that can be checked out of the pool at once; None without a limit."""
+    """The maximum number of connections that can be checked out at once; None without a limit."""
     if isinstance(pool, AssertionPool):
         return 1
     if not isinstance(pool, QueuePool):
@@ -29,8 +29,8 @@ def is_exhausted(pool: Pool) -> bool:
 def idle_connections(pool: Pool) -> list[Any]:
     """The driver connections that are idle in the pool, as far as this version of SQLAlchemy shows them.
 
-    They are looked at before the first checkout, because a checkout may ping a connection, which never answers if it
-    belongs to another event loop or process.
+    The caller inspects them before the first checkout. A checkout may ping a connection, and this ping never ends if
+    the connection belongs to another event loop or process.
     """
     queue = getattr(getattr(pool, "_pool", None), "_queue", None)
     records = list(getattr(queue, "_queue", ()))

@@ -42,7 +42,7 @@ _IGNORED: Mapping[str, tuple[str, ...]] = {
     "load_balance_hosts": ("disable",),
     "replication": ("false", "off", "no", "0"),
 }
-"""Options whose values describe what asyncpg does anyway; with another value asyncpg cannot do what is required."""
+"""Options with the only values that asyncpg supports. These values describe its normal behaviour."""
 
 _HINTS: Mapping[str, str] = {
     "channel_binding": "asyncpg has no channel binding; remove it, and use sslmode=verify-full to verify the server",

@@ -3,8 +3,8 @@
 Theory of operation: after an error or a lost connection the outcome of a transaction is unknown. Its connection is
 dropped, and the transaction runs again on a new connection. This is safe because every retried write detects that it
 has been committed before. A commit advances the run's number once and stores its `commit_id`. A creation and a claim
-store a random token. A renewal and a stop request are idempotent. So the second attempt either does the work or finds
-it done.
+store a random token. A renewal and a stop request are idempotent. So the second attempt either does the work or detects
+that the first one did it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DELAYS = (0.02, 0.2, 1.0, 2.0, 4.0)
 """Seconds before each retry. A server restart or a failover to a standby takes a few seconds."""
 
 MAX_ELAPSED = 10.0
-"""Seconds after the first attempt began, after which no retry begins. Limits the total time if attempts are slow."""
+"""Seconds since the start of the first attempt after which no retry begins. Limits the total time of slow attempts."""
 
 
 async def retry_if_transient(
@@ -36,7 +36,7 @@ async def retry_if_transient(
     Args:
         work: Detects whether an earlier attempt of it was committed.
         is_transient: Whether a retry may succeed after this error of the driver.
-        max_elapsed: Seconds after the first attempt began, after which no retry begins.
+        max_elapsed: Seconds since the start of the first attempt after which no retry begins.
 
     Raises:
         Exception: The error of the last attempt.

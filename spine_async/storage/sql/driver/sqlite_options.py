@@ -1,4 +1,4 @@
-"""The options of a SQLite URL, and what the URL says about the database."""
+"""The options of a SQLite URL, and the properties of the database that the URL defines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def unusable_option(url: URL) -> str | None:
 
 
 def sqlite_arguments(url: URL) -> dict[str, object]:
-    """The arguments of `sqlite3.connect` that are not in the URL; readers wait for locks as long as writers do."""
+    """The arguments of `sqlite3.connect` that are not in the URL: readers get the lock timeout of writers."""
     return {} if "timeout" in url.query or is_in_memory(url) else {"timeout": 30}
 
 

@@ -1,8 +1,9 @@
 """Time limits of database calls, and warnings about slow ones.
 
-Theory of operation: a call has a deadline for all its attempts, and each attempt has half of that time. So a connection
-that has become silent is replaced by a new one before the call fails. An attempt is not cancelled: its connection is
-aborted, which makes the driver raise. A cancelled driver would send its cancel request through the same silent network.
+Theory of operation: a call has a deadline for all its attempts, and each attempt may take half of that time. So a
+connection that does not answer is replaced by a new one before the call fails. An attempt that takes too long is not
+cancelled, because a cancelled driver would send its cancel request over the same network. Instead its connection is
+aborted, which makes the driver raise.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class TimeLimit:
         return Call(name, self, self.seconds)
 
     def renewal(self, ttl: float) -> Call:
-        """Begin a renewal of leases by `ttl` seconds, or their end if it is 0. The engine repeats it if it fails."""
+        """Begin a renewal of leases by `ttl` seconds; 0 ends them. The engine repeats a renewal that fails."""
         seconds = max(ttl / _RENEWALS_PER_LEASE, _MIN_RENEWAL_SECONDS) if ttl > 0 else _EXPIRY_SECONDS
         return Call("renew", self, min(seconds, self.seconds), max_attempts=1)
 
@@ -95,7 +96,7 @@ class Call:
         name: The operation, for messages.
         limit: The limit of its database.
         seconds: How long the call may take.
-        max_attempts: How many attempts that do not get an answer fit into that time.
+        max_attempts: Number of attempts without an answer that fit into this time.
     """
 
     __slots__ = ("_deadline", "_limit", "_max_attempts", "name", "seconds")

@@ -44,7 +44,7 @@ def parse_url(text: str | URL) -> URL:
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, object]]:
-    """What `create_async_engine` takes for a parsed URL: the URL, and the `connect_args`."""
+    """The arguments of `create_async_engine` for a parsed URL: the URL, and the `connect_args`."""
     if url.get_backend_name() == "sqlite":
         return url, sqlite_arguments(url)
     return postgres_arguments(url)

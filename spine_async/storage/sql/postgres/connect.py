@@ -1,8 +1,8 @@
 """Connects to PostgreSQL, directly or through a connection pooler.
 
-A pooler such as PgBouncer may give each transaction of a client another connection to the server. A prepared statement
-with a name belongs to one connection to the server, so it is missing in the next transaction, or it is the statement
-of another client. Behind a pooler therefore no statement has a name.
+A pooler such as PgBouncer may use a different server connection for each transaction of a client. A named prepared
+statement belongs to one server connection. In the next transaction its name may be unknown, or belong to a statement of
+another client. So behind a pooler no statement has a name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def engine_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
     Args:
         arguments: Arguments of `asyncpg.connect`, and `prepared_statement_cache_size`.
     """
-    # SQLAlchemy prepares statements only for its first connection, so a cache would save nothing.
+    # Only the first connection of SQLAlchemy prepares statements, so a cache would save nothing.
     unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": _no_name}
     return {"async_creator_fn": Connector(), **arguments, **unnamed}
 
 
 class Connector:
-    """Connects with `asyncpg.connect`, without named statements if a pooler answers.
+    """Connects with `asyncpg.connect`; disables named statements if the server is behind a pooler.
 
     An explicit `statement_cache_size` is left as it is.
     """

@@ -181,7 +181,7 @@ async def _commit_unlocked(driver: Driver, changes: Sequence[RunChange]) -> list
     if rest:
         fences = zip(*((each.key, each.epoch, each.expected_seq) for each in rest), strict=True)
         locked = {record["id"] for record in await driver.fetch(statements.UNCHANGED, *fences)}
-        # In this order: an earlier attempt of a change may be committed between the two queries.
+        # The order matters: an earlier attempt of a change may be committed between the two queries.
         ids = zip(*((each.key, each.epoch, each.commit_id) for each in rest), strict=True)
         committed |= {record["id"] for record in await driver.fetch(statements.COMMITTED_EARLIER, *ids)}
     return [_outcome(each.key, committed, locked) for each in changes]
@@ -238,10 +238,10 @@ async def _version_outside_transaction(driver: Driver) -> int:
 
 
 async def _upgrade(driver: Driver, dialect: Dialect) -> None:
-    # With a stricter default isolation, the snapshot would predate an upgrade that committed during the wait for the
-    # lock.
+    # With a stricter isolation level, the snapshot would be older than an upgrade that was committed while this
+    # transaction waited for the lock.
     async with driver.transaction(isolation="read_committed"):
-        # Of several processes that start together the first one upgrades; the others find the current version.
+        # If several processes start together, the first one upgrades, and the others find the current version.
         await driver.execute(statements.LOCK)
         await driver.execute(statements.STAY_IN_SCHEMA)
         found = await _version(driver)

@@ -40,7 +40,7 @@ _PERMANENT = (
     asyncpg.QueryCanceledError,  # a timeout of the server's, which a retry would exceed again
     asyncpg.DatabaseDroppedError,
 )
-# Only the record that is written is the cause; another record may be accepted.
+# The written record is the cause. The database may accept other records.
 _REFUSED = (
     asyncpg.DataError,
     asyncpg.ProgramLimitExceededError,  # a row that is too large for a page of an index, a message or a field

@@ -1,6 +1,6 @@
 """Creation, claims, lease renewals and stop requests as functions of an asyncpg connection.
 
-Creations and claims store a random token, by which a retry finds the result of an earlier attempt.
+Creations and claims store a random token. With this token a retry recognises the result of an earlier attempt.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MAX_CLAIM_ATTEMPTS = 20
 
 
 async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
-    """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
-    by_id = {run.run_id: run for run in reversed(runs)}  # of two runs with one id the first is stored
+    """Store new runs; returns None for an id that exists, unless an earlier attempt of this creation stored it."""
+    by_id = {run.run_id: run for run in reversed(runs)}  # if two runs have the same id, the first one is stored
     # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
     ordered = sorted(by_id.values(), key=lambda run: run.run_id)
     rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in ordered]
@@ -59,7 +59,7 @@ async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
 async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
     """Extend the leases of the claims that are still current.
 
-    Rows that are locked, usually by a commit, are waited for a short time after all others are done.
+    Locked rows come last: after all others are renewed, the statement waits for them for a short time.
     """
     renewals = await _renew(driver, statements.RENEW_UNLOCKED, claims, ttl)
     locked = [index for index, each in enumerate(renewals) if each.is_held and not each.is_extended]
@@ -92,7 +92,7 @@ async def _renew(driver: Driver, statement: str, claims: Sequence[Claim], ttl: f
 
 
 async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -> Claim | None:
-    """Claim the run; None if it has changed since it was seen."""
+    """Claim the run; returns None if the run has changed since `seen` was read."""
     event = request.event
     columns = (None,) * 4 if event is None else (str(event.event_type), event.step_name, event.path, event.metadata)
     lease = (request.ttl, request.token, seen.epoch, request.over_epoch, seen.status)

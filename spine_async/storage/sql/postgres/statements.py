@@ -22,7 +22,7 @@ class CommitShape(NamedTuple):
     Attributes:
         is_single: Whether there is one change with at most one visit and one event. Its values are then passed as
             scalar arguments instead of arrays, which saves a third of the time of a single run's step.
-        skips_locked: Whether runs whose rows are locked are left out. Then the commit is not single.
+        skips_locked: Whether to leave out runs whose rows are locked. Never set together with `is_single`.
     """
 
     is_single: bool
@@ -70,9 +70,9 @@ def _single_insert(table: str, row: RowType, first: int) -> str:
     return f"INSERT INTO {table} ({row.names}) SELECT {', '.join(row.arguments(first))} FROM fence"
 
 
-# `set_config` runs before the first row is locked, because each row that is locked has been joined with its result.
+# `set_config` runs before the first lock, because a row is joined with its result before the row is locked.
 _PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '200ms', true))"
-"""Limits the wait for row locks of this statement, without a lasting setting and without another round trip."""
+"""Limits how long this statement waits for row locks; needs no lasting setting and no further round trip."""
 _UNLOCKED = (
     f"unlocked AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r JOIN {CHANGE.unnest(1, 'c')} ON r.id = c.id "
     "ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)"

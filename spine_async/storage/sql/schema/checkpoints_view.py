@@ -1,9 +1,10 @@
 r"""The view `core_workflow_checkpoints`: each finished step visit with the context after it.
 
-Theory of operation: a row of the table of steps holds only the values that its visit added. The context of a visit
-consists of the rows of its run up to its own number that are outside of map items, in its own scope, or in an enclosing
-scope. Each of these rows contributes members (a key and its JSON text) to params, outputs and quality. For each key the
-member of the deepest scope wins; within one scope the latest wins. The run's initial members have the lowest priority.
+Theory of operation: a row of the table of steps holds only the values that its visit added. The context of a visit is
+built from rows of the same run, up to its own number. Only rows outside of map items, rows in its own scope and rows in
+enclosing scopes are used. Each of these rows contributes members (a key and its JSON text) to params, outputs and
+quality. If several rows have a member for one key, the deepest scope has priority, and within one scope the latest row.
+The run's initial members have the lowest priority.
 
 JSON is parsed and built as text, because both databases lose values when they decode them: big integers, floats of 17
 digits, `\u0000`. A document is first normalized (`_normalized_…`): an escaped backslash and an escaped quote become

@@ -17,8 +17,8 @@ class EventsDialect:
     """The SQL expressions in which the databases differ.
 
     Attributes:
-        quote: Text as a JSON string; PostgreSQL gives NULL for NULL, SQLite the text `null`.
-        number: A float as JSON that parses to the same float.
+        quote: Converts text to a JSON string. For NULL, PostgreSQL returns NULL and SQLite the text `null`.
+        number: Converts a float to JSON text that parses to the same float.
         map_name: Name of the map in a scope: `b` for `a[1]/b#2[3]`.
     """
 

@@ -1,11 +1,12 @@
 """Schema creation and migration.
 
-A database without the tables gets those of `tables.py`. Each later schema version has an entry in `MIGRATIONS` with the
-statements that lead to it from the version before. Views hold no data, so every migration creates them again.
+A database without the tables gets those of `tables.py`. For each later schema version, `MIGRATIONS` has the statements
+that migrate from the previous version to it. Views hold no data, so every migration creates them again.
 
-A rolling deploy upgrades the schema while processes of the earlier library work. A migration after which they may
-continue adds the column `compatible_from` to `core_workflow_schema` and sets it to the oldest schema version whose
-library may use the new schema. Without it they are refused: at the next opening, and as soon as a statement fails.
+A rolling deploy upgrades the schema while processes with the earlier library are running. If these processes may
+continue, the migration adds the column `compatible_from` to `core_workflow_schema`. The column contains the oldest
+schema version whose library may use the new schema. Without the column, processes with the earlier library are refused
+when they next open the database, and as soon as one of their statements fails.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _UPGRADE_HINT = "call `await spine_async.storage.upgrade_schema(engine_or_url)` 
 
 
 def usable_version(columns: Mapping[str, object]) -> int:
-    """The schema version in the row of `core_workflow_schema`; that of this library if the newer schema permits it."""
+    """The version in the row of `core_workflow_schema`, or that of this library if a newer schema permits its use."""
     found, oldest = int(str(columns.get("version") or 0)), columns.get("compatible_from")
     return VERSION if oldest is not None and int(str(oldest)) <= VERSION < found else found
 
 
 async def raise_if_upgraded(version: Callable[[], Awaitable[int]]) -> None:
-    """After a statement failed: raise `SchemaVersionError` if another process has upgraded the schema meanwhile."""
+    """Raise `SchemaVersionError` if another process has upgraded the schema; called after a statement failed."""
     with suppress(StoreUnavailableError):
         is_current(await version(), auto_migrate=True)
 
@@ -55,7 +56,7 @@ def is_current(found: int, *, auto_migrate: bool) -> bool:
 
 
 def statements_from(found: int, dialect: Dialect) -> list[str]:
-    """The statements that lead from this schema version (0: no tables) to the current one, in order."""
+    """The statements that migrate this schema version (0: no tables) to the current one, in order."""
     stamp: Insert | Update
     if found == 0:
         changes, stamp = _creation(dialect), insert(schema_version).values(version=_VERSION)

@@ -1,8 +1,8 @@
 """PostgreSQL's row types, which commits use as parameters, and the triggers that cascade a deletion.
 
 Several rows are passed as one array of a row type. One array per column takes twice as long, because the driver checks
-each value for a nested array. Triggers replace foreign keys: a foreign key would be checked for each inserted step,
-although the fence in the same statement has locked the row of the run.
+each value for a nested array. Triggers replace foreign keys, because a foreign key is checked for each inserted step.
+This check is not needed: the fence in the same statement has locked the row of the run.
 
 A later schema version must use new type names, because processes of this version continue to use these types.
 """
@@ -67,7 +67,7 @@ NEW_RUN = RowType(
     "core_workflow_new_run_row",
     (*_of_table(runs, NEW_RUN_COLUMNS), ("ttl", "double precision"), ("started", "text")),
 )
-"""A new run, with the seconds of its lease and the metadata of its `workflow_started` event."""
+"""A new run, with the duration of its lease in seconds and the metadata of its `workflow_started` event."""
 
 CHANGE = RowType(
     "core_workflow_change_row",

@@ -31,7 +31,7 @@ def _columns_of_record(record: type[PastVisit]) -> tuple[str, ...]:
 
 
 VISIT_FIELDS = _columns_of_record(VisitRow)
-"""The columns of `VisitRow` in the order of its fields, which is the order in which they are read."""
+"""The columns of `VisitRow`, in the order of its fields. Queries read them in this order."""
 
 PAST_FIELDS = _columns_of_record(PastVisit)
 """The columns of `PastVisit` in the order of its fields."""
@@ -210,7 +210,7 @@ def _decode_past_visit(visit: PastVisit) -> None:
 
 
 _DECODE_ERRORS = (ValueError, TypeError, KeyError)
-"""After one of these the row is decoded again column by column, so that the error names the column."""
+"""After one of these errors the row is decoded again column by column, so that the message names the column."""
 
 
 def _decode_visit_columns(run_id: str, row: Row, columns: Sequence[str]) -> dict[str, object]:
@@ -252,7 +252,7 @@ class _RowDecoder:
             self.values[column] = convert(self.values[column])
         except (ValueError, TypeError) as exc:
             raise CorruptRecordError(
-                f"run {self._run_id!r}: column {column!r} of {self._table.name} holds a value that cannot be read; "
+                f"run {self._run_id!r}: column {column!r} of {self._table.name} has a value that cannot be decoded; "
                 "restore the row from a backup, or delete the run"
             ) from exc
 

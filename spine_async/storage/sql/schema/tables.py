@@ -39,7 +39,7 @@ _Timestamp = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")  # SQLite: 
 _Key = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER PRIMARY KEY is an alias of SQLite's rowid
 _Float = Float(53)
 _Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: boot clock in seconds, see `lease_boot`
-# The collation C compares bytes, so a path prefix is an index range whatever the collation of the database is.
+# The collation C compares bytes. So a path prefix is an index range, independent of the collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
 UNDER_WAY = text("status IN ('running', 'waiting')")
@@ -83,7 +83,7 @@ runs = Table(
     Index("core_workflow_runs_age", "created_at", "id"),
     # A partial index stays small, so a search for runs without an owner does not read the ended runs.
     Index("core_workflow_runs_under_way", "created_at", "id", postgresql_where=UNDER_WAY, sqlite_where=UNDER_WAY),
-    sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
+    sqlite_autoincrement=True,  # keys are never reused, so the fence rejects a late commit to a deleted run
     postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )
 

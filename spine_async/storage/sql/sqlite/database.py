@@ -77,8 +77,8 @@ class SqliteDatabase:
         self._pool = ConnectionPool(engine, hooks)
         self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
-        # The database has one writer at a time. A connection of its own lets a renewal give up early and try again
-        # while the writer waits for the lock of another process.
+        # The database has one writer at a time. Renewals have their own connection: while the writer waits for the lock
+        # of another process, a renewal can give up early and try again.
         self._renewer = self._writer if self._pool.is_in_memory else WriterConnection(self._pool, hooks)
 
     async def exists(self) -> bool:
@@ -170,8 +170,8 @@ class SqliteDatabase:
     async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         """Run the job on the renewals' connection.
 
-        SQLite's lock is not fair: commits that follow each other closely would keep a second connection waiting. So
-        the renewal takes its turn among the commits of this process, unless it would have to wait too long.
+        SQLite's lock is not fair: frequent commits can keep a second connection waiting. So a renewal first waits for
+        its turn among the commits of this process, but only for a limited time.
         """
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
@@ -200,7 +200,7 @@ class SqliteDatabase:
                 if busy_seconds is not None:
                     jobs.set_busy_timeout(connection, busy_seconds)
                 result = jobs.in_transaction(connection, job)
-                # After the commit, so that what is acknowledged is in the file.
+                # Checked after the commit, so that a commit is acknowledged only if it is in the file.
                 self._open_file.check_with_log(driver)
                 return result
 
@@ -236,7 +236,7 @@ def _check_library(found: tuple[int, ...]) -> None:
     if found < _MIN_SQLITE:
         required, has = (".".join(str(part) for part in version) for version in (_MIN_SQLITE, found))
         raise StoreError(
-            f"SQLite {required} or later is needed, this Python has {has}; use a newer Python, or PostgreSQL"
+            f"SQLite {required} or later is required, but this Python has {has}; use a newer Python, or PostgreSQL"
         )
 
 

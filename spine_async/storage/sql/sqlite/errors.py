@@ -15,11 +15,11 @@ _HINTS = {
     sqlite3.SQLITE_READONLY: "make the file and its folder writable for this process",
     sqlite3.SQLITE_PERM: "make the file and its folder writable for this process",
     sqlite3.SQLITE_BUSY: "another process has been writing for too long; find it, or use PostgreSQL for many writers",
-    sqlite3.SQLITE_LOCKED: "another user of the same connection has a transaction open; give the store its own engine",
+    sqlite3.SQLITE_LOCKED: "other code has a transaction open on this connection; use a separate engine for the store",
     sqlite3.SQLITE_FULL: "free some space on the disk",
     sqlite3.SQLITE_IOERR: "check the disk",
 }
-# Only the record that is written is the cause; another record may be accepted.
+# The written record is the cause. The database may accept other records.
 _REFUSED = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE})
 _CORRUPT = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _TRANSIENT = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})

@@ -1,8 +1,8 @@
 """Inserts rows into SQLite tables.
 
-`sqlite3` searches for an adapter for each value that is not exactly an int, float, str or bytes. So it takes ten times
-as long to bind a None or a bool. A third of a visit's row is None, which doubled the time of its insert; therefore
-columns without values are left out of the statement.
+`sqlite3` searches for an adapter for each value whose type is not int, float, str or bytes. So it takes ten times as
+long to bind a None or a bool. A third of the values of a visit are None, which would double the time of its insert. So
+the statement leaves out columns without values.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Inserter:
         self._statements: dict[tuple[bool, ...], str] = {}
 
     def insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
-        """Insert rows, whose flags are 0 or 1, and give the number of inserted rows."""
+        """Insert rows and return their number. Flags must be 0 or 1 instead of a bool."""
         if len(rows) == 1:
             row = rows[0]
             used = tuple([value is not None for value in row])

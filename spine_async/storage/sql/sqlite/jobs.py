@@ -47,7 +47,7 @@ _UPDATE = (
     "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
     "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END"
 )
-# Setting `status` also writes the index of unfinished runs, one of the five pages that a step's commit writes.
+# An update of `status` also writes the index of unfinished runs: one more page, in addition to four.
 _ADVANCE_RUNNING = f"{_UPDATE} {_FENCE} AND status = 'running'"
 _ADVANCE = f"{_UPDATE}, status = ? {_UNFINISHED_FENCE}"
 _END = (
@@ -119,7 +119,7 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
 
     Args:
         connection: In a write transaction.
-        changes: A change that an earlier attempt committed counts as committed.
+        changes: The changes. A change that an earlier attempt has committed is reported as committed.
     """
     passed = _advance_all(connection, changes)
     written = [change for change, has_passed in zip(changes, passed, strict=True) if has_passed]
@@ -134,12 +134,12 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
 
 
 def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> bool:
-    """Delete the run with its visits and events, unless it is under way and `only_ended` is set.
+    """Delete the run with its visits and events, unless it has not ended and `only_ended` is set.
 
     Args:
         connection: In a write transaction.
         run_id: The run.
-        only_ended: Whether a run that is under way is left as it is.
+        only_ended: Whether to keep a run that has not ended.
     """
     if only_ended and fetch(connection, _UNDER_WAY, (run_id,)):
         return False
@@ -227,7 +227,7 @@ def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
                 raise
             time.sleep(0.01)
         else:
-            if mode != "wal":  # SQLite gives no error if the kind of the database has no such mode
+            if mode != "wal":  # SQLite raises no error for a database that cannot use WAL
                 raise StoreError(
                     f"SQLite cannot use a write-ahead log for this database, its journal mode remains {mode!r}; "
                     "remove options such as nolock or vfs, and use a file on a local disk"

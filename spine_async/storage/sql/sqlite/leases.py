@@ -60,7 +60,7 @@ _REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id =
 
 
 def create(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> list[Claim | None]:
-    """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it."""
+    """Store new runs; returns None for an id that exists, unless an earlier attempt of this creation stored it."""
     now, seen = boot_time(), set[str]()
     claims: list[Claim | None] = []
     if len(runs) > 1:

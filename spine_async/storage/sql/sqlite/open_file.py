@@ -1,7 +1,7 @@
 """Detects that the file of an open database is removed or replaced.
 
-SQLite continues to use a file that was removed or renamed. What it writes then is lost when the process ends. So the
-file at the path is compared with the file that was opened, after each operation.
+SQLite continues to use a file that was removed or renamed. The data that it writes there is lost when the process ends.
+So after each operation the file at the path is compared with the file that was opened.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class OpenFile:
         self._logs.pop(driver, None)
 
     def check_with_log(self, driver: object) -> None:
-        """As `check`; also if the write-ahead log was removed or replaced since the first write of the connection."""
+        """Like `check`, but also raises if the write-ahead log was removed or replaced since the first write."""
         self.check()
         if self._path is None:
             return
@@ -101,14 +101,14 @@ class OpenFile:
     def _check_memory(self) -> None:
         if not self._has_one_connection:
             raise StoreError(
-                f"{self._name}: the database is in memory, and each connection of the engine's pool would have, or "
-                "lose, data of its own; create the engine with poolclass=StaticPool, or use a file"
+                f"{self._name}: the database is in memory, so each connection of the engine's pool would have data of "
+                "its own; create the engine with poolclass=StaticPool, or use a file"
             )
 
     def _error(self, path: str) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"{self._name}: the file {path} was removed or replaced while it was open, so what is written would be "
-            "lost; leave the runner, or restart the process, to open the file that is there now"
+            f"{self._name}: the file {path} was removed or replaced while it was open, so writes would be lost; "
+            "leave the runner or restart the process to open the current file"
         )
 
 

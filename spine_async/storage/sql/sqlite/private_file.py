@@ -13,8 +13,8 @@ _OWNER_ONLY = 0o600
 def create_private_file(file: Path) -> None:
     """Create an empty file with mode 0600, unless the file exists. SQLite gives the same mode to `-wal` and `-shm`.
 
-    The file must not be opened at its path here: closing it would release the locks that another connection of this
-    process may have on it already. So it is created under another name and linked.
+    This function must not open the file at its path. Closing it would release the locks that another connection of this
+    process may hold on the file. So the file is created under another name and then linked.
     """
     target = Path(os.path.realpath(file))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -64,7 +64,7 @@ async def test_a_refused_record_does_not_affect_other_runs() -> None:
 
 
 class Recording(MemoryRunStore):
-    """Records what it writes."""
+    """Records the changes that it writes."""
 
     def __init__(self) -> None:
         super().__init__()

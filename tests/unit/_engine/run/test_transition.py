@@ -1,4 +1,4 @@
-"""What the result of a step changes in its scope, and what a replay makes of stored rows."""
+"""The effect of a step's result on its scope, and the replay of stored rows."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_next_step_jumps_over_steps_too() -> None:
 @pytest.mark.parametrize("output", [None, {}, {"next_step": "gone"}, {"next_step": 1}, ["end"]])
 def test_a_choice_without_a_usable_target_fails(output: object) -> None:
     scope = run_scope(CHOOSING)
-    error = "choice 'choose' gave no output with a 'next_step' that is a step of the workflow or None"
+    error = "choice 'choose' must return an output whose 'next_step' is a step of the workflow or None"
     assert apply(scope, StepResult.ok(output)) == Outcome(RunStatus.FAILED, "choose", error, "CONFIGURATION")
     assert step_name(scope) == "choose"
 
@@ -317,7 +317,7 @@ def test_a_replay_counts_the_steps_that_a_choice_jumped_over() -> None:
 
 
 def test_a_replay_refuses_rows_that_do_not_fit() -> None:
-    with pytest.raises(WorkflowChangedError, match="finished step 'b' does not come at this place"):
+    with pytest.raises(WorkflowChangedError, match="finished step 'b' is no longer at this position"):
         replay(position(AB), "r", [past_visit("b")])
 
 

@@ -172,8 +172,8 @@ def test_a_dry_run_adds_its_mark_after_validation() -> None:
 @pytest.mark.parametrize(
     ("request_of", "error", "message"),
     [
-        ({"workflow": "w"}, DefinitionError, "'w' is not a workflow; build one with Workflow"),
-        ({"workflow": Workflow(steps=[plain("a")])}, DefinitionError, "executed by itself needs a name"),
+        ({"workflow": "w"}, DefinitionError, "'w' is not a workflow; create one with Workflow"),
+        ({"workflow": Workflow(steps=[plain("a")])}, DefinitionError, "a workflow needs a name to be executed"),
         ({"start_from": "c"}, UnknownStepError, "there is no step 'c'"),
         ({"params": [("a", 1)]}, InvalidParamsError, "params is of type list; it must be a mapping of names to values"),
         ({"partition": "day"}, InvalidParamsError, "partition is of type str; it must be a mapping"),

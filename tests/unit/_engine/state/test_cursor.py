@@ -156,20 +156,20 @@ def test_the_output_of_a_lambda_is_no_jump() -> None:
 @pytest.mark.parametrize(
     ("start", "row", "step", "problem"),
     [
-        ("load", {"path": "gone"}, "gone", "is not in it"),
-        ("load", {"path": "load", "kind": StepType.WAIT}, "load", "was a wait step and is a lambda step in it"),
-        ("check", {"path": "load", "kind": StepType.WAIT}, "load", "was a wait step and is a lambda step in it"),
-        ("load", {"path": "save"}, "save", "does not come at this place in it, where step 'load' does"),
-        ("load", {"path": "load#2"}, "load", "does not come at this place in it, where step 'load' does"),
-        ("load", {"path": "each[0]/load#2"}, "load", "does not come at this place in it, where step 'load' does"),
-        (None, {"path": "save"}, "save", "does not come at this place in it, where the end does"),
+        ("load", {"path": "gone"}, "gone", "is missing"),
+        ("load", {"path": "load", "kind": StepType.WAIT}, "load", "was a wait step and is now a lambda step"),
+        ("check", {"path": "load", "kind": StepType.WAIT}, "load", "was a wait step and is now a lambda step"),
+        ("load", {"path": "save"}, "save", "is no longer at this position; step 'load' is"),
+        ("load", {"path": "load#2"}, "load", "is no longer at this position; step 'load' is"),
+        ("load", {"path": "each[0]/load#2"}, "load", "is no longer at this position; step 'load' is"),
+        (None, {"path": "save"}, "save", "is no longer at this position; the end of the workflow is"),
         (
             "choose",
             {"path": "choose", "kind": StepType.CHOICE, "output": '{"next_step": "gone"}'},
             "choose",
-            "went to a step that is not in it",
+            "jumped to a step that is missing",
         ),
-        ("choose", {"path": "choose", "kind": StepType.CHOICE}, "choose", "went to a step that is not in it"),
+        ("choose", {"path": "choose", "kind": StepType.CHOICE}, "choose", "jumped to a step that is missing"),
     ],
 )
 def test_a_replay_refuses_a_visit_that_the_definition_would_not_make(

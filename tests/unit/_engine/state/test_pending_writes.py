@@ -1,4 +1,4 @@
-"""Numbers of a run's rows and events, and what a failed commit leaves."""
+"""The numbers of a run's rows and events, and the state after a failed commit."""
 
 from __future__ import annotations
 
