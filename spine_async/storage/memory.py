@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count, islice
 
+from spine_async._clock import SystemClock
 from spine_async._model.due import Delivery, DueRequest, DueRun, Message, NewMessage, Notice, RunState, Sweep
 from spine_async._model.naming import is_path
 from spine_async._model.record import (
@@ -26,7 +26,7 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.status import FINISHED, RunStatus
-from spine_async.ports import CommitOutcome
+from spine_async.ports import Clock, CommitOutcome
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
@@ -56,6 +56,7 @@ class _MemoryRun:
     stored: StoredRun
     creation_id: str
     lease_end: float
+    clock: Clock
     stop_requested: str | None = None
     claim_token: str | None = None
     due_mono: float | None = None
@@ -104,21 +105,25 @@ class _MemoryRun:
 
     def become_due(self, due: DueTime | None, *, awaits_messages: bool) -> None:
         """Set when a run without an owner may be claimed."""
-        now = datetime.now(UTC)
+        now = self.clock.now()
         seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
-        self.due_mono = None if seconds is None else time.monotonic() + seconds
+        self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
         self.is_ready = (awaits_messages and bool(self.messages)) or (seconds is not None and seconds <= 0)
 
 
 class MemoryRunStore:
     """Stores runs for the lifetime of the object; `close` deletes nothing. Visits of long runs are compressed.
 
+    Args:
+        clock: Source of the time of leases and due times; None means the system clock.
+
     No method awaits anything, so calls never interleave and each of them is atomic.
     """
 
     location = "the memory of this process"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._runs: dict[str, _MemoryRun] = {}
         self._keys = count(1)
         self._message_ids = count(1)
@@ -150,12 +155,12 @@ class MemoryRunStore:
             return None
         holder = _lease_holder(found)
         if holder not in {None, owner} and over_epoch != found.stored.epoch:
-            remaining = timedelta(seconds=found.lease_end - time.monotonic())
-            return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=datetime.now(UTC) + remaining)
+            remaining = timedelta(seconds=found.lease_end - self._clock.monotonic())
+            return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=self._clock.now() + remaining)
         if event is not None:
             found.events.append(replace(event, seq=found.next_seq))
         found.stored, found.change, found.has_progressed = _claimed(found.run, owner, event), None, False
-        found.lease_end, found.stop_requested = time.monotonic() + ttl, None
+        found.lease_end, found.stop_requested = self._clock.monotonic() + ttl, None
         found.due_mono, found.is_ready = None, False
         return _claim_of(found)
 
@@ -167,7 +172,7 @@ class MemoryRunStore:
         return claimed + [_claim_for(each, request) for each in ready[: request.limit]]
 
     async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
-        now, owners, times = time.monotonic(), dict[str, bool](), list[float]()
+        now, owners, times = self._clock.monotonic(), dict[str, bool](), list[float]()
         for found in self._runs.values():
             if found.is_ready or found.status.is_final:
                 continue
@@ -303,7 +308,8 @@ class MemoryRunStore:
                 key=next(self._keys),
                 stored=StoredRun.from_new(new),
                 creation_id=new.commit_id,
-                lease_end=time.monotonic() + new.lease_ttl,
+                lease_end=self._clock.monotonic() + new.lease_ttl,
+                clock=self._clock,
             )
             if not new.is_held:
                 found.become_due(new.due or DueTime(new.created_at, 0.0), awaits_messages=False)
@@ -317,10 +323,10 @@ class MemoryRunStore:
         found = self._runs.get(claim.run_id)
         if found is None or not self._is_current(claim):
             return Renewal(is_held=False)
-        found.lease_end = time.monotonic() + ttl
+        found.lease_end = self._clock.monotonic() + ttl
         if ttl == 0:
             found.stored = replace(found.stored, owner=None)
-            found.become_due(DueTime(datetime.now(UTC), 0.0), awaits_messages=False)
+            found.become_due(DueTime(self._clock.now(), 0.0), awaits_messages=False)
         return Renewal(is_held=True, stop_reason=found.stop_requested)
 
     def _is_current(self, claim: Claim) -> bool:
@@ -362,7 +368,7 @@ def _matches(run: StoredRun, chosen: RunFilter) -> bool:
 
 def _lease_holder(found: _MemoryRun) -> str | None:
     """The owner whose lease is valid, or None."""
-    return found.stored.owner if found.lease_end > time.monotonic() and found.is_held else None
+    return found.stored.owner if found.lease_end > found.clock.monotonic() and found.is_held else None
 
 
 def _with_lease(found: _MemoryRun) -> StoredRun:
@@ -380,7 +386,7 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
         error=None,
         error_category=None,
         stop_reason=None,
-        updated_at=event.timestamp if event is not None else datetime.now(UTC),
+        updated_at=event.timestamp if event is not None else run.updated_at,
         completed_at=None,
         due_at=None,
         stop_requested=None,
@@ -401,7 +407,7 @@ def _claim_for(found: _MemoryRun, request: DueRequest) -> DueRun:
     started_at = request.at if before.epoch == 0 else before.started_at
     found.stored, found.change, found.has_progressed = _claimed(before, request.owner, None), None, False
     found.stored = replace(found.stored, started_at=started_at, updated_at=request.at)
-    found.lease_end, found.claim_token = time.monotonic() + request.ttl, request.token
+    found.lease_end, found.claim_token = found.clock.monotonic() + request.ttl, request.token
     found.due_mono, found.is_ready = None, False
     return DueRun(before, _claim_of(found))
 
@@ -411,7 +417,7 @@ def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
     is_free = not run.status.is_final and found.claim_token != request.token
     is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
     is_ready = found.is_ready or (
-        run.owner is None and found.due_mono is not None and found.due_mono <= time.monotonic()
+        run.owner is None and found.due_mono is not None and found.due_mono <= found.clock.monotonic()
     )
     return is_free and is_known and is_ready and (not run.queue or run.queue in request.queues)
 
@@ -424,7 +430,7 @@ def _turn(found: _MemoryRun) -> tuple[object, ...]:
 def _state(found: _MemoryRun) -> RunState:
     run = _with_lease(found)
     is_due = run.owner is None and not run.status.is_final and found.due_mono is not None
-    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= time.monotonic())
+    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
     return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_due and is_now)
 
 

@@ -21,19 +21,19 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 @pytest.fixture
 def store() -> MemoryRunStore:
-    return MemoryRunStore()
+    return MemoryRunStore(VirtualClock())
 
 
 @pytest.fixture
 def make_runner(store: MemoryRunStore) -> MakeRunner:
     """Creates runners that share one store, as processes share a database; keywords are fields of the config."""
 
-    def make(workflows: Any = (), recover: bool = False, meter_provider: Any = None, **config: Any) -> WorkflowRunner:
+    def make(workflows: Any = (), work: bool = False, meter_provider: Any = None, **config: Any) -> WorkflowRunner:
         return WorkflowRunner(
             store=store,
             clock=VirtualClock(),
             workflows=workflows,
-            recover=recover,
+            work=work,
             meter_provider=meter_provider,
             config=WorkflowRunnerConfig(**config),
         )

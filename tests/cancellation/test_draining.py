@@ -198,7 +198,7 @@ async def test_only_the_last_block_to_end_drains(make_runner: MakeRunner) -> Non
         await anyio.sleep(5)
 
     flow = Workflow("naps", [Step.lambda_("one", nap), Step.lambda_("two", nap)])
-    runner = make_runner(recover=True)
+    runner = make_runner(work=True)
     async with runner:
         task = asyncio.create_task(runner.execute(flow))
         async with runner:

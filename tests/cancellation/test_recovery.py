@@ -82,7 +82,7 @@ async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r", "s"])
     store._runs["s"].lease_end = float("inf")
-    async with make_runner([sleeper.workflow()], recover=True, recover_interval=10) as runner:
+    async with make_runner([sleeper.workflow()], work=True, recover_interval=10) as runner:
         await anyio.sleep(1)
         assert (await runner.get_run("r")).status == "completed"
         assert (await runner.get_run("s")).status == "running"

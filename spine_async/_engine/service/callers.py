@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
 from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.runtime import Runtime
@@ -69,7 +69,7 @@ class Callers:
             task.result()
 
     async def resume(
-        self, run_id: str, definition: Callable[[StoredRun], Workflow], override: dict[str, object] | None
+        self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None
     ) -> WorkflowResult:
         """Claim a stored run, and execute it to its end."""
 
