@@ -53,11 +53,12 @@ async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> 
         Output `{"results": [...], "succeeded": n, "failed": n, "errors": [{"index", "error", "category"}]}`.
     """
     visit = visit_of(context)
-    visit.run.pending.announce_visit(visit)
     try:
         progress = await map_progress(runtime, visit, step)
     except RunAborted as exc:
         await visit.interrupt(exc)
+    visit.is_announced = visit.is_announced or (visit.run.is_woken and progress.last_index >= 0)
+    visit.run.pending.announce_visit(visit)
     pool = _Pool(runtime, step, context, progress=progress, feed=await open_feed(step.source, context))
     await pool.run()
     return pool.result()

@@ -30,6 +30,7 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     """
     visit = visit_of(context)
     stored = visit.scope.waits.get(visit.path)
+    visit.is_announced = visit.is_announced or (stored is not None and visit.run.is_woken)
     until = datetime.fromisoformat(stored) if stored else await _moment(runtime, step, context)
     left = (until - runtime.clock.now()).total_seconds()
     if step.seconds is not None and not runtime.is_dry:

@@ -67,7 +67,7 @@ def _deadline(runtime: Runtime, run: Run) -> DueTime | None:
     limit = runtime.config.workflow_timeout
     if limit is None:
         return None
-    left = run.begun_mono + limit - run.clock.monotonic()
+    left = run.limited_from_mono + limit - run.clock.monotonic()
     return DueTime(run.clock.now() + timedelta(seconds=left), left)
 
 

@@ -127,9 +127,9 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
 
 
 def _time_left(runtime: Runtime, run: Run) -> float | None:
-    """Seconds until the workflow times out, counted from its first start; None for no limit."""
+    """Seconds until the workflow times out; None for no limit."""
     limit = runtime.config.workflow_timeout
-    return None if limit is None else max(0.0, run.begun_mono + limit - runtime.clock.monotonic())
+    return None if limit is None else max(0.0, run.limited_from_mono + limit - runtime.clock.monotonic())
 
 
 def _given_up(run: Run) -> Outcome:

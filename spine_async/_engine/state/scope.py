@@ -47,6 +47,7 @@ class Run:
         stuck_outcome: The outcome to record if one of its steps does not react to its cancellation, or None.
         clock: The clock of the run.
         begun_mono: When it was started, on the monotonic clock; estimated if another execution started it.
+        opened_mono: When this execution of it began, on the monotonic clock.
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
@@ -56,6 +57,7 @@ class Run:
         departure: What the run waited for when it was asked to give up, if it was idle; else None.
         previous_end: The final state from which it was resumed, or None.
         started_by: The call that created it: `execute`, `start` or `enqueue`.
+        is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
     """
 
@@ -65,6 +67,7 @@ class Run:
     started_at: datetime
     clock: Clock
     begun_mono: float = 0.0
+    opened_mono: float = 0.0
     is_resumed: bool = False
     resumed_path: str | None = None
     tally: Tally = field(default_factory=Tally)
@@ -77,7 +80,13 @@ class Run:
     departure: Idle | None = None
     previous_end: RunEnd | None = None
     started_by: str = "execute"
+    is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
+
+    @property
+    def limited_from_mono(self) -> float:
+        """When the time limit of the workflow began: at the first start, or at the resume of a run that had ended."""
+        return self.begun_mono if self.previous_end is None else self.opened_mono
 
 
 @dataclass(slots=True)
