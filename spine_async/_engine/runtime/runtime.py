@@ -186,9 +186,14 @@ class _ConcurrencySlot(AbstractAsyncContextManager[object]):
             self._is_held = False
             self._limiter.release_on_behalf_of(self)
 
-    async def __aenter__(self) -> object:
+    async def acquire(self) -> None:
+        """Take the slot again after `release`."""
         await self._limiter.acquire_on_behalf_of(self)
-        self._is_held, self._visit.slot = True, self
+        self._is_held = True
+
+    async def __aenter__(self) -> object:
+        await self.acquire()
+        self._visit.slot = self
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -29,6 +29,10 @@ class Slot(Protocol):
         """Release it; has no effect if it was released before."""
         ...
 
+    async def acquire(self) -> None:
+        """Take it again."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class OpenVisit:
