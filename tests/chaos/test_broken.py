@@ -54,7 +54,7 @@ async def test_a_broken_store_is_detected(kind: type[MemoryRunStore]) -> None:
 
 
 EPOCH, NUMBER = ("AND epoch = ?", "AND ? IS NOT NULL"), ("AND next_seq = ?", "AND ? IS NOT NULL")
-STATUS = ("AND status IN ('running', 'waiting')", "")
+STATUS = ("AND status IN ('running', 'waiting') AND owner IS NOT NULL", "")
 SQL = {
     "epoch": (sqlite_jobs, ("_ADVANCE", "_END"), EPOCH),
     "next_seq": (sqlite_jobs, ("_ADVANCE", "_END"), NUMBER),

@@ -20,6 +20,7 @@ from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
+from spine_async.storage.sql.driver.boot_clock import boot_time
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
@@ -30,7 +31,6 @@ from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgra
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import jobs, leases
-from spine_async.storage.sql.sqlite.boot_clock import boot_time
 from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
 from spine_async.storage.sql.sqlite.open_file import OpenFile
 from spine_async.storage.sql.sqlite.private_file import create_private_file

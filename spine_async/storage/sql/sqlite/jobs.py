@@ -42,24 +42,26 @@ EVENTS = Inserter("core_workflow_event_log", EVENT_COLUMNS)
 VISITS = Inserter("core_workflow_steps", VISIT_COLUMNS)
 
 _FENCE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
-_UNFINISHED_FENCE = f"{_FENCE} AND status IN ('running', 'waiting')"
+IS_HELD = "status IN ('running', 'waiting') AND owner IS NOT NULL"
+_UNFINISHED_FENCE = f"{_FENCE} AND {IS_HELD}"
 _UPDATE = (
     "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
     "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END"
 )
 # Setting `status` also writes the index of unfinished runs, one of the five pages that a step's commit writes.
-_ADVANCE_RUNNING = f"{_UPDATE} {_FENCE} AND status = 'running'"
+_ADVANCE_RUNNING = f"{_UPDATE} {_FENCE} AND status = 'running' AND owner IS NOT NULL"
 _ADVANCE = f"{_UPDATE}, status = ? {_UNFINISHED_FENCE}"
 _END = (
     f"{_UPDATE}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, "
-    f"owner = NULL, lease_until = NULL, lease_boot = NULL {_UNFINISHED_FENCE}"
+    "owner = NULL, leased_until = NULL, lease_boot = NULL, ready = 0, turn = NULL, stop_requested = NULL "
+    f"{_UNFINISHED_FENCE}"
 )
 _COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
-_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('running', 'waiting')"
+_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('pending', 'running', 'waiting')"
 # Children are deleted explicitly: cascading requires a pragma that the connection's owner controls.
 _DELETE_CHILDREN = tuple(
     f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
-    for table in ("core_workflow_steps", "core_workflow_event_log")
+    for table in ("core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox")
 )
 
 
