@@ -1,5 +1,6 @@
 """Protocols of the services that the engine uses."""
 
+from spine_async.ports.caller_transaction import CallerTransactionStore
 from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
 from spine_async.ports.due_runs import DueRunStore, Listener
@@ -7,6 +8,7 @@ from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunStore
 
 __all__ = [
+    "CallerTransactionStore",
     "Clock",
     "CommitOutcome",
     "Dispatcher",

@@ -164,10 +164,10 @@ def read_run(row: Row) -> StoredRun:
     """
     decoder = _RowDecoder(runs, str(row[0]), row, (*RUN_COLUMNS, "is_leased"))
     for column in ("created_at", "started_at", "updated_at"):
-        decoder.decode(column, _parse_timestamp)
+        decoder.decode(column, parse_timestamp)
     for column in ("completed_at", "due_at", "expires_at"):
         if decoder.values[column] is not None:
-            decoder.decode(column, _parse_timestamp)
+            decoder.decode(column, parse_timestamp)
     decoder.decode("status", RunStatus)
     decoder.decode("is_leased", bool)
     return StoredRun(**decoder.values)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def read_visit(run_id: str, row: Row) -> VisitRow:
     try:
         visit = VisitRow(*row)  # type: ignore[arg-type]
         _decode_past_visit(visit)
-        visit.completed_at = _parse_timestamp(visit.completed_at)
+        visit.completed_at = parse_timestamp(visit.completed_at)
         visit.ends_item = bool(visit.ends_item)
         visit.records_events = bool(visit.records_events)
     except _DECODE_ERRORS:
@@ -208,7 +208,7 @@ def _decode_past_visit(visit: PastVisit) -> None:
     """Decode the columns of the database in place; three times as fast as `_decode_visit_columns`."""
     visit.step_type = _STEP_TYPES[visit.step_type]
     visit.status = _STEP_STATES[visit.status]
-    visit.started_at = _parse_timestamp(visit.started_at)
+    visit.started_at = parse_timestamp(visit.started_at)
 
 
 _DECODE_ERRORS = (ValueError, TypeError, KeyError)
@@ -235,7 +235,7 @@ def read_event(run_id: str, row: Row) -> EventRow:
     """
     decoder = _RowDecoder(event_log, run_id, row, EVENT_COLUMNS)
     decoder.values.pop("run", None)
-    decoder.decode("timestamp", _parse_timestamp)
+    decoder.decode("timestamp", parse_timestamp)
     return EventRow(**decoder.values)  # type: ignore[arg-type]
 
 
@@ -259,7 +259,12 @@ class _RowDecoder:
             ) from exc
 
 
-def _parse_timestamp(value: object) -> datetime:
+def parse_timestamp(value: object) -> datetime:
+    """The timestamp in a column.
+
+    Raises:
+        ValueError: The text is no timestamp, or has no time zone.
+    """
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
     if at.tzinfo is None:
         raise ValueError("the timestamp has no time zone")
@@ -267,8 +272,8 @@ def _parse_timestamp(value: object) -> datetime:
 
 
 _VISIT_DECODERS: Mapping[str, Callable[[Any], object]] = {
-    "started_at": _parse_timestamp,
-    "completed_at": _parse_timestamp,
+    "started_at": parse_timestamp,
+    "completed_at": parse_timestamp,
     "step_type": StepType,
     "status": StepStatus,
     "ends_item": bool,

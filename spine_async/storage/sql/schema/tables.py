@@ -64,6 +64,9 @@ def _partial(
     return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=on_sqlite)
 
 
+_CLAIM_ORDER = ("workflow_name", "queue", "priority", "turn", "workflow_version")
+"""The version is the last column, so that the rows of runs with a higher version are not read."""
+
 schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
 
 runs = Table(
@@ -114,7 +117,7 @@ runs = Table(
     Index("core_workflow_runs_age", "created_at", "id"),
     # A partial index stays small, so a search for runs without an owner does not read the ended runs.
     _partial("core_workflow_runs_under_way", "created_at", "id", where=UNDER_WAY),
-    _partial("core_workflow_runs_ready", "workflow_name", "queue", "priority", "turn", where=IS_READY),
+    _partial("core_workflow_runs_ready", *_CLAIM_ORDER, where=IS_READY),
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
     _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),
     _partial("core_workflow_runs_held", "owner", where=IS_HELD),

@@ -78,7 +78,7 @@ def _indexes(dialect: str) -> list[str]:
     return [
         f"DROP INDEX {runs}_under_way",
         f"CREATE INDEX {runs}_under_way ON {runs} (created_at, id) WHERE {_UNFINISHED}",
-        f"CREATE INDEX {runs}_ready ON {runs} (workflow_name, queue, priority, turn) WHERE ready",
+        f"CREATE INDEX {runs}_ready ON {runs} (workflow_name, queue, priority, turn, workflow_version) WHERE ready",
         f"CREATE INDEX {runs}_due ON {runs} (due_at) WHERE {_DUE_BY[dialect]}",
         f"CREATE INDEX {runs}_due_in_boot ON {runs} (due_boot, due_seconds) WHERE {_DUE_IN_BOOT}",
         f"CREATE INDEX {runs}_held ON {runs} (owner) WHERE owner IS NOT NULL",

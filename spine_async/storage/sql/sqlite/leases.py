@@ -30,8 +30,9 @@ from spine_async.storage.sql.schema.rows import (
     iso_timestamp,
     new_run_values,
 )
+from spine_async.storage.sql.sqlite.changes import EVENTS, IS_HELD
 from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
-from spine_async.storage.sql.sqlite.jobs import EVENTS, IS_HELD, fetch, in_savepoint
+from spine_async.storage.sql.sqlite.jobs import fetch, in_savepoint
 
 UNDER_WAY = "status IN ('pending', 'running', 'waiting')"
 NOT_DUE = "due_at = NULL, due_boot = NULL, due_seconds = NULL, ready = 0, turn = NULL"

@@ -1,0 +1,29 @@
+"""The capability of a store to write in a transaction of its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from spine_async._model.due import Delivery, NewMessage
+from spine_async._model.record import Claim, NewRun
+
+
+@runtime_checkable
+class CallerTransactionStore(Protocol):
+    """Writes through a connection of the caller, so that a run or a message exists if its transaction commits.
+
+    `connection` is an `AsyncConnection` or `AsyncSession` of SQLAlchemy on the database of the store, in a transaction.
+
+    Raises:
+        DefinitionError: `connection` is something else, belongs to another database, or is in no transaction. On SQLite
+            also if the transaction was not begun with BEGIN IMMEDIATE.
+    """
+
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
+        """As `RunStore.create`, in the caller's transaction. The ids are free again if it is rolled back."""
+        ...
+
+    async def send_within(self, connection: object, message: NewMessage) -> Delivery:
+        """As `DueRunStore.send`, in the caller's transaction."""
+        ...
