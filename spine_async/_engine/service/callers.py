@@ -57,11 +57,11 @@ class Callers:
             try:
                 result = await execution.join(as_caller=True)
             except NotClaimable:
-                await self._waits.until_changed(request.run_id)
+                await self._waits.until_claimable(request.run_id)
                 continue
             if result is not None and not execution.was_parked:
                 return result
-            await self._waits.until_changed(request.run_id)
+            await self._waits.until_claimable(request.run_id)
 
     async def start(self, request: Request) -> None:
         """Store the run and execute it in the background; a stored one is executed here only if it is due."""
@@ -136,7 +136,7 @@ class Callers:
                 raise RunNotFoundError(run_id)
             if states[0].status.is_final:
                 return await self._stored(run_id)
-            await self._waits.until_changed(run_id)
+            await self._waits.until_ended(run_id)
 
     async def run(self, scope: Scope, execution: Execution) -> WorkflowResult:
         """Execute a run that is open to its end."""
