@@ -72,9 +72,7 @@ class Service:
             else:
                 self._tasks[number] = asyncio.create_task(self._answer(number, getattr(self, f"do_{what}"), question))
 
-    async def _answer(
-        self, number: int, act: Callable[..., Awaitable[object]], arguments: dict[str, Any]
-    ) -> None:
+    async def _answer(self, number: int, act: Callable[..., Awaitable[object]], arguments: dict[str, Any]) -> None:
         try:
             self._say(number=number, answer=await act(**arguments))
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Workflows of the service tests. Their steps write notes to a file and wait for files, so that processes can share them."""
+"""Workflows whose steps write notes to a file and wait for files, so that processes share both."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Notes:
         return True
 
     async def pass_gate(self, name: str) -> None:
-        while not self.is_open(name):
+        while not self.is_open(name):  # noqa: ASYNC110 (another process opens it)
             await anyio.sleep(LOOK_EVERY)
 
 
@@ -183,5 +183,3 @@ class Flows:
     async def _block_if_first(self, name: str) -> None:
         if self.notes.is_first(name):
             await anyio.sleep(FOREVER)
-
-
