@@ -19,7 +19,10 @@ from tests.service.test_starting import Gated
 
 
 def equal(results: list[WorkflowResult]) -> bool:
-    shown = [(result.run_id, result.status, result.completed_steps, result.context.to_dict()) for result in results]
+    shown = [
+        (result.run_id, result.status, result.completed_steps, dict(result.context.params), dict(result.context.outputs))
+        for result in results
+    ]
     return all(result == shown[0] for result in shown)
 
 
@@ -124,16 +127,13 @@ async def test_a_run_held_elsewhere_ends_there(service: StartService, notes: Not
     assert {note["pid"] for note in notes.read(what="began", run="r")} == {first.pid}
 
 
-async def test_execute_claims_a_due_run_of_an_owner_that_died(
-    service: StartService, notes: Notes, flows: Flows, database: Place
-) -> None:
-    first = await service()
+async def test_execute_claims_a_due_run_of_an_owner_that_died(service: StartService, notes: Notes) -> None:
+    first, second = await service(), await service(work=False)
     first.post("execute", workflow="async", run_id="r")
     await until(lambda: notes.begun("r") == ["first", "hold"])
     await first.kill()
-    with anyio.fail_after(15):
-        result = await database.runner(work=False).execute(flows.by_name["async"], run_id="r")
-    assert result.completed_steps == ["first", "hold", "last"]
+    result = await second.ask("execute", workflow="async", run_id="r")
+    assert result["completed_steps"] == ["first", "hold", "last"]
 
 
 async def test_the_last_cancelled_caller_stops_the_run(place: Place) -> None:
@@ -160,6 +160,29 @@ async def test_the_last_cancelled_caller_stops_the_run(place: Place) -> None:
         assert record.status == RunStatus.STOPPED
         assert record.stop_reason not in {None, "shutdown", "user"}
         assert (await runner.handle("r").result(timeout=5)).status == "stopped"
+
+
+async def test_a_caller_that_is_cancelled_while_others_join_does_not_stop_the_run(place: Place) -> None:
+    """The other calls were made before the cancellation; they may still be reading the stored run."""
+    gated = Gated()
+    results: list[WorkflowResult] = []
+    first = anyio.CancelScope()
+
+    async def call_and_be_cancelled() -> None:
+        with first:
+            await runner.execute(gated.flow, run_id="r")
+
+    async def call() -> None:
+        results.append(await runner.execute(gated.flow, run_id="r"))
+
+    async with place.runner() as runner, anyio.create_task_group() as tasks:
+        tasks.start_soon(call_and_be_cancelled)
+        await until(lambda: gated.begun)
+        tasks.start_soon(call)
+        await anyio.lowlevel.checkpoint()
+        first.cancel()
+        gated.gate.set()
+    assert [result.status for result in results] == [RunStatus.COMPLETED]
 
 
 @pytest.mark.parametrize("how", ["start", "enqueue"])

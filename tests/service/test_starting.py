@@ -401,7 +401,7 @@ async def test_a_result_elsewhere_equals_the_result_here(place: Place, opened: G
         handle = await here.start(opened.flow, params={"size": 7})
         result = await handle.result(timeout=10)
     other = await place.runner(work=False).handle(handle.run_id).result(timeout=10)
-    assert other.context.to_dict()["outputs"] == result.context.to_dict()["outputs"]
+    assert other.context.to_dict() == result.context.to_dict()
     for name in ("run_id", "workflow_name", "status", "completed_steps", "total_steps", "started_at", "completed_at"):
         assert getattr(other, name) == getattr(result, name), name
 
