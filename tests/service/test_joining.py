@@ -12,7 +12,7 @@ import pytest
 from spine_async import RunBusyError, RunStatus, Step, Workflow, WorkflowContext, WorkflowResult, WorkflowRunner
 from tests.crash.conftest import Rows
 from tests.service.conftest import StartService
-from tests.service.flows import Config, Flows, Notes
+from tests.service.flows import Config, Notes
 from tests.service.places import Place
 from tests.service.services import RemoteError, until
 from tests.service.test_starting import Gated
@@ -20,7 +20,13 @@ from tests.service.test_starting import Gated
 
 def equal(results: list[WorkflowResult]) -> bool:
     shown = [
-        (result.run_id, result.status, result.completed_steps, dict(result.context.params), dict(result.context.outputs))
+        (
+            result.run_id,
+            result.status,
+            result.completed_steps,
+            dict(result.context.params),
+            dict(result.context.outputs),
+        )
         for result in results
     ]
     return all(result == shown[0] for result in shown)
