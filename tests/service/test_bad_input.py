@@ -107,7 +107,7 @@ async def test_workflows(workflow: Any) -> None:
 @pytest.mark.parametrize("runs", [None, 5, [None], [{"params": {}}], ["r1"], Enqueued()], ids=range(6))
 async def test_runs_of_enqueue_many(runs: Any) -> None:
     runner = Place(None).runner()
-    with pytest.raises((SpineError, TypeError), match="Enqueued|iterable"):
+    with pytest.raises((SpineError, TypeError), match=r"Enqueued|iterable"):
         await runner.enqueue_many(FLOW, runs)
     await check_nothing_is_stored(runner)
 
