@@ -152,9 +152,9 @@ class WorkflowContext:
     def signal_token(self) -> str:
         """A name that a signal can be sent to instead of its own, so that only one visit of one step can take it.
 
-        It belongs to the next visit of the current step, or of the next one in the list, that waits for a signal. Inside
-        a map item this is a step of the same item: `process_all[17]/approval`. Use it in a request for an answer,
-        such as a link in a mail: `await runner.signal(run_id, token, value)`.
+        It belongs to the next visit of the first step in the list, from the current one on, that waits for a signal.
+        In a map item this is a step of the same item: `process_all[17]/approval`. Put it into the request for an
+        answer, for instance into the link of a mail: `await runner.signal(run_id, token, value)`.
 
         Raises:
             DefinitionError: No step of the same list waits for a signal from here on, or the context does not belong to

@@ -74,8 +74,7 @@ class Definition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step of a workflow. Build one with `lambda_`, `pipeline`, `choice`, `map`, `wait` or
-    `wait_for_signal`.
+    """A step of a workflow. Build one with `lambda_`, `pipeline`, `choice`, `map`, `wait` or `wait_for_signal`.
 
     Raises:
         DefinitionError: A name, a limit or an option is invalid; the message names the step.

@@ -46,6 +46,10 @@ class Changes:
         waiters, self._waiters = self._waiters, set()
         resolve(waiters)
 
+    def notify_runs(self) -> None:
+        """Report a change of this runner that its active runs have to see too, such as a signal."""
+        self._notify_remote()
+
     async def wait(self, seconds: float, *, only_remote: bool = False) -> bool:
         """Wait for the next change, at most `seconds`; returns whether there was one.
 

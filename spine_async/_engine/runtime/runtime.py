@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
+
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
 from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
