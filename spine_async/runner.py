@@ -22,6 +22,7 @@ from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
+from spine_async._engine.handlers.signal import run_signal
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -36,6 +37,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
 from spine_async._model.record import StoredRun
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
@@ -468,6 +470,10 @@ class WorkflowRunner(RunReader):
         """Execute a wait."""
         return await run_wait(self._runtime, step, context)
 
+    async def _execute_signal(self, step: SignalStep, context: WorkflowContext) -> StepResult:
+        """Execute a wait for a signal."""
+        return await run_signal(self._runtime, step, context)
+
     def _definition(self, workflow: Workflow | str) -> Workflow | str:
         """The workflow that a call to enqueue means: a known one, if it gives a name."""
         return self._workflows.get(workflow, workflow) if isinstance(workflow, str) else workflow
@@ -488,4 +494,5 @@ class WorkflowRunner(RunReader):
             StepType.CHOICE: self._execute_choice,
             StepType.MAP: self._execute_map,
             StepType.WAIT: self._execute_wait,
+            StepType.SIGNAL: self._execute_signal,
         }
