@@ -52,8 +52,12 @@ class Changes:
         """Report a change of this runner that its active runs have to see too, such as a signal."""
         self._notify_remote()
 
-    async def wait(self, seconds: float, *, only_remote: bool = False) -> bool:
-        """Wait for the next change, at most `seconds`; returns whether there was one.
+    def count(self, *, only_remote: bool = False) -> int:
+        """Number of changes so far; to be read before a look at the store, and then passed to `wait`."""
+        return self._remote_count if only_remote else self._count
+
+    async def wait(self, seconds: float, seen: int, *, only_remote: bool = False) -> bool:
+        """Wait for a change after the first `seen` ones, at most `seconds`; returns whether there was one.
 
         Args:
             seconds: The limit.
