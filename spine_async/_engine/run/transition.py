@@ -7,7 +7,7 @@ from datetime import datetime
 
 from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.scope import ITEM_MARK, WAIT_MARK, Position, Scope, Visit
+from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.context_access import with_documents
 from spine_async._model.document import Document, PlainDocument, encode, join_object
@@ -92,8 +92,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
     cursor = position.cursor
     for row in rows:
         if row.status is StepStatus.WAITING:
-            until = Document(row.output or "null").value()
-            position.waits[row.path.removesuffix(WAIT_MARK)] = None if until is None else str(until)
+            _replay_pending(position, row)
             continue
         if row.updates:
             updates |= split_members(row.updates)
@@ -107,6 +106,16 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
         if row.quality is not None:
             position.context = position.context.with_quality(row.step_name, read_quality(row.quality))
     position.context = with_documents(position.context, updates, outputs)
+
+
+def _replay_pending(position: Position, row: PastVisit) -> None:
+    """Note a wait or a delay that had begun."""
+    stored = Document(row.output or "null").value()
+    path, mark, _ = row.path.partition(RETRY_MARK)
+    if mark:
+        position.retries[path] = StoredRetry.from_dict(stored)
+    else:
+        position.waits[row.path.removesuffix(WAIT_MARK)] = None if stored is None else str(stored)
 
 
 def _stored_output(row: PastVisit) -> Document | None:

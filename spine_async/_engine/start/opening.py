@@ -207,7 +207,16 @@ def new_scope(
         previous_end=stored_end(stored) if stored.status.is_final else None,
         started_by=stored.started_by,
     )
-    return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
+    return Scope(
+        run,
+        workflow,
+        "",
+        position.cursor,
+        position.context,
+        position.waits,
+        position.last_output,
+        retries=position.retries,
+    )
 
 
 async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> Scope | WorkflowResult:

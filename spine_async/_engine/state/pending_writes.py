@@ -164,6 +164,10 @@ class PendingWrites:
         announced = [each for each in due if self._add_waiting_events(each)]
         return bool(announced) and self._records_events
 
+    def flush_visit(self, visit: OpenVisit) -> None:
+        """Add the waiting events of a visit, with its start."""
+        self._add_waiting_events(visit)
+
     def close(self, end: RunEnd) -> None:
         """Add the run's end, unless it has one. It is committed with everything that was added before."""
         if self.end is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
@@ -35,6 +35,9 @@ from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
+
+RETRY_MARK = "@retry"
+"""In the path of a row that stores the delay before another attempt; `#` and the number of attempts follow."""
 
 ITEM_MARK = "@item"
 """Suffix of the path of the row that stores the item of a scope whose first step is a map."""
@@ -92,6 +95,29 @@ class Run:
         return self.begun_mono if self.previous_end is None else self.opened_mono
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRetry:
+    """A stored delay before another attempt of a step.
+
+    Attributes:
+        attempts: Attempts made before.
+        until: When the delay ends.
+    """
+
+    attempts: int
+    until: datetime
+
+    def as_dict(self) -> dict[str, object]:
+        """The stored form."""
+        return {"attempts": self.attempts, "until": self.until.isoformat()}
+
+    @classmethod
+    def from_dict(cls, stored: object) -> StoredRetry:
+        """The delay in its stored form; raises `ValueError`, `KeyError` or `TypeError` if it is none."""
+        values: Any = stored
+        return cls(int(values["attempts"]), datetime.fromisoformat(values["until"]))
+
+
 @dataclass(slots=True)
 class Position:
     """The position of a scope in its steps: before the first one, or after the replayed visits.
@@ -102,6 +128,7 @@ class Position:
         waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit; None: it has no limit.
         last_output: Output of the last step that ran.
         tally: Counts of the replayed visits; used for the run's own scope only.
+        retries: The stored delays before another attempt, by the path of the visit.
     """
 
     cursor: Cursor
@@ -109,6 +136,7 @@ class Position:
     waits: dict[str, str | None] = field(default_factory=dict)
     last_output: Document | None = None
     tally: Tally = field(default_factory=Tally)
+    retries: dict[str, StoredRetry] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -120,6 +148,7 @@ class Scope:
         cursor: The step that comes next.
         context: The context that it sees.
         waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit; None: it has no limit.
+        retries: The stored delays before another attempt, by the path of the visit.
         wait_ends_mono: The monotonic end time of each wait by seconds that began in this process, by path of the visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
@@ -144,6 +173,7 @@ class Scope:
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
+    retries: dict[str, StoredRetry] = field(default_factory=dict)
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,7 +186,7 @@ class Scope:
     @property
     def has_stored(self) -> bool:
         """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
-        return self.item_params is None or bool(self.waits or self.maps) or self.cursor.has_moved
+        return self.item_params is None or bool(self.waits or self.retries or self.maps) or self.cursor.has_moved
 
     def end_map(self) -> None:
         """Forget the map that has ended, with its items."""
