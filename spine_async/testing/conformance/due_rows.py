@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypedDict, Unpack, cast
+from typing import Protocol, TypedDict, Unpack, cast
 
 import pytest
 
@@ -41,7 +41,7 @@ class RequestValues(TypedDict, total=False):
     token: str
 
 
-class DueStore(RunStore, DueRunStore):
+class DueStore(RunStore, DueRunStore, Protocol):
     """A store with the capability."""
 
 

@@ -30,7 +30,7 @@ _READY = (
     "ORDER BY priority, turn"
 )
 _IS_ANY_READY = f"SELECT 1 {_READY} LIMIT 1"
-_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY}, id LIMIT ?"
+_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY} LIMIT ?"
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
