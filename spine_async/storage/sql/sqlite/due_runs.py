@@ -30,7 +30,7 @@ _READY = (
     "ORDER BY priority, turn"
 )
 _IS_ANY_READY = f"SELECT 1 {_READY} LIMIT 1"
-_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY}, id LIMIT ?"
+_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY} LIMIT ?"
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
@@ -57,7 +57,7 @@ def claim_due(connection: sqlite3.Connection, request: DueRequest) -> list[DueRu
     now = boot_time()
     earlier = [int(str(key)) for (key,) in fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token))]
     claimed = [_claimed_earlier(connection, key, now) for key in earlier]
-    for key in _first_ready(connection, request):
+    for key in _first_ready(connection, request, request.limit - len(earlier)):
         run = _readable(connection, key, now)
         if run is not None:
             claimed.append(_claim(connection, request, key, run, now))
@@ -80,11 +80,13 @@ def _places(request: DueRequest) -> Iterator[tuple[str, str, int]]:
             yield workflow, queue, version
 
 
-def _first_ready(connection: sqlite3.Connection, request: DueRequest) -> list[int]:
+def _first_ready(connection: sqlite3.Connection, request: DueRequest, limit: int) -> list[int]:
     """The keys of the runs that come first."""
-    places = (fetch(connection, _CANDIDATES, (*place, request.limit)) for place in _places(request))
+    if limit <= 0:
+        return []
+    places = (fetch(connection, _CANDIDATES, (*place, limit)) for place in _places(request))
     candidates = ((int(str(row[0])), float(str(row[1])), int(str(row[2]))) for rows in places for row in rows)
-    return [key for _, _, key in nsmallest(request.limit, candidates)]
+    return [key for _, _, key in nsmallest(limit, candidates)]
 
 
 def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun | None:
