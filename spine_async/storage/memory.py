@@ -116,7 +116,7 @@ class _MemoryRun:
         """Set when a run without an owner may be claimed."""
         now = self.clock.now()
         seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
-        self.due_mono = None if seconds is None else time.monotonic() + seconds
+        self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
         self.turn = now.timestamp() if due is None else due.at.timestamp()
         self.is_ready = seconds is not None and seconds <= 0
         if not self.is_ready and awaits_messages and self.messages:
@@ -124,7 +124,7 @@ class _MemoryRun:
 
     def become_ready(self) -> None:
         """Let workers claim the run, after those that are ready."""
-        self.is_ready, self.turn = True, time.time()
+        self.is_ready, self.turn = True, self.clock.now().timestamp()
 
 
 class MemoryRunStore:
@@ -342,9 +342,9 @@ class MemoryRunStore:
         found = self._runs.get(claim.run_id)
         if found is None or not self._is_current(claim):
             return Renewal(is_held=False)
-        found.lease_end, found.is_ready = time.monotonic() + ttl, False
+        found.lease_end, found.is_ready = self._clock.monotonic() + ttl, False
         if ttl == 0:
-            now = datetime.now(UTC)
+            now = self._clock.now()
             found.stored = replace(found.stored, owner=None, due_at=now)
             found.become_due(DueTime(now, 0.0), awaits_messages=False)
         return Renewal(is_held=True, stop_reason=found.stop_requested)
@@ -446,7 +446,7 @@ def _turn(found: _MemoryRun) -> tuple[object, ...]:
 def _state(found: _MemoryRun) -> RunState:
     run = _with_lease(found)
     is_free = run.owner is None and not run.status.is_final
-    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= time.monotonic())
+    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
     return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now)
 
 
