@@ -11,7 +11,14 @@ from spine_async._model.status import RunStatus, StepType
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A stored run, as `get_run` and `list_runs` return it. Times are aware, in UTC."""
+    """A stored run, as `get_run` and `list_runs` return it. Times are aware, in UTC.
+
+    Attributes:
+        queue: The queue that it was put into, or None.
+        key: Its key within the queue, or None.
+        due_at: When it may be claimed, if no runner executes it; else None.
+        outputs: Outputs by step name, of a completed run that `get_run` returned; else None.
+    """
 
     run_id: str
     workflow_name: str
@@ -28,6 +35,12 @@ class RunRecord:
     started_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    queue: str | None = None
+    key: str | None = None
+    priority: int = 0
+    due_at: datetime | None = None
+    parent_run_id: str | None = None
+    outputs: Mapping[str, object] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

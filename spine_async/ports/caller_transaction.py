@@ -1,4 +1,4 @@
-"""The capability of a store to write in a transaction of the caller."""
+"""The capability of a store to write in a transaction of its caller."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from spine_async._model.due import Delivery, NewMessage
-from spine_async._model.record import NewRun
+from spine_async._model.record import Claim, NewRun
 
 
 @runtime_checkable
 class CallerTransactionStore(Protocol):
-    """Writes through a connection or session of the caller; the rows exist if and only if its transaction commits.
+    """Writes through a connection of the caller, so that a run or a message exists if its transaction commits.
 
-    Methods raise `DefinitionError` if the connection is of another kind, belongs to another database, or has no
-    transaction that may write.
+    `connection` is an `AsyncConnection` or `AsyncSession` of SQLAlchemy on the database of the store, in a transaction.
+
+    Raises:
+        DefinitionError: `connection` is something else, belongs to another database, or is in no transaction. On SQLite
+            also if the transaction was not begun with BEGIN IMMEDIATE.
     """
 
-    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[bool]:
-        """Store new due runs; returns for each whether it was stored, that is, whether its id was free."""
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
+        """As `RunStore.create`, in the caller's transaction. The ids are free again if it is rolled back."""
         ...
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
-        """Store a message for a run."""
+        """As `DueRunStore.send`, in the caller's transaction."""
         ...

@@ -40,7 +40,8 @@ class DueRunStore(Protocol):
         status running, it increments `claims_since_progress`. The first claim of a run sets `started_at`. A requested
         stop is kept.
 
-        The call may be repeated after a lost answer: runs that it has claimed already are returned again.
+        The call may be repeated after a lost answer: runs that it has claimed already are returned again, and count
+        towards the limit.
         """
         ...
 

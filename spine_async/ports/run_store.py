@@ -53,15 +53,15 @@ class RunStore(Protocol):
         ...
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        """Store new runs, each leased to its owner.
+        """Store new runs, each leased to its owner. A run without an owner is due, see `DueRunStore`.
 
-        A run that records events gets a `workflow_started` event with number 1.
+        A run that has an owner and records events gets a `workflow_started` event with number 1.
 
         The call may be repeated after a lost answer. If the stored run has the `commit_id` of the creation and has not
         changed since, the call returns its claim again.
 
         Returns:
-            For each run its claim with epoch 1, or None if the id is taken.
+            For each run its claim with epoch 1, or 0 if it has no owner; None if the id is taken.
         """
         ...
 
@@ -89,7 +89,7 @@ class RunStore(Protocol):
         * increments the epoch and sets the status to running,
         * clears the error, the end and the requested stop of the run,
         * stores `event` with the next number,
-        * increments `claims_since_progress`; if the run had ended, it becomes 1.
+        * increments `claims_since_progress` if the run had an owner and was running, and sets it to 1 if it had ended.
 
         Args:
             run_id: The run.
@@ -113,7 +113,7 @@ class RunStore(Protocol):
 
         Args:
             claims: The claims.
-            ttl: Seconds. 0 releases the runs: they have no owner afterwards.
+            ttl: Seconds. 0 releases the runs: they have no owner afterwards, and are due now.
 
         Returns:
             For each claim: whether it is still held, the reason of a requested stop, and whether it was extended.

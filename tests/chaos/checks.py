@@ -19,7 +19,7 @@ Rows = list[tuple[Any, ...]]
 Where = tuple[str, str]
 _RUNS = "SELECT run_id, status, epoch, next_seq FROM core_workflow_runs"
 _STEPS = (
-    "SELECT r.run_id, s.path, s.seq, s.epoch, s.attempt_id FROM core_workflow_steps s "
+    "SELECT r.run_id, s.path, s.seq, s.epoch, s.commit_id FROM core_workflow_steps s "
     "JOIN core_workflow_runs r ON r.id = s.run ORDER BY s.seq"
 )
 _EVENTS = "SELECT run_id, seq, event_type, path FROM core_workflow_events ORDER BY seq"

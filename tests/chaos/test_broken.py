@@ -12,8 +12,8 @@ from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.storage.sql.driver import claim_rule
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, VISIT_COLUMNS
+from spine_async.storage.sql.sqlite import changes as sqlite_changes
 from spine_async.storage.sql.sqlite import insert as sqlite_insert
-from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.storage.sql.sqlite import leases as sqlite_leases
 from spine_async.storage.sql.sqlite.insert import Inserter
 from tests.chaos.broken import BROKEN
@@ -54,11 +54,11 @@ async def test_a_broken_store_is_detected(kind: type[MemoryRunStore]) -> None:
 
 
 EPOCH, NUMBER = ("AND epoch = ?", "AND ? IS NOT NULL"), ("AND next_seq = ?", "AND ? IS NOT NULL")
-STATUS = ("AND status IN ('running', 'waiting')", "")
+STATUS = ("AND status IN ('running', 'waiting') AND owner IS NOT NULL", "")
 SQL = {
-    "epoch": (sqlite_jobs, ("_ADVANCE", "_END"), EPOCH),
-    "next_seq": (sqlite_jobs, ("_ADVANCE", "_END"), NUMBER),
-    "status": (sqlite_jobs, ("_ADVANCE", "_END"), STATUS),
+    "epoch": (sqlite_changes, ("_ADVANCE", "_END"), EPOCH),
+    "next_seq": (sqlite_changes, ("_ADVANCE", "_END"), NUMBER),
+    "status": (sqlite_changes, ("_ADVANCE", "_END"), STATUS),
     "claim": (sqlite_leases, ("_CLAIM",), ("epoch = epoch + 1", "epoch = epoch")),
     "renew": (sqlite_leases, ("_RENEW",), EPOCH),
     "stop": (sqlite_leases, ("_CLAIM",), ("stop_requested = NULL,", "")),
@@ -105,8 +105,8 @@ async def test_replacing_rows_without_a_fence_is_detected(tmp_path: Path, monkey
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name).replace(text, changed))
     monkeypatch.setattr(sqlite_insert, "INSERT", "INSERT OR REPLACE INTO")
-    monkeypatch.setattr(sqlite_jobs, "VISITS", Inserter("core_workflow_steps", VISIT_COLUMNS))
-    monkeypatch.setattr(sqlite_jobs, "EVENTS", Inserter("core_workflow_event_log", EVENT_COLUMNS))
+    monkeypatch.setattr(sqlite_changes, "VISITS", Inserter("core_workflow_steps", VISIT_COLUMNS))
+    monkeypatch.setattr(sqlite_changes, "EVENTS", Inserter("core_workflow_event_log", EVENT_COLUMNS))
     assert await found_in_sqlite(tmp_path)
 
 

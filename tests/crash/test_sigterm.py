@@ -89,7 +89,7 @@ def test_sigterm_drains_a_service(service: Service, count: Path, query: Callable
     assert sorted("/".join(row) for row in events) == begun
     committed = query("SELECT run_id, path FROM core_workflow_checkpoints ORDER BY run_id, seq")
     assert committed == [("long", "before"), ("short", "before"), ("short", "work")]
-    states = query("SELECT run_id, status, stop_reason, owner, lease_until FROM core_workflow_runs ORDER BY run_id")
+    states = query("SELECT run_id, status, stop_reason, owner, leased_until FROM core_workflow_runs ORDER BY run_id")
     assert states == [(run_id, "stopped", "shutdown", None, None) for run_id in ("long", "short")]
 
 

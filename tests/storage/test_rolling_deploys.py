@@ -37,7 +37,7 @@ async def perform(operation: str, store: SqlRunStore, claim: Claim) -> None:
 async def test_a_compatible_upgrade_stops_nobody(database_url: str) -> None:
     store = SqlRunStore(database_url)
     claim = await begun(store)
-    upgrade(database_url, "ALTER TABLE core_workflow_runs ADD COLUMN due_at text", compatible_from=VERSION)
+    upgrade(database_url, "ALTER TABLE core_workflow_runs ADD COLUMN later_column text", compatible_from=VERSION)
     claim = await advanced(store, claim)
     await store.close()
     claim = await advanced(store, claim)

@@ -23,6 +23,7 @@ class Changes:
         self._store = store
         self._waiters: set[Future[None]] = set()
         self._remote_waiters: set[Future[None]] = set()
+        self._count = self._remote_count = 0
         self._listeners = 0
         self._listener: Listener | None = None
         self._lock = anyio.Lock()
@@ -43,16 +44,28 @@ class Changes:
 
     def notify(self) -> None:
         """Report a change of this runner."""
+        self._count += 1
         waiters, self._waiters = self._waiters, set()
         resolve(waiters)
 
-    async def wait(self, seconds: float, *, only_remote: bool = False) -> bool:
-        """Wait for the next change, at most `seconds`; returns whether there was one.
+    def notify_runs(self) -> None:
+        """Report a change of this runner that its active runs have to see too, such as a signal."""
+        self._notify_remote()
+
+    def count(self, *, only_remote: bool = False) -> int:
+        """Number of changes so far; to be read before a look at the store, and then passed to `wait`."""
+        return self._remote_count if only_remote else self._count
+
+    async def wait(self, seconds: float, seen: int, *, only_remote: bool = False) -> bool:
+        """Wait for a change after the first `seen` ones, at most `seconds`; returns whether there was one.
 
         Args:
             seconds: The limit.
+            seen: The `count` before the last look at the store.
             only_remote: Whether changes of this runner do not count.
         """
+        if self.count(only_remote=only_remote) != seen:
+            return True
         waiters = self._remote_waiters if only_remote else self._waiters
         change: Future[None] = new_future()
         waiters.add(change)
@@ -84,6 +97,7 @@ class Changes:
                 self._listener = listener
 
     def _notify_remote(self) -> None:
+        self._remote_count += 1
         waiters, self._remote_waiters = self._remote_waiters, set()
         resolve(waiters)
         self.notify()

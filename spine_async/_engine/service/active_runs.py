@@ -70,7 +70,7 @@ class ActiveRuns:
     @property
     def used_capacity(self) -> int:
         """Number of executions that use the capacity of the worker."""
-        return sum(each.counts for each in self._executions.values())
+        return sum(each.counts and not each.awaiting_steps for each in self._executions.values())
 
     def session(self) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 
 from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.runtime import Runtime
@@ -21,7 +22,7 @@ from spine_async._engine.start.opening import (
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.state.scope import Scope
-from spine_async._engine.tasks import mark_retrieved, run_shielded
+from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
@@ -47,16 +48,20 @@ class Callers:
 
     async def execute(self, request: Request) -> WorkflowResult:
         """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
+        async with self._giving_way(request.run_id):
+            return await self._execute(request)
+
+    async def _execute(self, request: Request) -> WorkflowResult:
         while True:
             execution = await self._joined(request) or self._begin(request)
             try:
                 result = await execution.join(as_caller=True)
             except NotClaimable:
-                await self._waits.until_changed(request.run_id)
+                await self._waits.until_claimable(request.run_id)
                 continue
             if result is not None and not execution.was_parked:
                 return result
-            await self._waits.until_changed(request.run_id)
+            await self._waits.until_claimable(request.run_id)
 
     async def start(self, request: Request) -> None:
         """Store the run and execute it in the background; a stored one is executed here only if it is due."""
@@ -89,6 +94,37 @@ class Callers:
 
     async def result(self, run_id: str) -> WorkflowResult:
         """The result of a run, wherever it is executed; waits until it has ended."""
+        async with self._giving_way(run_id):
+            return await self._result(run_id)
+
+    @asynccontextmanager
+    async def _giving_way(self, run_id: str) -> AsyncIterator[None]:
+        """Inside, a step that awaits another run uses neither its concurrency slot nor the capacity of the worker.
+
+        Raises:
+            RunBusyError: The step awaits its own run.
+        """
+        visit = self._runtime.running_visits.get(current_task())
+        if visit is None:
+            yield
+            return
+        if visit.run.run_id == run_id:
+            raise RunBusyError(run_id, self._runtime.owner)
+        execution, slot = self._active_runs.find(visit.run.run_id), visit.slot
+        if slot is not None:
+            slot.release()
+        if execution is not None:
+            execution.awaiting_steps += 1
+            self._runtime.changes.notify()
+        try:
+            yield
+        finally:
+            if execution is not None:
+                execution.awaiting_steps -= 1
+            if slot is not None:
+                await slot.acquire()
+
+    async def _result(self, run_id: str) -> WorkflowResult:
         while True:
             execution = self._active_runs.find(run_id)
             if execution is not None:
@@ -100,7 +136,7 @@ class Callers:
                 raise RunNotFoundError(run_id)
             if states[0].status.is_final:
                 return await self._stored(run_id)
-            await self._waits.until_changed(run_id)
+            await self._waits.until_ended(run_id)
 
     async def run(self, scope: Scope, execution: Execution) -> WorkflowResult:
         """Execute a run that is open to its end."""

@@ -33,6 +33,7 @@ class Execution:
         opened: Set when the run is open: it is stored, or opening it has failed.
         counts: Whether it uses the capacity of the worker.
         is_background: Whether nobody needs to await it.
+        awaiting_steps: Number of its steps that await other runs; it uses no capacity meanwhile.
     """
 
     def __init__(self, runtime: Runtime, run_id: str, *, is_background: bool = False, counts: bool = False) -> None:
@@ -41,6 +42,7 @@ class Execution:
         self.opened = Latch()
         self.counts = counts
         self.is_background = is_background
+        self.awaiting_steps = 0
         self._runtime = runtime
         self._callers = 0
         self._run: Run | None = None

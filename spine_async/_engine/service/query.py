@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
+from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
@@ -27,9 +29,12 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     """
     stored = await load(runtime, run_id)
     with CorruptionGuard(run_id):
-        if len(stored.params) > LARGE_TEXT:
-            return await runtime.run_on_thread(_as_record, stored)
-        return _as_record(stored)
+        is_large = len(stored.params) > LARGE_TEXT
+        record = await runtime.run_on_thread(_as_record, stored) if is_large else _as_record(stored)
+    if stored.status is not RunStatus.COMPLETED:
+        return record
+    outputs = (await load_unknown_result(runtime, stored)).context.outputs
+    return replace(record, outputs=outputs)
 
 
 async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
@@ -85,4 +90,9 @@ def _as_record(stored: StoredRun) -> RunRecord:
         started_at=stored.started_at,
         updated_at=stored.updated_at,
         completed_at=stored.completed_at,
+        queue=stored.queue or None,
+        key=stored.queue_key,
+        priority=stored.priority,
+        due_at=stored.due_at,
+        parent_run_id=stored.parent_run_id,
     )

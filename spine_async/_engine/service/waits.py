@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import anyio
 from anyio import to_thread
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.owner import is_gone
-from spine_async._engine.tasks import Future, Task, new_future, resolve, run_shielded, spawn
+from spine_async._engine.tasks import Future, Task, current_task, new_future, resolve, run_shielded, spawn
 from spine_async._model.due import RunState
 from spine_async.errors import StoreError
 
+_CLAIM_PAUSE = 0.2  # share of `poll_interval`
 _MIN_INTERVAL = 0.005  # seconds between two looks at the store
 
 _log = logging.getLogger("spine_async")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """One call that waits.
+
+    Attributes:
+        run_id: The run.
+        claims_after_mono: From when it is woken by a run that could be claimed; infinity for a call that only waits for
+            the end.
+        future: Done when the run has changed.
+    """
+
+    run_id: str
+    claims_after_mono: float
+    future: Future[None] = field(default_factory=new_future)
 
 
 class Waits:
@@ -24,50 +43,70 @@ class Waits:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._waiters: dict[Future[None], str] = {}
+        self._waiters: set[_Waiter] = set()
         self._task: Task[None] | None = None
 
-    async def until_changed(self, run_id: str) -> None:
-        """Wait until the run has ended, is gone, or could be claimed by this runner.
+    async def until_ended(self, run_id: str) -> None:
+        """Wait until the run has ended or is not stored."""
+        await self._wait(_Waiter(run_id, math.inf))
 
-        The first look at the store happens after the next change or `poll_interval`, so that a caller who cannot
-        claim the run does not try again at once.
+    async def until_claimable(self, run_id: str) -> None:
+        """Wait until the run has ended, is not stored, or could be claimed by this runner.
+
+        A run that could be claimed wakes the caller only after a while: it has just tried to claim the run in vain.
         """
-        waiter: Future[None] = new_future()
-        self._waiters[waiter] = run_id
-        if self._task is None or self._task.done():
+        now_mono = self._runtime.clock.monotonic()
+        await self._wait(_Waiter(run_id, now_mono + self._runtime.config.poll_interval * _CLAIM_PAUSE))
+
+    async def _wait(self, waiter: _Waiter) -> None:
+        self._waiters.add(waiter)
+        if self._task is None:
             self._task = spawn(self._watch(), "spine_async waits")
+        else:
+            self._runtime.changes.notify()
         try:
-            await waiter
+            await waiter.future
         finally:
-            self._waiters.pop(waiter, None)
+            self._waiters.discard(waiter)
 
     async def _watch(self) -> None:
         runtime = self._runtime
-        async with runtime.changes.listening():
-            while self._waiters:
-                await runtime.changes.wait(runtime.config.poll_interval)
-                try:
-                    await self._look()
-                except StoreError as exc:
-                    _log.warning("awaited runs could not be read; it will be retried: %s", exc)
-                await anyio.sleep(_MIN_INTERVAL)
+        try:
+            async with runtime.changes.listening():
+                while self._waiters:
+                    seen = runtime.changes.count()
+                    try:
+                        await self._look()
+                    except StoreError as exc:
+                        _log.warning("awaited runs could not be read; it will be retried: %s", exc)
+                    except Exception:  # noqa: BLE001 - the calls would wait for ever
+                        _log.exception("awaited runs could not be read; it will be retried")
+                    if self._waiters:
+                        await anyio.sleep(_MIN_INTERVAL)
+                        await runtime.changes.wait(runtime.config.poll_interval, seen)
+                self._task = None  # a call that begins to wait from here on starts another one
+        finally:
+            if self._task is not None and self._task is current_task():
+                self._task = None
 
     async def _look(self) -> None:
-        run_ids = list(dict.fromkeys(self._waiters.values()))
-        if not run_ids:
-            return
+        run_ids = list(dict.fromkeys(each.run_id for each in self._waiters))
         states = await run_shielded(self._runtime.due_runs.states(run_ids), "spine_async states")
         held = [state for state in states if state.is_leased and not state.status.is_final]
         owners = {state.owner for state in held if state.owner is not None and state.owner != self._runtime.owner}
         gone = await to_thread.run_sync(_gone, owners) if owners else set()
-        unchanged = {state.run_id for state in states if not _has_changed(state, gone)}
-        resolve([waiter for waiter, run_id in self._waiters.items() if run_id not in unchanged])
+        unended = {state.run_id for state in states if not state.status.is_final}
+        claimable = {state.run_id for state in states if _is_claimable(state, gone)}
+        now_mono = self._runtime.clock.monotonic()
+        for waiter in self._waiters:
+            may_claim = waiter.run_id in claimable and now_mono >= waiter.claims_after_mono
+            if waiter.run_id in run_ids and (waiter.run_id not in unended or may_claim):
+                resolve([waiter.future])
 
 
-def _has_changed(state: RunState, gone: Collection[str]) -> bool:
-    """Whether the run has ended or could be claimed."""
-    if state.status.is_final or state.is_due:
+def _is_claimable(state: RunState, gone: Collection[str]) -> bool:
+    """Whether another runner may claim the run."""
+    if state.is_due:
         return True
     return state.owner is not None and (not state.is_leased or state.owner in gone)
 

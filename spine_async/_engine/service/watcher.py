@@ -43,9 +43,12 @@ class Watcher:
 
     async def watch(self) -> None:
         """Check the runs until there are none."""
+        changes = self._runtime.changes
         try:
+            seen = changes.count(only_remote=True)
             while self._runs:
-                has_changed = await self._runtime.changes.wait(self._interval, only_remote=True)
+                has_changed = await changes.wait(self._interval, seen, only_remote=True)
+                seen = changes.count(only_remote=True)
                 try:
                     self._check(self._runtime.clock.monotonic(), has_changed=has_changed)
                 except Exception:  # noqa: BLE001 - without the watcher every lease would be lost

@@ -90,11 +90,12 @@ class Worker:
         runtime, interval = self._runtime, _MIN_INTERVAL
         async with runtime.changes.listening():
             while not halt.is_set:
+                seen = runtime.changes.count()
                 found, pause = await self._round_if_reachable(halt)
                 interval = _MIN_INTERVAL if found else min(2 * interval, _MAX_QUIET_INTERVAL)
                 if not found or self._free == 0:
                     began_mono = runtime.clock.monotonic()
-                    await runtime.changes.wait(pause)
+                    await runtime.changes.wait(pause, seen)
                     waited = runtime.clock.monotonic() - began_mono
                     if waited < interval:
                         await anyio.sleep(interval - waited)
@@ -109,8 +110,10 @@ class Worker:
         """Do one round; returns how many runs were claimed, and in how many seconds the next one is needed."""
         poll = self._runtime.config.poll_interval
         try:
-            next_due = await self._sweep()
-            claimed = await self._claim(self._free) if not halt.is_set else []
+            claimed = await self._claim(self._free)  # before the sweep, because a new run is ready already
+            next_due = poll if claimed else await self._sweep()
+            if not claimed and not halt.is_set:
+                claimed = await self._claim(self._free)
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
             return 0, poll

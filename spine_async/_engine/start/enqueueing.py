@@ -92,5 +92,5 @@ async def _create_within(runtime: Runtime, connection: object, news: Sequence[Ne
         raise StoreError(
             f"{type(store).__name__} cannot store a run in your transaction; leave out connection=, or use a database"
         )
-    created = await store.create_within(connection, news)
-    return [new for new, is_created in zip(news, created, strict=True) if not is_created]
+    claims = await store.create_within(connection, news)
+    return [new for new, claim in zip(news, claims, strict=True) if claim is None]

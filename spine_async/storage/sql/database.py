@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
@@ -15,10 +15,11 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability, check_durability
-from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
+from spine_async._model.record import Busy, Claim, NewRun, Release, Renewal, RunChange
 from spine_async.errors import SharingError, StoreError
-from spine_async.ports import CommitOutcome
+from spine_async.ports import CommitOutcome, Listener
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.connection import bind_pool, forked
 from spine_async.storage.sql.driver.errors import unavailable
@@ -56,6 +57,15 @@ class SqlDatabase(Protocol):
     async def request_stop(self, run_id: str, reason: str) -> bool: ...
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]: ...
     async def delete(self, run_id: str, *, only_ended: bool) -> bool: ...
+    async def claim_due(self, request: DueRequest) -> list[DueRun]: ...
+    async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep: ...
+    async def release_run(self, claim: Claim, release: Release) -> bool: ...
+    async def send(self, message: NewMessage) -> Delivery: ...
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]: ...
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]: ...
+    async def listen(self, on_change: Callable[[], None]) -> Listener: ...
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]: ...
+    async def send_within(self, connection: object, message: NewMessage) -> Delivery: ...
     async def close(self) -> None: ...
 
 
@@ -135,6 +145,13 @@ class LazyDatabase:
                     return None
                 await self._ensure_schema(database)
         return database
+
+    async def for_listening(self) -> SqlDatabase:
+        """The database, which need not exist yet and is not created."""
+        if self._opened is not None and self.is_ready:
+            return self._opened
+        async with self._reserved():
+            return await self._open()
 
     async def upgrade(self) -> None:
         """Migrate the schema, also if `auto_migrate` is False."""
@@ -260,4 +277,4 @@ def _database_type(driver: str) -> _DatabaseType:
         return SqliteDatabase
     from spine_async.storage.sql.postgres.database import PostgresDatabase  # noqa: PLC0415
 
-    return PostgresDatabase
+    return cast("_DatabaseType", PostgresDatabase)

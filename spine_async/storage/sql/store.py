@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
 from spine_async._model.naming import is_path
 from spine_async._model.record import (
@@ -17,13 +18,14 @@ from spine_async._model.record import (
     EventRow,
     NewRun,
     PastPage,
+    Release,
     Renewal,
     RunChange,
     RunFilter,
     StoredRun,
     VisitRow,
 )
-from spine_async.ports import CommitOutcome
+from spine_async.ports import CommitOutcome, Listener
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
@@ -203,6 +205,42 @@ class SqlRunStore:
             return False
         database = await self._database.for_writing()
         return await database.delete(run_id, only_ended=only_ended)
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        database = await self._database.for_reading()
+        return await database.claim_due(request) if database is not None else []
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        database = await self._database.for_reading()
+        return await database.sweep(gone, lapsed) if database is not None else Sweep({}, None)
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        database = await self._database.for_writing()
+        return await database.release_run(claim, release)
+
+    async def send(self, message: NewMessage) -> Delivery:
+        database = await self._database.for_reading()
+        return await database.send(message) if database is not None else Delivery.NOT_FOUND
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        database = await self._database.for_reading() if claims else None
+        return await database.notices(claims) if database is not None else []
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        database = await self._database.for_reading() if run_ids else None
+        return await database.states(run_ids) if database is not None else []
+
+    async def listen(self, on_change: Callable[[], None]) -> Listener:
+        database = await self._database.for_listening()
+        return await database.listen(on_change)
+
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
+        database = await self._database.for_writing()
+        return await database.create_within(connection, runs)
+
+    async def send_within(self, connection: object, message: NewMessage) -> Delivery:
+        database = await self._database.for_writing()
+        return await database.send_within(connection, message)
 
     async def close(self) -> None:
         await self._database.close()

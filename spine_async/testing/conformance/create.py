@@ -21,7 +21,7 @@ class CreateContract:
         new = new_run()
         await created(store, new)
         run = await loaded(store)
-        shared = {each.name for each in fields(NewRun)} - {"records_events", "lease_ttl", "commit_id"}
+        shared = {each.name for each in fields(NewRun)} - {"records_events", "lease_ttl", "commit_id", "due"}
         assert {name: getattr(run, name) for name in shared} == {name: getattr(new, name) for name in shared}
 
     async def test_a_created_run_is_running_and_has_not_ended(self, store: RunStore) -> None:

@@ -148,6 +148,8 @@ class LeaseContract:
         pause = visit("pause@until", 3, status=StepStatus.WAITING)
         await committed(store, change(claim, [pause], status=RunStatus.WAITING))
         await taken_over(store)
+        assert (await loaded(store)).claims_since_progress == 0, "a run that waits does not harm its owner"
+        await taken_over(store)
         assert (await loaded(store)).claims_since_progress == 1
 
     async def test_the_claim_of_an_ended_run_begins_to_count_anew(self, store: RunStore) -> None:

@@ -6,15 +6,19 @@ Creations and claims store a random token. With this token a retry recognises th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+import anyio.to_thread
 import asyncpg
 
-from spine_async._model.record import Busy, Claim, NewRun, Renewal
+from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
+from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
 from spine_async.storage.sql.postgres import statements
+from spine_async.storage.sql.schema.due_columns import HELD, DueColumns, due_columns
 from spine_async.storage.sql.schema.rows import escaped_text, new_run_values, unchanged_timestamp
 
 if TYPE_CHECKING:
@@ -28,7 +32,12 @@ async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
     by_id = {run.run_id: run for run in reversed(runs)}  # if two runs have the same id, the first one is stored
     # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
     ordered = sorted(by_id.values(), key=lambda run: run.run_id)
-    rows = [(*new_run_values(run, unchanged_timestamp), run.lease_ttl, _started(run)) for run in ordered]
+    # On a thread, because the first reading of a process reads a file.
+    now = await anyio.to_thread.run_sync(boot_time) if any(not run.is_held for run in ordered) else None
+    rows = [
+        (*new_run_values(run, unchanged_timestamp, bool, _due(run, now)), run.lease_ttl, _started(run))
+        for run in ordered
+    ]
     created = await driver.fetch(statements.CREATE, rows)
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
     if len(keys) < len(by_id):
@@ -46,7 +55,7 @@ async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
     """
     for _ in range(_MAX_CLAIM_ATTEMPTS):
         row = await driver.fetchrow(statements.LEASE_STATE, request.run_id)
-        state = lease_state(tuple(row)[:-1], lease_until=row["lease_until"]) if row is not None else None
+        state = lease_state(tuple(row)[:-1], lease_until=row["leased_until"]) if row is not None else None
         decision = decide(request, state)
         if not isinstance(decision, Claimable):
             return decision
@@ -102,11 +111,18 @@ async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -
     return Claim(run_id=request.run_id, key=record["id"], epoch=record["epoch"], next_seq=record["next_seq"])
 
 
+def _due(run: NewRun, now: BootTime | None) -> DueColumns:
+    if now is None or run.is_held:
+        return HELD
+    due = run.due or DueTime(run.created_at, 0.0)
+    return due_columns(due, datetime.now(UTC), now.boot, now.seconds, was_started=False)
+
+
 def _started(run: NewRun) -> str | None:
-    return started_event(run).metadata if run.records_events else None
+    return started_event(run).metadata if run.next_seq > 1 else None
 
 
 def _first_claim(run: NewRun, key: int | None) -> Claim | None:
-    return (
-        Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.records_events else 1) if key is not None else None
-    )
+    if key is None:
+        return None
+    return Claim(run_id=run.run_id, key=key, epoch=int(run.is_held), next_seq=run.next_seq)

@@ -85,14 +85,17 @@ _FENCE = (
     "completed_at = {completed_at}, error_step = {error_step}, error = {error}, "
     "error_category = {error_category}, stop_reason = {stop_reason}, "
     "owner = CASE WHEN {completed_at} IS NULL THEN r.owner END, "
-    "lease_until = CASE WHEN {completed_at} IS NULL THEN r.lease_until END "
+    "leased_until = CASE WHEN {completed_at} IS NULL THEN r.leased_until END, "
+    "ready = r.ready AND {completed_at} IS NULL, turn = CASE WHEN {completed_at} IS NULL THEN r.turn END, "
+    "stop_requested = CASE WHEN {completed_at} IS NULL THEN r.stop_requested END "
     "{source} WHERE r.id = {id} AND r.epoch = {epoch} AND r.next_seq = {expected_seq} "
-    "AND r.status IN ('running', 'waiting') RETURNING r.id"
+    "AND r.status IN ('running', 'waiting') AND r.owner IS NOT NULL RETURNING r.id"
 )
 
 UNCHANGED = (
     "SELECT r.id FROM core_workflow_runs r JOIN unnest($1::bigint[], $2::integer[], $3::bigint[]) AS c(id, epoch, seq) "
-    "ON r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.seq WHERE r.status IN ('running', 'waiting')"
+    "ON r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.seq "
+    "WHERE r.status IN ('running', 'waiting') AND r.owner IS NOT NULL"
 )
 """Arguments: keys, epochs and expected numbers of changes. Returns the keys of the runs that pass the fence."""
 
@@ -106,8 +109,8 @@ _NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
 CREATE = (
     f"WITH new AS (SELECT * FROM {NEW_RUN.unnest(1, 'n')}), "
-    f"created AS (INSERT INTO core_workflow_runs ({_NEW}, lease_until) "
-    f"SELECT {_NEW}, clock_timestamp() + make_interval(secs => ttl) FROM new "
+    f"created AS (INSERT INTO core_workflow_runs ({_NEW}, leased_until) "
+    f"SELECT {_NEW}, CASE WHEN owner IS NOT NULL THEN clock_timestamp() + make_interval(secs => ttl) END FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
     "SELECT created.id, 1, new.created_at, 'workflow_started', new.started "
@@ -122,17 +125,24 @@ CREATED_EARLIER = (
 )
 """Arguments: ids and commit ids of creations. Returns key and id of each run that is unchanged since its creation."""
 
-_IS_LEASED = "COALESCE(lease_until > clock_timestamp(), false)"
+_UNFINISHED = "status IN ('pending', 'running', 'waiting')"
+NOT_DUE = "due_at = NULL, due_boot = NULL, due_seconds = NULL, ready = false, turn = NULL"
+CLAIMS_AFTER = (
+    "CASE WHEN status IN ('completed', 'failed', 'stopped') THEN 1 "
+    "WHEN owner IS NOT NULL AND status = 'running' THEN claims_since_progress + 1 ELSE claims_since_progress END"
+)
+"""Value of `claims_since_progress` after a claim. A run without an owner, or one that waits, has harmed nobody."""
+_IS_LEASED = "COALESCE(leased_until > clock_timestamp(), false)"
 
 LEASE_STATE = (
-    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, {_IS_LEASED}, lease_until FROM core_workflow_runs WHERE run_id = $1"
+    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, {_IS_LEASED}, leased_until FROM core_workflow_runs WHERE run_id = $1"
 )
 
 CLAIM = (
     f"WITH {_PATIENCE}, claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
-    "lease_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
+    "leased_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
     "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
-    "CASE WHEN status IN ('running', 'waiting') THEN claims_since_progress + 1 ELSE 1 END, stop_requested = NULL, "
+    f"{CLAIMS_AFTER}, {NOT_DUE}, stop_requested = NULL, "
     "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL FROM patience "
     f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
     "OR epoch = $11) RETURNING id, epoch, next_seq), "
@@ -150,13 +160,15 @@ _RENEW = (
     "WITH {patience}c AS (SELECT * FROM unnest($1::bigint[], $2::integer[]) AS c(id, epoch)), "
     # Locks rows in the order of their keys, as commits do.
     "held AS (SELECT r.id FROM core_workflow_runs r JOIN c ON r.id = c.id AND r.epoch = c.epoch {join} "
-    "WHERE r.status IN ('running', 'waiting') ORDER BY r.id FOR NO KEY UPDATE OF r {skip}), "
-    "renewed AS (UPDATE core_workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => $3), "
-    "owner = CASE WHEN $3 <> 0 THEN r.owner END "
+    "WHERE r.status IN ('running', 'waiting') AND r.owner IS NOT NULL ORDER BY r.id FOR NO KEY UPDATE OF r {skip}), "
+    "renewed AS (UPDATE core_workflow_runs r SET "
+    "leased_until = CASE WHEN $3 <> 0 THEN clock_timestamp() + make_interval(secs => $3) END, "
+    "owner = CASE WHEN $3 <> 0 THEN r.owner END, due_at = CASE WHEN $3 = 0 THEN clock_timestamp() END, "
+    "ready = ($3 = 0), turn = CASE WHEN $3 = 0 THEN extract(epoch FROM clock_timestamp())::float8 - 1e10 END "
     "FROM held WHERE r.id = held.id RETURNING r.id) "
     "SELECT r.id, r.epoch, r.stop_requested, renewed.id IS NOT NULL AS is_extended FROM core_workflow_runs r "
     "JOIN c ON r.id = c.id AND r.epoch = c.epoch LEFT JOIN renewed ON renewed.id = r.id "
-    "WHERE r.status IN ('running', 'waiting')"
+    "WHERE r.status IN ('running', 'waiting') AND r.owner IS NOT NULL"
 )
 RENEW_UNLOCKED = _RENEW.format(patience="", join="", skip="SKIP LOCKED")
 """Arguments: keys, epochs, ttl. Returns the runs that are held, and whether their lease was extended."""
@@ -165,13 +177,10 @@ RENEW = _RENEW.format(patience=f"{_PATIENCE}, ", join="CROSS JOIN patience", ski
 
 REQUEST_STOP = (
     f"WITH {_PATIENCE} UPDATE core_workflow_runs SET stop_requested = $2 FROM patience "
-    "WHERE run_id = $1 AND status IN ('running', 'waiting') RETURNING id"
+    f"WHERE run_id = $1 AND {_UNFINISHED} RETURNING id"
 )
 
-DELETE = (
-    "DELETE FROM core_workflow_runs WHERE run_id = $1 "
-    "AND (NOT $2::boolean OR status NOT IN ('running', 'waiting')) RETURNING id"
-)
+DELETE = f"DELETE FROM core_workflow_runs WHERE run_id = $1 AND (NOT $2::boolean OR NOT {_UNFINISHED}) RETURNING id"
 """Arguments: run, and whether only a run that has ended may be deleted."""
 
 # Not to_regclass(): in a transaction that waited for a lock it does not see tables created during the wait.

@@ -85,7 +85,10 @@ POSTGRES = CheckpointsDialect(
 def checkpoints_query(dialect: CheckpointsDialect) -> str:
     """The SELECT of the view."""
     params = _object(
-        dialect, _initial(dialect, "r.params"), _param_updates(dialect, "opening"), _param_updates(dialect, "updates")
+        dialect,
+        _initial(dialect, "r.params"),
+        _param_updates(dialect, "item_params"),
+        _param_updates(dialect, "updates"),
     )
     outputs = _object(dialect, _initial(dialect, "r.initial_outputs"), _step_values(dialect, "output"))
     quality = _object(dialect, _initial(dialect, "r.initial_quality"), _step_values(dialect, "quality"))
@@ -129,7 +132,7 @@ def _step_values(dialect: CheckpointsDialect, column: str) -> str:
 
 def _param_updates(dialect: CheckpointsDialect, column: str) -> str:
     document = f"v.{column}"
-    layer = 0 if column == "opening" else 1  # the updates of a row override the initial params of its item
+    layer = 0 if column == "item_params" else 1  # the updates of a row override the initial params of its item
     return (
         f"SELECT {dialect.key('j')}, {dialect.text('j', document)}, length(v.scope), v.seq, {layer} "
         f"FROM core_workflow_steps v CROSS JOIN {dialect.members(document, 'j')} "

@@ -72,7 +72,7 @@ def _stored() -> str:
 
 
 def _started() -> str:
-    has_event = "emits AND status IN ('completed', 'skipped', 'failed') AND started_seq IS NOT NULL"
+    has_event = "records_events AND status IN ('completed', 'skipped', 'failed') AND started_seq IS NOT NULL"
     return (
         "SELECT run, started_seq, 'step_started', step_name, path, started_at, '{}' "
         f"FROM core_workflow_steps WHERE {has_event}"
@@ -103,7 +103,7 @@ def _failed(dialect: EventsDialect) -> str:
 def _ended(status: str, event_type: str, metadata: str) -> str:
     return (
         f"SELECT run, seq, '{event_type}', step_name, path, completed_at, {metadata} "
-        f"FROM core_workflow_steps WHERE emits AND status = '{status}'"
+        f"FROM core_workflow_steps WHERE records_events AND status = '{status}'"
     )
 
 
@@ -111,7 +111,7 @@ def _item(dialect: EventsDialect) -> str:
     metadata = (
         "'{\"index\":' || COALESCE(CAST(item_index AS TEXT), 'null') || ',\"output_size\":' || output_size || '}'"
     )
-    has_event = "emits AND status IN ('completed', 'skipped', 'failed') AND item_seq IS NOT NULL"
+    has_event = "records_events AND status IN ('completed', 'skipped', 'failed') AND item_seq IS NOT NULL"
     return (
         f"SELECT run, item_seq, 'map_item_completed', {dialect.map_name('scope')}, scope, completed_at, {metadata} "
         f"FROM core_workflow_steps WHERE {has_event}"

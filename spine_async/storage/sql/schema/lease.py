@@ -1,7 +1,7 @@
 """SQL expressions for whether a run's lease is valid.
 
-PostgreSQL uses the clock of the server. SQLite provides only a wall clock, which can be set back. So a lease in SQLite
-uses the boot clock of the host, and the current reading is a parameter of the query (`sqlite/boot_clock.py`).
+PostgreSQL uses the clock of the server. SQLite has no clock that cannot be set back, so a lease there uses the boot
+clock of the host, and its reading is a parameter of the query (`driver/boot_clock.py`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class _LeaseValid(ColumnElement[bool]):
 
 
 _LEASE_VALID = {
-    "sqlite": "(lease_boot = :boot AND lease_until > :seconds)",
-    "postgresql": "(lease_until > clock_timestamp())",
+    "sqlite": "(lease_boot = :boot AND leased_until > :seconds)",
+    "postgresql": "(leased_until > clock_timestamp())",
 }
 
 

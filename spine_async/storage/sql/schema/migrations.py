@@ -18,12 +18,13 @@ from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, 
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from spine_async.errors import SchemaVersionError, StoreUnavailableError
-from spine_async.storage.sql.schema import checkpoints_view, events_view
+from spine_async.storage.sql.schema import checkpoints_view, events_view, version_3
 from spine_async.storage.sql.schema.postgres_types import CREATE_TYPES_AND_TRIGGERS, FROM_VERSION_1
 from spine_async.storage.sql.schema.tables import VERSION, metadata, schema_version
 
 MIGRATIONS: Mapping[int, Mapping[str, Sequence[str]]] = {
     2: {"postgresql": FROM_VERSION_1, "sqlite": ()},
+    3: version_3.MIGRATION,
 }
 """Statements by target version and dialect name. Version 1 is the first schema, so no migration leads to it."""
 

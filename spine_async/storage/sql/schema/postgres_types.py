@@ -4,7 +4,8 @@ Several rows are passed as one array of a row type. One array per column takes t
 each value for a nested array. Triggers replace foreign keys, because a foreign key is checked for each inserted step.
 This check is not needed: the fence in the same statement has locked the row of the run.
 
-A later schema version must use new type names, because processes of this version continue to use these types.
+The names of the types end with the schema version that changed them, because a process of an earlier version may still
+use its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
-from spine_async.storage.sql.schema.tables import event_log, runs, steps
+from spine_async.storage.sql.schema.tables import event_log, inbox, runs, steps
 
 _TYPES = (  # the first match applies: BigInteger is a subclass of Integer
     (BigInteger, "bigint"),
@@ -64,13 +65,13 @@ def _type(column: Column[object]) -> str:
 
 
 NEW_RUN = RowType(
-    "core_workflow_new_run_row",
+    "core_workflow_new_run_row_3",
     (*_of_table(runs, NEW_RUN_COLUMNS), ("ttl", "double precision"), ("started", "text")),
 )
 """A new run, with the duration of its lease in seconds and the metadata of its `workflow_started` event."""
 
 CHANGE = RowType(
-    "core_workflow_change_row",
+    "core_workflow_change_row_3",
     (
         *(("id", "bigint"), ("epoch", "integer"), ("expected_seq", "integer"), ("next_seq", "integer")),
         *(("commit_id", "text"), ("makes_progress", "boolean"), ("status", "text"), ("at", "timestamptz")),
@@ -80,8 +81,8 @@ CHANGE = RowType(
 )
 """The update of the row of a run by a commit."""
 
-STEP = RowType("core_workflow_step_row", _of_table(steps, VISIT_COLUMNS))
-EVENT = RowType("core_workflow_event_row", _of_table(event_log, EVENT_COLUMNS))
+STEP = RowType("core_workflow_step_row_3", _of_table(steps, VISIT_COLUMNS))
+EVENT = RowType("core_workflow_event_row_3", _of_table(event_log, EVENT_COLUMNS))
 
 
 def _recreate(rows: RowType) -> tuple[str, str]:
@@ -89,7 +90,7 @@ def _recreate(rows: RowType) -> tuple[str, str]:
     return f"DROP TYPE IF EXISTS {rows.name}", f"CREATE TYPE {rows.name} AS ({columns})"
 
 
-_CHILDREN = (steps.name, event_log.name)
+_CHILDREN = (steps.name, event_log.name, inbox.name)
 _DELETE_CHILDREN = {
     "DELETE": "DELETE FROM %I.{table} s USING gone WHERE s.run = gone.id",
     "TRUNCATE": "DELETE FROM %I.{table}",  # TRUNCATE would fail if the same statement truncates this table
@@ -114,18 +115,16 @@ _TRIGGERS = tuple(
     )
 )
 
-CREATE_TYPES_AND_TRIGGERS = (
-    *(statement for each in (NEW_RUN, CHANGE, STEP, EVENT) for statement in _recreate(each)),
-    _FUNCTION,
-    _REVOKE,
-    *_TRIGGERS,
-)
+CREATE_TYPES = tuple(statement for each in (NEW_RUN, CHANGE, STEP, EVENT) for statement in _recreate(each))
+REPLACE_FUNCTION = (_FUNCTION, _REVOKE)
+CREATE_TYPES_AND_TRIGGERS = (*CREATE_TYPES, *REPLACE_FUNCTION, *_TRIGGERS)
 """The statements that create the types and triggers after the tables exist."""
 
 FROM_VERSION_1 = (
     # In the order in which commits lock them, because processes of version 1 may still commit.
-    f"LOCK TABLE {', '.join((runs.name, *_CHILDREN))}",
-    *(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_run_fkey" for table in _CHILDREN),
+    "LOCK TABLE core_workflow_runs, core_workflow_steps, core_workflow_event_log",
+    "ALTER TABLE core_workflow_steps DROP CONSTRAINT IF EXISTS core_workflow_steps_run_fkey",
+    "ALTER TABLE core_workflow_event_log DROP CONSTRAINT IF EXISTS core_workflow_event_log_run_fkey",
     *CREATE_TYPES_AND_TRIGGERS,
 )
 """The statements that replace the foreign keys of version 1 by triggers and create the types."""

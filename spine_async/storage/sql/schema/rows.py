@@ -13,6 +13,7 @@ from sqlalchemy import Column, Table
 from spine_async._model.record import EventRow, NewRun, PastVisit, StoredRun, VisitRow
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async.errors import CorruptRecordError
+from spine_async.storage.sql.schema.due_columns import DUE_COLUMNS, DueColumns
 from spine_async.storage.sql.schema.tables import event_log, runs, steps
 
 Row = Sequence[object]
@@ -20,20 +21,10 @@ ToTimestamp = Callable[[datetime], object]
 """Converts a timestamp to the form that the driver takes: text for SQLite, a datetime for PostgreSQL."""
 
 VISIT_COLUMNS = tuple(column.name for column in steps.columns)
-_COLUMN_OF_FIELD = {"records_events": "emits", "item_params": "opening", "commit_id": "attempt_id"}
-"""Columns of schema version 2 whose name differs from that of the record's field."""
+VISIT_FIELDS = tuple(each.name for each in fields(VisitRow))
+"""The columns of `VisitRow` in the order of its fields, which is the order in which they are read."""
 
-_FIELD_OF_COLUMN = {column: name for name, column in _COLUMN_OF_FIELD.items()}
-
-
-def _columns_of_record(record: type[PastVisit]) -> tuple[str, ...]:
-    return tuple(_COLUMN_OF_FIELD.get(each.name, each.name) for each in fields(record))
-
-
-VISIT_FIELDS = _columns_of_record(VisitRow)
-"""The columns of `VisitRow`, in the order of its fields. Queries read them in this order."""
-
-PAST_FIELDS = _columns_of_record(PastVisit)
+PAST_FIELDS = tuple(each.name for each in fields(PastVisit))
 """The columns of `PastVisit` in the order of its fields."""
 
 EVENT_COLUMNS = tuple(column.name for column in event_log.columns)
@@ -41,7 +32,8 @@ RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("error_step", "error", "error_category", "stop_reason", "created_at", "started_at", "updated_at", "completed_at"),
-    *("metadata", "claims_since_progress"),
+    *("metadata", "claims_since_progress", "request_hash", "queue", "queue_key", "priority", "due_at", "expires_at"),
+    *("started_by", "parent_run_id", "stop_requested"),
 )
 """Columns of a stored run. Queries add `is_leased` as the last column."""
 
@@ -49,6 +41,8 @@ NEW_RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("claims_since_progress", "created_at", "started_at", "updated_at", "metadata", "commit_id"),
+    *("request_hash", "queue", "queue_key", "priority", "expires_at", "started_by"),
+    *DUE_COLUMNS,
 )
 
 
@@ -117,8 +111,8 @@ def event_values(key: int, event: EventRow, timestamp: ToTimestamp) -> tuple[obj
     )
 
 
-def new_run_values(run: NewRun, timestamp: ToTimestamp) -> tuple[object, ...]:
-    """Values of a new run in the order of `NEW_RUN_COLUMNS`."""
+def new_run_values(run: NewRun, timestamp: ToTimestamp, flag: type[int], due: DueColumns) -> tuple[object, ...]:
+    """Values of a new run in the order of `NEW_RUN_COLUMNS`; `due` is `HELD` for a run that has an owner."""
     at = timestamp(run.created_at)
     return (
         run.run_id,
@@ -132,16 +126,23 @@ def new_run_values(run: NewRun, timestamp: ToTimestamp) -> tuple[object, ...]:
         run.initial_quality,
         run.start_from,
         run.total_steps,
-        RunStatus.RUNNING.value,
-        1,  # epoch
+        RunStatus.RUNNING.value if run.is_held else RunStatus.PENDING.value,
+        1 if run.is_held else 0,  # epoch
         run.owner,
-        2 if run.records_events else 1,  # next_seq
+        run.next_seq,
         0,  # claims_since_progress
         at,
         at,
         at,
         run.metadata,
         run.commit_id,
+        run.request_hash,
+        run.queue,
+        run.queue_key,
+        run.priority,
+        timestamp(run.expires_at) if run.expires_at is not None else None,
+        run.started_by,
+        *due.values(timestamp, flag),
     )
 
 
@@ -163,9 +164,10 @@ def read_run(row: Row) -> StoredRun:
     """
     decoder = _RowDecoder(runs, str(row[0]), row, (*RUN_COLUMNS, "is_leased"))
     for column in ("created_at", "started_at", "updated_at"):
-        decoder.decode(column, _parse_timestamp)
-    if decoder.values["completed_at"] is not None:
-        decoder.decode("completed_at", _parse_timestamp)
+        decoder.decode(column, parse_timestamp)
+    for column in ("completed_at", "due_at", "expires_at"):
+        if decoder.values[column] is not None:
+            decoder.decode(column, parse_timestamp)
     decoder.decode("status", RunStatus)
     decoder.decode("is_leased", bool)
     return StoredRun(**decoder.values)  # type: ignore[arg-type]
@@ -180,7 +182,7 @@ def read_visit(run_id: str, row: Row) -> VisitRow:
     try:
         visit = VisitRow(*row)  # type: ignore[arg-type]
         _decode_past_visit(visit)
-        visit.completed_at = _parse_timestamp(visit.completed_at)
+        visit.completed_at = parse_timestamp(visit.completed_at)
         visit.ends_item = bool(visit.ends_item)
         visit.records_events = bool(visit.records_events)
     except _DECODE_ERRORS:
@@ -206,7 +208,7 @@ def _decode_past_visit(visit: PastVisit) -> None:
     """Decode the columns of the database in place; three times as fast as `_decode_visit_columns`."""
     visit.step_type = _STEP_TYPES[visit.step_type]
     visit.status = _STEP_STATES[visit.status]
-    visit.started_at = _parse_timestamp(visit.started_at)
+    visit.started_at = parse_timestamp(visit.started_at)
 
 
 _DECODE_ERRORS = (ValueError, TypeError, KeyError)
@@ -218,7 +220,7 @@ def _decode_visit_columns(run_id: str, row: Row, columns: Sequence[str]) -> dict
     for column, decode in _VISIT_DECODERS.items():
         if column in decoder.values:
             decoder.decode(column, decode)
-    return {_FIELD_OF_COLUMN.get(column, column): value for column, value in decoder.values.items()}
+    return decoder.values
 
 
 _STEP_TYPES: dict[str, StepType] = {each.value: each for each in StepType}
@@ -233,7 +235,7 @@ def read_event(run_id: str, row: Row) -> EventRow:
     """
     decoder = _RowDecoder(event_log, run_id, row, EVENT_COLUMNS)
     decoder.values.pop("run", None)
-    decoder.decode("timestamp", _parse_timestamp)
+    decoder.decode("timestamp", parse_timestamp)
     return EventRow(**decoder.values)  # type: ignore[arg-type]
 
 
@@ -257,7 +259,12 @@ class _RowDecoder:
             ) from exc
 
 
-def _parse_timestamp(value: object) -> datetime:
+def parse_timestamp(value: object) -> datetime:
+    """The timestamp in a column.
+
+    Raises:
+        ValueError: The text is no timestamp, or has no time zone.
+    """
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
     if at.tzinfo is None:
         raise ValueError("the timestamp has no time zone")
@@ -265,12 +272,12 @@ def _parse_timestamp(value: object) -> datetime:
 
 
 _VISIT_DECODERS: Mapping[str, Callable[[Any], object]] = {
-    "started_at": _parse_timestamp,
-    "completed_at": _parse_timestamp,
+    "started_at": parse_timestamp,
+    "completed_at": parse_timestamp,
     "step_type": StepType,
     "status": StepStatus,
     "ends_item": bool,
-    "emits": bool,
+    "records_events": bool,
 }
 
 

@@ -19,12 +19,15 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
+    false,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-VERSION = 2
+VERSION = 3
 """The schema version that this library requires."""
 
 metadata = MetaData()
@@ -42,8 +45,27 @@ _Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: b
 # The collation C compares bytes. So a path prefix is an index range, independent of the collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
-UNDER_WAY = text("status IN ('running', 'waiting')")
+UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
 """Condition for runs that have not ended. SQLite uses the partial index only for exactly this text."""
+
+IS_READY = text("ready")
+IS_HELD = text("owner IS NOT NULL")
+IS_DUE_LATER = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL")
+IS_DUE_LATER_BY_WALL = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL AND due_boot IS NULL")
+"""The same without the runs for which the boot clock counts. On SQLite all processes have the same boot clock."""
+IS_DUE_LATER_IN_BOOT = text("owner IS NULL AND NOT ready AND due_boot IS NOT NULL")
+
+
+def _partial(
+    name: str, *columns: str, where: TextClause, sqlite_where: TextClause | None = None, unique: bool = False
+) -> Index:
+    """An index of the rows that meet a condition, so that its size is that of the work that is left."""
+    on_sqlite = where if sqlite_where is None else sqlite_where
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=on_sqlite)
+
+
+_CLAIM_ORDER = ("workflow_name", "queue", "priority", "turn", "workflow_version")
+"""The version is the last column, so that the rows of runs with a higher version are not read."""
 
 schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
 
@@ -55,20 +77,32 @@ runs = Table(
     Column("started_at", _Timestamp, nullable=False),
     Column("updated_at", _Timestamp, nullable=False),
     Column("completed_at", _Timestamp),
-    Column("lease_until", _Lease),
+    Column("leased_until", _Lease),
+    Column("due_at", _Timestamp),
+    Column("expires_at", _Timestamp),
+    Column("due_seconds", _Float),
+    Column("turn", _Float),
     Column("epoch", Integer, nullable=False),
     Column("next_seq", Integer, nullable=False),
     Column("claims_since_progress", Integer, nullable=False),
     Column("total_steps", Integer, nullable=False),
     Column("workflow_version", Integer, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("ready", Boolean, nullable=False, server_default=false()),
     Column("run_id", _Path, nullable=False, unique=True),
     Column("workflow_name", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("owner", Text),
     Column("lease_boot", Text),
+    Column("due_boot", Text),
+    Column("queue", Text, nullable=False, server_default=""),
+    Column("queue_key", Text),
+    Column("started_by", Text, nullable=False, server_default="execute"),
+    Column("parent_run_id", _Path),
     Column("commit_id", Text),
     Column("fingerprint", Text, nullable=False),
     Column("params_hash", Text, nullable=False),
+    Column("request_hash", Text),
     Column("params", Text, nullable=False),
     Column("partition", Text),
     Column("initial_outputs", Text, nullable=False),
@@ -82,8 +116,12 @@ runs = Table(
     Column("stop_requested", Text),
     Index("core_workflow_runs_age", "created_at", "id"),
     # A partial index stays small, so a search for runs without an owner does not read the ended runs.
-    Index("core_workflow_runs_under_way", "created_at", "id", postgresql_where=UNDER_WAY, sqlite_where=UNDER_WAY),
-    sqlite_autoincrement=True,  # keys are never reused, so the fence rejects a late commit to a deleted run
+    _partial("core_workflow_runs_under_way", "created_at", "id", where=UNDER_WAY),
+    _partial("core_workflow_runs_ready", *_CLAIM_ORDER, where=IS_READY),
+    _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
+    _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),
+    _partial("core_workflow_runs_held", "owner", where=IS_HELD),
+    sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
     postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )
 
@@ -102,16 +140,16 @@ steps = Table(
     Column("output_size", Integer, nullable=False),
     Column("item_index", Integer),
     Column("ends_item", Boolean, nullable=False),
-    Column("emits", Boolean, nullable=False),
+    Column("records_events", Boolean, nullable=False),
     Column("path", _Path, nullable=False),
     Column("scope", _Path, nullable=False),
     Column("step_name", Text, nullable=False),
     Column("step_type", Text, nullable=False),
     Column("status", Text, nullable=False),
-    Column("attempt_id", Text, nullable=False),
+    Column("commit_id", Text, nullable=False),
     Column("error", Text),
     Column("error_category", Text),
-    Column("opening", Text),
+    Column("item_params", Text),
     Column("updates", Text),
     Column("quality", Text),
     Column("output", Text),
@@ -134,3 +172,27 @@ event_log = Table(
     _run_foreign_key(),
     sqlite_with_rowid=False,
 )
+
+inbox = Table(
+    "core_workflow_inbox",
+    metadata,
+    Column("id", _Key, Identity(always=False), primary_key=True),
+    Column("run", _Key, nullable=False),
+    Column("received_at", _Timestamp, nullable=False),
+    Column("taken", Boolean, nullable=False, server_default=false()),
+    Column("unseen", Boolean, nullable=False, server_default=true()),
+    Column("token", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("value", Text, nullable=False),
+    UniqueConstraint("run", "token"),
+    _partial(
+        "core_workflow_inbox_keys", "run", "idempotency_key", where=text("idempotency_key IS NOT NULL"), unique=True
+    ),
+    _partial("core_workflow_inbox_open", "run", "id", where=text("NOT taken")),
+    # What a sweep reads. A message stays `unseen` until a sweep finds that its run has no owner, or a step takes it.
+    _partial("core_workflow_inbox_unseen", "run", where=text("unseen")),
+    _run_foreign_key(),
+    sqlite_autoincrement=True,  # ids are never reused, so they give the order of arrival
+)
+"""Messages for runs. A message that a step took stays until its run is deleted, so that its key remains known."""

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from secrets import token_hex
+from typing import TypeVar
 
-import aiosqlite
-import anyio.to_thread
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
-from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
-from spine_async.errors import StoreError
-from spine_async.ports import CommitOutcome
+from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, Release, Renewal, RunChange
+from spine_async.errors import DefinitionError
+from spine_async.ports import CommitOutcome, Listener
+from spine_async.storage.sql.driver.boot_clock import boot_time
+from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
-from spine_async.storage.sql.driver.sqlite_options import may_create
-from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
-from spine_async.storage.sql.driver.url import redacted, sqlite_file
-from spine_async.storage.sql.schema.migrations import is_current, raise_if_upgraded, statements_from
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
+from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
-from spine_async.storage.sql.sqlite import jobs, leases
-from spine_async.storage.sql.sqlite.boot_clock import boot_time
-from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
-from spine_async.storage.sql.sqlite.open_file import OpenFile
-from spine_async.storage.sql.sqlite.private_file import create_private_file
+from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, sweep
+from spine_async.storage.sql.sqlite.caller import within_caller
+from spine_async.storage.sql.sqlite.changes import commit
+from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
+from spine_async.storage.sql.sqlite.watch import FileWatch, NoListener
 
 ResultT = TypeVar("ResultT")
-SqliteJob = Callable[[sqlite3.Connection], ResultT]
-
-_MIN_SQLITE = (3, 38)  # the view of checkpoints needs the operator `->`, which keeps the exact JSON text
 
 
-class SqliteDatabase:
+class SqliteDatabase(SqliteConnections):
     """Runs each operation as one job on the connection's own thread."""
 
     dialect = "sqlite"
@@ -56,47 +47,9 @@ class SqliteDatabase:
         durability: Durability,
         timeout: float = DEFAULT_SECONDS,
     ) -> None:
-        self._engine = engine
-        self._limit = TimeLimit(redacted(engine.url), timeout)
-        self._makes_folder = makes_folder
-        self._durability = durability
-        self._file = sqlite_file(engine.url)
+        super().__init__(engine, makes_folder=makes_folder, durability=durability, timeout=timeout)
         self._compiled = CompiledQueries(engine.dialect)
-        self._map_errors = sqlite_error_mapper(engine.url)
-        self._saved_pragmas: WeakKeyDictionary[aiosqlite.Connection, jobs.Pragmas] = WeakKeyDictionary()
-        hooks = DriverHooks(
-            is_usable=_is_usable,
-            prepare=self._prepare,
-            restore=self._restore,
-            accept=self._accept,
-            check_owner=_check_owner,
-            abandon=self._abandon,
-            shields_connect=True,
-        )
-        self._abandoned: list[object] = []
-        self._pool = ConnectionPool(engine, hooks)
-        self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
-        self._writer = WriterConnection(self._pool, hooks)
-        # The database has one writer at a time. Renewals have their own connection: while the writer waits for the lock
-        # of another process, a renewal can give up early and try again.
-        self._renewer = self._writer if self._pool.is_in_memory else WriterConnection(self._pool, hooks)
-
-    async def exists(self) -> bool:
-        """Whether the database file exists; does not create it."""
-        with self._map_errors:
-            return self._file is None or await anyio.to_thread.run_sync(_file_exists, self._file)
-
-    async def create_file(self) -> None:
-        """Create the database file, and its folder if `makes_folder` is set."""
-        _check_library(sqlite3.sqlite_version_info)
-        if self._file is not None:
-            is_created = may_create(self._engine.url.query)
-            with self._map_errors:
-                await anyio.to_thread.run_sync(_create_file, self._file, self._makes_folder and is_created, is_created)
-
-    async def version(self) -> int:
-        with self._map_errors:
-            return await self._read(jobs.version, self._limit.call("connect"))
+        self._watch: FileWatch | None = None
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
@@ -107,7 +60,7 @@ class SqliteDatabase:
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        return await self._with_retries(partial(self._read, job), self._limit.call("read"))
+        return await self._read_with_retries(job, "read")
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
@@ -126,165 +79,66 @@ class SqliteDatabase:
         return await self._write_with_retries(job, "request a stop")
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
+        return await self._write_with_retries(lambda connection: commit(connection, changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
         return await self._write(job, self._limit.call("delete"))
 
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        # First without the write lock, so that an idle worker delays nobody.
+        if not await self._read_with_retries(partial(due_runs.is_any_ready, request=request), "look for due runs"):
+            return []
+        job = partial(due_runs.claim_due, request=request)
+        return await self._write_with_retries(job, "claim due runs")
+
+    async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+        found = await self._read_with_retries(sweep.look, "sweep")
+        if not found.needs_write(gone, lapsed):
+            return found.sweep
+        job = partial(sweep.sweep, gone=gone, lapsed=lapsed)
+        return await self._write_with_retries(job, "sweep")
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        token = token_hex(TOKEN_BYTES)
+        job = partial(changes.release, key=claim.key, epoch=claim.epoch, token=token, given=release)
+        return await self._write_with_retries(job, "release")
+
+    async def send(self, message: NewMessage) -> Delivery:
+        return await self._write_with_retries(partial(inbox.send, message=message), "send")
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        return await self._read_with_retries(partial(inbox.notices, claims=claims), "read notices")
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        return await self._read_with_retries(partial(due_runs.states, run_ids=run_ids), "read states")
+
+    async def listen(self, on_change: Callable[[], None]) -> Listener:
+        if self._file is None:
+            return NoListener()
+        if self._watch is None:
+            self._watch = FileWatch(self._file, self._own_commits)
+        return self._watch.listen(on_change)
+
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return await self._within(connection, partial(leases.create, runs=runs))
+
+    async def send_within(self, connection: object, message: NewMessage) -> Delivery:
+        return await self._within(connection, partial(inbox.send, message=message))
+
     async def close(self) -> None:
+        if self._watch is not None:
+            await self._watch.close()
+        await super().close()
+
+    async def _within(self, given: object, job: SqliteJob[ResultT]) -> ResultT:
+        """Run the job in the transaction of the caller."""
+        if self._file is None:
+            raise DefinitionError("the runs are stored in memory, where a caller has no transaction of its own")
+        connection = await caller_connection(given, self._engine.dialect.driver)
         with self._map_errors:
-            try:
-                await self._writer.close()
-            finally:
-                await self._renewer.close()
-
-    async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        def checked(connection: sqlite3.Connection) -> ResultT:
-            result = job(connection)
-            self._open_file.check()
-            return result
-
-        self._open_file.check_earlier()
-        return await self._pool.read(lambda driver: _run_on_thread(driver, checked), call)
-
-    async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
-        return await self._with_retries(partial(self._transact, job), self._limit.call(name))
-
-    async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
-        try:
-            with self._map_errors:
-                return await call.retry(attempt, is_transient_on_sqlite)
-        except StoreError as exc:
-            if is_rejected_statement(exc.__cause__):
-                await raise_if_upgraded(self.version)
-            raise
-
-    async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        with self._map_errors:
-            return await self._transact(job, call)
-
-    async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        return await self._checked_write(self._writer, job, call)
-
-    async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        """Run the job on the renewals' connection.
-
-        SQLite's lock is not fair: frequent commits can keep a second connection waiting. So a renewal first waits for
-        its turn among the commits of this process, but only for a limited time.
-        """
-        async with AsyncExitStack() as stack:
-            with suppress(TimeoutError):
-                await stack.enter_async_context(self._writer.reserved(call))
-            busy_seconds = call.attempt_seconds(time.monotonic())
-            return await self._checked_write(self._renewer, job, call, busy_seconds)
-
-    async def _checked_write(
-        self,
-        writer: WriterConnection[aiosqlite.Connection],
-        job: SqliteJob[ResultT],
-        call: Call,
-        busy_seconds: float | None = None,
-    ) -> ResultT:
-        """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
-
-        Args:
-            writer: The connection.
-            job: What to run.
-            call: The call that it is part of.
-            busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
-        """
-
-        async def checked(driver: aiosqlite.Connection) -> ResultT:
-            def work(connection: sqlite3.Connection) -> ResultT:
-                if busy_seconds is not None:
-                    jobs.set_busy_timeout(connection, busy_seconds)
-                result = jobs.in_transaction(connection, job)
-                # Checked after the commit, so that a commit is acknowledged only if it is in the file.
-                self._open_file.check_with_log(driver)
-                return result
-
-            return await _run_on_thread(driver, work)
-
-        self._open_file.check_earlier()
-        return await writer.write(checked, call)
-
-    async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
-        if self._open_file.is_accepted(info):
-            return True
-        return await _run_on_thread(driver, partial(self._open_file.accept, info=info))
-
-    async def _abandon(self, connection: AsyncConnection) -> None:
-        # The reference keeps the connection open: SQLite must not close a connection of the parent process.
-        raw = await connection.get_raw_connection()
-        self._abandoned.append(raw)
-        raw.detach()
-
-    async def _prepare(self, driver: aiosqlite.Connection) -> None:
-        self._open_file.begin_log(driver)
-        # A database in memory has no file to protect, and its only connection may belong to other users of the engine.
-        if not self._pool.is_in_memory:
-            job = partial(jobs.prepare, durability=self._durability, busy_seconds=self._limit.seconds / 2)
-            self._saved_pragmas[driver] = await _run_on_thread(driver, job)
-
-    async def _restore(self, driver: aiosqlite.Connection) -> None:
-        saved = self._saved_pragmas.pop(driver, {})
-        await _run_on_thread(driver, partial(jobs.restore, before=saved))
-
-
-def _check_library(found: tuple[int, ...]) -> None:
-    if found < _MIN_SQLITE:
-        required, has = (".".join(str(part) for part in version) for version in (_MIN_SQLITE, found))
-        raise StoreError(
-            f"SQLite {required} or later is required, but this Python has {has}; use a newer Python, or PostgreSQL"
-        )
-
-
-async def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> ResultT:
-    """Run the job on the connection's thread.
-
-    aiosqlite's public methods run single statements. A cancellation between two of them would leave the transaction
-    open; one function on the thread cannot be interrupted.
-    """
-    return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
-
-
-def _check_owner(driver: aiosqlite.Connection) -> None:
-    # A fork copies the connection, but not its thread.
-    thread = getattr(driver, "_thread", driver)  # before aiosqlite 0.22 the connection itself is the thread
-    if _is_usable(driver) and isinstance(thread, threading.Thread) and not thread.is_alive():
-        raise forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
-
-
-def _file_exists(file: Path) -> bool:
-    if not file.exists():
-        return False
-    _probe(file)
-    return True
-
-
-def _create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
-    if makes_folder:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if is_created and not file.exists():
-        create_private_file(file)
-    _probe(file, is_created=is_created)
-
-
-def _probe(file: Path, *, is_created: bool = True) -> None:
-    """Open and close the file, and raise the error of a failed open. A missing file is created if `is_created` is True.
-
-    aiosqlite does not join the thread of a connection that failed to open. That thread may find the event loop closed
-    and print a traceback. So aiosqlite is never used with a file that cannot be opened.
-    """
-    if is_created or file.exists():
-        sqlite3.connect(file).close()
-    else:
-        sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True).close()
-
-
-def _is_usable(driver: aiosqlite.Connection) -> bool:
-    return driver._connection is not None  # noqa: SLF001 (aiosqlite has no public attribute for it)
+            driver = await self._driver_of(connection)
+            return await run_on_thread(driver, partial(within_caller, file=self._file, work=job))
 
 
 def _upgrade(connection: sqlite3.Connection, engine: AsyncEngine) -> None:

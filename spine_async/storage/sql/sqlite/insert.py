@@ -32,7 +32,7 @@ class Inserter:
     """Inserts rows into one table and leaves out the columns that are None in all rows of a call.
 
     Args:
-        table: Name of the table. No column has a default, so an omitted column is NULL.
+        table: Name of the table. Its columns with a default are never None; others that are omitted are NULL.
         columns: Names of the columns of the rows.
         suffix: SQL after the values.
     """

@@ -14,21 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from spine_async._model.durability import Durability
-from spine_async._model.record import RunChange, RunEnd
-from spine_async._model.status import RunStatus
 from spine_async.errors import StoreError
-from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.schema.migrations import usable_version
-from spine_async.storage.sql.schema.rows import (
-    EVENT_COLUMNS,
-    VISIT_COLUMNS,
-    Row,
-    escaped_text,
-    event_values,
-    iso_timestamp,
-    visit_values,
-)
-from spine_async.storage.sql.sqlite.insert import Inserter
+from spine_async.storage.sql.schema.rows import Row
 
 ResultT = TypeVar("ResultT")
 Pragmas = dict[str, object]
@@ -38,28 +26,11 @@ BUSY_SECONDS = 30.0
 # commits; the remaining ones are consistent and in order.
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
-EVENTS = Inserter("core_workflow_event_log", EVENT_COLUMNS)
-VISITS = Inserter("core_workflow_steps", VISIT_COLUMNS)
-
-_FENCE = "WHERE id = ? AND epoch = ? AND next_seq = ?"
-_UNFINISHED_FENCE = f"{_FENCE} AND status IN ('running', 'waiting')"
-_UPDATE = (
-    "UPDATE core_workflow_runs SET next_seq = ?, updated_at = ?, commit_id = ?, "
-    "claims_since_progress = CASE WHEN ? THEN 0 ELSE claims_since_progress END"
-)
-# An update of `status` also writes the index of unfinished runs: one more page, in addition to four.
-_ADVANCE_RUNNING = f"{_UPDATE} {_FENCE} AND status = 'running'"
-_ADVANCE = f"{_UPDATE}, status = ? {_UNFINISHED_FENCE}"
-_END = (
-    f"{_UPDATE}, status = ?, completed_at = ?, error_step = ?, error = ?, error_category = ?, stop_reason = ?, "
-    f"owner = NULL, lease_until = NULL, lease_boot = NULL {_UNFINISHED_FENCE}"
-)
-_COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
-_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('running', 'waiting')"
+_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('pending', 'running', 'waiting')"
 # Children are deleted explicitly: cascading requires a pragma that the connection's owner controls.
 _DELETE_CHILDREN = tuple(
     f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
-    for table in ("core_workflow_steps", "core_workflow_event_log")
+    for table in ("core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox")
 )
 
 
@@ -114,25 +85,6 @@ def restore(connection: sqlite3.Connection, before: Pragmas) -> None:
         connection.execute(f"PRAGMA {name} = {value}")
 
 
-def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-    """Write each change that passes its fence.
-
-    Args:
-        connection: In a write transaction.
-        changes: The changes. A change that an earlier attempt has committed is reported as committed.
-    """
-    passed = _advance_all(connection, changes)
-    written = [change for change, has_passed in zip(changes, passed, strict=True) if has_passed]
-    visits = [visit_values(change.key, visit, iso_timestamp, int) for change in written for visit in change.visits]
-    events = [event_values(change.key, event, iso_timestamp) for change in written for event in change.events]
-    VISITS.insert(connection, visits)
-    EVENTS.insert(connection, events)
-    return [
-        CommitOutcome.COMMITTED if has_passed or _is_committed(connection, change) else CommitOutcome.FENCED
-        for change, has_passed in zip(changes, passed, strict=True)
-    ]
-
-
 def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> bool:
     """Delete the run with its visits and events, unless it has not ended and `only_ended` is set.
 
@@ -154,60 +106,6 @@ def in_savepoint(connection: sqlite3.Connection, work: Callable[[], bool]) -> bo
     succeeded = work()
     connection.execute("RELEASE bulk" if succeeded else "ROLLBACK TO bulk")
     return succeeded
-
-
-def _advance_all(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[bool]:
-    """Update the runs of the changes; whether each change passed its fence."""
-    if len(changes) > 1:
-        unended = [change for change in changes if change.end is None]
-        rows: dict[str, list[Row]] = {
-            _ADVANCE_RUNNING: [_running_values(each) for each in unended if each.status is RunStatus.RUNNING],
-            _ADVANCE: [_advance_values(each) for each in unended if each.status is not RunStatus.RUNNING],
-            _END: [_end_values(each, each.end) for each in changes if each.end is not None],
-        }
-        # Nearly always all changes pass, and one call per statement takes half the time of one call per change.
-        if in_savepoint(connection, lambda: all(_update_all(connection, *each) for each in rows.items())):
-            return [True] * len(changes)
-    return [_advance(connection, change) for change in changes]
-
-
-def _update_all(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> bool:
-    return not rows or connection.executemany(statement, rows).rowcount == len(rows)
-
-
-def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
-    """Update the run of the change; whether the change passed its fence."""
-    if change.end is not None:
-        return connection.execute(_END, _end_values(change, change.end)).rowcount == 1
-    is_running = change.status is RunStatus.RUNNING
-    if is_running and connection.execute(_ADVANCE_RUNNING, _running_values(change)).rowcount == 1:
-        return True
-    return connection.execute(_ADVANCE, _advance_values(change)).rowcount == 1
-
-
-def _update_values(change: RunChange) -> Row:
-    return (change.next_seq, iso_timestamp(change.at), change.commit_id, int(change.makes_progress))
-
-
-def _fence_values(change: RunChange) -> Row:
-    return (change.key, change.epoch, change.expected_seq)
-
-
-def _running_values(change: RunChange) -> Row:
-    return (*_update_values(change), *_fence_values(change))
-
-
-def _advance_values(change: RunChange) -> Row:
-    return (*_update_values(change), change.status.value, *_fence_values(change))
-
-
-def _end_values(change: RunChange, end: RunEnd) -> Row:
-    failure = (end.error_step, escaped_text(end.error), end.error_category, escaped_text(end.stop_reason))
-    return (*_update_values(change), end.status.value, iso_timestamp(end.at), *failure, *_fence_values(change))
-
-
-def _is_committed(connection: sqlite3.Connection, change: RunChange) -> bool:
-    return bool(fetch(connection, _COMMITTED_EARLIER, (change.key, change.epoch, change.commit_id)))
 
 
 def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:

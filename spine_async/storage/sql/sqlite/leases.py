@@ -12,8 +12,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from spine_async._model.record import Busy, Claim, NewRun, Renewal
+from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
 from spine_async.storage.derived_events import started_event
+from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.driver.claim_rule import (
     LEASE_STATE_COLUMNS,
     Claimable,
@@ -21,6 +22,7 @@ from spine_async.storage.sql.driver.claim_rule import (
     decide,
     lease_state,
 )
+from spine_async.storage.sql.schema.due_columns import HELD, due_columns, turn_at
 from spine_async.storage.sql.schema.rows import (
     NEW_RUN_COLUMNS,
     escaped_text,
@@ -28,11 +30,19 @@ from spine_async.storage.sql.schema.rows import (
     iso_timestamp,
     new_run_values,
 )
-from spine_async.storage.sql.sqlite.boot_clock import BootTime, boot_time
+from spine_async.storage.sql.sqlite.changes import EVENTS, IS_HELD
 from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
-from spine_async.storage.sql.sqlite.jobs import EVENTS, fetch, in_savepoint
+from spine_async.storage.sql.sqlite.jobs import fetch, in_savepoint
 
-_COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "lease_until")
+UNDER_WAY = "status IN ('pending', 'running', 'waiting')"
+NOT_DUE = "due_at = NULL, due_boot = NULL, due_seconds = NULL, ready = 0, turn = NULL"
+CLAIMS_AFTER = (
+    "CASE WHEN status IN ('completed', 'failed', 'stopped') THEN 1 "
+    "WHEN owner IS NOT NULL AND status = 'running' THEN claims_since_progress + 1 ELSE claims_since_progress END"
+)
+"""Value of `claims_since_progress` after a claim. A run without an owner, or one that waits, has harmed nobody."""
+
+_COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "leased_until")
 _UNLESS_STORED = "ON CONFLICT (run_id) DO NOTHING"
 _INSERT_RUN = insert_statement("core_workflow_runs", _COLUMNS, f"{_UNLESS_STORED} RETURNING id")
 _RUNS_WITH_KEY = Inserter("core_workflow_runs", (*_COLUMNS, "id"), _UNLESS_STORED)
@@ -42,21 +52,24 @@ _LAST_KEY = (
 )
 _CREATED_EARLIER = "SELECT id FROM core_workflow_runs WHERE run_id = ? AND commit_id = ?"
 _LEASE_STATE = (
-    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, COALESCE(lease_boot = ? AND lease_until > ?, 0), lease_until "
+    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, COALESCE(lease_boot = ? AND leased_until > ?, 0), leased_until "
     "FROM core_workflow_runs WHERE run_id = ?"
 )
 _CLAIM = (
-    "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, lease_until = ?, commit_id = ?, "
+    "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
     "next_seq = next_seq + ?, updated_at = ?, claims_since_progress = "
-    "CASE WHEN status IN ('running', 'waiting') THEN claims_since_progress + 1 ELSE 1 END, status = 'running', "
-    "stop_requested = NULL, completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, "
-    "stop_reason = NULL WHERE run_id = ? RETURNING id, epoch, next_seq"
+    f"{CLAIMS_AFTER}, status = 'running', {NOT_DUE}, stop_requested = NULL, completed_at = NULL, error_step = NULL, "
+    "error = NULL, error_category = NULL, stop_reason = NULL WHERE run_id = ? RETURNING id, epoch, next_seq"
 )
 _RENEW = (
-    "UPDATE core_workflow_runs SET lease_boot = ?, lease_until = ?, owner = CASE WHEN ? THEN owner END "
-    "WHERE id = ? AND epoch = ? AND status IN ('running', 'waiting') RETURNING stop_requested"
+    "UPDATE core_workflow_runs SET lease_boot = ?, leased_until = ?, ready = 0 "
+    f"WHERE id = ? AND epoch = ? AND {IS_HELD} RETURNING stop_requested"
 )
-_REQUEST_STOP = "UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id = ? AND status IN ('running', 'waiting')"
+_EXPIRE = (
+    "UPDATE core_workflow_runs SET owner = NULL, lease_boot = NULL, leased_until = NULL, due_at = ?, ready = 1, "
+    f"turn = ? WHERE id = ? AND epoch = ? AND {IS_HELD} RETURNING stop_requested"
+)
+_REQUEST_STOP = f"UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id = ? AND {UNDER_WAY}"
 
 
 def create(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> list[Claim | None]:
@@ -84,10 +97,14 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim | Busy
 
 
 def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
-    """Extend the leases of the claims that are still current."""
+    """Extend the leases of the claims that are still current; if `ttl` is 0, release their runs."""
     now = boot_time()
-    lease = (now.boot, now.seconds + ttl, ttl != 0)
-    renewed = [fetch(connection, _RENEW, (*lease, each.key, each.epoch)) for each in claims]
+    if ttl == 0:
+        at = datetime.now(UTC)
+        statement, values = _EXPIRE, (iso_timestamp(at), turn_at(at, was_started=True))
+    else:
+        statement, values = _RENEW, (now.boot, now.seconds + ttl)
+    renewed = [fetch(connection, statement, (*values, each.key, each.epoch)) for each in claims]
     return [Renewal(is_held=bool(rows), stop_reason=_text(rows[0][0]) if rows else None) for rows in renewed]
 
 
@@ -101,7 +118,7 @@ def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_ke
     rows = [(*_values(run, now), key) for key, run in enumerate(runs, first_key)]
     if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
-    events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.records_events)
+    events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.next_seq > 1)
     EVENTS.insert(connection, [event_values(key, event, iso_timestamp) for key, event in events])
     return True
 
@@ -112,17 +129,21 @@ def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim
     if not rows:
         return None
     key = int(str(rows[0][0]))
-    if inserted and run.records_events:
+    if inserted and run.next_seq > 1:
         EVENTS.insert(connection, [event_values(key, started_event(run), iso_timestamp)])
     return _first_claim(run, key)
 
 
 def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
-    return (*new_run_values(run, iso_timestamp), now.boot, now.seconds + run.lease_ttl)
+    if run.is_held:
+        return (*new_run_values(run, iso_timestamp, int, HELD), now.boot, now.seconds + run.lease_ttl)
+    due = run.due or DueTime(run.created_at, 0.0)
+    columns = due_columns(due, datetime.now(UTC), now.boot, now.seconds, was_started=False)
+    return (*new_run_values(run, iso_timestamp, int, columns), None, None)
 
 
 def _first_claim(run: NewRun, key: int) -> Claim:
-    return Claim(run_id=run.run_id, key=key, epoch=1, next_seq=2 if run.records_events else 1)
+    return Claim(run_id=run.run_id, key=key, epoch=int(run.is_held), next_seq=run.next_seq)
 
 
 def _write_claim(connection: sqlite3.Connection, request: ClaimRequest, now: BootTime) -> Claim:

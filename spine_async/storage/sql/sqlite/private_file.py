@@ -1,8 +1,9 @@
-"""Creates a database file that only its owner can read."""
+"""Finds a database file, or creates one that only its owner can read."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,3 +29,32 @@ def create_private_file(file: Path) -> None:
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
     finally:
         Path(temporary).unlink()
+
+
+def file_exists(file: Path) -> bool:
+    """Whether the file exists; raises the error of a failed open."""
+    if not file.exists():
+        return False
+    _probe(file)
+    return True
+
+
+def create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
+    """Create the file and its folder where that is allowed; raises the error of a failed open."""
+    if makes_folder:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_created and not file.exists():
+        create_private_file(file)
+    _probe(file, is_created=is_created)
+
+
+def _probe(file: Path, *, is_created: bool = True) -> None:
+    """Open and close the file, and raise the error of a failed open. A missing file is created if `is_created` is True.
+
+    aiosqlite does not join the thread of a connection that failed to open. That thread may find the event loop closed
+    and print a traceback. So aiosqlite is never used with a file that cannot be opened.
+    """
+    if is_created or file.exists():
+        sqlite3.connect(file).close()
+    else:
+        sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True).close()

@@ -1,0 +1,83 @@
+"""Runs functions in a transaction of the caller, as functions of its plain `sqlite3.Connection`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from spine_async.errors import DefinitionError
+
+ResultT = TypeVar("ResultT")
+
+_NO_TRANSACTION = "connection is in no transaction; begin one with BEGIN IMMEDIATE"
+_NO_LOCK = (
+    "the transaction of connection does not hold the write lock, so it might fail after other work was done; begin it "
+    "with BEGIN IMMEDIATE"
+)
+_PROBE = "UPDATE core_workflow_schema SET version = version WHERE 0"
+
+
+def within_caller(connection: sqlite3.Connection, file: Path, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+    """Run `work` in the open transaction of the connection; if it fails, the transaction is as before.
+
+    Raises:
+        DefinitionError: The connection belongs to another file, or its transaction does not hold the write lock.
+    """
+    _check_file(connection, file)
+    if not connection.in_transaction:
+        raise DefinitionError(_NO_TRANSACTION)
+    _check_lock(connection, file)
+    connection.execute("SAVEPOINT spine_async_within")
+    try:
+        result = work(connection)
+    except BaseException:
+        connection.execute("ROLLBACK TO spine_async_within")
+        connection.execute("RELEASE spine_async_within")
+        raise
+    connection.execute("RELEASE spine_async_within")
+    return result
+
+
+def _check_file(connection: sqlite3.Connection, file: Path) -> None:
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    found = str(next(row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main") or "")
+    if not found or not Path(found).samefile(file):
+        place = found or "a database in memory"
+        raise DefinitionError(f"connection belongs to another database: {place}; the runs are stored in {file}")
+
+
+def _check_lock(connection: sqlite3.Connection, file: Path) -> None:
+    """Find out whether the connection holds the write lock of the file; Python has no function for it."""
+    if _can_lock(file) or not _can_write(connection):
+        raise DefinitionError(_NO_LOCK)
+
+
+def _can_lock(file: Path) -> bool:
+    """Whether another connection gets the lock, so that nobody holds it."""
+    uri = f"{file.absolute().as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0)) as other:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        other.execute("ROLLBACK")
+        return True
+
+
+def _can_write(connection: sqlite3.Connection) -> bool:
+    """Whether the connection writes without waiting, so that no other one holds the lock."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    before = int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute(_PROBE)
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
+    return True
