@@ -29,13 +29,14 @@ class Worker:
     async def __call__(self, context: object, config: dict[str, object]) -> None: ...
 
 
-def test_the_five_kinds_have_their_types() -> None:
+def test_each_kind_has_its_type() -> None:
     steps = (
         Step.lambda_("a", work),
         Step.pipeline("b", "ingest"),
         Step.choice("c", lambda context: True, "a"),
         Step.map("d", items=[1], iterator=work),
         Step.wait("e", 1),
+        Step.wait_for_signal("f"),
     )
     assert [step.step_type for step in steps] == list(StepType)
 
