@@ -8,6 +8,7 @@ from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityMetrics, QualityThresholds
 from spine_async._model.queue import Enqueued, Queue
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
 from spine_async._model.step_result import StepEvent, StepResult
@@ -21,10 +22,12 @@ from spine_async.errors import (
     InvalidParamsError,
     InvalidPolicyError,
     InvalidRunIdError,
+    InvalidSignalError,
     LeaseLostError,
     MissingExtraError,
     RunBusyError,
     RunConflictError,
+    RunEndedError,
     RunError,
     RunFailedError,
     RunNotFoundError,
@@ -59,6 +62,7 @@ __all__ = [
     "InvalidParamsError",
     "InvalidPolicyError",
     "InvalidRunIdError",
+    "InvalidSignalError",
     "LambdaStep",
     "LeaseLostError",
     "LocalDispatcher",
@@ -71,6 +75,7 @@ __all__ = [
     "RetryPolicy",
     "RunBusyError",
     "RunConflictError",
+    "RunEndedError",
     "RunError",
     "RunFailedError",
     "RunHandle",
@@ -81,6 +86,7 @@ __all__ = [
     "SchemaVersionError",
     "SerializationError",
     "SharingError",
+    "SignalStep",
     "SpineError",
     "Step",
     "StepError",

@@ -98,6 +98,32 @@ class RunNotResumableError(RunError):
     """The run has completed, or its workflow is not known, so it cannot be resumed."""
 
 
+class RunEndedError(RunError):
+    """The run has completed, so it takes no more signals.
+
+    Attributes:
+        signal: Name of the signal.
+    """
+
+    def __init__(self, run_id: str, signal: str) -> None:
+        self.signal = signal
+        super().__init__(run_id, f"run {run_id!r} has completed, so it takes no signal {signal!r}")
+
+
+class InvalidSignalError(RunError, ValueError):
+    """The name, the idempotency key or the value of a signal is invalid, or the value does not fit the step's model.
+
+    Attributes:
+        signal: Name of the signal.
+        problem: Description of the problem.
+    """
+
+    def __init__(self, run_id: str, signal: str, problem: str) -> None:
+        self.signal = signal
+        self.problem = problem
+        super().__init__(run_id, f"signal {signal!r} for run {run_id!r}: {problem}")
+
+
 class WorkflowChangedError(RunError):
     """The definition, or the items of a map, do not match the finished steps of the stored run.
 

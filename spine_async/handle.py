@@ -18,6 +18,7 @@ class RunAccess(Protocol):
     async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult: ...
     async def get_run(self, run_id: str) -> RunRecord: ...
     async def stop(self, run_id: str, reason: str | None = None) -> bool: ...
+    async def signal(self, run_id: str, name: str, value: object = None) -> None: ...
     def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]: ...
 
 
@@ -63,6 +64,10 @@ class RunHandle:
     def events(self, after: int = 0) -> AsyncIterator[Event]:
         """Stored events of the run with a number above `after`, in order."""
         return self._runner.events(self.run_id, after)
+
+    async def signal(self, name: str, value: object = None) -> None:
+        """Send a signal to the run; see `WorkflowRunner.signal`."""
+        await self._runner.signal(self.run_id, name, value)
 
     async def stop(self, reason: str | None = None) -> bool:
         """Stop the run; returns whether it was under way. See `WorkflowRunner.stop`."""

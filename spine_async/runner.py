@@ -22,10 +22,12 @@ from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
+from spine_async._engine.handlers.signal import run_signal
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
+from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.service.worker import Worker
 from spine_async._engine.start.enqueueing import enqueue_runs
@@ -36,6 +38,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
 from spine_async._model.record import StoredRun
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
@@ -375,6 +378,45 @@ class WorkflowRunner(RunReader):
         async with self._active_runs.session():
             return await stop_run(self._runtime, self._active_runs, run_id, reason)
 
+    async def signal(
+        self,
+        run_id: str,
+        name: str,
+        value: object = None,
+        *,
+        idempotency_key: str | None = None,
+        connection: object = None,
+    ) -> None:
+        """Send a signal to a run, wherever it is. A `Step.wait_for_signal` takes it, now or when the run gets there.
+
+        The signal is stored, so it also reaches a run that is parked, failed or stopped. Signals of one name are taken
+        in the order of their arrival.
+
+        Args:
+            run_id: Id of the run.
+            name: Name of the signal, or a `context.signal_token`, which addresses one visit of a step.
+            value: The value; must have a strict JSON form.
+            idempotency_key: Of two signals with the same key for one run, the second is not stored.
+            connection: Your own SQLAlchemy `AsyncConnection` or `AsyncSession`, in whose transaction the signal is
+                stored; see `enqueue`.
+
+        Raises:
+            InvalidSignalError: The name, the key or the value is invalid, or does not fit the model of the step.
+            RunNotFoundError: The run is not stored.
+            RunEndedError: The run has completed.
+            StoreError: The store cannot be reached or written, or stores no signals.
+        """
+        async with self._active_runs.session():
+            await send_signal(
+                self._runtime,
+                self._workflows,
+                run_id,
+                name,
+                value,
+                idempotency_key=idempotency_key,
+                connection=connection,
+            )
+
     async def recover(self) -> list[WorkflowResult]:
         """Execute the runs of known workflows that are due now, once: also those whose owner is dead.
 
@@ -468,6 +510,10 @@ class WorkflowRunner(RunReader):
         """Execute a wait."""
         return await run_wait(self._runtime, step, context)
 
+    async def _execute_signal(self, step: SignalStep, context: WorkflowContext) -> StepResult:
+        """Execute a wait for a signal."""
+        return await run_signal(self._runtime, step, context)
+
     def _definition(self, workflow: Workflow | str) -> Workflow | str:
         """The workflow that a call to enqueue means: a known one, if it gives a name."""
         return self._workflows.get(workflow, workflow) if isinstance(workflow, str) else workflow
@@ -488,4 +534,5 @@ class WorkflowRunner(RunReader):
             StepType.CHOICE: self._execute_choice,
             StepType.MAP: self._execute_map,
             StepType.WAIT: self._execute_wait,
+            StepType.SIGNAL: self._execute_signal,
         }

@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from spine_async._model.document import Document, JsonValue, encode, encode_object
 from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
+from spine_async._model.output_model import OutputModel
 from spine_async._model.private_copy import is_flat, private_copy, private_members
 from spine_async._model.quality import QualityMetrics
+from spine_async.errors import DefinitionError
 
 DRY_RUN_PARAM = "__dry_run__"
 """Param that is True in a dry run. Source: `docs/concepts.md`, "Dry run"."""
@@ -23,7 +25,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 DefaultT = TypeVar("DefaultT")
 
 _MISSING: Any = object()
-_NO_MODELS: Mapping[str, type[BaseModel]] = {}
+_NO_MODELS: Mapping[str, OutputModel] = {}
 
 
 class WorkflowContext:
@@ -66,7 +68,7 @@ class WorkflowContext:
     _params: LayeredMap[Document]
     _outputs: LayeredMap[Document]
     _quality: LayeredMap[QualityMetrics]
-    _models: Mapping[str, type[BaseModel]]
+    _models: Mapping[str, OutputModel]
     _seen_params: DocumentView | None
     _seen_outputs: DocumentView | None
     _seen_rest: dict[str, object] | None
@@ -145,6 +147,24 @@ class WorkflowContext:
         """
         reason = getattr(self._frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None
+
+    @property
+    def signal_token(self) -> str:
+        """A name that a signal can be sent to instead of its own, so that only one visit of one step can take it.
+
+        It belongs to the next visit of the first step in the list, from the current one on, that waits for a signal.
+        In a map item this is a step of the same item: `process_all[17]/approval`. Put it into the request for an
+        answer, for instance into the link of a mail: `await runner.signal(run_id, token, value)`.
+
+        Raises:
+            DefinitionError: No step of the same list waits for a signal from here on, or the context does not belong to
+                a running step.
+        """
+        frame = self._frame
+        if frame is None:
+            problem = "signal_token can be read only from the context of a running step"
+            raise DefinitionError(problem, workflow=self.workflow_name, step=self.step_name)
+        return str(getattr(frame, "signal_token"))  # noqa: B009 - the frame is an object of the engine
 
     @property
     def is_dry_run(self) -> bool:
@@ -305,7 +325,7 @@ class WorkflowContext:
             return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
         return self
 
-    def _with_models(self, models: Mapping[str, type[BaseModel]]) -> Self:
+    def _with_models(self, models: Mapping[str, OutputModel]) -> Self:
         """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
         return self._changed(_models=models, _seen_outputs=None)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel
-
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
 from spine_async._model.layered import LayeredMap
+from spine_async._model.output_model import OutputModel
 
 
 def frame_of(context: WorkflowContext) -> object | None:
@@ -26,7 +25,7 @@ def outputs_of(context: WorkflowContext) -> LayeredMap[Document]:
     return context._outputs
 
 
-def models_of(context: WorkflowContext) -> Mapping[str, type[BaseModel]]:
+def models_of(context: WorkflowContext) -> Mapping[str, OutputModel]:
     """The models that outputs are decoded to, by step name."""
     return context._models
 
@@ -40,7 +39,7 @@ def with_documents(
     return context._with_documents(params, outputs)
 
 
-def with_models(context: WorkflowContext, models: Mapping[str, type[BaseModel]]) -> WorkflowContext:
+def with_models(context: WorkflowContext, models: Mapping[str, OutputModel]) -> WorkflowContext:
     """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
     return context._with_models(models)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from spine_async._model.model_values import dump_with_subclasses, secret_field
+from spine_async._model.output_model import OutputModel
 from spine_async.errors import SerializationError
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
@@ -49,7 +50,7 @@ class Document:
         decoded: JsonValue = from_json(self.text)
         return decoded
 
-    def revive(self, model: type[ModelT]) -> object:
+    def revive(self, model: OutputModel) -> object:
         """The value as an instance of `model`, which is the class that it was encoded from."""
         return model.model_validate_json(self.text, by_alias=True, by_name=True)
 
@@ -58,7 +59,7 @@ class Document:
 class PlainDocument(Document):
     """The output of a skip or of a failure. No model has validated it, so it is always read as a plain value."""
 
-    def revive(self, model: type[ModelT]) -> object:
+    def revive(self, model: OutputModel) -> object:
         """The plain value."""
         return self.value()
 

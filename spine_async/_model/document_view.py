@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import BaseModel
-
 from spine_async._model.document import Document
 from spine_async._model.layered import LayeredMap
+from spine_async._model.output_model import OutputModel
 
 
 class DocumentView(Mapping[str, object]):
@@ -17,12 +16,12 @@ class DocumentView(Mapping[str, object]):
 
     Args:
         documents: Documents by key.
-        models: Pydantic models by key; a key without a model is decoded to a plain value.
+        models: Models by key; a key without a model is decoded to a plain value.
     """
 
     __slots__ = ("_decoded", "_documents", "_models")
 
-    def __init__(self, documents: LayeredMap[Document], models: Mapping[str, type[BaseModel]]) -> None:
+    def __init__(self, documents: LayeredMap[Document], models: Mapping[str, OutputModel]) -> None:
         self._documents = documents
         self._models = models
         self._decoded: dict[str, object] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from spine_async._model.status import StepType
 from spine_async._model.step import MapStep, Step
 
 MAX_STORED_INT = 2**31 - 1
@@ -28,6 +29,7 @@ MAX_LEASE_TTL = 1e9
 _VISIT_BYTES = len("#2147483647")
 _ITEM_BYTES = len("[2147483647]/")
 _MARK_BYTES = len("@until")
+_SIGNAL_MARK_BYTES = len("@rejected#9223372036854775807")
 
 
 def longest_path_bytes(steps: Iterable[Step]) -> int:
@@ -49,5 +51,5 @@ def path_problem(step: Step) -> str | None:
 def _longest_path_bytes(step: Step) -> int:
     own = len(step.name.encode()) + _VISIT_BYTES
     if not isinstance(step, MapStep):
-        return own + _MARK_BYTES
+        return own + (_SIGNAL_MARK_BYTES if step.step_type is StepType.SIGNAL else _MARK_BYTES)
     return own + _ITEM_BYTES + longest_path_bytes(step.workflow.steps)

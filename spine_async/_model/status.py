@@ -27,8 +27,8 @@ _FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED})
 class StepStatus(StrEnum):
     """How a visit of a step ended, or one of two other kinds of journal entries.
 
-    A `waiting` entry stores the time at which a wait ends. An `override` entry stores the `params_override` of a
-    resume.
+    A `waiting` entry stores the time at which a wait ends, or null for a wait without a limit. An `override` entry
+    stores the `params_override` of a resume, the item of a map, or that a signal was rejected.
     """
 
     COMPLETED = "completed"
@@ -50,6 +50,7 @@ class StepType(StrEnum):
     CHOICE = "choice"
     MAP = "map"
     WAIT = "wait"
+    SIGNAL = "signal"
 
 
 class ErrorPolicy(StrEnum):
@@ -79,3 +80,4 @@ class EventType(StrEnum):
     STEP_SKIPPED = "step_skipped"
     MAP_ITEM_COMPLETED = "map_item_completed"
     MAP_ITEM_FAILED = "map_item_failed"
+    SIGNAL_REJECTED = "signal_rejected"

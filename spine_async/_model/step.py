@@ -1,4 +1,4 @@
-"""The five kinds of steps, validated when they are created."""
+"""The kinds of steps, validated when they are created."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
 
 from spine_async._model.async_callable import is_async_callable
 from spine_async._model.item_source import ItemCall, ItemSource, as_item_source, check_tolerance
 from spine_async._model.naming import name_problem
+from spine_async._model.output_model import OutputModel
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.private_copy import private_members
 from spine_async._model.quality import QualityThresholds
@@ -29,13 +30,16 @@ from spine_async._model.step_options import (
 from spine_async._model.time_option import as_moment, option_seconds, positive_option_seconds
 from spine_async.errors import DefinitionError
 
+if TYPE_CHECKING:
+    from spine_async._model.signal_step import SignalStep
+
 
 class Definition(Protocol):
     """A named list of steps, as the engine reads it; `Workflow` is the implementation.
 
     Attributes:
         positions: Index of each step in the list, by step name.
-        models: The `output_model` of each step that has one, by step name.
+        models: The models that outputs are decoded to, by step name.
         defaults: Default values of params.
     """
 
@@ -55,7 +59,7 @@ class Definition(Protocol):
     def positions(self) -> Mapping[str, int]: ...
 
     @property
-    def models(self) -> Mapping[str, type[BaseModel]]: ...
+    def models(self) -> Mapping[str, OutputModel]: ...
 
     @property
     def defaults(self) -> Mapping[str, object]: ...
@@ -70,7 +74,7 @@ class Definition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step of a workflow. Build one with `lambda_`, `pipeline`, `choice`, `map` or `wait`.
+    """A step of a workflow. Build one with `lambda_`, `pipeline`, `choice`, `map`, `wait` or `wait_for_signal`.
 
     Raises:
         DefinitionError: A name, a limit or an option is invalid; the message names the step.
@@ -275,10 +279,58 @@ class Step:
         """
         return WaitStep(name=name, seconds=seconds, until=until)
 
+    @staticmethod
+    def wait_for_signal(
+        name: str,
+        *,
+        signal: str | None = None,
+        model: type[BaseModel] | None = None,
+        timeout: float | timedelta | None = None,
+        on_timeout: Literal["fail", "continue"] | str = "fail",  # noqa: PYI051 - the literals document the keywords
+        on_error: Literal["stop", "continue"] | ErrorPolicy = ErrorPolicy.STOP,
+        checkpoint: bool | None = None,
+        next_step: str | None = None,
+    ) -> SignalStep:
+        """A step that waits for a signal, which anybody sends with `runner.signal`.
+
+        Each visit takes the oldest signal of its name, also one that was sent before the step began. The output is
+        `{"value": …, "received_at": ISO 8601 text, "timed_out": False}`.
+
+        Args:
+            name: Name of the step.
+            signal: Name of the signal; None means the name of the step.
+            model: Pydantic model that validates the value; later steps read the value as this model.
+            timeout: Limit for the wait, in seconds or as a `timedelta`; None means no limit. The deadline is stored
+                when the wait begins, so a resumed run waits only for the remaining time.
+            on_timeout: What happens if no signal comes in time. `fail`: the step fails with category TIMEOUT.
+                `continue`: the output is `{"value": None, "received_at": None, "timed_out": True}`. The name of a step:
+                the output is the same, and the run continues with that step.
+            on_error: What the run does if the step fails.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            next_step: Step to continue with instead of the next in the list.
+        """
+        from spine_async._model.signal_step import SignalStep  # noqa: PLC0415 - SignalStep derives from Step
+
+        return SignalStep(
+            name=name,
+            signal=name if signal is None else signal,
+            model=model,
+            timeout=timeout,  # type: ignore[arg-type]
+            on_timeout=on_timeout,
+            on_error=on_error,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            next_step=next_step,
+        )
+
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the steps that a choice or `next_step` of this step can jump to."""
         return (self.next_step,) if self.next_step is not None else ()
+
+    @property
+    def revived_as(self) -> OutputModel | None:
+        """The model that later steps read the output as, or None."""
+        return self.output_model
 
     def _set(self, option: str, value: object) -> None:
         object.__setattr__(self, option, value)

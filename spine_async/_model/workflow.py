@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from spine_async._model.document import encode, encode_object
 from spine_async._model.limits import MAX_STORED_INT, path_problem
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
+from spine_async._model.output_model import OutputModel
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
 
@@ -35,7 +37,7 @@ class Workflow:
 
     Attributes:
         positions: Index of each step by name.
-        models: The `output_model` of each step that has one, by step name.
+        models: The models that outputs are decoded to, by step name.
         fingerprint: Digest of the names, kinds and targets of the steps, stored with each run.
 
     Raises:
@@ -58,7 +60,7 @@ class Workflow:
     tags: tuple[str, ...]
     params_model: type[BaseModel] | None
     positions: Mapping[str, int] = field(repr=False, compare=False)
-    models: Mapping[str, type[BaseModel]] = field(repr=False, compare=False)
+    models: Mapping[str, OutputModel] = field(repr=False, compare=False)
     fingerprint: str = field(repr=False, compare=False)
 
     def __init__(
@@ -86,7 +88,7 @@ class Workflow:
             "defaults": MappingProxyType(_checked_defaults(name, {} if defaults is None else defaults)),
             "tags": tuple(tags),
             "params_model": params_model,
-            "models": MappingProxyType({step.name: step.output_model for step in given if step.output_model}),
+            "models": MappingProxyType({step.name: step.revived_as for step in given if step.revived_as is not None}),
             "positions": MappingProxyType({step.name: index for index, step in enumerate(given)}),
         }
         for attribute, value in values.items():
@@ -212,4 +214,6 @@ def _planned(step: Step) -> dict[str, object]:
         plan["has_else"] = step.else_step is not None
     if isinstance(step, WaitStep):
         plan["seconds"] = step.seconds
+    if isinstance(step, SignalStep):
+        plan |= {"signal": step.signal, "timeout": step.timeout, "on_timeout": step.on_timeout}
     return plan

@@ -48,6 +48,8 @@ class _MemoryRun:
         due_mono: Monotonic time from which a worker may claim the run; None if it is held, or if only a message or an
             explicit claim makes it due.
         is_ready: Whether a sweep has found that it is due.
+        has_news: Whether a message arrived that no sweep has seen since the run has no owner.
+        turn: Orders the ready runs of one priority.
         messages: The messages that no step has taken.
         known_keys: The idempotency keys and tokens of all messages.
     """
@@ -61,6 +63,8 @@ class _MemoryRun:
     claim_token: str | None = None
     due_mono: float | None = None
     is_ready: bool = False
+    has_news: bool = False
+    turn: float = 0.0
     messages: list[Message] = field(default_factory=list)
     known_keys: dict[str, str] = field(default_factory=dict)
     change: RunChange | None = None
@@ -72,7 +76,8 @@ class _MemoryRun:
     def run(self) -> StoredRun:
         """The run in its current state."""
         change = self.change
-        return self.stored if change is None else _changed(self.stored, change, has_progressed=self.has_progressed)
+        run = self.stored if change is None else _changed(self.stored, change, has_progressed=self.has_progressed)
+        return replace(run, stop_requested=None if run.status.is_final else self.stop_requested)
 
     @property
     def next_seq(self) -> int:
@@ -97,9 +102,13 @@ class _MemoryRun:
         """Apply a change."""
         self.visits.extend(change.visits)
         self.events.extend(change.events)
-        self.messages = [each for each in self.messages if each.id not in change.taken]
+        if change.taken:
+            self.messages = [each for each in self.messages if each.id not in change.taken]
+            self.has_news = self.has_news and bool(self.messages)
         self.has_progressed = self.has_progressed or change.makes_progress
         self.change = change
+        if change.end is not None:
+            self.is_ready, self.stop_requested = False, None
         if change.release is not None:
             self.become_due(change.release.due, awaits_messages=change.release.awaits_messages)
 
@@ -108,7 +117,14 @@ class _MemoryRun:
         now = self.clock.now()
         seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
         self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
-        self.is_ready = (awaits_messages and bool(self.messages)) or (seconds is not None and seconds <= 0)
+        self.turn = now.timestamp() if due is None else due.at.timestamp()
+        self.is_ready = seconds is not None and seconds <= 0
+        if not self.is_ready and awaits_messages and self.messages:
+            self.become_ready()
+
+    def become_ready(self) -> None:
+        """Let workers claim the run, after those that are ready."""
+        self.is_ready, self.turn = True, self.clock.now().timestamp()
 
 
 class MemoryRunStore:
@@ -169,7 +185,7 @@ class MemoryRunStore:
         ready = [each for each in self._runs.values() if _is_claimable(each, request)]
         ready.sort(key=_turn)
         claimed = [DueRun(replace(_with_lease(each)), _claim_of(each)) for each in again]
-        return claimed + [_claim_for(each, request) for each in ready[: request.limit]]
+        return claimed + [_claim_for(each, request) for each in ready[: max(0, request.limit - len(again))]]
 
     async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
         now, owners, times = self._clock.monotonic(), dict[str, bool](), list[float]()
@@ -178,12 +194,13 @@ class MemoryRunStore:
                 continue
             owner = found.run.owner
             if owner is None:
-                found.is_ready = found.due_mono is not None and found.due_mono <= now
+                _sweep_due(found, now)
                 times += [found.due_mono] if found.due_mono is not None else []
                 continue
             has_ended = found.lease_end <= now
-            found.is_ready = owner in gone or (has_ended and owner in lapsed)
-            if not found.is_ready:
+            if owner in gone or (has_ended and owner in lapsed):
+                found.become_ready()
+            else:
                 owners[owner] = owners.get(owner, False) or has_ended
                 times.append(found.lease_end)
         later = [each - now for each in times if each > now]
@@ -194,7 +211,7 @@ class MemoryRunStore:
         if found is None or (found.key, found.stored.epoch) != (claim.key, claim.epoch) or not found.is_held:
             return False
         found.stored, found.change, found.has_progressed = _released(found.run, release), None, False
-        found.become_due(release.due, awaits_messages=release.awaits_messages)
+        found.become_due(release.due, awaits_messages=release.awaits_messages and release.restored is None)
         return True
 
     async def send(self, message: NewMessage) -> Delivery:
@@ -208,9 +225,11 @@ class MemoryRunStore:
             return Delivery.DUPLICATE
         if found.status is RunStatus.COMPLETED:
             return Delivery.ENDED
-        found.known_keys[message.token] = found.known_keys[key] = message.token
+        found.known_keys[message.token] = message.token
+        if message.idempotency_key is not None:
+            found.known_keys[key] = message.token
         found.messages.append(Message(next(self._message_ids), message.name, message.value, message.received_at))
-        found.is_ready = found.is_ready or (found.run.owner is None and found.status is RunStatus.WAITING)
+        found.has_news = True
         return Delivery.STORED
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
@@ -323,10 +342,11 @@ class MemoryRunStore:
         found = self._runs.get(claim.run_id)
         if found is None or not self._is_current(claim):
             return Renewal(is_held=False)
-        found.lease_end = self._clock.monotonic() + ttl
+        found.lease_end, found.is_ready = self._clock.monotonic() + ttl, False
         if ttl == 0:
-            found.stored = replace(found.stored, owner=None)
-            found.become_due(DueTime(self._clock.now(), 0.0), awaits_messages=False)
+            now = self._clock.now()
+            found.stored = replace(found.stored, owner=None, due_at=now)
+            found.become_due(DueTime(now, 0.0), awaits_messages=False)
         return Renewal(is_held=True, stop_reason=found.stop_requested)
 
     def _is_current(self, claim: Claim) -> bool:
@@ -389,7 +409,6 @@ def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
         updated_at=event.timestamp if event is not None else run.updated_at,
         completed_at=None,
         due_at=None,
-        stop_requested=None,
         claims_since_progress=_claims_after(run),
     )
 
@@ -403,10 +422,11 @@ def _claims_after(run: StoredRun) -> int:
 
 def _claim_for(found: _MemoryRun, request: DueRequest) -> DueRun:
     """Claim a ready run for a worker."""
-    before = replace(_with_lease(found), stop_requested=found.stop_requested)
+    before = _with_lease(found)
+    version = before.workflow_version or request.workflows[before.workflow_name]
     started_at = request.at if before.epoch == 0 else before.started_at
     found.stored, found.change, found.has_progressed = _claimed(before, request.owner, None), None, False
-    found.stored = replace(found.stored, started_at=started_at, updated_at=request.at)
+    found.stored = replace(found.stored, started_at=started_at, updated_at=request.at, workflow_version=version)
     found.lease_end, found.claim_token = found.clock.monotonic() + request.ttl, request.token
     found.due_mono, found.is_ready = None, False
     return DueRun(before, _claim_of(found))
@@ -416,22 +436,28 @@ def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
     run = found.run
     is_free = not run.status.is_final and found.claim_token != request.token
     is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
-    is_ready = found.is_ready or (
-        run.owner is None and found.due_mono is not None and found.due_mono <= found.clock.monotonic()
-    )
-    return is_free and is_known and is_ready and (not run.queue or run.queue in request.queues)
+    return is_free and is_known and found.is_ready and (not run.queue or run.queue in request.queues)
 
 
 def _turn(found: _MemoryRun) -> tuple[object, ...]:
     run = found.run
-    return run.priority, run.epoch == 0, found.due_mono or 0.0, found.key
+    return run.priority, run.epoch == 0, found.turn, found.key
 
 
 def _state(found: _MemoryRun) -> RunState:
     run = _with_lease(found)
-    is_due = run.owner is None and not run.status.is_final and found.due_mono is not None
+    is_free = run.owner is None and not run.status.is_final
     is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
-    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_due and is_now)
+    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now)
+
+
+def _sweep_due(found: _MemoryRun, now_mono: float) -> None:
+    """Make a run without an owner ready if it is due."""
+    if found.due_mono is not None and found.due_mono <= now_mono:
+        found.is_ready = True
+    elif found.has_news and found.status is RunStatus.WAITING:
+        found.become_ready()
+    found.has_news = False
 
 
 def _released(run: StoredRun, release: Release) -> StoredRun:

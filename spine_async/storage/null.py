@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
     PastPage,
+    Release,
     Renewal,
     RunChange,
     RunFilter,
@@ -28,7 +30,7 @@ class NullRunStore:
         return None
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return [Claim(run.run_id, key=0, epoch=1, next_seq=2 if run.records_events else 1) for run in runs]
+        return [Claim(run.run_id, key=0, epoch=int(run.is_held), next_seq=run.next_seq) for run in runs]
 
     async def claim(
         self,
@@ -79,6 +81,27 @@ class NullRunStore:
 
     async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return False
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        return []
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        return Sweep({}, None)
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        return True
+
+    async def send(self, message: NewMessage) -> Delivery:
+        return Delivery.NOT_FOUND
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        return []
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        return []
+
+    async def listen(self, on_change: Callable[[], None]) -> NullRunStore:
+        return self
 
     async def close(self) -> None:
         return None

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import anyio
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
     PastPage,
+    Release,
     Renewal,
     RunChange,
     RunFilter,
     StoredRun,
     VisitRow,
 )
-from spine_async.errors import StoreUnavailableError
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.errors import DefinitionError, StoreUnavailableError
+from spine_async.ports import CallerTransactionStore, CommitOutcome, DueRunStore, Listener, RunStore
 
 ResultT = TypeVar("ResultT")
 Method: TypeAlias = Literal[
@@ -42,6 +44,15 @@ Method: TypeAlias = Literal[
     "events",
     "delete",
     "close",
+    "claim_due",
+    "sweep",
+    "release_run",
+    "send",
+    "notices",
+    "states",
+    "listen",
+    "create_within",
+    "send_within",
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -176,6 +187,45 @@ class FaultInjectingStore:
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        return await self._call("claim_due", lambda: self._due_runs.claim_due(request))
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed))
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        return await self._call("release_run", lambda: self._due_runs.release_run(claim, release))
+
+    async def send(self, message: NewMessage) -> Delivery:
+        return await self._call("send", lambda: self._due_runs.send(message))
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        return await self._call("notices", lambda: self._due_runs.notices(claims))
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        return await self._call("states", lambda: self._due_runs.states(run_ids))
+
+    async def listen(self, on_change: Callable[[], None]) -> Listener:
+        return await self._call("listen", lambda: self._due_runs.listen(on_change))
+
+    async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
+        return await self._call("create_within", lambda: self._callers.create_within(connection, runs))
+
+    async def send_within(self, connection: object, message: NewMessage) -> Delivery:
+        return await self._call("send_within", lambda: self._callers.send_within(connection, message))
+
+    @property
+    def _due_runs(self) -> DueRunStore:
+        if not isinstance(self._store, DueRunStore):
+            raise DefinitionError("the wrapped store keeps no due runs")
+        return cast("DueRunStore", self._store)
+
+    @property
+    def _callers(self) -> CallerTransactionStore:
+        if not isinstance(self._store, CallerTransactionStore):
+            raise DefinitionError("the wrapped store cannot write in a transaction of its caller")
+        return cast("CallerTransactionStore", self._store)
 
     async def _call(self, method: Method, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         self.calls[method] += 1

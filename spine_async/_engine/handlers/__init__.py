@@ -1,1 +1,1 @@
-"""Executors of the five step types; each executes one attempt."""
+"""Executors of the step types; each executes one attempt."""

@@ -256,6 +256,7 @@ class _Pool:
             position.waits,
             position.last_output,
             item_index=index,
+            retries=position.retries,
             item_params=None if stored is not None and stored.has_params else self._stored_params(item, own),
             parent=self._visit,
             maps=stored.maps if stored is not None else {},

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from pydantic import BaseModel
-
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import models_of, outside_steps, with_documents, with_models
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
+from spine_async._model.output_model import OutputModel
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
@@ -99,9 +98,7 @@ def _exact_share(tolerated: float) -> Fraction | None:
     return Fraction(float.__repr__(tolerated)) if isinstance(tolerated, float) else None
 
 
-def base_context(
-    context: WorkflowContext, workflow: Definition, models: Mapping[str, type[BaseModel]]
-) -> WorkflowContext:
+def base_context(context: WorkflowContext, workflow: Definition, models: Mapping[str, OutputModel]) -> WorkflowContext:
     """The context that all items share: the map's own, with the models and defaults of the iterator."""
     inherited = models_of(context)
     if inherited:

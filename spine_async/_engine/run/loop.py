@@ -16,6 +16,7 @@ from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import RunStatus
 from spine_async._model.step import MapStep, Step, WaitStep
 from spine_async._model.step_result import StepResult
@@ -50,6 +51,7 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
                 outcome = await _execute_visit(runtime, visit, limit, task)
             except BaseException:
                 pending.drop_visit(visit)
+                visit.put_back()
                 raise
             if outcome is not None:
                 return outcome
@@ -99,7 +101,7 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     return outcome
 
 
-_INTERRUPTIBLE = (MapStep, WaitStep)
+_INTERRUPTIBLE = (MapStep, WaitStep, SignalStep)
 """Steps whose executor may end the run, for instance because a commit failed."""
 
 

@@ -59,7 +59,9 @@ def _release(runtime: Runtime, run: Run, *, counts: bool) -> Release:
     if idle is None or run.idleness.has_moved_since(idle):
         return Release(due=DueTime(run.clock.now(), 0.0), counts=counts)
     due = _earlier(idle.due, _deadline(runtime, run))
-    return Release(status=RunStatus.WAITING, due=due, awaits_messages=idle.awaits_messages)
+    # Messages that are known and not taken must not wake the run again and again; a sweep finds the new ones.
+    awaits_messages = idle.awaits_messages and run.mailbox.is_empty
+    return Release(status=RunStatus.WAITING, due=due, awaits_messages=awaits_messages)
 
 
 def _deadline(runtime: Runtime, run: Run) -> DueTime | None:

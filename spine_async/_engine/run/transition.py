@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from spine_async._engine.state.cursor import Jump, jump_of
+from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.scope import ITEM_MARK, WAIT_MARK, Position, Scope, Visit
+from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.context_access import with_documents
 from spine_async._model.document import Document, PlainDocument, encode, join_object
@@ -15,6 +15,7 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import split_members
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
 from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult
@@ -23,8 +24,7 @@ from spine_async._model.workflow_result import StepMetric
 
 def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome | None:
     """Apply the result of a visit; returns the outcome of the scope if this was its last step."""
-    is_choice = isinstance(visit.step, ChoiceStep)
-    if is_choice:
+    if isinstance(visit.step, ChoiceStep):
         encoded = _with_target(visit, encoded)
     if not encoded.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
         return _apply_failure(visit, encoded, now, elapsed_ms)
@@ -34,7 +34,7 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
     scope.item_params = None
     if scope.maps:
         scope.end_map()
-    jumped_over = scope.cursor.advance(_jump(visit, encoded) if is_choice else None)
+    jumped_over = scope.cursor.advance(_jump(visit, encoded) if isinstance(visit.step, _JUMPING) else None)
     outcome = _outcome_after(visit, encoded)
     row.ends_item = outcome is COMPLETED and not is_run
     if is_run:
@@ -44,6 +44,10 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
     if jumped_over:
         pending.add_events(*(_skipped_event(visit, name, now) for name in jumped_over))
     return outcome
+
+
+_JUMPING = (ChoiceStep, SignalStep)
+"""Steps whose output decides where the run continues."""
 
 
 def store_item(visit: Visit) -> None:
@@ -88,7 +92,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
     cursor = position.cursor
     for row in rows:
         if row.status is StepStatus.WAITING:
-            position.waits[row.path.removesuffix(WAIT_MARK)] = str(Document(row.output or "null").value())
+            _replay_pending(position, row)
             continue
         if row.updates:
             updates |= split_members(row.updates)
@@ -102,6 +106,16 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
         if row.quality is not None:
             position.context = position.context.with_quality(row.step_name, read_quality(row.quality))
     position.context = with_documents(position.context, updates, outputs)
+
+
+def _replay_pending(position: Position, row: PastVisit) -> None:
+    """Note a wait or a delay that had begun."""
+    stored = Document(row.output or "null").value()
+    path, mark, _ = row.path.partition(RETRY_MARK)
+    if mark:
+        position.retries[path] = StoredRetry.from_dict(stored)
+    else:
+        position.waits[row.path.removesuffix(WAIT_MARK)] = None if stored is None else str(stored)
 
 
 def _stored_output(row: PastVisit) -> Document | None:
@@ -137,6 +151,10 @@ def _with_target(visit: Visit, encoded: EncodedResult) -> EncodedResult:
 def _jump(visit: Visit, encoded: EncodedResult) -> Jump | None:
     if encoded.result.status is not StepStatus.COMPLETED:
         return None
+    if isinstance(visit.step, SignalStep):
+        if visit.step.timeout_target is None or encoded.output is None:
+            return None
+        return timeout_jump(visit.step, encoded.output.value())
     return jump_of(encoded.output.value() if encoded.output else None, visit.scope.cursor)
 
 
@@ -171,6 +189,7 @@ def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float)
 
 def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome:
     result, step = encoded.result, visit.step
+    visit.put_back()
     metadata = {
         "duration_ms": elapsed_ms,
         "attempts": visit.attempts,

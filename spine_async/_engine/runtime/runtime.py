@@ -10,7 +10,6 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
@@ -22,6 +21,7 @@ from spine_async._engine.state.wall_clock import WallClock
 from spine_async._engine.tasks import Task
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
+from spine_async._model.output_model import OutputModel
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Definition, Step
@@ -143,6 +143,8 @@ class Runtime:
     def limits(self, step: Step) -> tuple[float | None, RetryPolicy | None]:
         """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""
         timeout, retry = step.timeout, step.retry
+        if step.step_type is StepType.SIGNAL:
+            return None, None  # its executor applies the timeout to the whole wait
         if timeout is None and step.step_type in _ATTEMPT_TYPES:
             timeout = self.config.default_step_timeout
         if retry is None and step.on_error is ErrorPolicy.RETRY:
@@ -153,7 +155,7 @@ class Runtime:
         """Whether the step is a pipeline of a dry run, which is not called and has no output of its own."""
         return self.is_dry and step.step_type is StepType.PIPELINE
 
-    def models(self, workflow: Definition) -> Mapping[str, type[BaseModel]]:
+    def models(self, workflow: Definition) -> Mapping[str, OutputModel]:
         """Models that the outputs of the workflow's steps are decoded to, by step name."""
         if not self.is_dry:
             return workflow.models

@@ -13,6 +13,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import (
     end_poison_run,
     first_event,
+    has_begun,
     is_parked,
     is_poisoned,
     new_pending,
@@ -86,14 +87,14 @@ def _begin(
         The outcome of a run whose params do not fit its workflow, else None.
     """
     event = first_event(stored, pending.clock.now())
-    if stored.epoch == 0 and not stored.fingerprint:
+    if not stored.fingerprint and not has_begun(stored):
         try:
             updates = prepared_params(runtime, workflow, stored.params)
         except (InvalidParamsError, SerializationError) as exc:
             return Outcome(RunStatus.FAILED, None, storable_text(str(exc)), ErrorCategory.CONFIGURATION)
         pending.add_marker(override_row(pending.claim.epoch, updates, stored), event)
         position.context = with_documents(position.context, updates)
-    elif not is_parked(stored):
+    elif not is_parked(stored) or not has_begun(stored):
         pending.add_events(event)
     return None
 

@@ -162,9 +162,14 @@ def is_parked(stored: StoredRun) -> bool:
     return stored.owner is None and stored.status is RunStatus.WAITING
 
 
+def has_begun(stored: StoredRun) -> bool:
+    """Whether an owner has ever committed to the run."""
+    return stored.next_seq > 1
+
+
 def first_event(stored: StoredRun, at: datetime) -> EventRow:
-    """The event of a claim: the start of a run that never had an owner, else a resume."""
-    if stored.epoch > 0:
+    """The event of a claim: the start of a run of which nothing is stored yet, else a resume."""
+    if has_begun(stored):
         return EventRow(EventType.WORKFLOW_RESUMED, None, at)
     metadata = {"workflow_version": stored.workflow_version, "total_steps": stored.total_steps}
     return EventRow(EventType.WORKFLOW_STARTED, None, at, encode(metadata).text)
@@ -207,13 +212,24 @@ def new_scope(
         previous_end=stored_end(stored) if stored.status.is_final else None,
         started_by=stored.started_by,
     )
-    return Scope(run, workflow, "", position.cursor, position.context, position.waits, position.last_output)
+    return Scope(
+        run,
+        workflow,
+        "",
+        position.cursor,
+        position.context,
+        position.waits,
+        position.last_output,
+        retries=position.retries,
+    )
 
 
 async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> Scope | WorkflowResult:
     stored = await load(runtime, new.run_id)
     check_same(new, stored)
     if not stored.status.is_final:
+        if stored.workflow_version > workflow.version:  # a process with the newer definition executes it
+            raise NotClaimable(stored.run_id)
         if stored.owner is None and not is_due(stored, runtime.clock.now()):
             raise NotClaimable(stored.run_id)
         try:

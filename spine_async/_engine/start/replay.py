@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel
-
 from spine_async._engine.run.transition import read_quality, replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
@@ -16,6 +14,7 @@ from spine_async._model.context_access import with_documents, with_models
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
 from spine_async._model.large_text import LARGE_TEXT, split_members
+from spine_async._model.output_model import OutputModel
 from spine_async._model.record import PastVisit, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import WorkflowChangedError
@@ -72,7 +71,7 @@ async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRu
     return first_position(runtime, workflow, stored, is_resumed=is_resumed)
 
 
-def first_context(models: Mapping[str, type[BaseModel]], stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
+def first_context(models: Mapping[str, OutputModel], stored: StoredRun, *, is_resumed: bool) -> WorkflowContext:
     """The context before the first step of a stored run; `models` revive outputs, by step name."""
     quality = split_object(stored.initial_quality)
     context = WorkflowContext(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydantic_core import from_json
 
 from spine_async._model.record import PastVisit
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.step import Definition, Step
 from spine_async.errors import WorkflowChangedError
@@ -20,7 +21,7 @@ from spine_async.errors import WorkflowChangedError
 
 @dataclass(slots=True)
 class Jump:
-    """The target of a choice: a step, or None for the end of the workflow."""
+    """The target of a choice or of a timeout: a step, or None for the end of the workflow."""
 
     target: str | None
 
@@ -55,8 +56,7 @@ class Cursor:
     @property
     def segment(self) -> str:
         """Last part of the next visit's path: `review`, `review#2`."""
-        name = self.step.name if self.step is not None else ""
-        return name if self.visit <= 1 else f"{name}#{self.visit}"
+        return segment_of(self.step.name if self.step is not None else "", self.visit)
 
     @property
     def following(self) -> str | None:
@@ -65,7 +65,7 @@ class Cursor:
         return self._steps[behind].name if behind < len(self._steps) else None
 
     def advance(self, jump: Jump | None = None) -> Sequence[str]:
-        """Move past the current step; for a choice, move to the target of `jump`.
+        """Move past the current step, or to the target of `jump`.
 
         Returns:
             Names of the steps that were jumped over and never visited, in order.
@@ -92,7 +92,14 @@ class Cursor:
         segment = self.segment
         if not is_match or (row.path != segment and row.path.rpartition("/")[2] != segment):
             raise WorkflowChangedError(run_id, row.step_name, self._mismatch(row))
-        return self.advance(self._stored_jump(run_id, row) if row.step_type is StepType.CHOICE else None)
+        return self.advance(self._stored_jump(run_id, row, step))
+
+    def next_signal_visit(self) -> str | None:
+        """Last part of the path of the next wait for a signal, from the current step on in the list; None without."""
+        for step in self._steps[self._position :]:
+            if isinstance(step, SignalStep):
+                return segment_of(step.name, self._visits.get(step.name, 0) + 1)
+        return None
 
     def has_step(self, name: str) -> bool:
         """Whether the workflow has a step of this name."""
@@ -116,13 +123,26 @@ class Cursor:
         there = f"step {self.step.name!r}" if self.step else "the end of the workflow"
         return f"is no longer at this position; {there} is"
 
-    def _stored_jump(self, run_id: str, row: PastVisit) -> Jump | None:
-        if row.status is not StepStatus.COMPLETED:
+    def _stored_jump(self, run_id: str, row: PastVisit, step: Step | None) -> Jump | None:
+        if isinstance(step, SignalStep) and step.timeout_target is not None:
+            return timeout_jump(step, from_json(row.output or "null")) if row.status is StepStatus.COMPLETED else None
+        if row.step_type is not StepType.CHOICE or row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
         if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):
             raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
+
+
+def segment_of(name: str, visit: int) -> str:
+    """Last part of the path of a visit: `review`, `review#2`."""
+    return name if visit <= 1 else f"{name}#{visit}"
+
+
+def timeout_jump(step: SignalStep, output: object) -> Jump | None:
+    """The jump to the step that follows a timeout, if the output of `step` tells of one."""
+    is_timeout = isinstance(output, dict) and output.get("timed_out") is True
+    return Jump(step.timeout_target) if is_timeout and step.timeout_target is not None else None
 
 
 def jump_of(output: object, cursor: Cursor) -> Jump | None:

@@ -21,6 +21,11 @@ class Mailbox:
         """Whether a visit waits for a message."""
         return any(not waiter.done() for waiter in self._waiters)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no message that could be taken."""
+        return not self._messages
+
     def deliver(self, messages: Iterable[Message]) -> None:
         """Add messages; those that are known already have no effect."""
         news = {each.id: each for each in messages if each.id not in self._messages and each.id not in self._taken}

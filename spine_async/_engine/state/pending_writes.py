@@ -139,9 +139,16 @@ class PendingWrites:
         self._announce(visit)
         self._entries.extend((*visit.events, *events))
 
-    def add_marker(self, row: VisitRow, event: EventRow) -> None:
-        """Add a row that is no visit, with the event that reports it; both have the same number."""
-        self._entries.append(_RowWithEvents(row, is_announced=True, end_event=event))
+    def add_marker(self, row: VisitRow, event: EventRow, taken: tuple[int, ...] = ()) -> None:
+        """Add a row that is no visit, with the event that reports it; both have the same number.
+
+        Args:
+            row: The row.
+            event: The event.
+            taken: Ids of messages that are removed from the store with the commit of the row.
+        """
+        self.has_taken = self.has_taken or bool(taken)
+        self._entries.append(_RowWithEvents(row, is_announced=True, end_event=event, taken=taken))
 
     def add_events(self, *events: EventRow) -> None:
         """Add events that belong to no open visit."""
@@ -156,6 +163,10 @@ class PendingWrites:
         due = [each for each in self.open_visits.values() if each.started_mono <= older_than_mono]
         announced = [each for each in due if self._add_waiting_events(each)]
         return bool(announced) and self._records_events
+
+    def flush_visit(self, visit: OpenVisit) -> None:
+        """Add the waiting events of a visit, with its start."""
+        self._add_waiting_events(visit)
 
     def close(self, end: RunEnd) -> None:
         """Add the run's end, unless it has one. It is committed with everything that was added before."""

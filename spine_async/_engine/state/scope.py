@@ -6,10 +6,10 @@ run add to the same pending writes, with different paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
@@ -24,14 +24,20 @@ from spine_async._engine.tasks import Latch
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
 from spine_async._model.document import Document
+from spine_async._model.due import Message
+from spine_async._model.naming import is_path
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import RunEnd
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
+from spine_async.errors import DefinitionError
 from spine_async.ports import Clock
 
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
+
+RETRY_MARK = "@retry"
+"""In the path of a row that stores the delay before another attempt; `#` and the number of attempts follow."""
 
 ITEM_MARK = "@item"
 """Suffix of the path of the row that stores the item of a scope whose first step is a map."""
@@ -89,6 +95,29 @@ class Run:
         return self.begun_mono if self.previous_end is None else self.opened_mono
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRetry:
+    """A stored delay before another attempt of a step.
+
+    Attributes:
+        attempts: Attempts made before.
+        until: When the delay ends.
+    """
+
+    attempts: int
+    until: datetime
+
+    def as_dict(self) -> dict[str, object]:
+        """The stored form."""
+        return {"attempts": self.attempts, "until": self.until.isoformat()}
+
+    @classmethod
+    def from_dict(cls, stored: object) -> StoredRetry:
+        """The delay in its stored form; raises `ValueError`, `KeyError` or `TypeError` if it is none."""
+        values: Any = stored
+        return cls(int(values["attempts"]), datetime.fromisoformat(values["until"]))
+
+
 @dataclass(slots=True)
 class Position:
     """The position of a scope in its steps: before the first one, or after the replayed visits.
@@ -96,16 +125,18 @@ class Position:
     Attributes:
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit; None: it has no limit.
         last_output: Output of the last step that ran.
         tally: Counts of the replayed visits; used for the run's own scope only.
+        retries: The stored delays before another attempt, by the path of the visit.
     """
 
     cursor: Cursor
     context: WorkflowContext
-    waits: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, str | None] = field(default_factory=dict)
     last_output: Document | None = None
     tally: Tally = field(default_factory=Tally)
+    retries: dict[str, StoredRetry] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -116,7 +147,8 @@ class Scope:
         path: "" for the run itself, `process_all[17]` for an item.
         cursor: The step that comes next.
         context: The context that it sees.
-        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit.
+        waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit; None: it has no limit.
+        retries: The stored delays before another attempt, by the path of the visit.
         wait_ends_mono: The monotonic end time of each wait by seconds that began in this process, by path of the visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
@@ -133,7 +165,7 @@ class Scope:
     path: str
     cursor: Cursor
     context: WorkflowContext
-    waits: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, str | None] = field(default_factory=dict)
     last_output: Document | None = None
     item_index: int | None = None
     item_params: str | None = None
@@ -141,6 +173,7 @@ class Scope:
     maps: dict[str, MapProgress] = field(default_factory=dict)
     open_items: dict[str, Scope] = field(default_factory=dict)
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
+    retries: dict[str, StoredRetry] = field(default_factory=dict)
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +186,7 @@ class Scope:
     @property
     def has_stored(self) -> bool:
         """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
-        return self.item_params is None or bool(self.waits or self.maps) or self.cursor.has_moved
+        return self.item_params is None or bool(self.waits or self.retries or self.maps) or self.cursor.has_moved
 
     def end_map(self) -> None:
         """Forget the map that has ended, with its items."""
@@ -174,6 +207,7 @@ class Visit(OpenVisit):
         item_error: For a map: the exception of the item that failed it, or None.
         tolerates_failure: For a map: whether it tolerates the failure of another item.
         warned_mono: When a warning last reported that it does not end, or None.
+        received: The message that it has taken, or None.
     """
 
     scope: Scope
@@ -186,6 +220,7 @@ class Visit(OpenVisit):
     item_error: BaseException | None = None
     tolerates_failure: Callable[[], bool] | None = None
     warned_mono: float | None = None
+    received: Message | None = None
 
     @property
     def run(self) -> Run:
@@ -208,6 +243,23 @@ class Visit(OpenVisit):
         if parent.cancelled_mono is not None:
             return CancelReason.SIBLING_FAILED
         return parent.cancel_reason_at(now_mono)
+
+    @property
+    def signal_token(self) -> str:
+        """The name of a signal that only this visit takes."""
+        return signal_token(self.path)
+
+    def take(self, names: Collection[str]) -> Message | None:
+        """Take the oldest message with one of these names; the commit of the visit removes it from the store."""
+        self.received = self.run.mailbox.take(names)
+        self.taken = (self.received.id,) if self.received is not None else ()
+        return self.received
+
+    def put_back(self) -> None:
+        """Return the message that it has taken, because it will not be committed."""
+        message, self.received, self.taken = self.received, None, ()
+        if message is not None:
+            self.run.mailbox.put_back(message)
 
     async def interrupt(self, error: BaseException) -> NoReturn:
         """End the execution of the step with `error`, past the middleware around it."""
@@ -232,6 +284,20 @@ class Attempt:
         reason = self._reason
         return self.visit.cancel_reason_at(self.visit.run.clock.monotonic()) if reason is None else reason
 
+    @property
+    def signal_token(self) -> str:
+        """The token of the next wait for a signal in the scope of the step.
+
+        Raises:
+            DefinitionError: There is none.
+        """
+        scope, step = self.visit.scope, self.visit.step
+        segment = scope.cursor.next_signal_visit()
+        if segment is None:
+            problem = "signal_token needs a step that waits for a signal, here or later in the same list of steps"
+            raise DefinitionError(problem, workflow=scope.workflow.name, step=step.name)
+        return signal_token(scope.child_path(segment))
+
     def cut_off(self) -> None:
         """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""
         self.keep_cancel_reason()
@@ -241,6 +307,11 @@ class Attempt:
     def keep_cancel_reason(self) -> None:
         """Keep the present reason, because the attempt ends and the visit may continue with another one."""
         self._reason = self.current_cancel_reason
+
+
+def signal_token(path: str) -> str:
+    """The name of a signal that only the visit at this path takes. No signal of several visits has such a name."""
+    return path if is_path(path) else f"{path}#1"
 
 
 def visit_of(context: WorkflowContext) -> Visit:

@@ -20,6 +20,7 @@ from spine_async._engine.step.encoding import EncodedResult, as_result, encode_r
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_step_result
 from spine_async._engine.step.result_check import checked_result
+from spine_async._engine.step.retry_delay import continue_retry, wait_for_retry
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
@@ -33,12 +34,9 @@ from spine_async._engine.tasks import (
 )
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
-from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory, leaves, storable_text
 from spine_async._model.policy import RetryPredicateError
-from spine_async._model.record import EventRow
 from spine_async._model.signature import function_name
-from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
 
@@ -167,6 +165,8 @@ class _Attempts:
     async def run(self, context: WorkflowContext) -> EncodedResult:
         """Attempt the step until it succeeds or the policy gives up; returns the last result."""
         runtime, attempts = self.runtime, 0
+        if self.visit.scope.retries:
+            attempts = await continue_retry(self.visit)
         timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
@@ -188,8 +188,7 @@ class _Attempts:
             if result.retry_after is not None:
                 delay = result.retry_after
             log_retry(self.visit, result, delay)
-            _add_retry_event(self.visit, result, delay)
-            await anyio.sleep(delay)
+            await wait_for_retry(runtime, self.visit, result, delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
         runtime, visit, step = self.runtime, self.visit, self.step
@@ -271,10 +270,3 @@ def _stray_failure(error: BaseException) -> StepResult:
 def _timed_out(step: Step, timeout: float) -> StepResult:
     error = TimeoutError(f"step {step.name!r} timed out after {timeout:g} s")
     return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)
-
-
-def _add_retry_event(visit: Visit, result: StepResult, delay: float) -> None:
-    metadata = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
-    now = visit.run.clock.now()
-    event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
-    visit.events = (*visit.events, event)

@@ -6,10 +6,13 @@ from spine_async.testing.conformance.claim import ClaimContract
 from spine_async.testing.conformance.commit import CommitContract
 from spine_async.testing.conformance.create import CreateContract
 from spine_async.testing.conformance.delete import DeleteContract
+from spine_async.testing.conformance.due_runs import DueRunContract
 from spine_async.testing.conformance.events import EventContract
 from spine_async.testing.conformance.fence import FenceContract
 from spine_async.testing.conformance.lease import LeaseContract
+from spine_async.testing.conformance.messages import MessageContract
 from spine_async.testing.conformance.open_close import OpenContract
+from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
 from spine_async.testing.conformance.values import ValueContract
@@ -29,6 +32,9 @@ class RunStoreConformance(
     ListContract,
     DeleteContract,
     ValueContract,
+    DueRunContract,
+    ReleaseContract,
+    MessageContract,
 ):
     """The contract of `RunStore` as tests.
 

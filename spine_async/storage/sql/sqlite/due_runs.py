@@ -30,12 +30,13 @@ _READY = (
     "ORDER BY priority, turn"
 )
 _IS_ANY_READY = f"SELECT 1 {_READY} LIMIT 1"
-_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY}, id LIMIT ?"
+_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY} LIMIT ?"
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
-    "updated_at = ?, started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
+    "updated_at = ?, workflow_version = CASE workflow_version WHEN 0 THEN ? ELSE workflow_version END, "
+    "started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
     f"claims_since_progress = {CLAIMS_AFTER}, status = 'running', {NOT_DUE} WHERE id = ?"
 )
 _SET_ASIDE = f"UPDATE core_workflow_runs SET {NOT_DUE} WHERE id = ?"
@@ -57,7 +58,7 @@ def claim_due(connection: sqlite3.Connection, request: DueRequest) -> list[DueRu
     now = boot_time()
     earlier = [int(str(key)) for (key,) in fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token))]
     claimed = [_claimed_earlier(connection, key, now) for key in earlier]
-    for key in _first_ready(connection, request):
+    for key in _first_ready(connection, request, request.limit - len(earlier)):
         run = _readable(connection, key, now)
         if run is not None:
             claimed.append(_claim(connection, request, key, run, now))
@@ -80,11 +81,13 @@ def _places(request: DueRequest) -> Iterator[tuple[str, str, int]]:
             yield workflow, queue, version
 
 
-def _first_ready(connection: sqlite3.Connection, request: DueRequest) -> list[int]:
+def _first_ready(connection: sqlite3.Connection, request: DueRequest, limit: int) -> list[int]:
     """The keys of the runs that come first."""
-    places = (fetch(connection, _CANDIDATES, (*place, request.limit)) for place in _places(request))
+    if limit <= 0:
+        return []
+    places = (fetch(connection, _CANDIDATES, (*place, limit)) for place in _places(request))
     candidates = ((int(str(row[0])), float(str(row[1])), int(str(row[2]))) for rows in places for row in rows)
-    return [key for _, _, key in nsmallest(request.limit, candidates)]
+    return [key for _, _, key in nsmallest(limit, candidates)]
 
 
 def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun | None:
@@ -104,7 +107,7 @@ def _read(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun:
 def _claim(connection: sqlite3.Connection, request: DueRequest, key: int, run: StoredRun, now: BootTime) -> DueRun:
     at = iso_timestamp(request.at)
     lease = (request.owner, now.boot, now.seconds + request.ttl, request.token)
-    connection.execute(_CLAIM, (*lease, at, at, key))
+    connection.execute(_CLAIM, (*lease, at, request.workflows[run.workflow_name], at, key))
     return DueRun(run, Claim(run_id=run.run_id, key=key, epoch=run.epoch + 1, next_seq=run.next_seq))
 
 

@@ -1,0 +1,74 @@
+"""Stores that a wait has begun, and waits for monotonic time; for the steps that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import anyio
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.interrupts import CommitFailed
+from spine_async._engine.state.scope import WAIT_MARK, Visit
+from spine_async._model.document import encode
+from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.status import EventType, RunStatus, StepStatus
+
+RESOLUTION = 1e-6
+"""Seconds. A shorter timer may not advance the clock, because floats near its reading are further apart."""
+
+LONGEST_SLEEP = 86_400.0
+"""Seconds; timers of event loops have a limit."""
+
+
+async def store_wait(runtime: Runtime, visit: Visit, until: datetime | None, metadata: Mapping[str, object]) -> None:
+    """Store that the visit waits, with its `step_started` event, before the wait begins.
+
+    Args:
+        runtime: What all runs share.
+        visit: The visit.
+        until: When the wait ends; None: only a signal ends it.
+        metadata: Metadata of the event.
+    """
+    moment = until.isoformat() if until is not None else None
+    row = VisitRow(
+        path=visit.path + WAIT_MARK,
+        step_name=visit.step.name,
+        step_type=visit.step.step_type,
+        status=StepStatus.WAITING,
+        attempts=0,
+        started_at=visit.started_at,
+        duration_ms=0.0,
+        output=encode(moment).text,
+        output_size=0,
+        updates=None,
+        quality=None,
+        item_params=visit.scope.item_params,  # stored again later: checkpoints ignore a pending wait
+        scope=visit.scope.path,
+        completed_at=visit.run.clock.now(),
+        item_index=visit.scope.item_index,
+    )
+    visit.is_announced = True
+    visit.run.pending.add_marker(row, started_event(visit, metadata))
+    visit.scope.waits[visit.path] = moment
+    await commit_waiting(runtime, visit)
+
+
+async def commit_waiting(runtime: Runtime, visit: Visit) -> None:
+    """Commit the pending writes of the run, which waits from now on."""
+    visit.run.pending.status = RunStatus.WAITING if visit.scope.is_run else RunStatus.RUNNING
+    try:
+        await runtime.journal.commit(visit.run.pending)
+    except CommitFailed as exc:
+        await visit.interrupt(exc)
+
+
+def started_event(visit: Visit, metadata: Mapping[str, object]) -> EventRow:
+    """The `step_started` event of the visit."""
+    return EventRow(EventType.STEP_STARTED, visit.step.name, visit.started_at, encode(metadata).text, visit.path)
+
+
+async def sleep_until_mono(runtime: Runtime, ends_mono: float) -> None:
+    """Sleep until this reading of the monotonic clock."""
+    while (left := ends_mono - runtime.clock.monotonic()) > RESOLUTION:  # noqa: ASYNC110 - only the time can end it
+        await anyio.sleep(min(left, LONGEST_SLEEP))

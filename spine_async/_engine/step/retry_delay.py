@@ -1,0 +1,73 @@
+"""The delay before another attempt of a step.
+
+A long delay is stored before it begins, with the number of attempts made. So neither a crash nor parking makes the
+policy count from the start again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import anyio
+
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.idleness import Wait
+from spine_async._engine.state.scope import RETRY_MARK, StoredRetry, Visit
+from spine_async._model.document import encode
+from spine_async._model.record import DueTime, EventRow, VisitRow
+from spine_async._model.status import EventType, StepStatus
+from spine_async._model.step_result import StepResult
+
+
+async def wait_for_retry(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
+    """Record that the visit is retried, and wait for `delay` seconds."""
+    metadata = {"attempt": visit.attempts, "delay": delay, "error_category": result.category, "error": result.error}
+    now = visit.run.clock.now()
+    event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
+    due = DueTime(now + timedelta(seconds=delay), delay)
+    if delay >= runtime.config.park_after:
+        visit.run.pending.flush_visit(visit)
+        visit.run.pending.add_marker(_row(visit, due), event)
+        # Not awaited: if this commit fails, the next commit of the run fails in the same way and reports it.
+        runtime.journal.enqueue(visit.run.pending)
+    else:
+        visit.events = (*visit.events, event)
+    await _wait(visit, due)
+
+
+async def continue_retry(visit: Visit) -> int:
+    """Wait for the rest of a delay that an earlier execution stored; returns the number of attempts made before."""
+    stored = visit.scope.retries.pop(visit.path, None)
+    if stored is None:
+        return 0
+    visit.attempts = stored.attempts
+    visit.is_announced = visit.is_announced or visit.run.is_woken
+    seconds = max(0.0, (stored.until - visit.run.clock.now()).total_seconds())
+    await _wait(visit, DueTime(stored.until, seconds))
+    return stored.attempts
+
+
+async def _wait(visit: Visit, due: DueTime) -> None:
+    with visit.run.idleness.waiting(Wait(due)):
+        await anyio.sleep(due.seconds or 0.0)
+
+
+def _row(visit: Visit, due: DueTime) -> VisitRow:
+    stored = StoredRetry(visit.attempts, due.at)
+    return VisitRow(
+        path=f"{visit.path}{RETRY_MARK}#{visit.attempts}",
+        step_name=visit.step.name,
+        step_type=visit.step.step_type,
+        status=StepStatus.WAITING,
+        attempts=visit.attempts,
+        started_at=visit.started_at,
+        duration_ms=0.0,
+        output=encode(stored.as_dict()).text,
+        output_size=0,
+        updates=None,
+        quality=None,
+        item_params=visit.scope.item_params,  # stored again later: checkpoints ignore a pending wait
+        scope=visit.scope.path,
+        completed_at=visit.run.clock.now(),
+        item_index=visit.scope.item_index,
+    )
