@@ -263,7 +263,7 @@ class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; calle
 
 async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
-    position = await load_position(runtime, workflow, stored, is_resumed=stored.epoch > 1)
+    position = await load_position(runtime, workflow, stored, is_resumed=False)
     step = position.cursor.step
     if stored.status is RunStatus.FAILED and step is not None:
         path, store = position.cursor.segment, runtime.store
