@@ -176,7 +176,7 @@ async def test_without_a_server_the_listener_is_silent() -> None:
 
 
 @pytest.mark.skipif(pgbouncer.program() is None, reason="pgbouncer is not installed")
-async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _module_databases: ModuleDatabases) -> None:
+async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _module_databases: ModuleDatabases) -> None:  # noqa: PT019
     pooler = pgbouncer.launch(_module_databases.server(is_durable=False).dsn, "transaction")
     direct, pooled = SqlRunStore(fresh_postgres_url), SqlRunStore(pooler.url_of(fresh_postgres_url))
     try:
