@@ -22,6 +22,7 @@ from spine_async.errors import DefinitionError, MissingExtraError, SchemaVersion
 from spine_async.storage import SqlRunStore, upgrade_schema
 from spine_async.storage.selection import open_store
 from spine_async.storage.sql.driver.time_limit import TimeLimit
+from spine_async.storage.sql.schema.tables import VERSION
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moved, new_run, visit
 from tests.storage.plain_sql import execute, file_of
 
@@ -267,12 +268,12 @@ async def test_without_auto_migrate_the_schema_is_asked_for(database_url: str) -
     store = SqlRunStore(database_url, auto_migrate=False)
     with pytest.raises(SchemaVersionError, match=r"upgrade_schema\(engine_or_url\)") as caught:
         await created(store)
-    assert (caught.value.found, caught.value.known) == (0, 2)
+    assert (caught.value.found, caught.value.known) == (0, VERSION)
     await upgrade_schema(database_url)
     await upgrade_schema(database_url)
     await created(store)
     await store.close()
-    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(2,)]
+    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
 
 
 @pytest.mark.anyio
@@ -311,7 +312,7 @@ def test_many_processes_may_make_the_schema_at_once(database_url: str) -> None:
     ]
     said = [each.communicate(timeout=60)[1] for each in started]
     assert [each.returncode for each in started] == [0] * 4, "\n".join(said)
-    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(2,)]
+    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
     assert execute(database_url, "SELECT count(*) FROM core_workflow_runs") == [(16,)]
 
 

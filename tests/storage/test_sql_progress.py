@@ -30,6 +30,8 @@ async def test_events_and_overrides_of_a_resume_are_no_progress(store: RunStore)
     await committed(store, change(claim, status=RunStatus.WAITING))
     assert (await loaded(store)).claims_since_progress == 1
     await taken_over(store)
+    assert (await loaded(store)).claims_since_progress == 1, "a run that waits does not harm its owner"
+    await taken_over(store)
     assert (await loaded(store)).claims_since_progress == 2
 
 
