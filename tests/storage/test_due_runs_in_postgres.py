@@ -84,12 +84,16 @@ class TestCost:
         await store.create([*kinds, due_run("b", due=in_seconds(3600)), due_run("mine"), new_run("held")])
         for name, count in (("f", MANY), ("d", MANY // 2), ("b", MANY // 2)):
             multiply(fresh_postgres_url, name, count)
-        execute(fresh_postgres_url, "ANALYZE")
         await sent(store, message(run_id="held"))
         return store
 
-    async def test_only_the_partial_indexes_are_read(self, crowded: SqlRunStore, fresh_postgres_url: str) -> None:
-        """Also by a plan that a connection has made without the arguments."""
+    @pytest.mark.parametrize("has_statistics", [False, True])
+    async def test_only_the_partial_indexes_are_read(
+        self, crowded: SqlRunStore, fresh_postgres_url: str, *, has_statistics: bool
+    ) -> None:
+        """Also by a plan that a connection has made without the arguments, or while there were no statistics."""
+        if has_statistics:
+            execute(fresh_postgres_url, "ANALYZE")
         for name, (statement, arguments) in STATEMENTS.items():
             for is_generic in (False, True):
                 plan = explained(fresh_postgres_url, statement, arguments, is_generic=is_generic)
