@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -329,3 +330,35 @@ class TestCallerTransaction:
             with pytest.raises(DefinitionError, match=r"sqlite\+aiosqlite"):
                 await store.create_within(connection, [due_run("due")])
         await lite.dispose()
+
+
+UNCLOSED = """
+import asyncio, sys
+from spine_async.storage import SqlRunStore
+from spine_async.testing.conformance.due_rows import claimed, due_run, names
+from spine_async.testing.conformance.rows import created
+
+store = SqlRunStore(sys.argv[1])
+
+async def first():
+    await store.listen(lambda: None)
+    await created(store, due_run("due"))
+
+async def second():
+    listener = await store.listen(lambda: None)
+    assert names(await claimed(store)) == ["due"]
+    await listener.close()
+    await store.close()
+
+asyncio.run(first())
+asyncio.run(second())
+"""
+
+
+async def test_a_store_that_was_not_closed_is_used_in_the_next_event_loop(fresh_postgres_url: str) -> None:
+    """Its tasks have ended with their loop."""
+    arguments = [sys.executable, "-c", UNCLOSED, fresh_postgres_url]
+    with anyio.fail_after(30):
+        found = await anyio.run_process(arguments, check=False)
+    assert found.returncode == 0, found.stderr.decode()
+    assert b"Task" not in found.stderr
