@@ -193,14 +193,27 @@ async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _mod
         pooler.stop()
 
 
+SLOW_COMMIT = (
+    (
+        "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql "
+        "AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$"
+    ),
+    (
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()"
+    ),
+)
+"""Make the commit of an insertion into the table `orders` take a while."""
+
+
 class TestCallerTransaction:
     """A run or a message exists if the transaction of the caller commits, and others learn of it then."""
 
     @pytest.fixture
     async def engine(self, fresh_postgres_url: str, store: SqlRunStore) -> AsyncIterator[AsyncEngine]:
         await created(store)
-        execute(fresh_postgres_url, "CREATE TABLE IF NOT EXISTS orders (id integer PRIMARY KEY)")
-        execute(fresh_postgres_url, "TRUNCATE orders")
+        execute(fresh_postgres_url, "DROP TABLE IF EXISTS orders")
+        execute(fresh_postgres_url, "CREATE TABLE orders (id integer PRIMARY KEY)")
         engine = create_async_engine(fresh_postgres_url)
         yield engine
         await engine.dispose()
@@ -220,14 +233,22 @@ class TestCallerTransaction:
         assert names(await claimed(store)) == ["due"]
 
     async def test_the_run_is_there_when_others_are_told(
-        self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine
+        self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine, fresh_postgres_url: str
     ) -> None:
-        async with heard(other) as reports:
-            for number in range(20):
+        for statement in SLOW_COMMIT:
+            execute(fresh_postgres_url, statement)
+        async with heard(store) as own, heard(other) as reports, anyio.create_task_group() as group:
+
+            async def commit() -> None:
                 async with engine.begin() as connection:
-                    await store.create_within(connection, [due_run(f"r{number}")])
-                await reports.next()
-                assert names(await claimed(other)) == [f"r{number}"]
+                    await connection.execute(text("INSERT INTO orders VALUES (1)"))
+                    await store.create_within(connection, [due_run("due")])
+
+            group.start_soon(commit)
+            await own.next()
+            assert await store.load("due") is not None
+            await reports.next()
+        assert names(await claimed(other)) == ["due"]
 
     async def test_it_rolls_back(self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine) -> None:
         async with heard(store) as own, heard(other) as reports:
