@@ -35,7 +35,8 @@ _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
-    "updated_at = ?, started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
+    "updated_at = ?, workflow_version = CASE workflow_version WHEN 0 THEN ? ELSE workflow_version END, "
+    "started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
     f"claims_since_progress = {CLAIMS_AFTER}, status = 'running', {NOT_DUE} WHERE id = ?"
 )
 _SET_ASIDE = f"UPDATE core_workflow_runs SET {NOT_DUE} WHERE id = ?"
@@ -106,7 +107,7 @@ def _read(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun:
 def _claim(connection: sqlite3.Connection, request: DueRequest, key: int, run: StoredRun, now: BootTime) -> DueRun:
     at = iso_timestamp(request.at)
     lease = (request.owner, now.boot, now.seconds + request.ttl, request.token)
-    connection.execute(_CLAIM, (*lease, at, at, key))
+    connection.execute(_CLAIM, (*lease, at, request.workflows[run.workflow_name], at, key))
     return DueRun(run, Claim(run_id=run.run_id, key=key, epoch=run.epoch + 1, next_seq=run.next_seq))
 
 
