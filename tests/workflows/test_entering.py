@@ -48,7 +48,7 @@ async def test_the_first_resume_of_a_runner_that_was_entered_does_not_connect(da
     engine = create_async_engine(database_url)
     connected: list[object] = []
     sa_event.listen(engine.sync_engine.pool, "connect", lambda driver, record: connected.append(driver))
-    async with WorkflowRunner(db_engine=engine) as runner:
+    async with WorkflowRunner(db_engine=engine, work=False) as runner:
         assert len(connected) == 1
         assert (await runner.resume("r", workflow=WORKFLOW)).status == "completed"
         assert len(connected) == 1
