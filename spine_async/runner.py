@@ -491,6 +491,7 @@ class WorkflowRunner(RunReader):
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:
+            self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
             await self._worker.end_with(self._active_runs.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:

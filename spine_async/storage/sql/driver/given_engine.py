@@ -55,7 +55,7 @@ def _pool_problem(engine: AsyncEngine) -> str | None:
         return None
     return (
         f"a pool of at most {available} connections; a runner needs {CONNECTIONS_OF_RUNNER}: one for commits, one for "
-        f"the renewal of leases and {_THIRD[engine.dialect.name]}; enlarge pool_size or max_overflow, or give the "
+        f"the renewal of leases and {_THIRD[engine.dialect.name]}; enlarge pool_size or max_overflow, or pass the "
         "runner a URL"
     )
 
