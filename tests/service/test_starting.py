@@ -19,10 +19,14 @@ from spine_async import (
     SpineError,
     Step,
     StepError,
+    StoreUnavailableError,
     Workflow,
     WorkflowContext,
+    WorkflowRunner,
+    WorkflowRunnerConfig,
     wait_first,
 )
+from spine_async.storage import MemoryRunStore
 from tests.service.flows import Config
 from tests.service.places import Place
 from tests.service.services import until
@@ -226,15 +230,15 @@ async def test_a_delayed_run_is_claimed_when_it_is_due(place: Place, opened: Gat
     }[how]
     async with place.runner(workflows=[opened.flow]) as runner:
         handle = await runner.enqueue(opened.flow, **options)
-        record = await handle.record()
-        assert record.due_at is not None
-        assert abs(record.due_at - wanted) < timedelta(seconds=0.3)
+        due_at = (await handle.record()).due_at
+        assert due_at is not None
+        assert abs(due_at - wanted) < timedelta(seconds=0.3)
         assert opened.begun == []
         await handle.result(timeout=10)
     events = {event.event_type: event.timestamp async for event in runner.events(handle.run_id)}
     started = events.get("step_started", events["step_completed"])
-    assert timedelta(0) <= started - record.due_at + timedelta(milliseconds=5)
-    assert started - record.due_at < timedelta(seconds=2)
+    assert timedelta(0) <= started - due_at + timedelta(milliseconds=5)
+    assert started - due_at < timedelta(seconds=2)
 
 
 @pytest.mark.parametrize("how", ["execute", "resume"])
@@ -284,6 +288,23 @@ async def test_expires_counts_from_when_the_run_is_due(place: Place, opened: Gat
     async with place.runner(workflows=[opened.flow]) as runner:
         handle = await runner.enqueue(opened.flow, delay=0.5, expires=5)
         assert (await handle.result(timeout=10)).status == "completed"
+
+
+async def test_a_run_that_was_claimed_in_time_does_not_expire(place: Place) -> None:
+    """It is parked and released beyond that time; only the first claim counts."""
+    flow = Workflow("naps", [Step.wait("first", 0.4), Step.wait("second", 0.4)])
+    configs: list[dict[str, Any]] = [{"park_after": 0}, {"park_after": 100}]
+    for config in configs:
+        async with place.runner(workflows=[flow], config=config) as runner:
+            handle = await runner.enqueue(flow, expires=0.3)
+            await until(lambda handle=handle: _has_begun(handle))
+        async with place.runner(workflows=[flow], config=config) as runner:
+            result = await runner.handle(handle.run_id).result(timeout=10)
+        assert (result.status, result.stop_reason) == ("completed", None)
+
+
+async def _has_begun(handle: RunHandle) -> bool:
+    return "step_started" in [event.event_type async for event in handle.events()]
 
 
 # --- queues --------------------------------------------------------------------------------------------------------
@@ -455,6 +476,25 @@ async def test_result_wakes_at_once_for_runs_executed_here(place: Place, gated: 
         gated.gate.set()
         for handle in handles:
             assert (await handle.result(timeout=5)).status == "completed"
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), RuntimeError("a fault"), OSError("a network")])
+async def test_a_worker_survives_an_error_of_the_store(opened: Gated, error: Exception) -> None:
+    class Store(MemoryRunStore):
+        """A store whose first claims fail."""
+
+        failures = 2
+
+        async def claim_due(self, request: Any) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise error
+            return await super().claim_due(request)
+
+    config = WorkflowRunnerConfig(poll_interval=0.05)
+    async with WorkflowRunner(store=Store(), config=config, workflows=[opened.flow]) as runner:
+        handle = await runner.enqueue(opened.flow)
+        assert (await handle.result(timeout=10)).status == "completed"
 
 
 async def nothing(context: WorkflowContext, config: Config) -> None:
