@@ -148,6 +148,12 @@ class Service:
         await self._end(signal.SIGTERM)
         assert self._code == 0, self._errors()
 
+    async def died(self) -> int:
+        """Wait until the process has ended by itself; returns its exit code."""
+        await asyncio.wait_for(self._gone.wait(), PATIENCE)
+        self._code = self._forker.ask({"wait": self.pid})
+        return self._code
+
     async def _end(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
         try:

@@ -274,6 +274,22 @@ async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> N
     assert len(begun) == 7
 
 
+@pytest.mark.slow
+async def test_a_step_that_ends_its_process_again_and_again_is_poison(
+    service: StartService, observer: WorkflowRunner, notes: Notes
+) -> None:
+    handle = await observer.enqueue("exits", run_id="r")
+    for _ in range(3):  # the first claim and the two that `max_claims` allows without progress
+        process = await service(config={"max_claims": 2})
+        assert await process.died() == 1
+    await service(config={"max_claims": 2})
+    result = await handle.result(timeout=15)
+    assert result.status == "failed"
+    assert notes.begun("r") == ["first", "exit", "exit", "exit"]
+    quick = await observer.enqueue("quick")
+    assert (await quick.result(timeout=10)).status == "completed"
+
+
 async def test_an_exception_of_a_cancelled_step_is_not_an_outcome(place: Place) -> None:
     begun = anyio.Event()
 

@@ -8,9 +8,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from pydantic import BaseModel
 
 from spine_async import (
     Enqueued,
+    InvalidParamsError,
     Queue,
     RunConflictError,
     RunHandle,
@@ -144,6 +146,47 @@ async def test_defaults_reach_a_run_that_was_enqueued_by_name(place: Place, open
     async with place.runner(work=False) as producer, place.runner(workflows=[opened.flow]):
         handle = await producer.enqueue("gated")
         assert (await handle.result(timeout=10)).context.get_output("gated", "size") == 1
+
+
+async def test_params_are_validated_where_the_workflow_is_known(place: Place) -> None:
+    class Params(BaseModel):
+        size: int
+
+    begun: list[object] = []
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(context.get_param("size"))
+
+    flow = Workflow("strict", [Step.lambda_("step", step)], params_model=Params)
+    async with place.runner(work=False) as producer:
+        with pytest.raises(InvalidParamsError, match="size"):
+            await producer.enqueue(flow, params={"size": "many"})
+        with pytest.raises(InvalidParamsError, match="size"):
+            await producer.enqueue_many(flow, [Enqueued(params={"size": 1}), Enqueued(params={"size": "many"})])
+        assert await stored(place) == []
+        bad = await producer.enqueue("strict", params={"size": "many"})
+        good = await producer.enqueue("strict", params={"size": "5"})
+        async with place.runner(workflows=[flow]):
+            assert (await good.result(timeout=10)).status == "completed"
+            result = await bad.result(timeout=10)
+        assert result.status == "failed"
+        assert "size" in str(result.error)
+    assert begun == [5]
+
+
+async def test_many_waiters_for_many_runs(place: Place, gated: Gated) -> None:
+    ended: list[str] = []
+
+    async def wait(handle: RunHandle) -> None:
+        ended.append((await handle.result(timeout=15)).run_id)
+
+    async with place.runner(work=False) as producer, place.runner(workflows=[gated.flow]):
+        handles = await producer.enqueue_many(gated.flow, [Enqueued() for _ in range(50)])
+        async with anyio.create_task_group() as tasks:
+            for handle in handles * 3:
+                tasks.start_soon(wait, handle)
+            gated.gate.set()
+    assert sorted(ended) == sorted([handle.run_id for handle in handles] * 3)
 
 
 async def test_enqueue_many_gives_handles_in_order(place: Place, opened: Gated) -> None:
