@@ -169,6 +169,13 @@ class DueRunContract:
         assert names(await claimed(store)) == ["old"]
         assert names(await claimed(store, workflows={"orders": 4})) == ["new"]
 
+    async def test_a_run_without_a_version_gets_that_of_its_first_worker(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([due_run("named", workflow_version=0), due_run("versioned", workflow_version=2)])
+        assert sorted(names(await claimed(store, workflows={"orders": 4}))) == ["named", "versioned"]
+        assert (await loaded(store, "named")).workflow_version == 4
+        assert (await loaded(store, "versioned")).workflow_version == 2
+
     async def test_only_its_queues_are_claimed_and_runs_without_one(self, store: RunStore) -> None:
         store = due_store(store)
         await store.create([due_run("free"), due_run("mail", queue="mail"), due_run("print", queue="print")])
