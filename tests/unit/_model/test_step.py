@@ -30,7 +30,7 @@ class Worker:
     async def __call__(self, context: object, config: dict[str, object]) -> None: ...
 
 
-def test_the_kinds_have_their_types() -> None:
+def test_each_kind_has_its_type() -> None:
     steps = (
         Step.lambda_("a", work),
         Step.pipeline("b", "ingest"),
