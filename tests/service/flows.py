@@ -111,7 +111,7 @@ class Flows:
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", 4.0), last], version=version),
-            Workflow("parent", [Step.lambda_("ask", self.await_child)], version=version),
+            Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows
 
@@ -157,9 +157,9 @@ class Flows:
         self.notes.add(context)
         return await self._execute("nested_child", f"{context.run_id}-child")
 
-    async def await_child(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+    async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)
-        return await self._execute("quick", f"{context.run_id}-child")
+        raise SystemExit(3)
 
     async def raise_when_cancelled(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         self.notes.add(context)

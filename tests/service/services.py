@@ -11,21 +11,19 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.interpreter import ROOT, environment
 
 PATIENCE = 20.0
 
-T = TypeVar("T")
 
-
-async def until(look: Callable[[], T | Awaitable[T]], *, within: float = PATIENCE, every: float = 0.005) -> T:
-    """Look until what is seen is true, and return it."""
+async def until(look: Callable[..., Any], *, within: float = PATIENCE, every: float = 0.005) -> Any:
+    """Look until what is seen is true, and return it. `look` is called without arguments; it may be a coroutine."""
     give_up_at = asyncio.get_running_loop().time() + within
     while True:
         seen = look()
-        value: T = await seen if isinstance(seen, Awaitable) else seen
+        value = await seen if isinstance(seen, Awaitable) else seen
         if value:
             return value
         if asyncio.get_running_loop().time() > give_up_at:
@@ -149,6 +147,12 @@ class Service:
         """SIGTERM; the process has ended by itself, without an error, when this returns."""
         await self._end(signal.SIGTERM)
         assert self._code == 0, self._errors()
+
+    async def died(self) -> int:
+        """Wait until the process has ended by itself; returns its exit code."""
+        await asyncio.wait_for(self._gone.wait(), PATIENCE)
+        self._code = self._forker.ask({"wait": self.pid})
+        return self._code
 
     async def _end(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

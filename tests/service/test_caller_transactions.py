@@ -38,11 +38,13 @@ async def create_schema(runner: WorkflowRunner) -> None:
 
 
 async def begin(connection: AsyncConnection | AsyncSession) -> None:
-    """Begin the caller's transaction; IMMEDIATE on SQLite."""
+    """Begin the caller's transaction; with IMMEDIATE on SQLite."""
     bind = connection.engine if isinstance(connection, AsyncConnection) else connection.bind
     assert bind is not None
     if bind.dialect.name == "sqlite":
         await connection.execute(text("BEGIN IMMEDIATE"))
+    else:
+        await connection.begin()
 
 
 async def orders(engine: AsyncEngine) -> list[str]:

@@ -44,9 +44,12 @@ async def test_a_parent_and_its_child_complete_when_both_are_killed(
     service: StartService, observer: WorkflowRunner, notes: Notes
 ) -> None:
     handles = [await observer.enqueue("nested", run_id=f"p{number}") for number in range(5)]
-    for number, _ in enumerate(range(3)):
-        process = await service()
-        await until(lambda number=number: len(notes.read(what="began", path="hold")) > number)
+    for kill in range(3):
+        process, before = await service(), len(notes.read())
+        if kill == 0:
+            await until(lambda: all(notes.begun(f"{handle.run_id}-child") for handle in handles))
+        else:
+            await until(lambda before=before: len(notes.read()) > before)
         await process.kill()
     await service()
     with anyio.fail_after(20):

@@ -259,6 +259,27 @@ async def test_a_parked_run_takes_no_capacity(place: Place, journey: Journey) ->
             await until(lambda parked=parked: is_parked(parked))
 
 
+async def test_a_parked_run_that_is_due_comes_before_new_runs(place: Place, journey: Journey) -> None:
+    """The new runs were enqueued earlier than the parked run was due; there is capacity for one run."""
+    nap = journey.around(Step.wait("nap", 0.5), name="nap")
+    blocker = Workflow("blocker", [Step.lambda_("block", journey.wait_for_gate)])
+    new = Workflow("new", [Step.lambda_("new", journey.step)])
+    config = {"worker_concurrency": 1, **PARKS}
+    async with place.runner(workflows=[nap, blocker, new], config=config) as runner:
+        parked = await runner.enqueue(nap)
+        await until(lambda: is_parked(parked))
+        due_at = (await parked.record()).due_at
+        assert due_at is not None
+        await runner.enqueue(blocker)
+        await until(lambda: "block" in journey.paths())
+        handles = [await runner.enqueue(new) for _ in range(3)]
+        await until(lambda: datetime.now(UTC) > due_at + timedelta(milliseconds=200))
+        journey.gate.set()
+        for handle in (parked, *handles):
+            await handle.result(timeout=10)
+    assert journey.paths() == ["before", "block", "after", "new", "new", "new"]
+
+
 async def test_many_wakings_are_not_poison(place: Place, journey: Journey) -> None:
     """A loop of twelve waits; a run may be taken over once without progress."""
 

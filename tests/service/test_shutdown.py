@@ -159,7 +159,6 @@ async def test_a_step_that_ends_within_the_drain_timeout_is_not_repeated(
     first = await service(config={"drain_timeout": 10})
     handle = await observer.enqueue("gated", run_id="r")
     await until(lambda: notes.begun("r") == ["first", "gated"])
-    _, answer = first.post("result", run_id="r")
     leaving = anyio.Event()
 
     async def leave() -> None:
@@ -170,7 +169,6 @@ async def test_a_step_that_ends_within_the_drain_timeout_is_not_repeated(
         tasks.start_soon(leave)
         await leaving.wait()
         notes.open_gate("r")
-    answer.cancel()
     if (await handle.status()) != RunStatus.COMPLETED:  # the step may have ended before the signal arrived
         await service()
         await handle.result(timeout=15)
@@ -207,6 +205,53 @@ async def waits_in(handle: Any) -> bool:
     return any([event.event_type == "step_started" async for event in handle.events()])
 
 
+async def test_a_caller_of_a_waiting_run_gets_stopped_at_once(place: Place) -> None:
+    flow = waiting_flow(seconds=3_600)
+    results: list[tuple[str, str | None]] = []
+
+    async def call() -> None:
+        result = await runner.execute(flow, run_id="r")
+        results.append((result.status.value, result.stop_reason))
+
+    async with anyio.create_task_group() as tasks, place.runner(config={"drain_timeout": 30}) as runner:
+        tasks.start_soon(call)
+        await until(lambda: is_stored(place, "r"))
+        left_at = time.perf_counter()
+    assert time.perf_counter() - left_at < 1
+    assert results == [("stopped", "shutdown")]
+    record = await place.runner(work=False).get_run("r")
+    assert record.status in {RunStatus.PENDING, RunStatus.WAITING}
+    assert record.stop_reason is None
+
+
+async def is_stored(place: Place, run_id: str) -> bool:
+    return run_id in [record.run_id for record in await place.runner(work=False).list_runs()]
+
+
+async def test_a_waiter_for_a_result_survives_that_its_own_runner_is_left(place: Place) -> None:
+    begun = anyio.Event()
+
+    async def once(context: WorkflowContext, config: Config) -> None:
+        if not begun.is_set():
+            begun.set()
+            await anyio.sleep_forever()
+
+    flow = Workflow("once", [Step.lambda_("once", once)])
+    statuses: list[str] = []
+
+    async def wait() -> None:
+        statuses.append((await handle.result(timeout=10)).status.value)
+
+    async with anyio.create_task_group() as tasks:
+        async with place.runner(config={"drain_timeout": 0}) as runner:
+            handle = await runner.start(flow)
+            tasks.start_soon(wait)
+            await begun.wait()
+        async with place.runner(workflows=[flow]) as other:
+            assert (await other.handle(handle.run_id).result(timeout=10)).status == "completed"
+    assert statuses == ["completed"]
+
+
 async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> None:
     begun: list[int] = []
     is_last = anyio.Event()
@@ -227,6 +272,22 @@ async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> N
         async with place.runner(config=config, workflows=[flow]):
             assert (await handle.result(timeout=10)).status == "completed"
     assert len(begun) == 7
+
+
+@pytest.mark.slow
+async def test_a_step_that_ends_its_process_again_and_again_is_poison(
+    service: StartService, observer: WorkflowRunner, notes: Notes
+) -> None:
+    handle = await observer.enqueue("exits", run_id="r")
+    for _ in range(3):  # the first claim and the two that `max_claims` allows without progress
+        process = await service(config={"max_claims": 2})
+        assert await process.died() == 1
+    await service(config={"max_claims": 2})
+    result = await handle.result(timeout=15)
+    assert result.status == "failed"
+    assert notes.begun("r") == ["first", "exit", "exit", "exit"]
+    quick = await observer.enqueue("quick")
+    assert (await quick.result(timeout=10)).status == "completed"
 
 
 async def test_an_exception_of_a_cancelled_step_is_not_an_outcome(place: Place) -> None:
