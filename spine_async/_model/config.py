@@ -26,7 +26,8 @@ class WorkflowRunnerConfig(BaseModel):
         checkpoint_dir: Folder of the file store.
         redis_url: URL of the Redis store.
         default_step_timeout: Limit for each attempt of a lambda or pipeline step without a timeout of its own.
-        workflow_timeout: Limit for a whole `execute` or `resume`; a run that exceeds it fails with category TIMEOUT.
+        workflow_timeout: Limit for a whole run, counted from its first start; a run that exceeds it fails with category
+            TIMEOUT. A `resume` of a run that has ended starts the limit again.
         default_retry_policy: Policy of steps with `on_error=RETRY` and without a policy of their own.
         emit_events: Whether runs record events.
         trace_enabled: Whether the runner creates spans.

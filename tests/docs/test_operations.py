@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import psycopg
 import pytest
 from psycopg import sql
@@ -16,7 +17,7 @@ from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import upgrade_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-LEFT = "SELECT (SELECT count(*) FROM core_workflow_steps) + (SELECT count(*) FROM core_workflow_event_log)"
+LEFT = " + ".join(f"(SELECT count(*) FROM core_workflow_{table})" for table in ("steps", "event_log", "inbox"))
 
 
 @pytest.fixture
@@ -46,15 +47,24 @@ async def test_a_user_with_the_listed_privileges_can_run_and_delete(
     steps = [
         Step.lambda_("fail_once", lambda context, config: {"share": 1 / int(str(context.params["divisor"]))}),
         Step.map("each", items=[1, 2, 3], iterator=lambda context, config: {}),
+        Step.wait_for_signal("answer"),
     ]
     workflow = Workflow("granted", steps)
-    config = WorkflowRunnerConfig(database_url=url, auto_migrate=False)
+    config = WorkflowRunnerConfig(database_url=url, auto_migrate=False, park_after=0)
     async with WorkflowRunner(config=config, workflows=[workflow]) as runner:
+        parked = await runner.enqueue(workflow, params={"divisor": 1})
+        with anyio.fail_after(10):
+            while (await parked.record()).status != "waiting":  # noqa: ASYNC110 (another task parks it)
+                await anyio.sleep(0.01)
+        await parked.signal("answer", 42)
+        assert (await parked.result(timeout=20)).status == "completed"
+        await runner.delete_run(parked.run_id)
         assert (await runner.execute(workflow, params={"divisor": 0}, run_id="r1")).status == "failed"
+        await runner.signal("r1", "answer", 42)
         assert (await runner.resume("r1", params_override={"divisor": 1})).status == "completed"
         await runner.stop("r1")
         assert await runner.list_checkpoints("r1")
         assert [each async for each in runner.events("r1")]
         await runner.recover()
         await runner.delete_run("r1")
-    assert admin.execute(LEFT.encode()).fetchone() == (0,)
+    assert admin.execute(f"SELECT {LEFT}".encode()).fetchone() == (0,)
