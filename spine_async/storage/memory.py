@@ -426,7 +426,10 @@ def _claim_for(found: _MemoryRun, request: DueRequest) -> DueRun:
     version = before.workflow_version or request.workflows[before.workflow_name]
     started_at = request.at if before.epoch == 0 else before.started_at
     found.stored, found.change, found.has_progressed = _claimed(before, request.owner, None), None, False
-    found.stored = replace(found.stored, started_at=started_at, updated_at=request.at, workflow_version=version)
+    status = before.status if before.status is RunStatus.WAITING else RunStatus.RUNNING
+    found.stored = replace(
+        found.stored, status=status, started_at=started_at, updated_at=request.at, workflow_version=version
+    )
     found.lease_end, found.claim_token = found.clock.monotonic() + request.ttl, request.token
     found.due_mono, found.is_ready = None, False
     return DueRun(before, _claim_of(found))

@@ -85,9 +85,10 @@ async def _next_message(runtime: Runtime, step: SignalStep, visit: Visit) -> Mes
         return visit.received
     if not has_begun:
         await store_wait(runtime, visit, until, metadata)
-    elif is_news:
-        visit.run.pending.add_events(started_event(visit, metadata))
-        await commit_waiting(runtime, visit)
+    else:
+        if is_news:
+            visit.run.pending.add_events(started_event(visit, metadata))
+        await commit_waiting(runtime, visit)  # an owner that dies while it waits does not count
     return await _wait(runtime, step, visit, until, names)
 
 

@@ -6,7 +6,7 @@ import inspect
 from datetime import datetime, timedelta
 from typing import cast
 
-from spine_async._engine.handlers.waiting import sleep_until_mono, store_wait
+from spine_async._engine.handlers.waiting import commit_waiting, sleep_until_mono, store_wait
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.scope import Visit, visit_of
@@ -38,6 +38,8 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     if not runtime.is_dry and left > 0:
         if stored is None:
             await store_wait(runtime, visit, until, {"until": until.isoformat()})
+        elif not visit.run.is_woken:
+            await commit_waiting(runtime, visit)  # an owner that dies while it waits does not count
         await _sleep(runtime, visit, until)
     return StepResult.ok({"until": until.isoformat()})
 

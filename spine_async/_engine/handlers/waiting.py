@@ -56,7 +56,8 @@ async def store_wait(runtime: Runtime, visit: Visit, until: datetime | None, met
 
 async def commit_waiting(runtime: Runtime, visit: Visit) -> None:
     """Commit the pending writes of the run, which waits from now on."""
-    visit.run.pending.status = RunStatus.WAITING if visit.scope.is_run else RunStatus.RUNNING
+    only_waits = visit.scope.is_run or visit.run.idleness.is_last_at_work
+    visit.run.pending.status = RunStatus.WAITING if only_waits else RunStatus.RUNNING
     try:
         await runtime.journal.commit(visit.run.pending)
     except CommitFailed as exc:

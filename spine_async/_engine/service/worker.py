@@ -121,6 +121,9 @@ class Worker:
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
             return 0, poll
+        except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
+            _log.exception("due runs were not claimed; it will be retried")
+            return 0, poll
         for each in claimed:
             self._begin(each, None)
         return len(claimed), min(poll, sweep.next_due if sweep.next_due is not None else poll)

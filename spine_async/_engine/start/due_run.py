@@ -100,7 +100,9 @@ def _begin(
 
 
 async def _give_up(runtime: Runtime, due: DueRun, error: WorkflowChangedError) -> None:
-    _log.warning("run %s is not executed here; it is tried again in %g s: %s", due.run.run_id, REFUSED_FOR, error)
+    level = logging.DEBUG if due.run.run_id in runtime.refused else logging.WARNING
+    runtime.refused.add(due.run.run_id)
+    _log.log(level, "run %s is not executed here; it is tried again in %g s: %s", due.run.run_id, REFUSED_FOR, error)
     at = runtime.clock.now() + timedelta(seconds=REFUSED_FOR)
     status = due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING
     await runtime.due_runs.release_run(due.claim, Release(status=status, due=DueTime(at, REFUSED_FOR)))

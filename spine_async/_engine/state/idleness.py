@@ -73,6 +73,11 @@ class Idleness:
         """What the run waits for; None while a task is at work."""
         return Idle(tuple(self._waits), self._activity, self._changes) if self._busy == 0 and self._waits else None
 
+    @property
+    def is_last_at_work(self) -> bool:
+        """Whether the running task is the only one that does not wait."""
+        return self._busy == 1
+
     def has_moved_since(self, idle: Idle) -> bool:
         """Whether a wait has ended, other than by a cancellation, since the run was found idle."""
         return self._activity != idle.activity

@@ -37,7 +37,8 @@ _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
     "updated_at = ?, workflow_version = CASE workflow_version WHEN 0 THEN ? ELSE workflow_version END, "
     "started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
-    f"claims_since_progress = {CLAIMS_AFTER}, status = 'running', {NOT_DUE} WHERE id = ?"
+    f"claims_since_progress = {CLAIMS_AFTER}, "
+    f"status = CASE status WHEN 'waiting' THEN status ELSE 'running' END, {NOT_DUE} WHERE id = ?"
 )
 _SET_ASIDE = f"UPDATE core_workflow_runs SET {NOT_DUE} WHERE id = ?"
 _CLAIMED_EARLIER = "SELECT id FROM core_workflow_runs WHERE owner = ? AND commit_id = ?"
