@@ -319,8 +319,11 @@ class WorkflowRunner(RunReader):
     async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult:
         """Wait until a run has ended, wherever it is executed, and return its result; see `RunHandle.result`."""
         check_run_id(run_id)
-        with anyio.fail_after(timeout):
-            async with self._active_runs.session():
+        async with self._active_runs.session():
+            ended = await self._callers.ended_result(run_id)
+            if ended is not None:  # also with a timeout of 0
+                return ended
+            with anyio.fail_after(timeout):
                 return await self._callers.result(run_id)
 
     async def resume(
@@ -488,6 +491,7 @@ class WorkflowRunner(RunReader):
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:
+            self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
             await self._worker.end_with(self._active_runs.drain())
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import anyio
 import pytest
 
 from spine_async import Step, StepResult, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async._model.due import Sweep
 from spine_async._model.record import Claim, NewRun, StoredRun
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import VirtualClock
@@ -256,3 +257,33 @@ async def test_a_run_that_is_being_opened_can_be_stopped() -> None:
     await runner.stop("r", "not now")
     result = await task
     assert (result.status, result.stop_reason, ran) == ("stopped", "not now", [])
+
+
+class SlowToSweep(MemoryRunStore):
+    """Delays the sweeps of a worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = anyio.Event()
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        self.asked.set()
+        await anyio.sleep(5)
+        return await super().sweep(gone, lapsed)
+
+
+async def test_no_step_begins_although_the_worker_still_waits_for_the_store() -> None:
+    ran: list[str] = []
+
+    async def nap(context: WorkflowContext, config: Mapping[str, object]) -> None:
+        ran.append(str(context.step_name))
+        await anyio.sleep(1)
+
+    flow = Workflow("naps", [Step.lambda_(name, nap) for name in ("one", "two", "three")])
+    store = SlowToSweep()
+    runner = on(store)
+    async with runner:
+        task = asyncio.create_task(runner.execute(flow, run_id="r"))
+        await store.asked.wait()
+        await anyio.sleep(0.1)
+    assert ((await task).stop_reason, ran) == ("shutdown", ["one"])

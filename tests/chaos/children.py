@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 
-from spine_async import RunBusyError, SpineError, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from spine_async import SpineError, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
@@ -50,7 +50,7 @@ class Child:
         config = WorkflowRunnerConfig(
             lease_ttl=self.job.get("ttl", 30.0), max_claims=1_000_000, trace_enabled=False, drain_timeout=1
         )
-        runner = WorkflowRunner(store=self.store, dispatcher=dispatcher, config=config)
+        runner = WorkflowRunner(store=self.store, dispatcher=dispatcher, config=config, work=False)
         async with runner, anyio.create_task_group() as tasks:
             limiter = anyio.CapacityLimiter(20)
             for run in self.job["runs"]:
@@ -61,22 +61,11 @@ class Child:
     async def _execute(self, runner: WorkflowRunner, workflow: Any, run: str, limiter: anyio.CapacityLimiter) -> None:
         async with limiter:
             try:
-                result = await self._execute_when_free(runner, workflow, run)
+                result = await runner.execute(workflow, params={"day": 1}, run_id=run)
             except SpineError as exc:
                 self.diary.write("raised", run, error=type(exc).__name__, text=str(exc))
             else:
                 self.diary.write("finished", run, status=result.status.value, memory=memory_of(result.context))
-
-    async def _execute_when_free(self, runner: WorkflowRunner, workflow: Any, run: str) -> WorkflowResult:
-        """Execute the run; retry while another process executes it, as long as the job allows."""
-        give_up_at = time.monotonic() + self.job.get("patience", 0.0)
-        while True:
-            try:
-                return await runner.execute(workflow, params={"day": 1}, run_id=run)
-            except RunBusyError:
-                if time.monotonic() >= give_up_at:
-                    raise
-            await anyio.sleep(0.01)
 
 
 def trace_statements(points: Points) -> None:

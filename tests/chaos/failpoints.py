@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
+from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
     PastPage,
+    Release,
     Renewal,
     RunChange,
     RunFilter,
     StoredRun,
     VisitRow,
 )
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, Listener, RunStore
 from tests.chaos.diary import Diary
 
 ResultT = TypeVar("ResultT")
@@ -70,6 +72,11 @@ class WatchedStore:
         self._points = points
 
     @property
+    def _due_runs(self) -> DueRunStore:
+        assert isinstance(self._store, DueRunStore)
+        return self._store
+
+    @property
     def commits_out_of_process(self) -> bool:
         return getattr(self._store, "commits_out_of_process", False)
 
@@ -98,6 +105,30 @@ class WatchedStore:
         )
         self._note_claim(answer)
         return answer
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        claimed = await self._call("claim_due", lambda: self._due_runs.claim_due(request))
+        for each in claimed:
+            self._note_claim(each.claim)
+        return claimed
+
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed))
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        return await self._call("release_run", lambda: self._due_runs.release_run(claim, release))
+
+    async def send(self, message: NewMessage) -> Delivery:
+        return await self._call("send", lambda: self._due_runs.send(message))
+
+    async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
+        return await self._due_runs.notices(claims)  # called by time, so a failpoint here would shift the others
+
+    async def states(self, run_ids: Sequence[str]) -> list[RunState]:
+        return await self._due_runs.states(run_ids)  # the same
+
+    async def listen(self, on_change: Callable[[], None]) -> Listener:
+        return await self._due_runs.listen(on_change)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         return await self._call("renew", lambda: self._store.renew(claims, ttl))

@@ -18,17 +18,17 @@ pytestmark = pytest.mark.anyio
 LONG = 3600.0
 
 
-@pytest.mark.parametrize("how", ["resume", "recover", "regularly"])
+@pytest.mark.parametrize("how", ["resume", "execute", "recover", "work"])
 async def test_a_run_of_a_killed_process_on_the_same_host_is_claimed_at_once(arena: Arena, how: str) -> None:
     assert arena.live(arena.job(["r"], story="short", die_at=20, ttl=LONG)) == KILLED
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
-    async with WorkflowRunner(
-        config=config, dispatcher=dispatcher, workflows=[workflow], recover=how == "regularly"
-    ) as runner:
+    async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow], work=how == "work") as runner:
         began = time.monotonic()
         if how == "resume":
             await runner.resume("r")
+        elif how == "execute":
+            await runner.execute(workflow, params={"day": 1}, run_id="r")
         elif how == "recover":
             assert [each.run_id for each in await runner.recover()] == ["r"]
         with anyio.fail_after(20):
@@ -44,7 +44,7 @@ async def test_a_run_of_a_paused_owner_is_claimed_when_its_lease_ends(arena: Are
     workflow, dispatcher = Story(ListDiary()).workflow("short")
     config = WorkflowRunnerConfig(database_url=arena.url)
     errors: list[RunBusyError] = []
-    async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow]) as runner:
+    async with WorkflowRunner(config=config, dispatcher=dispatcher, workflows=[workflow], work=False) as runner:
         with anyio.fail_after(20):
             while True:
                 try:

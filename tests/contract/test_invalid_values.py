@@ -429,7 +429,7 @@ _STEP = Step.lambda_("a", lambda _c, _d: None)
         lambda: WorkflowRunner(workflows=[_STEP]),  # type: ignore[list-item]
         lambda: WorkflowRunner(clock=5),  # type: ignore[arg-type]
         lambda: WorkflowRunner(dry_run="no"),  # type: ignore[arg-type]
-        lambda: WorkflowRunner(recover=1),  # type: ignore[arg-type]
+        lambda: WorkflowRunner(work=1),  # type: ignore[arg-type]
         lambda: WorkflowRunner(tracer_provider=object()),  # type: ignore[arg-type]
     ],
 )

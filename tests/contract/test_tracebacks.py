@@ -235,7 +235,7 @@ async def test_it_is_not_pickled(make_runner: Any) -> None:
     assert len(pickle.dumps([each for each in state if not isinstance(each, WorkflowContext)])) > 0
 
 
-async def test_a_run_that_fails_under_recovery_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_that_fails_in_the_background_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     store, begun = MemoryRunStore(), asyncio.Event()
 
     async def hangs(context: WorkflowContext, config: Config) -> None:
@@ -248,7 +248,7 @@ async def test_a_run_that_fails_under_recovery_is_logged(caplog: pytest.LogCaptu
     store._runs["r"].lease_end = 0.0  # as if its owner's machine had gone
     (result,) = await WorkflowRunner(store=store, workflows=[flow()]).recover()
     assert result.status == "failed"
-    assert "run r was recovered and failed at step breaks (INTERNAL)" in text(errors(caplog)[-1])
+    assert "run r failed at step breaks (INTERNAL)" in text(errors(caplog)[-1])
     task.cancel()
     await asyncio.wait([task])
 

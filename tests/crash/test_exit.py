@@ -42,5 +42,5 @@ async def test_the_process_ends_and_its_runs_can_be_resumed(error: str, code: in
     flow = Workflow("leaving", [Step.lambda_(name, lambda context, config: None) for name in ("first", "leave")])
     runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=url))
     for run in await runner.list_runs():
-        assert (run.status, run.stop_reason) == ("stopped", "shutdown")
+        assert (run.status, run.stop_reason) == ("pending", None)
         assert (await runner.resume(run.run_id, workflow=flow)).completed_steps == ["first", "leave"]

@@ -1,4 +1,4 @@
-"""A service receives SIGTERM: running steps may finish; other runs are stopped, and other processes may claim them."""
+"""A service receives SIGTERM: running steps may finish; the runs are given up, and other processes may claim them."""
 
 from __future__ import annotations
 
@@ -89,11 +89,14 @@ def test_sigterm_drains_a_service(service: Service, count: Path, query: Callable
     assert sorted("/".join(row) for row in events) == begun
     committed = query("SELECT run_id, path FROM core_workflow_checkpoints ORDER BY run_id, seq")
     assert committed == [("long", "before"), ("short", "before"), ("short", "work")]
-    states = query("SELECT run_id, status, stop_reason, owner, leased_until FROM core_workflow_runs ORDER BY run_id")
-    assert states == [(run_id, "stopped", "shutdown", None, None) for run_id in ("long", "short")]
+    states = query(
+        "SELECT run_id, status, stop_reason, owner, leased_until, claims_since_progress FROM core_workflow_runs "
+        "WHERE due_at IS NOT NULL ORDER BY run_id"
+    )
+    assert states == [(run_id, "pending", None, None, None, 0) for run_id in ("long", "short")]
 
 
-def test_other_processes_continue_the_stopped_runs_at_once(service: Service, database_url: str) -> None:
+def test_other_processes_continue_the_runs_at_once(service: Service, database_url: str) -> None:
     service.hears("begun short", "begun long")
     service.process.send_signal(signal.SIGTERM)
     service.hears("leaving")

@@ -35,7 +35,7 @@ async def nothing(context: WorkflowContext, config: dict[str, object]) -> None:
 WORKFLOW = Workflow("w", [Step.lambda_("only", nothing)])
 
 
-def test_a_run_stored_as_the_loop_ends_is_stopped_and_can_be_resumed(database_url: str) -> None:
+def test_a_run_stored_as_the_loop_ends_is_given_up_and_can_be_resumed(database_url: str) -> None:
     store = Hesitant(database_url)
 
     async def leave() -> None:
@@ -51,7 +51,7 @@ def test_a_run_stored_as_the_loop_ends_is_stopped_and_can_be_resumed(database_ur
 
     asyncio.run(leave())
     left, status = asyncio.run(look())
-    assert (left.status, status) == ("stopped", "completed")
+    assert (left.status, status) == ("pending", "completed")
 
 
 @pytest.mark.anyio

@@ -38,8 +38,8 @@ async def stop_once(context: WorkflowContext, config: Config) -> StepResult | No
 WORKFLOW = Workflow("w", [Step.lambda_("only", stop_once)])
 
 
-def at(url: str, *, auto_migrate: bool = True, recover: bool = False) -> WorkflowRunner:
-    return WorkflowRunner(config=WorkflowRunnerConfig(database_url=url, auto_migrate=auto_migrate), recover=recover)
+def at(url: str, *, auto_migrate: bool = True, work: bool = True) -> WorkflowRunner:
+    return WorkflowRunner(config=WorkflowRunnerConfig(database_url=url, auto_migrate=auto_migrate), work=work)
 
 
 async def test_the_first_resume_of_a_runner_that_was_entered_does_not_connect(database_url: str) -> None:
@@ -48,7 +48,7 @@ async def test_the_first_resume_of_a_runner_that_was_entered_does_not_connect(da
     engine = create_async_engine(database_url)
     connected: list[object] = []
     sa_event.listen(engine.sync_engine.pool, "connect", lambda driver, record: connected.append(driver))
-    async with WorkflowRunner(db_engine=engine) as runner:
+    async with WorkflowRunner(db_engine=engine, work=False) as runner:
         assert len(connected) == 1
         assert (await runner.resume("r", workflow=WORKFLOW)).status == "completed"
         assert len(connected) == 1
@@ -69,11 +69,11 @@ async def test_entering_needs_no_store_where_nothing_is_stored(is_dry: bool) -> 
         assert (await runner.execute(WORKFLOW)).status == "stopped"
 
 
-@pytest.mark.parametrize("recover", [False, True])
+@pytest.mark.parametrize("work", [False, True])
 async def test_an_unreachable_server_is_logged_at_once_and_raised_by_execute(
-    recover: bool, caplog: pytest.LogCaptureFixture
+    work: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with at("postgresql://anna:TOPSECRET@127.0.0.1:9/orders", recover=recover) as runner:
+    async with at("postgresql://anna:TOPSECRET@127.0.0.1:9/orders", work=work) as runner:
         (message,) = caplog.messages
         assert "PostgreSQL database orders at 127.0.0.1:9" in message
         assert "TOPSECRET" not in message
@@ -165,8 +165,8 @@ class SlowToOpen(MemoryRunStore):
             await self.release.wait()
 
 
-def recovering() -> list[asyncio.Task[object]]:
-    return [task for task in asyncio.all_tasks() if task.get_name() == "spine_async recovery"]
+def working() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "spine_async worker"]
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -179,37 +179,37 @@ async def test_a_task_that_is_entering_prevents_draining(cancelled: bool) -> Non
         began.set()
         await done.wait()
 
-    runner = WorkflowRunner(store=store, recover=True, config=WorkflowRunnerConfig(drain_timeout=0.01))
+    runner = WorkflowRunner(store=store, config=WorkflowRunnerConfig(drain_timeout=0.01))
     async with runner:
         run = asyncio.create_task(runner.execute(Workflow("w", [Step.lambda_("work", work)])))
         await began.wait()
         entering = asyncio.create_task(runner.__aenter__())
         await store.reached.wait()
     assert not run.done()
-    assert len(recovering()) == 1
+    assert len(working()) == 1
     if cancelled:
         entering.cancel()
         await asyncio.wait([entering])
         assert (await run).stop_reason == "shutdown"
-        assert recovering() == []
+        assert working() == []
         return
     store.release.set()
     await entering
-    assert len(recovering()) == 1
+    assert len(working()) == 1
     done.set()
     assert (await run).status == "completed"
     await runner.__aexit__(None, None, None)
-    assert recovering() == []
+    assert working() == []
 
 
-async def test_entering_while_the_last_one_drains_looks_for_abandoned_runs_anew() -> None:
+async def test_entering_while_the_last_one_drains_begins_to_work_anew() -> None:
     began, done = anyio.Event(), anyio.Event()
 
     async def work(context: WorkflowContext, config: Config) -> None:
         began.set()
         await done.wait()
 
-    runner = WorkflowRunner(store=MemoryRunStore(), recover=True)
+    runner = WorkflowRunner(store=MemoryRunStore())
     await runner.__aenter__()
     run = asyncio.create_task(runner.execute(Workflow("w", [Step.lambda_("work", work)])))
     await began.wait()
@@ -219,18 +219,25 @@ async def test_entering_while_the_last_one_drains_looks_for_abandoned_runs_anew(
         done.set()
         await leaving
         assert (await run).status in {"completed", "stopped"}
-        assert len(recovering()) == 1
-    assert recovering() == []
+        assert len(working()) == 1
+    assert working() == []
 
 
 async def test_a_runner_that_was_left_can_still_recover_by_hand(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
-    flow = Workflow("w", [Step.lambda_("only", lambda context, config: None)])
-    runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=url), workflows=[flow], store=None)
+    began = anyio.Event()
+
+    async def hang_once(context: WorkflowContext, config: Config) -> None:
+        if not began.is_set():
+            began.set()
+            await anyio.sleep_forever()
+
+    config = WorkflowRunnerConfig(database_url=f"sqlite:///{tmp_path / 'runs.db'}", drain_timeout=0)
+    runner = WorkflowRunner(config=config)
     async with runner:
-        await runner.execute(flow, run_id="r")
-    execute(url, "UPDATE core_workflow_runs SET status = 'running', completed_at = NULL, owner = NULL")
-    assert [each.run_id for each in await runner.recover()] == ["r"]
+        run = asyncio.create_task(runner.execute(Workflow("w", [Step.lambda_("only", hang_once)]), run_id="r"))
+        await began.wait()
+    assert (await run).stop_reason == "shutdown"
+    assert [(each.run_id, each.status) for each in await runner.recover()] == [("r", "completed")]
 
 
 async def test_a_runner_that_is_entered_again_asks_its_pool_for_nothing(

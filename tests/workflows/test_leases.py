@@ -130,6 +130,6 @@ async def test_a_run_with_an_ended_lease_of_its_own_clock_is_not_recorded() -> N
         await runner.execute(_sleeping(60, []), run_id="r")
     stored = await store.load("r")
     assert stored is not None
-    assert stored.status == "running"
+    assert (stored.status, stored.owner, stored.stop_reason) == ("pending", None, None)
     store.renewal = "works"
     assert (await runner.resume("r", workflow=_sleeping(0, []))).status == "completed"

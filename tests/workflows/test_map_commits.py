@@ -154,7 +154,7 @@ async def test_a_commit_that_fails_ends_the_map_at_once_though_workers_have_gone
         assert (failures, cancelled) == ([], [])
         store.release.set()
     assert (len(failures), cancelled) == (1, [2])
-    assert (await runner.get_run("r")).status == RunStatus.RUNNING
+    assert (await runner.get_run("r")).status == RunStatus.PENDING
 
 
 async def test_a_failed_map_waits_for_its_enqueued_commits_and_ends_with_its_error() -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -76,15 +77,16 @@ def nested(work: Work, outer: Callable[[], Any], inner: Callable[[], Any], **opt
 
 
 async def is_refused(runner: WorkflowRunner, workflow: Workflow, map_path: str, index: int, problem: str = "") -> None:
-    """The resume is refused because of this item, and the run stays as it was last committed."""
-    before = await stored_rows(runner)
+    """The resume is refused because of this item, and the run, which has ended, stays as it was."""
+    before, rows = await runner.get_run("r"), await stored_rows(runner)
+    assert before.status in {RunStatus.FAILED, RunStatus.STOPPED}
     with pytest.raises(WorkflowChangedError) as caught:
         await runner.resume("r", workflow=workflow)
     assert (caught.value.map_path, caught.value.item_index) == (map_path, index)
     assert f"item {index} of map {map_path!r}" in str(caught.value)
     assert problem in str(caught.value)
-    assert await stored_rows(runner) == before
-    assert (await runner.get_run("r")).status is RunStatus.RUNNING
+    assert await stored_rows(runner) == rows
+    assert replace(await runner.get_run("r"), updated_at=before.updated_at) == before
 
 
 async def stored_rows(runner: WorkflowRunner) -> list[str]:
@@ -480,7 +482,7 @@ async def test_a_refused_run_can_be_resumed_by_another_runner_at_once(store: Run
     work.broken, items[0] = None, 9
     await is_refused(WorkflowRunner(store=store), workflow, "each", 0)
     items[0] = 1
-    result = await WorkflowRunner(store=store).execute(workflow, run_id="r")
+    result = await WorkflowRunner(store=store).resume("r", workflow=workflow)
     assert result.status is RunStatus.COMPLETED
 
 

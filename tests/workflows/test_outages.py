@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,14 @@ import pytest
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async._engine.start import owner as owners
 from spine_async._engine.state.reachability import Reachability
-from spine_async._model.record import Claim, Renewal, RunFilter, StoredRun
+from spine_async._model.due import DueRequest, DueRun, Sweep
+from spine_async._model.record import Claim, Release, Renewal
 from spine_async.errors import RunBusyError, StoreUnavailableError
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run
 
 TTL = 0.6
-FLOW = Workflow("flow", [Step.lambda_("step", lambda context, config: None)])
+FLOW = Workflow("flow", [Step.lambda_("step", lambda context, config: None)], version=3)
 
 
 class Store(MemoryRunStore):
@@ -29,20 +30,30 @@ class Store(MemoryRunStore):
 
     is_away = False
 
-    async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        if self.is_away:
-            raise StoreUnavailableError("the test's store is away")
-        return await super().runs(chosen)
+    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+        self._check()
+        return await super().sweep(gone, lapsed)
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        self._check()
+        return await super().claim_due(request)
+
+    async def release_run(self, claim: Claim, release: Release) -> bool:
+        self._check()
+        return await super().release_run(claim, release)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+        self._check()
+        return await super().renew(claims, ttl)
+
+    def _check(self) -> None:
         if self.is_away:
             raise StoreUnavailableError("the test's store is away")
-        return await super().renew(claims, ttl)
 
 
 def _runner(store: Store, **options: Any) -> WorkflowRunner:
     return WorkflowRunner(
-        store=store, workflows=[FLOW], config=WorkflowRunnerConfig(lease_ttl=TTL, recover_interval=0.05), **options
+        store=store, workflows=[FLOW], config=WorkflowRunnerConfig(lease_ttl=TTL, poll_interval=0.05), **options
     )
 
 
@@ -99,7 +110,7 @@ class TestTakeOver:
         store = Store()
         await _abandoned(store, "elsewhere/1/1/x")
         store.is_away = True
-        async with _runner(store, recover=True):
+        async with _runner(store):
             await anyio.sleep(0.2)
             store.is_away = False
             began = anyio.current_time()
@@ -117,7 +128,7 @@ async def test_a_run_that_its_owner_gave_up_is_released_once_the_store_is_back()
         await anyio.sleep(60)
 
     flow = Workflow("flow", [Step.lambda_("step", sleep)])
-    async with _runner(store) as runner:
+    async with _runner(store, work=False) as runner:
         store.is_away = True
         with pytest.raises(Exception, match="could not be renewed"):
             await runner.execute(flow, run_id="r")

@@ -154,10 +154,17 @@ class ActiveRuns:
         """Stop watching over a run that has ended."""
         self._runs.pop(run.run_id, None)
 
+    def begin_drain(self) -> None:
+        """Let no further step begin until `drain` has ended, which must follow."""
+        self._runtime.is_draining = True
+
     async def drain(self) -> None:
         """Let running steps finish for `drain_timeout`, cancel the remaining runs, and wait until all are recorded."""
-        if self._executions:
-            await run_shielded(self._drain(), "spine_async drain")
+        try:
+            if self._executions:
+                await run_shielded(self._drain(), "spine_async drain")
+        finally:
+            self._runtime.is_draining = False
 
     async def _execute(
         self, execution: Execution, work: Callable[[Execution], Awaitable[ExecutionResult]]
@@ -216,20 +223,16 @@ class ActiveRuns:
         return new_owner(), str(getattr(store, "location", type(store).__name__))
 
     async def _drain(self) -> None:
-        runtime = self._runtime
-        runtime.is_draining = True
+        config = self._runtime.config
         remaining = list(self._executions.values())  # executions that begin later are cancelled at once
-        try:
-            for execution in remaining:
-                execution.drain()
-            with anyio.move_on_after(runtime.config.drain_timeout):
-                await self._wait_for(remaining)
-            for execution in remaining:
-                execution.cancel(CancelReason.SHUTDOWN)
-            with anyio.move_on_after(runtime.config.cancel_grace + _MARGIN):
-                await self._wait_for(remaining)
-        finally:
-            runtime.is_draining = False
+        for execution in remaining:
+            execution.drain()
+        with anyio.move_on_after(config.drain_timeout):
+            await self._wait_for(remaining)
+        for execution in remaining:
+            execution.cancel(CancelReason.SHUTDOWN)
+        with anyio.move_on_after(config.cancel_grace + _MARGIN):
+            await self._wait_for(remaining)
 
     async def _wait_for(self, executions: Collection[Execution]) -> None:
         while any(self._executions.get(each.run_id) is each for each in executions):

@@ -145,12 +145,21 @@ class Callers:
                 result = await self._awaited(execution)
                 if result is not None:
                     return result
-            states = await run_shielded(self._runtime.due_runs.states([run_id]), "spine_async states")
-            if not states:
-                raise RunNotFoundError(run_id)
-            if states[0].status.is_final:
-                return await self._stored(run_id)
+            ended = await self.ended_result(run_id)
+            if ended is not None:
+                return ended
             await self._waits.until_ended(run_id)
+
+    async def ended_result(self, run_id: str) -> WorkflowResult | None:
+        """The result of a run that has ended; None if it has not.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+        """
+        states = await run_shielded(self._runtime.due_runs.states([run_id]), "spine_async states")
+        if not states:
+            raise RunNotFoundError(run_id)
+        return await self._stored(run_id) if states[0].status.is_final else None
 
     async def run(self, scope: Scope, execution: Execution) -> WorkflowResult:
         """Execute a run that is open to its end."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
@@ -24,6 +25,8 @@ from spine_async.errors import RunError, StoreError
 
 _MIN_INTERVAL = 0.005  # seconds between two rounds
 _MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
+
+AnswerT = TypeVar("AnswerT")
 
 _log = logging.getLogger("spine_async")
 
@@ -124,17 +127,23 @@ class Worker:
 
     async def _sweep(self) -> Sweep:
         """Make due runs ready."""
+        due_runs = self._runtime.due_runs
+        sweep = await self._answer(due_runs.sweep(), "spine_async sweep")
+        gone, lapsed = await self._judge(sweep)
+        if gone or lapsed:
+            sweep = await self._answer(due_runs.sweep(gone, lapsed), "spine_async sweep")
+        return sweep
+
+    async def _answer(self, call: Coroutine[object, object, AnswerT], name: str) -> AnswerT:
+        """The answer of the store to a call; notes whether the store could be reached."""
         runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
         try:
-            sweep = await run_shielded(runtime.due_runs.sweep(), "spine_async sweep")
+            answer = await run_shielded(call, name)
         except StoreError:
             runtime.reachability.failed()
             raise
         runtime.reachability.answered(sent_mono, runtime.clock.monotonic())
-        gone, lapsed = await self._judge(sweep)
-        if gone or lapsed:
-            sweep = await run_shielded(runtime.due_runs.sweep(gone, lapsed), "spine_async sweep")
-        return sweep
+        return answer
 
     async def _judge(self, sweep: Sweep) -> tuple[set[str], set[str]]:
         """The owners whose processes are gone, and those whose ended leases nobody will renew.
@@ -164,7 +173,7 @@ class Worker:
             at=runtime.clock.now(),
         )
         sent_mono = runtime.clock.monotonic()
-        claimed = await run_shielded(runtime.due_runs.claim_due(request), "spine_async claim")
+        claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
         free: list[DueRun] = []
         for each in claimed:
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl

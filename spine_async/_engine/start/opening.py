@@ -18,14 +18,14 @@ from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
-from spine_async._engine.tasks import run_shielded
+from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, encode, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import Claim, EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.record import Claim, DueTime, EventRow, NewRun, Release, StoredRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
@@ -47,16 +47,30 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
         NotClaimable: The run is held by another owner, or is not due yet.
+
+    Cancellation:
+        A run that was created is given up.
     """
     creation = Creation(await prepare_run(runtime, request))
-    with RAISING_ERRORS:
-        await runtime.journal.create(creation)
+    try:
+        with RAISING_ERRORS:
+            await runtime.journal.create(creation)
+    except CANCELLATION:
+        if creation.claim is not None:
+            await _give_up_unopened(runtime, creation.claim)
+        raise
     if creation.claim is None:
         return await _load_existing(runtime, request.workflow, creation.run)
     created = creation.run, creation.claim
     if creation.run.size <= LARGE_TEXT:
         return _created_scope(runtime, request.workflow, *created)
     return await runtime.run_on_thread(_created_scope, runtime, request.workflow, *created)
+
+
+async def _give_up_unopened(runtime: Runtime, claim: Claim) -> None:
+    """Release a run that nobody will execute, because the event loop is shutting down."""
+    release = Release(due=DueTime(runtime.clock.now(), 0.0))
+    await run_shielded(runtime.due_runs.release_run(claim, release), "spine_async release")
 
 
 async def load(runtime: Runtime, run_id: str) -> StoredRun:
@@ -263,7 +277,7 @@ class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; calle
 
 async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
-    position = await load_position(runtime, workflow, stored, is_resumed=stored.epoch > 1)
+    position = await load_position(runtime, workflow, stored, is_resumed=False)
     step = position.cursor.step
     if stored.status is RunStatus.FAILED and step is not None:
         path, store = position.cursor.segment, runtime.store

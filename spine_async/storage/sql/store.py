@@ -168,7 +168,8 @@ class SqlRunStore:
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         rows = await self._read_of(run_id, queries.PAST_VISITS, {"after": after, "most": limit})
         visits = [read_past_visit(run_id, row[:-1]) for row in rows]
-        return PastPage(visits, int(str(rows[-1][-1])) if rows else 0)
+        with CorruptionGuard(run_id):
+            return PastPage(visits, int(str(rows[-1][-1])) if rows else 0)
 
     async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
         values: dict[str, object] = {"after": after, "most": limit}

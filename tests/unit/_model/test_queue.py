@@ -44,7 +44,7 @@ def test_a_priority_is_an_integer_that_databases_store(priority: object) -> None
 
 @pytest.mark.parametrize("priority", [2**31, -(2**31), True, 1.0, "1", None])
 def test_any_other_priority_is_refused(priority: object) -> None:
-    with pytest.raises(DefinitionError, match="priority is .*; it must be an integer"):
+    with pytest.raises(DefinitionError, match=r"priority is .*; it must be an integer"):
         check_priority(priority)
 
 

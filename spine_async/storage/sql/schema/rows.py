@@ -183,6 +183,7 @@ def read_visit(run_id: str, row: Row) -> VisitRow:
         visit = VisitRow(*row)  # type: ignore[arg-type]
         _decode_past_visit(visit)
         visit.completed_at = parse_timestamp(visit.completed_at)
+        visit.seq = int(visit.seq)  # SQLite stores any text in a column of integers
         visit.ends_item = bool(visit.ends_item)
         visit.records_events = bool(visit.records_events)
     except _DECODE_ERRORS:
@@ -272,6 +273,7 @@ def parse_timestamp(value: object) -> datetime:
 
 
 _VISIT_DECODERS: Mapping[str, Callable[[Any], object]] = {
+    "seq": int,
     "started_at": parse_timestamp,
     "completed_at": parse_timestamp,
     "step_type": StepType,

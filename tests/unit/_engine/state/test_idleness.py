@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import timedelta
 
-import pytest
-
 from spine_async._engine.state.idleness import Idleness, Wait
 from spine_async._model.record import DueTime
 from tests.unit._engine.builders import NOW
@@ -122,9 +120,11 @@ def test_a_wait_that_ended_has_moved_the_run() -> None:
 
 def test_a_wait_that_was_cancelled_has_not_moved_the_run() -> None:
     idleness = Idleness()
-    with pytest.raises(TimeoutError), idleness.waiting(Wait(in_seconds(5))):
-        idle = idleness.idle
-        raise TimeoutError
+    waiting = idleness.waiting(Wait(in_seconds(5)))
+    waiting.__enter__()
+    idle = idleness.idle
+    cancelled = TimeoutError()
+    assert not waiting.__exit__(TimeoutError, cancelled, None)
     assert idle is not None
     assert not idleness.has_moved_since(idle)
     assert idleness.idle is None
