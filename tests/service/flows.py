@@ -91,14 +91,14 @@ class Flows:
     def _all(self, version: int) -> list[Workflow]:
         note = Step.lambda_("first", self.note)
         last = Step.lambda_("last", self.note)
-        waits = Workflow(steps=[Step.lambda_("before", self.note), Step.wait("nap", 0.8), last])
-        retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=0.8, jitter=False)
+        waits = Workflow(steps=[Step.lambda_("before", self.note), Step.wait("nap", 2.5), last])
+        retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=2.5, jitter=False)
         kinds = {
             "async": Step.lambda_("hold", self.hold),
             "sync": Step.lambda_("hold", self.hold_thread),
             "pipeline": Step.pipeline("hold", "hold", {"path": "hold"}),
             "map": Step.map("each", items=range(4), iterator=self.hold_odd_items),
-            "wait": Step.wait("nap", 1.5),
+            "wait": Step.wait("nap", 2.5),
             "waiting_map": Step.map("each", items=range(3), iterator=waits),
             "retry": Step.lambda_("flaky", self.fail_first, retry=retry),
             "nested": Step.lambda_("hold", self.await_nested),

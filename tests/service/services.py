@@ -148,6 +148,10 @@ class Service:
         await self._end(signal.SIGTERM)
         assert self._code == 0, self._errors()
 
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.is_set()
+
     async def died(self) -> int:
         """Wait until the process has ended by itself; returns its exit code."""
         await asyncio.wait_for(self._gone.wait(), PATIENCE)
