@@ -283,7 +283,7 @@ class WorkflowRunner(RunReader):
             at=at,
             expires=expires,
         )
-        async with self._active_runs.session():
+        async with self._active_runs.session(is_within=connection is not None):
             definition = self._definition(workflow)
             (stored_id,) = await enqueue_runs(self._runtime, definition, [run], queue, connection)
         return self.handle(stored_id)
@@ -409,7 +409,7 @@ class WorkflowRunner(RunReader):
             RunEndedError: The run has completed.
             StoreError: The store cannot be reached or written, or stores no signals.
         """
-        async with self._active_runs.session():
+        async with self._active_runs.session(is_within=connection is not None):
             await send_signal(
                 self._runtime,
                 self._workflows,

@@ -13,6 +13,9 @@ from spine_async.errors import DefinitionError
 
 DEFAULT_QUEUE = "default"
 MAX_QUEUE_NAME = 200
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""The latest due time; PostgreSQL's driver takes the last moment of Python for infinity."""
+
 MAX_PRIORITY = 2**31 - 1
 
 
@@ -91,7 +94,7 @@ def due_time(delay: object, at: object, now: datetime) -> DueTime:
             return DueTime(now + timedelta(seconds=seconds), seconds)
         if not isinstance(at, datetime):
             raise DefinitionError(f"at is of type {type(at).__name__}; it must be an aware datetime")
-        return DueTime(in_utc(at))
+        return DueTime(min(in_utc(at), LATEST))
     except DefinitionError:
         raise
     except (ValueError, OverflowError) as exc:

@@ -36,10 +36,10 @@ class DueRunStore(Protocol):
           the one that became ready first.
         * Two workers never claim the same run.
 
-        A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run had an owner and the
-        status running, it increments `claims_since_progress`. A requested stop is kept. The first claim of a run sets
-        `started_at`. A run with the version 0 was enqueued where its workflow is not known; its first claim sets the
-        version to that of the worker.
+        A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run
+        had an owner and the status running, it increments `claims_since_progress`. A requested stop is kept. The first
+        claim of a run sets `started_at`. A run with the version 0 was enqueued where its workflow is not known; its
+        first claim sets the version to that of the worker.
 
         The call may be repeated after a lost answer: runs that it has claimed already are returned again, and count
         towards the limit.

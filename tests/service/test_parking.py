@@ -316,12 +316,17 @@ async def test_a_run_that_is_killed_again_and_again_while_it_waits_completes(
         (row,) = query("SELECT epoch FROM core_workflow_runs WHERE run_id = ?", "r")
         return row[0]
 
+    def waits_again(before: int) -> bool:
+        (row,) = query("SELECT epoch, status FROM core_workflow_runs WHERE run_id = ?", "r")
+        return row[0] > before and row[1] == "waiting"
+
+    await until(lambda: waits_again(-1))
     for _ in range(30 if park_after == 0 else 12):
         before = epoch()
         await process.kill()
         process = await service(config=config)
         if park_after:
-            await until(lambda before=before: epoch() > before)
+            await until(lambda before=before: waits_again(before))
     assert notes.begun("r") == ["first"], "the wait ended before the kills did"
     result = await handle.result(timeout=20)
     assert (result.status, result.error) == ("completed", None)

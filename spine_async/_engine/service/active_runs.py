@@ -59,6 +59,8 @@ class ActiveRuns:
         self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
         self._pid: int | None = None
+        # Optional method of a store, not part of the port.
+        self._check_caller: Callable[[], None] | None = getattr(runtime.store, "check_caller", None)
         self._in_use: dict[str, _Place] = {}
         self._watcher: Task[None] | None = None
         self._execution_ended: Future[None] | None = None
@@ -73,8 +75,17 @@ class ActiveRuns:
         """Number of executions that use the capacity of the worker."""
         return sum(each.counts and not each.awaiting_steps for each in self._executions.values())
 
-    def session(self) -> AbstractAsyncContextManager[None]:
-        """Keep the store open inside the context."""
+    def session(self, *, is_within: bool = False) -> AbstractAsyncContextManager[None]:
+        """Keep the store open inside the context.
+
+        Args:
+            is_within: Whether the call writes in a transaction of the caller.
+
+        Raises:
+            DefinitionError: The call would wait for a transaction of its own task.
+        """
+        if self._check_caller is not None and not is_within:
+            self._check_caller()
         return _Session(self)
 
     async def acquire(self) -> None:

@@ -59,7 +59,7 @@ async def open_due_run(runtime: Runtime, workflow: Workflow, due: DueRun) -> Sco
     except WorkflowChangedError as exc:
         await _give_up(runtime, due, exc)
         return None
-    if is_poisoned(runtime, stored) and stored.owner is not None:
+    if is_poisoned(runtime, stored):
         return await end_poison_run(runtime, workflow, stored, position, pending)
     outcome = _early_outcome(stored, clock) or _begin(runtime, workflow, stored, position, pending)
     if outcome is not None:

@@ -17,7 +17,7 @@ from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, StoreError
+from spine_async.errors import DefinitionError, RunNotFoundError, StoreError
 from spine_async.ports import CallerTransactionStore
 
 Definition: TypeAlias = Workflow | str
@@ -53,7 +53,11 @@ async def enqueue_runs(
         taken = await _create(runtime, news)
         runtime.changes.notify(Change.WORK)
     for new in taken:
-        check_same(new, await load(runtime, new.run_id))
+        try:
+            check_same(new, await load(runtime, new.run_id))
+        except RunNotFoundError:
+            if connection is None:
+                raise  # it was deleted meanwhile; otherwise the same transaction has stored it
     return [each.run_id for each in news]
 
 

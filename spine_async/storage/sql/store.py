@@ -236,12 +236,16 @@ class SqlRunStore:
         return await database.listen(on_change)
 
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
-        database = await self._database.for_writing()
+        database = await self._database.for_caller()
         return await database.create_within(connection, runs)
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
-        database = await self._database.for_writing()
+        database = await self._database.for_caller()
         return await database.send_within(connection, message)
+
+    def check_caller(self) -> None:
+        """Refuse a call that would wait for a transaction of its own task."""
+        self._database.check_caller()
 
     async def close(self) -> None:
         await self._database.close()

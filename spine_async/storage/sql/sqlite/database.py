@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -50,6 +52,7 @@ class SqliteDatabase(SqliteConnections):
         super().__init__(engine, makes_folder=makes_folder, durability=durability, timeout=timeout)
         self._compiled = CompiledQueries(engine.dialect)
         self._watch: FileWatch | None = None
+        self._callers: WeakKeyDictionary[asyncio.Task[Any], sqlite3.Connection] = WeakKeyDictionary()
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
@@ -138,7 +141,32 @@ class SqliteDatabase(SqliteConnections):
         connection = await caller_connection(given, self._engine.dialect.driver)
         with self._map_errors:
             driver = await self._driver_of(connection)
-            return await run_on_thread(driver, partial(within_caller, file=self._file, work=job))
+            result = await run_on_thread(driver, partial(within_caller, file=self._file, work=job))
+        task = asyncio.current_task()
+        if task is not None:
+            self._callers[task] = driver._conn  # noqa: SLF001 - aiosqlite has no public attribute for it
+        return result
+
+    def check_caller(self) -> None:
+        """Refuse a call of a task whose own transaction holds the write lock: it would wait for itself.
+
+        Raises:
+            DefinitionError: The task has used its transaction for a call before, and has not ended it.
+        """
+        task = asyncio.current_task() if self._callers else None
+        connection = self._callers.get(task) if task is not None else None
+        if connection is not None and _is_in_transaction(connection):
+            raise DefinitionError(
+                "this task has an open transaction on the database, for which the call would wait; commit first, or "
+                "pass the connection to the call"
+            )
+
+
+def _is_in_transaction(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.in_transaction
+    except sqlite3.ProgrammingError:  # it was closed
+        return False
 
 
 def _upgrade(connection: sqlite3.Connection, engine: AsyncEngine) -> None:
