@@ -319,8 +319,11 @@ class WorkflowRunner(RunReader):
     async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult:
         """Wait until a run has ended, wherever it is executed, and return its result; see `RunHandle.result`."""
         check_run_id(run_id)
-        with anyio.fail_after(timeout):
-            async with self._active_runs.session():
+        async with self._active_runs.session():
+            ended = await self._callers.ended_result(run_id)
+            if ended is not None:  # also with a timeout of 0
+                return ended
+            with anyio.fail_after(timeout):
                 return await self._callers.result(run_id)
 
     async def resume(

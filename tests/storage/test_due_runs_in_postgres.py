@@ -273,10 +273,12 @@ class TestParkAndSend:
         self, store: SqlRunStore, fresh_postgres_url: str
     ) -> None:
         claim = await created(store)
-        await sent(store, message())
+        await parked(store, AWAITING, "parked")
+        await sent(store, message(), message(run_id="parked"))
         await store.sweep()
         unseen = "SELECT count(*) FROM core_workflow_inbox WHERE unseen"
         assert execute(fresh_postgres_url, unseen) == [(1,)]
+        assert names(await claimed(store)) == ["parked"]
         await park(store, claim, Release(status=RunStatus.WAITING))
         assert names(await claimed(store)) == ["run-1"]
         assert execute(fresh_postgres_url, unseen) == [(0,)]

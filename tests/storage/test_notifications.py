@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -192,14 +193,27 @@ async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _mod
         pooler.stop()
 
 
+SLOW_COMMIT = (
+    (
+        "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql "
+        "AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$"
+    ),
+    (
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()"
+    ),
+)
+"""Make the commit of an insertion into the table `orders` take a while."""
+
+
 class TestCallerTransaction:
     """A run or a message exists if the transaction of the caller commits, and others learn of it then."""
 
     @pytest.fixture
     async def engine(self, fresh_postgres_url: str, store: SqlRunStore) -> AsyncIterator[AsyncEngine]:
         await created(store)
-        execute(fresh_postgres_url, "CREATE TABLE IF NOT EXISTS orders (id integer PRIMARY KEY)")
-        execute(fresh_postgres_url, "TRUNCATE orders")
+        execute(fresh_postgres_url, "DROP TABLE IF EXISTS orders")
+        execute(fresh_postgres_url, "CREATE TABLE orders (id integer PRIMARY KEY)")
         engine = create_async_engine(fresh_postgres_url)
         yield engine
         await engine.dispose()
@@ -219,14 +233,22 @@ class TestCallerTransaction:
         assert names(await claimed(store)) == ["due"]
 
     async def test_the_run_is_there_when_others_are_told(
-        self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine
+        self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine, fresh_postgres_url: str
     ) -> None:
-        async with heard(other) as reports:
-            for number in range(20):
+        for statement in SLOW_COMMIT:
+            execute(fresh_postgres_url, statement)
+        async with heard(store) as own, heard(other) as reports, anyio.create_task_group() as group:
+
+            async def commit() -> None:
                 async with engine.begin() as connection:
-                    await store.create_within(connection, [due_run(f"r{number}")])
-                await reports.next()
-                assert names(await claimed(other)) == [f"r{number}"]
+                    await connection.execute(text("INSERT INTO orders VALUES (1)"))
+                    await store.create_within(connection, [due_run("due")])
+
+            group.start_soon(commit)
+            await own.next()
+            assert await store.load("due") is not None
+            await reports.next()
+        assert names(await claimed(other)) == ["due"]
 
     async def test_it_rolls_back(self, store: SqlRunStore, other: SqlRunStore, engine: AsyncEngine) -> None:
         async with heard(store) as own, heard(other) as reports:
@@ -329,3 +351,35 @@ class TestCallerTransaction:
             with pytest.raises(DefinitionError, match=r"sqlite\+aiosqlite"):
                 await store.create_within(connection, [due_run("due")])
         await lite.dispose()
+
+
+UNCLOSED = """
+import asyncio, sys
+from spine_async.storage import SqlRunStore
+from spine_async.testing.conformance.due_rows import claimed, due_run, names
+from spine_async.testing.conformance.rows import created
+
+store = SqlRunStore(sys.argv[1])
+
+async def first():
+    await store.listen(lambda: None)
+    await created(store, due_run("due"))
+
+async def second():
+    listener = await store.listen(lambda: None)
+    assert names(await claimed(store)) == ["due"]
+    await listener.close()
+    await store.close()
+
+asyncio.run(first())
+asyncio.run(second())
+"""
+
+
+async def test_a_store_that_was_not_closed_is_used_in_the_next_event_loop(fresh_postgres_url: str) -> None:
+    """Its tasks have ended with their loop."""
+    arguments = [sys.executable, "-c", UNCLOSED, fresh_postgres_url]
+    with anyio.fail_after(30):
+        found = await anyio.run_process(arguments, check=False)
+    assert found.returncode == 0, found.stderr.decode()
+    assert b"Task" not in found.stderr

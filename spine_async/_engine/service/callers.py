@@ -14,6 +14,7 @@ from spine_async._engine.service.execution import Execution, ExecutionResult, lo
 from spine_async._engine.service.waits import Waits
 from spine_async._engine.start.opening import (
     NotClaimable,
+    check_due,
     check_same,
     claim_and_replay,
     load,
@@ -54,19 +55,24 @@ class Callers:
 
     async def _execute(self, request: Request) -> WorkflowResult:
         while True:
-            execution = await self._joined(request) or self._begin(request)
+            joined = self._active_runs.find(request.run_id)
+            execution = joined or self._begin(request)
             try:
-                result = await execution.join(as_caller=True)
+                async with execution.caller():
+                    if joined is not None:
+                        await self._check_same(request, joined)
+                    result = await execution.result()
             except NotClaimable:
-                await self._waits.until_claimable(request.run_id)
-                continue
+                result = None
             if result is not None and not execution.was_parked:
                 return result
             await self._waits.until_claimable(request.run_id)
 
     async def start(self, request: Request) -> None:
         """Store the run and execute it in the background; a stored one is executed here only if it is due."""
-        if await self._joined(request) is not None:
+        joined = self._active_runs.find(request.run_id)
+        if joined is not None:
+            await self._check_same(request, joined)
             return
         execution = self._begin(request, is_background=True)
         await execution.opened.wait()
@@ -77,21 +83,28 @@ class Callers:
     async def resume(
         self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None
     ) -> WorkflowResult:
-        """Claim a stored run, and execute it to its end."""
+        """Claim a stored run, and execute it to its end; a queued run that was never started not before it is due."""
 
         async def open_stored() -> Scope | WorkflowResult:
             stored = await load(self._runtime, run_id)
             workflow = definition(stored)
+            check_due(self._runtime, stored)
             opened = await claim_and_replay(self._runtime, workflow, stored, override)
             self._workflows[workflow.name] = workflow
             return opened
 
-        if self._active_runs.find(run_id) is not None:
-            raise RunBusyError(run_id, self._runtime.owner)
-        execution = self._start(Execution(self._runtime, run_id), open_stored)
-        result = await execution.join(as_caller=True)
-        assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
-        return result
+        while True:
+            if self._active_runs.find(run_id) is not None:
+                raise RunBusyError(run_id, self._runtime.owner)
+            execution = self._start(Execution(self._runtime, run_id), open_stored)
+            try:
+                async with execution.caller():
+                    result = await execution.result()
+            except NotClaimable:
+                await self._waits.until_claimable(run_id)
+                continue
+            assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
+            return result
 
     async def result(self, run_id: str) -> WorkflowResult:
         """The result of a run, wherever it is executed; waits until it has ended."""
@@ -132,12 +145,21 @@ class Callers:
                 result = await self._awaited(execution)
                 if result is not None:
                     return result
-            states = await run_shielded(self._runtime.due_runs.states([run_id]), "spine_async states")
-            if not states:
-                raise RunNotFoundError(run_id)
-            if states[0].status.is_final:
-                return await self._stored(run_id)
+            ended = await self.ended_result(run_id)
+            if ended is not None:
+                return ended
             await self._waits.until_ended(run_id)
+
+    async def ended_result(self, run_id: str) -> WorkflowResult | None:
+        """The result of a run that has ended; None if it has not.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+        """
+        states = await run_shielded(self._runtime.due_runs.states([run_id]), "spine_async states")
+        if not states:
+            raise RunNotFoundError(run_id)
+        return await self._stored(run_id) if states[0].status.is_final else None
 
     async def run(self, scope: Scope, execution: Execution) -> WorkflowResult:
         """Execute a run that is open to its end."""
@@ -150,7 +172,7 @@ class Callers:
     async def _awaited(self, execution: Execution) -> WorkflowResult | None:
         """The result of an execution of this runner; None if the run continues elsewhere or later."""
         try:
-            result = await execution.join(as_caller=False)
+            result = await execution.result()
         except NotClaimable:
             return None
         return None if execution.was_released else result
@@ -162,16 +184,14 @@ class Callers:
             return await load_unknown_result(self._runtime, stored)
         return await load_result(self._runtime, workflow, stored)
 
-    async def _joined(self, request: Request) -> Execution | None:
-        """The execution of the run in this runner, if the request is the one that created it."""
-        execution = self._active_runs.find(request.run_id)
-        if execution is None:
-            return None
+    async def _check_same(self, request: Request, execution: Execution) -> None:
+        """Check that the request is the one that created the run of an execution.
+
+        Raises:
+            RunConflictError: It is another request.
+        """
         await execution.opened.future()
-        if self._active_runs.find(request.run_id) is not execution:
-            return None
         check_same(await prepare_run(self._runtime, request), await load(self._runtime, request.run_id))
-        return execution
 
     def _begin(self, request: Request, *, is_background: bool = False) -> Execution:
         async def open_requested() -> Scope | WorkflowResult:

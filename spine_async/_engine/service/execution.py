@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from spine_async._engine.runtime.runtime import Runtime
@@ -63,29 +65,30 @@ class Execution:
         """The run, once it is open."""
         return self._run
 
-    async def join(self, *, as_caller: bool) -> ExecutionResult:
-        """Wait for the result.
-
-        Args:
-            as_caller: Whether the run is executed for the caller: it stays in memory, and is stopped if it was created
-                by `execute` and its last caller is cancelled.
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[None]:
+        """Inside, the run is executed for a caller: it stays in memory.
 
         Cancellation:
-            Raised once the run is recorded as stopped, if it is stopped; else at once.
+            If the run was created by `execute` and this is its last caller, raised once the run is recorded as stopped.
         """
-        task = self.task
-        assert task is not None  # noqa: S101 - set when it was registered
-        self._callers += as_caller
+        self._callers += 1
         try:
-            await wait_any(task)
+            yield
         except CANCELLATION:
-            if as_caller and self._callers == 1 and self._stops_with_callers():
+            if self._callers == 1 and self._stops_with_callers() and self.task is not None:
                 self.cancel(CancelReason.CANCELLED)
-                await wait_shielded(task)
+                await wait_shielded(self.task)
             raise
         finally:
-            self._callers -= as_caller
+            self._callers -= 1
             self._look_at_idleness()
+
+    async def result(self) -> ExecutionResult:
+        """Wait for the result; a cancellation ends only the wait."""
+        task = self.task
+        assert task is not None  # noqa: S101 - set when it was registered
+        await wait_any(task)
         return task.result()
 
     def attach(self, run: Run) -> None:

@@ -255,6 +255,17 @@ async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> S
     return await load_result(runtime, workflow, stored)
 
 
+def check_due(runtime: Runtime, stored: StoredRun) -> None:
+    """Check that a queued run which was never started may be started now.
+
+    Raises:
+        NotClaimable: It is not due yet.
+    """
+    is_new = stored.queue and stored.status is RunStatus.PENDING and not has_begun(stored)
+    if is_new and not is_due(stored, runtime.clock.now()):
+        raise NotClaimable(stored.run_id)
+
+
 def is_due(stored: StoredRun, now: datetime) -> bool:
     """Whether a run without an owner may be claimed now."""
     return stored.due_at is not None and stored.due_at <= now
@@ -266,7 +277,7 @@ class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; calle
 
 async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended, as it was when it ended."""
-    position = await load_position(runtime, workflow, stored, is_resumed=True)
+    position = await load_position(runtime, workflow, stored, is_resumed=False)
     step = position.cursor.step
     if stored.status is RunStatus.FAILED and step is not None:
         path, store = position.cursor.segment, runtime.store

@@ -24,7 +24,7 @@ async def load_unknown_result(runtime: Runtime, stored: StoredRun) -> WorkflowRe
     tally, after = Tally(), 0
     guard = CorruptionGuard(stored.run_id)
     with guard:
-        context = first_context({}, stored, is_resumed=True)
+        context = first_context({}, stored, is_resumed=False)
     while True:
         call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
         page = await run_shielded(call, "spine_async load")
