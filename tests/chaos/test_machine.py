@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,10 +15,11 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from spine_async._model.record import Busy, Claim, RunChange, RunEnd
+from spine_async._model.record import Busy, Claim, DueTime, Release, RunChange, RunEnd
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.testing.conformance.due_rows import due_run, request
 from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit
 from tests.chaos.size import SEED, report, size
 
@@ -38,6 +40,7 @@ class Modelled:
 
     Attributes:
         held: Whether the owner's lease holds.
+        ready: Whether a worker may claim it: its time has come, or a sweep found that its owner is gone.
         claims: All claims so far, the current one included, by epoch.
     """
 
@@ -46,6 +49,7 @@ class Modelled:
     next_seq: int = 2
     status: RunStatus = RunStatus.RUNNING
     held: bool = True
+    ready: bool = False
     progress: int = 0
     asked: str | None = None
     paths: list[str] = field(default_factory=list)
@@ -54,6 +58,19 @@ class Modelled:
     @property
     def is_under_way(self) -> bool:
         return not self.status.is_final
+
+    def can_commit(self, epoch: int) -> bool:
+        """Whether the claim of this epoch holds the run, with or without a lease."""
+        return epoch == self.epoch and self.owner is not None and self.is_under_way
+
+    def become_claimed(self, worker: str, claim: Claim) -> None:
+        """Expect what a claim changes: only an owner that was lost while the run was at work counts."""
+        is_lost = self.owner is not None and self.status is RunStatus.RUNNING
+        self.progress = self.progress + is_lost if self.is_under_way else 1
+        self.owner, self.epoch, self.held, self.ready, self.asked = worker, self.epoch + 1, True, False, None
+        self.status = RunStatus.RUNNING
+        assert (claim.epoch, claim.next_seq) == (self.epoch, self.next_seq)
+        self.claims[self.epoch] = claim
 
 
 class ProtocolMachine(RuleBasedStateMachine):
@@ -72,6 +89,11 @@ class ProtocolMachine(RuleBasedStateMachine):
     def make(self) -> RunStore:
         return MemoryRunStore()
 
+    @property
+    def due_runs(self) -> DueRunStore:
+        assert isinstance(self.store, DueRunStore)
+        return self.store
+
     def do(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         name = getattr(work, "__name__", "")
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -83,6 +105,58 @@ class ProtocolMachine(RuleBasedStateMachine):
         assert (claim is None) == (run in self.runs)
         if claim is not None:
             self.runs[run] = Modelled(worker, claims={1: claim})
+
+    @rule(run=RUNS)
+    def enqueue(self, run: str) -> None:
+        (claim,) = self.do(self.store.create([due_run(run, queue="default")]))
+        assert (claim is None) == (run in self.runs)
+        if claim is not None:
+            claims = {0: claim}
+            self.runs[run] = Modelled(
+                None, epoch=0, next_seq=1, status=RunStatus.PENDING, held=False, ready=True, claims=claims
+            )
+
+    @rule(gone=st.sets(WORKERS), lapsed=st.sets(WORKERS))
+    def sweep(self, gone: set[str], lapsed: set[str]) -> None:
+        found = self.do(self.due_runs.sweep(gone, lapsed))
+        owned = [each for each in self.runs.values() if each.owner is not None and each.is_under_way]
+        for each in owned:
+            each.ready = each.ready or each.owner in gone or (each.owner in lapsed and not each.held)
+        busy = [each for each in owned if not each.ready]
+        ended = {each.owner for each in busy if not each.held}
+        assert found.owners == {each.owner: each.owner in ended for each in busy}
+
+    @rule(worker=WORKERS, limit=st.sampled_from([1, 10]))
+    def work(self, worker: str, limit: int) -> None:
+        claimed = self.do(self.due_runs.claim_due(request(owner=worker, limit=limit, queues=frozenset({"default"}))))
+        ready = {run for run, model in self.runs.items() if model.ready and model.is_under_way}
+        chosen = {each.run.run_id for each in claimed}
+        assert chosen <= ready
+        assert len(chosen) == len(claimed) == min(limit, len(ready))
+        for each in claimed:
+            assert (each.run.status, each.run.epoch) == (
+                self.runs[each.run.run_id].status,
+                self.runs[each.run.run_id].epoch,
+            )
+            self.runs[each.run.run_id].become_claimed(worker, each.claim)
+
+    @precondition(lambda self: self.runs)
+    @rule(
+        data=st.data(),
+        status=st.sampled_from([RunStatus.PENDING, RunStatus.WAITING]),
+        is_due=st.booleans(),
+        counts=st.booleans(),
+    )
+    def give_up(self, data: st.DataObject, status: RunStatus, is_due: bool, counts: bool) -> None:
+        """Release a run: due now, or by a message only."""
+        run, claim = self._chosen(data)
+        model = self.runs[run]
+        due = DueTime(datetime.now(UTC), 0.0) if is_due else None
+        is_released = self.do(self.due_runs.release_run(claim, Release(status=status, due=due, counts=counts)))
+        assert is_released == model.can_commit(claim.epoch)
+        if is_released:
+            model.owner, model.held, model.status, model.ready = None, False, status, is_due
+            model.progress += counts
 
     @rule(run=RUNS, worker=WORKERS, knows=st.booleans())
     def claim(self, run: str, worker: str, knows: bool) -> None:
@@ -96,11 +170,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             assert (answer.owner, answer.epoch) == (model.owner, model.epoch)
         else:
             assert isinstance(answer, Claim)
-            model.progress = model.progress + 1 if model.is_under_way else 1
-            model.owner, model.epoch, model.held, model.asked = worker, model.epoch + 1, True, None
-            model.status = RunStatus.RUNNING
-            assert (answer.epoch, answer.next_seq) == (model.epoch, model.next_seq)
-            model.claims[model.epoch] = answer
+            model.become_claimed(worker, answer)
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), late=st.booleans())
@@ -134,10 +204,10 @@ class ProtocolMachine(RuleBasedStateMachine):
         run, claim = self._chosen(data)
         model = self.runs[run]
         (renewal,) = self.do(self.store.renew([claim], -1.0 if expires else 60.0))
-        assert renewal.is_held == (claim.epoch == model.epoch and model.is_under_way)
+        assert renewal.is_held == model.can_commit(claim.epoch)
         if renewal.is_held:
             assert renewal.stop_reason == model.asked
-            model.held = not expires
+            model.held, model.ready = not expires, False
 
     @rule(run=RUNS)
     def cancel(self, run: str) -> None:
@@ -190,7 +260,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             made, commit_id=commit_id, visits=tuple(replace(row, commit_id=commit_id) for row in made.visits)
         )
         (outcome,) = self.do(self.store.commit([made]))
-        is_mine = (claim.epoch, claim.next_seq) == (model.epoch, model.next_seq) and model.is_under_way
+        is_mine = claim.next_seq == model.next_seq and model.can_commit(claim.epoch)
         assert outcome is (CommitOutcome.COMMITTED if is_mine else CommitOutcome.FENCED)
         if not is_mine:
             return
@@ -200,7 +270,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             model.paths.append(path)
             model.progress = 0
         if made.end is not None:
-            model.status, model.owner, model.held = made.end.status, None, False
+            model.status, model.owner, model.held, model.ready = made.end.status, None, False, False
 
 
 class SqliteMachine(ProtocolMachine):
