@@ -382,4 +382,4 @@ async def test_a_store_that_was_not_closed_is_used_in_the_next_event_loop(fresh_
     with anyio.fail_after(30):
         found = await anyio.run_process(arguments, check=False)
     assert found.returncode == 0, found.stderr.decode()
-    assert b"Task" not in found.stderr
+    assert "Task" not in found.stderr.decode()

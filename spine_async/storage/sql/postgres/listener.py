@@ -104,6 +104,8 @@ class ChangeListener:
                         return
                 delay = _FIRST_DELAY
             except SpineError as exc:
+                if _is_cancelled():  # the cancellation reached the driver, which raised an error of its own
+                    return
                 _log.debug("no notifications, trying again in %g s: %s", delay, exc)
             finally:
                 self._has_tried.set()
@@ -159,3 +161,8 @@ class Registration:
 
 async def _check(driver: Driver) -> None:
     await driver.execute("SELECT 1")
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
