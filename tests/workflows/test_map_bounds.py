@@ -105,6 +105,9 @@ async def test_as_many_items_run_at_once_as_are_allowed(form: Any) -> None:
     ("share", "total", "allowed"),
     [
         (0.29, 100, 29),
+        (1 / 3, 3, 1),
+        (1 / 49, 49, 1),
+        (2 / 3, 99, 66),
         (0.57, 100, 57),
         (0.58, 50, 29),
         (0.07, 100, 7),

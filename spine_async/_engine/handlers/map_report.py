@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from pydantic import BaseModel
 
@@ -40,7 +39,7 @@ class MapReport:
         self._step = step
         self._progress = progress
         self._feed = feed
-        self._share = _exact_share(step.tolerated_failures)
+        self._is_share = isinstance(step.tolerated_failures, float)
         self._failed = 0
         self._failures: list[ItemFailure] = []
         self._first: tuple[int, BaseException | None] | None = None
@@ -63,10 +62,13 @@ class MapReport:
         return not self._are_too_many(self._failed + 1)
 
     def _are_too_many(self, failed: int) -> bool:
-        if self._share is None:
-            return failed > self._step.tolerated_failures
-        total = self._feed.total
-        return failed > 0 and (self._share == 0 or (total is not None and failed > self._share * total))
+        tolerated, total = self._step.tolerated_failures, self._feed.total
+        if not self._is_share:
+            return failed > tolerated
+        # Division rounds to the nearest float, as a literal does; a product may round below: 29 > 0.29 * 100.
+        if total is None:
+            return failed > 0 and tolerated == 0
+        return failed > 0 and (total == 0 or failed / total > tolerated)
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -89,14 +91,6 @@ class MapReport:
         counts = f'"succeeded":{len(self._progress.finished)},"failed":{self._failed}'
         errors = encode([failure.as_dict() for failure in failures]).text
         return Document(f'{{"results":{results},{counts},"errors":{errors}}}')
-
-
-def _exact_share(tolerated: float) -> Fraction | None:
-    """A tolerated share as the decimal number that was written, or None for a count.
-
-    As a binary float 0.29 is less than 29 of 100.
-    """
-    return Fraction(float.__repr__(tolerated)) if isinstance(tolerated, float) else None
 
 
 def base_context(
