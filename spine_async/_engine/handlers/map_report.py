@@ -15,6 +15,7 @@ from spine_async._model.document import Document, DocumentMapping, encode, encod
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
+_ROUNDING = 1e-15  # a share that was computed, such as 1 - 0.9, is slightly less than the number that it stands for
 _ERRORS_KEPT_UNCOLLECTED = 100
 """Source: public contract, "Results and context"."""
 
@@ -65,10 +66,10 @@ class MapReport:
         tolerated, total = self._step.tolerated_failures, self._feed.total
         if not self._is_share:
             return failed > tolerated
-        # Division rounds to the nearest float, as a literal does; a product may round below: 29 > 0.29 * 100.
         if total is None:
             return failed > 0 and tolerated == 0
-        return failed > 0 and (total == 0 or failed / total > tolerated)
+        # A product may round below the share that was written: 29 > 0.29 * 100.
+        return failed > 0 and failed / total > tolerated + _ROUNDING
 
     def result(self) -> StepResult:
         """The result of the map."""
