@@ -86,9 +86,10 @@ class LockedChanges:
             settle(outcome)
 
     async def _outcome(self, changes: Sequence[RunChange]) -> CommitOutcome | StoreError:
-        began, delay = time.monotonic(), _MIN_DELAY
-        while time.monotonic() - began < self._max_wait:
+        began, delay, is_in_time = time.monotonic(), _MIN_DELAY, True
+        while is_in_time:
             await anyio.sleep(delay)
+            is_in_time = time.monotonic() - began < self._max_wait  # read before the attempt: one follows each pause
             (outcome,) = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
             if outcome is not CommitOutcome.LOCKED:
                 return outcome
