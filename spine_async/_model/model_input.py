@@ -36,13 +36,19 @@ def overlaid(
     model: type[BaseModel], base: Mapping[str, Document], updates: Mapping[str, Document]
 ) -> dict[str, Document]:
     """`base` with the updates, which replace values of the same field under its other names."""
-    replaced = {key for name in fields_of(model, updates) for key in _keys(name, model.model_fields[name])}
+    replaced = all_names(model, updates)
     return {**{key: each for key, each in base.items() if key not in replaced}, **updates}
 
 
 def fields_of(model: type[BaseModel], keys: Collection[str]) -> set[str]:
     """Names of the fields to which one of the keys gives a value."""
     return {name for name, field in model.model_fields.items() if not _keys(name, field).isdisjoint(keys)}
+
+
+def all_names(model: type[BaseModel], keys: Collection[str]) -> set[str]:
+    """The keys, with the name and all aliases of each field to which one of them gives a value."""
+    fields = model.model_fields
+    return {*keys, *(key for name in fields_of(model, keys) for key in _keys(name, fields[name]))}
 
 
 def plain_aliases(model: type[BaseModel]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from spine_async import RetryPolicy, Step, Workflow, WorkflowContext, WorkflowResult
+from spine_async import RetryPolicy, Step, StepResult, Workflow, WorkflowContext, WorkflowResult
 
 pytestmark = pytest.mark.anyio
 
@@ -277,3 +277,38 @@ async def test_a_root_model_as_params_model(make_runner: Any) -> None:
     failed = await make_runner().execute(flow, params={"a": "1", "b": 2})
     completed(await make_runner().resume(failed.run_id, workflow=flow, params_override={"b": "3"}))
     assert seen.params[1] == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("key", ["user-id", "user_id"])
+async def test_an_update_by_a_step_replaces_the_value_under_all_names(make_runner: Any, key: str) -> None:
+    seen, fails = Seen(), [True]
+
+    def updates(context: WorkflowContext, config: dict[str, Any]) -> StepResult:
+        return StepResult.ok(context_updates={key: 9})
+
+    def maybe(context: WorkflowContext, config: dict[str, Any]) -> None:
+        if fails:
+            raise ConnectionError("once")
+
+    iterator = Workflow("each", [Step.lambda_("reads", seen.reads)], params_model=Alias)
+    steps = [Step.lambda_("updates", updates), Step.lambda_("maybe", maybe)]
+    steps += [Step.lambda_("reads", seen.reads), Step.map("m", items=[7], iterator=iterator)]
+    flow = Workflow("w", steps, params_model=Alias)
+    failed = await make_runner().execute(flow, params={"user-id": 5})
+    fails.clear()
+    completed(await make_runner().resume(failed.run_id, workflow=flow))
+    completed(await make_runner().execute(flow, params={"user-id": 5}))
+    assert [(each["user_id"], each["user-id"]) for each in seen.params] == [(9, 9)] * 4
+
+
+@pytest.mark.parametrize("default", ["user-id", "user_id"])
+@pytest.mark.parametrize("given", ["user-id", "user_id"])
+async def test_an_inherited_param_precedes_a_default_of_the_iterator(
+    make_runner: Any, default: str, given: str
+) -> None:
+    seen = Seen()
+    iterator = Workflow("each", [Step.lambda_("reads", seen.reads)], params_model=Alias, defaults={default: 1})
+    flow = Workflow("w", [Step.map("m", items=[7], iterator=iterator)])
+    completed(await make_runner().execute(flow, params={given: 5}))
+    completed(await make_runner().execute(flow))
+    assert [each["user_id"] for each in seen.params] == [5, 1]

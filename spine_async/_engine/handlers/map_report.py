@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
-from spine_async._model.context_access import models_of, outside_steps, with_documents, with_models
+from spine_async._model.context_access import models_of, outside_steps, params_of, with_documents, with_models
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
+from spine_async._model.model_input import all_names
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
@@ -102,5 +103,8 @@ def base_context(
     if inherited:
         own = workflow.positions
         models = {**{name: model for name, model in inherited.items() if name not in own}, **models}
-    defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
+    given = set(params_of(context))
+    if workflow.params_model is not None:
+        given |= all_names(workflow.params_model, given)
+    defaults = {key: each for key, each in workflow.defaults.items() if key not in given}
     return with_documents(with_models(outside_steps(context), models), encode_object(defaults))

@@ -84,6 +84,20 @@ def item_params(
     return {**_renewed_aliases(model, known, valid, own), **_raw(model, own, valid), **valid}
 
 
+def under_all_names(
+    model: type[BaseModel], present: Collection[str], updates: Mapping[str, Document]
+) -> dict[str, Document]:
+    """Updates of params by a step, with the values also under the other names that a field of the model has.
+
+    Args:
+        model: The `params_model` of the workflow.
+        present: Names of all present params.
+        updates: The updates.
+    """
+    names = {name: updates[alias] for alias, name in plain_aliases(model).items() if alias in updates}
+    return {**names, **_renewed_aliases(model, present, {**names, **updates}, updates), **updates}
+
+
 def _validated(workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]) -> dict[str, Document]:
     """The params that the model makes of the given ones: its fields, and what else its dump contains.
 
@@ -107,7 +121,7 @@ def _raw(model: type[BaseModel], given: Mapping[str, Document], valid: Mapping[s
 
 
 def _renewed_aliases(
-    model: type[BaseModel], seen: Mapping[str, Document], valid: Mapping[str, Document], updates: Collection[str]
+    model: type[BaseModel], seen: Collection[str], valid: Mapping[str, Document], updates: Collection[str]
 ) -> dict[str, Document]:
     """The values of changed fields under those aliases under which `seen` has the earlier values."""
     changed = fields_of(model, updates)
