@@ -58,8 +58,13 @@ def drop_cancellations_since(count: int) -> None:
 
     `asyncio.TaskGroup` leaves one behind if a child fails while the group is being left (CPython before 3.13).
     """
+    undo_cancellations(current_task().cancelling() - count)
+
+
+def undo_cancellations(count: int) -> None:
+    """Undo so many native cancellations of the running task."""
     task = current_task()
-    while task.cancelling() > count:
+    for _ in range(count):
         task.uncancel()
 
 

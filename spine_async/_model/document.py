@@ -121,9 +121,11 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
     for key, item in value.items():
         name = _plain_key(key)
         try:
+            if not name.isascii():
+                _refuse_surrogates(name)
             documents[name] = encode(item)
         except SerializationError as exc:
-            raise exc.within(f".{name}") from None
+            raise exc.within(f".{name.encode('utf-8', 'backslashreplace').decode()}") from None
     if len(documents) != len(value):
         refuse_merged_keys(value)
     return documents

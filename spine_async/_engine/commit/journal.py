@@ -36,7 +36,7 @@ from spine_async._engine.tasks import (
 )
 from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
-from spine_async.ports import Clock, CommitOutcome, RunStore
+from spine_async.ports import Clock, CommitOutcome, RunIdLockedError, RunStore
 
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
@@ -91,6 +91,15 @@ class Creation:
         self.run = run
         self.claim: Claim | None = None
         self.done = Latch()
+
+    def end(self, answer: Claim | StoreError | None, sent_mono: float) -> list[Future[None]]:
+        """Set the answer of the store to a call that was sent at that time; returns the futures of the waiters."""
+        if isinstance(answer, StoreError):
+            return self.done.release(CommitFailed(answer))
+        self.claim = answer
+        if answer is not None:
+            answer.lease_until_mono = sent_mono + self.run.lease_ttl
+        return self.done.release()
 
 
 class Journal:
@@ -236,14 +245,15 @@ class Journal:
         sent_mono = self._clock.monotonic()
         claims = await call_isolated(partial(retry_if_cancelled, self._store.create), runs)
         for creation, claim in zip(creations, claims, strict=True):
-            if isinstance(claim, StoreError):
-                waiters += creation.done.release(CommitFailed(claim))
-                continue
-            creation.claim = claim
-            if claim is not None:
-                claim.lease_until_mono = sent_mono + creation.run.lease_ttl
-            waiters += creation.done.release()
+            if isinstance(claim, RunIdLockedError):
+                self._locked.create_later(creation.run, partial(self._settle_creation, creation))
+            else:
+                waiters += creation.end(claim, sent_mono)
         return waiters
+
+    def _settle_creation(self, creation: Creation, answer: Claim | StoreError | None, seconds: float) -> None:
+        """End a creation whose id was locked; the last call of the store took so long."""
+        resolve(creation.end(answer, self._clock.monotonic() - seconds))
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""

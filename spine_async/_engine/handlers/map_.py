@@ -30,7 +30,7 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.interrupts import Draining, RunAborted, RunInterrupt, StopRequested
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.params import validated_item_params
+from spine_async._engine.state.params import item_params
 from spine_async._engine.state.scope import Position, Scope, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
@@ -249,9 +249,11 @@ class _Pool:
         workflow = self._step.workflow
         if workflow.params_model is None:
             return {self._step.item_param: item}
-        stored = next((row.item_params for row in rows if row.item_params is not None), "{}")
-        own = {**split_object(stored), self._step.item_param: item}
-        return validated_item_params(workflow, params_of(self._item_context), own)
+        stored = split_object(next((row.item_params for row in rows if row.item_params is not None), "{}"))
+        stored.pop(self._step.item_param, None)
+        named = self._visit.scope.validated_fields()
+        own = {self._step.item_param: item}
+        return item_params(workflow, params_of(self._item_context), stored, own, named=named)
 
     def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
         """JSON object text of the params that the item's first row stores: the item, then those that the model adds."""

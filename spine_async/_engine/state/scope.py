@@ -133,6 +133,12 @@ class Scope:
         """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
         return self.item_params is None or bool(self.waits or self.maps) or self.cursor.has_moved
 
+    def validated_fields(self) -> set[str]:
+        """Names of the fields that the `params_model` of this workflow and those around it have stored as params."""
+        model = self.workflow.params_model
+        around = self.parent.scope.validated_fields() if self.parent is not None else set()
+        return around.union(model.model_fields) if model is not None else around
+
     def end_map(self) -> None:
         """Forget the map that has ended, with its items."""
         self.maps.clear()

@@ -17,6 +17,7 @@ from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_step_result
 from spine_async._engine.step.result_check import checked_result
@@ -29,6 +30,7 @@ from spine_async._engine.tasks import (
     is_cancelled_since,
     is_scope_cancelled,
     is_stray_cancellation,
+    undo_cancellations,
     yield_to_loop,
 )
 from spine_async._model.context import WorkflowContext
@@ -52,9 +54,10 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         limit: Time limit of the attempts of this task.
     """
     cancellations = cancellation_count()
+    groups = FailingGroups() if runtime.middleware else None
     try:
-        if runtime.middleware:
-            encoded = await _through_middleware(runtime, visit)
+        if groups is not None:
+            encoded = await _through_middleware(runtime, visit, groups)
         else:
             encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
     except CANCELLATION as exc:
@@ -64,24 +67,30 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if await _is_cancelled(runtime, visit, cancellations, exc):
+        if await _is_cancelled(runtime, visit, cancellations, exc, groups):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
-    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception):
-        await continue_cancellation()  # middleware replaced the cancellation of an attempt with a result
+    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception, groups):
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
 
 
-async def _is_cancelled(runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None) -> bool:
-    """Whether a step that failed with `error` is being cancelled; undoes a remaining native cancellation.
+async def _is_cancelled(
+    runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None, groups: FailingGroups | None
+) -> bool:
+    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
 
     A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
     3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an
-    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`.
+    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`. So where
+    there is middleware, the cancellations of failing groups are counted.
     """
+    if groups:
+        undo_cancellations(len(groups))
+        groups.clear()
     if is_scope_cancelled():
         return True
     if not is_cancelled_since(cancellations):
@@ -115,19 +124,19 @@ def _is_raised_in_cancellation(error: BaseException) -> bool:
     return False
 
 
-async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
+async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGroups) -> EncodedResult:
     encoded: EncodedResult | None = None
 
     async def innermost(step: Step, context: WorkflowContext) -> StepResult:
         nonlocal encoded
         # Middleware may have cancel scopes and tasks of its own around the attempts, so they share no limit.
         limit = AttemptLimit(runtime.deadlines, is_shared=False)
-        encoded = await _Attempts(runtime, visit, limit, step).run(context)
+        encoded = await _Attempts(runtime, visit, limit, step, FailingGroups()).run(context)
         return encoded.result
 
     context = for_attempt(visit.scope.context, visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     wrapped = _wrapped(runtime.middleware, innermost)
-    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context)))
+    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context), groups))
     # The encoded form is reused if the middleware returned the result that it got.
     if encoded is not None and encoded.result is result:
         return encoded
@@ -163,6 +172,7 @@ class _Attempts:
     visit: Visit
     limit: AttemptLimit
     step: Step
+    groups: FailingGroups | None = None
 
     async def run(self, context: WorkflowContext) -> EncodedResult:
         """Attempt the step until it succeeds or the policy gives up; returns the last result."""
@@ -197,6 +207,8 @@ class _Attempts:
             await anyio.lowlevel.checkpoint_if_cancelled()  # middleware caught the cancellation and tries again
             visit.is_cut_off = False
         cancellations = cancellation_count()
+        if self.groups:
+            self.groups.clear()
         visit.attempts += 1
         attempt = Attempt(visit)
         given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
@@ -210,8 +222,8 @@ class _Attempts:
             raise
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
-        """Continue the cancellation of an attempt that failed while it was cancelled; a success counts all the same."""
-        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception)
+        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
         if is_cancelled and not result.success:
             attempt.cut_off()
             await continue_cancellation()
@@ -232,7 +244,7 @@ class _Attempts:
         except PROCESS_EXIT:
             raise
         except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if await _is_cancelled(runtime, visit, cancellations, exc):
+            if await _is_cancelled(runtime, visit, cancellations, exc, self.groups):
                 log_error_of_cancelled(visit, exc)
             return _failure(step, exc)
 
@@ -240,10 +252,10 @@ class _Attempts:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
-            return as_result(step, await with_own_variables(execute(step, context)))
+            return as_result(step, await with_own_variables(execute(step, context), self.groups))
         visit.deadline_mono = self.limit.begin(timeout)
         try:
-            result = as_result(step, await with_own_variables(execute(step, context)))
+            result = as_result(step, await with_own_variables(execute(step, context), self.groups))
         except BaseException as exc:
             attempt.keep_cancel_reason()
             visit.deadline_mono = None

@@ -12,18 +12,26 @@ from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar, cast
 
+from spine_async._engine.step.failing_groups import FailingGroups
+from spine_async._engine.tasks import CANCELLATION
+
 ValueT = TypeVar("ValueT")
 
 
-def with_own_variables(work: Awaitable[ValueT]) -> Awaitable[ValueT]:
-    """Await `work` in a copy of the current context; the variables that it sets are dropped when it ends."""
+def with_own_variables(work: Awaitable[ValueT], groups: FailingGroups | None = None) -> Awaitable[ValueT]:
+    """Await `work` in a copy of the current context; what it sets there is dropped when it ends.
+
+    Args:
+        work: Is awaited.
+        groups: Notes the task groups of `work` that cancel the task.
+    """
     if isinstance(work, Coroutine):
-        return cast("Awaitable[ValueT]", _driven(work))
+        return cast("Awaitable[ValueT]", _driven(work, groups))
     return work  # a future or another object that runs no code of a step in this task
 
 
 @types.coroutine
-def _driven(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
+def _driven(work: Coroutine[Any, Any, ValueT], groups: FailingGroups | None) -> Generator[Any, Any, ValueT]:
     run, send = copy_context().run, work.send
     error: BaseException | None = None
     while True:
@@ -40,3 +48,5 @@ def _driven(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
             raise
         except BaseException as exc:  # noqa: BLE001 - the coroutine decides
             error = exc
+            if groups is not None and isinstance(exc, CANCELLATION):
+                groups.note(work)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spine_async._model.durability import Durability
 from spine_async._model.record import Busy, Claim, NewRun, Renewal, RunChange
 from spine_async.errors import StoreError
-from spine_async.ports import CommitOutcome
+from spine_async.ports import CommitOutcome, RunIdLockedError
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import (
@@ -99,7 +99,10 @@ class PostgresDatabase:
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._write_with_retries(lambda driver: leases.create(driver, runs), self._limit.call("create"))
+        claims = await self._write_with_retries(lambda driver: leases.create(driver, runs), self._limit.call("create"))
+        if claims is None:  # raised here, because an exception costs the connection
+            raise RunIdLockedError
+        return claims
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
         return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))

@@ -105,7 +105,7 @@ COMMITTED_EARLIER = (
 _NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
 CREATE = (
-    f"WITH new AS (SELECT * FROM {NEW_RUN.unnest(1, 'n')}), "
+    f"WITH {_PATIENCE}, new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')} CROSS JOIN patience), "
     f"created AS (INSERT INTO core_workflow_runs ({_NEW}, lease_until) "
     f"SELECT {_NEW}, clock_timestamp() + make_interval(secs => ttl) FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -176,7 +175,7 @@ class SqliteDatabase:
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
                 await stack.enter_async_context(self._writer.reserved(call))
-            busy_seconds = call.attempt_seconds(time.monotonic())
+            busy_seconds = call.attempt_seconds()
             return await self._checked_write(self._renewer, job, call, busy_seconds)
 
     async def _checked_write(
