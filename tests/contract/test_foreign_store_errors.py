@@ -186,3 +186,24 @@ async def test_renewals_that_raise_are_logged_and_end_the_lease(caplog: pytest.L
         await runner.execute(Workflow("w", [Step.lambda_("waits", waits)]))
     assert "Broken.renew raised an error" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+ANSWERS: list[object] = [3, "x", [3], [object()], {"a": 1}]
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("method", CALLS)
+async def test_an_answer_of_a_wrong_type(method: str, answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, steps = Broken(), Steps()
+    flow, runner = steps.flow(), WorkflowRunner(store=store)
+    steps.fails = True
+    assert (await runner.execute(flow, run_id="r")).status == "failed"
+    if method == "request_stop":
+        await store.claim("r", "elsewhere", None, ttl=60)
+
+    async def answers(*arguments: Any, **named: Any) -> object:
+        return answer
+
+    monkeypatch.setattr(store, method, answers)
+    with pytest.raises(StoreError, match=rf"Broken\.{method} returned a value of type \w+; it must return "):
+        await CALLS[method](runner, flow)

@@ -150,5 +150,5 @@ async def _spared_owners(runtime: Runtime, ended: Collection[StoredRun]) -> set[
 
 
 async def _unfinished_runs(runtime: Runtime, *, is_leased: bool) -> list[StoredRun]:
-    chosen = RunFilter(is_under_way=True, is_leased=is_leased, limit=_PAGE)
+    chosen = RunFilter(is_under_way=True, is_leased=is_leased, limit=_PAGE, skips_unreadable=True)
     return await run_shielded(runtime.store.runs(chosen), "spine_async find abandoned runs")

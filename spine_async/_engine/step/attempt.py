@@ -129,6 +129,10 @@ async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGro
 
     async def innermost(step: Step, context: WorkflowContext) -> StepResult:
         nonlocal encoded
+        if not (isinstance(step, Step) and isinstance(context, WorkflowContext)):
+            given = f"{type(step).__name__} and {type(context).__name__}"
+            problem = f"middleware called next_fn with {given}; it must pass on a step and a WorkflowContext"
+            return StepResult.fail(f"step {visit.step.name!r}: {problem}", ErrorCategory.CONFIGURATION)
         # Middleware may have cancel scopes and tasks of its own around the attempts, so they share no limit.
         limit = AttemptLimit(runtime.deadlines, is_shared=False)
         encoded = await _Attempts(runtime, visit, limit, step, FailingGroups()).run(context)
