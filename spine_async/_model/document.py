@@ -30,6 +30,7 @@ MAX_DEPTH = 150
 """Maximum levels of nesting; the JSON decoders of databases and clients accept at least this many."""
 
 _MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,300 digits
+_PLAIN_TYPES = frozenset({dict, list, str, int, float, bool})
 _TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
 
 
@@ -99,10 +100,11 @@ def encode(value: object) -> Document:
     """
     if value is None:
         return NULL
-    if isinstance(value, DocumentMapping):
-        return value.document
-    if isinstance(value, Document):
-        return value
+    if type(value) not in _PLAIN_TYPES:  # a check against an abstract class takes long
+        if isinstance(value, DocumentMapping):
+            return value.document
+        if isinstance(value, Document):
+            return value
     plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())
@@ -185,6 +187,9 @@ def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
     plain: dict[str, JsonValue] = {}
     for key, item in value.items():
         name = key if type(key) is str else _plain_key(key)
+        if type(item) is str:
+            plain[name] = item
+            continue
         try:
             plain[name] = to_plain(item, depth + 1)
         except SerializationError as exc:

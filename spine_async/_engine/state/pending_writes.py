@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -47,11 +47,11 @@ class OpenVisit:
     step_name: str
     started_at: datetime
     started_mono: float
-    events: tuple[EventRow, ...] = ()
-    is_announced: bool = False
-    deadline_mono: float | None = None
-    cancelled_mono: float | None = None
-    slot: Slot | None = None
+    events: tuple[EventRow, ...] = field(default=(), init=False)
+    is_announced: bool = field(default=False, init=False)
+    deadline_mono: float | None = field(default=None, init=False)
+    cancelled_mono: float | None = field(default=None, init=False)
+    slot: Slot | None = field(default=None, init=False)
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that does not end."""

@@ -28,6 +28,9 @@ def checked_result(step: str, result: StepResult) -> StepResult:
         return _refused(step, result, str(exc))
 
 
+_NO_EVENTS: tuple[StepEvent, ...] = ()  # CPython has only one empty tuple
+
+
 class _FieldError(Exception):
     """A field has a value that cannot be stored."""
 
@@ -38,7 +41,7 @@ def _is_plain_success(result: StepResult) -> bool:
         result.success is True
         and result.context_updates is None
         and result.quality is None
-        and result.events == ()
+        and result.events is _NO_EVENTS
         and result.error is None
         and result.category is None
         and result.retry_after is None
