@@ -78,7 +78,7 @@ class StepResult:
             output=output,
             context_updates=context_updates,
             quality=quality,
-            events=as_events(events),
+            events=as_events(events) if events is not None else (),
         )
 
     @classmethod

@@ -33,7 +33,8 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
         RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
     task, cursor, pending = current_task(), scope.cursor, scope.run.pending
-    if scope.item_params is not None and cursor.step is not None:
+    item = scope.item_params
+    if item is not None and cursor.step is not None and len(item) * 4 > runtime.max_value_bytes:
         problem = item_problem(scope, runtime.max_value_bytes)
         if problem is not None:
             return Outcome(RunStatus.FAILED, cursor.step.name, problem, ErrorCategory.INTERNAL)

@@ -154,6 +154,11 @@ class PendingWrites:
         """Number of entries that are not drained."""
         return len(self._entries)
 
+    @property
+    def drained_count(self) -> int:
+        """Number of entries in the change that was drained last, until it is committed."""
+        return len(self._drained)
+
     def drain(self, at: datetime, token: str, most_bytes: float = math.inf) -> RunChange:
         """Remove entries and return them as one numbered change with this token as its `commit_id`.
 

@@ -116,7 +116,7 @@ class Call:
             TimeoutError: The database did not answer in time.
         """
         try:
-            return await retry_if_transient(lambda: attempt(self), is_transient, self.seconds)
+            return await retry_if_transient(partial(attempt, self), is_transient, self.seconds)
         except TimeoutError as exc:
             raise self._timeout(self.seconds) from exc
 
@@ -177,15 +177,19 @@ class Call:
 class _Attempt:
     """An attempt that has not ended; `end` ends it at once."""
 
-    __slots__ = ("began_mono", "call", "end", "is_aborted", "is_reported", "limit")
+    __slots__ = ("began_mono", "call", "end", "is_aborted", "is_reported")
 
     def __init__(self, call: Call, end: Callable[[], None] | None) -> None:
         self.call = call
         self.end = end
         self.began_mono = time.monotonic()
-        self.limit = call.attempt_seconds(self.began_mono)
         self.is_aborted = False
         self.is_reported = False
+
+    @property
+    def limit(self) -> float:
+        """How many seconds it may take."""
+        return self.call.attempt_seconds(self.began_mono)
 
     def check(self, now_mono: float) -> None:
         """Report the attempt if it is slow, and abort it at its limit."""

@@ -194,7 +194,16 @@ def _fence_values(change: RunChange) -> Row:
 
 
 def _running_values(change: RunChange) -> Row:
-    return (*_update_values(change), *_fence_values(change))
+    # In one tuple, because each step passes here.
+    return (
+        change.next_seq,
+        iso_timestamp(change.at),
+        change.commit_id,
+        int(change.makes_progress),
+        change.key,
+        change.epoch,
+        change.expected_seq,
+    )
 
 
 def _advance_values(change: RunChange) -> Row:
