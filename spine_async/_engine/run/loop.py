@@ -83,7 +83,8 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
                 encoded = await execute_step(runtime, visit, limit)
             if run.pending.end is not None:
                 raise RunAlreadyRecorded
-            elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1000, 3)
+            # Three decimals; `round(…, 3)` takes 2 % of a step without a store.
+            elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1_000_000) / 1000
             span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
     finally:
         del runtime.running_visits[task]
