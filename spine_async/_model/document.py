@@ -30,7 +30,6 @@ MAX_DEPTH = 150
 """Maximum levels of nesting; the JSON decoders of databases and clients accept at least this many."""
 
 _MAX_INT_BITS = 14_000  # CPython refuses to read back integers of more than 4,300 digits
-_PLAIN_TYPES = frozenset({dict, list, str, int, float, bool})
 _TEXT_FORMS = (datetime, date, time, timedelta, Decimal, UUID)
 
 
@@ -100,12 +99,14 @@ def encode(value: object) -> Document:
     """
     if value is None:
         return NULL
-    if type(value) not in _PLAIN_TYPES:  # a check against an abstract class takes long
-        if isinstance(value, DocumentMapping):
-            return value.document
-        if isinstance(value, Document):
-            return value
-    plain = to_plain(value)
+    if type(value) is dict:  # nearly always; the checks against other classes take long
+        plain = _plain_mapping(value, 0)
+    elif isinstance(value, DocumentMapping):
+        return value.document
+    elif isinstance(value, Document):
+        return value
+    else:
+        plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())
     except PydanticSerializationError:

@@ -78,7 +78,13 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
         error = f"quality thresholds of step {step.name!r} are broken: {'; '.join(violations)}"
         result = StepResult.fail(error, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
     try:
-        return _encoded(result, step.output_model if is_checked else None)
+        encoded = EncodedResult(result, _output(result, step.output_model if is_checked else None), _NO_UPDATES, None)
+        if result.context_updates:
+            encoded.updates = _updates(result.context_updates)
+        if result.quality is not None:
+            encoded.quality = _within("quality", result.quality)
+        if result.events:
+            encoded.events = _own_events(result.events)
     except SerializationError as exc:
         if not result.success:  # the reason of the failure matters more than its output
             return EncodedResult(result, None, _NO_UPDATES, None)
@@ -86,16 +92,6 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
     except ValidationError as exc:
         error = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
         return _refused(error, ErrorCategory.DATA_QUALITY)
-
-
-def _encoded(result: StepResult, model: type[BaseModel] | None) -> EncodedResult:
-    encoded = EncodedResult(result, _output(result, model), _NO_UPDATES, None)
-    if result.context_updates:
-        encoded.updates = _updates(result.context_updates)
-    if result.quality is not None:
-        encoded.quality = _within("quality", result.quality)
-    if result.events:
-        encoded.events = _own_events(result.events)
     return encoded
 
 
