@@ -17,7 +17,7 @@ from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
-from spine_async._model.step_result import StepEvent, StepResult
+from spine_async._model.step_result import StepEvent, StepResult, plain_success
 from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
@@ -55,7 +55,7 @@ def as_result(step: Step, returned: object) -> StepResult:
     if returned is None:
         return _NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
-        return StepResult(True, returned)  # `StepResult.ok` takes twice as long, and each step passes here
+        return plain_success(returned)
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited, and Python would warn about that later
     return StepResult.fail(
