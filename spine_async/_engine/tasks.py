@@ -103,9 +103,8 @@ def task_of_loop(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
     return asyncio.current_task(loop)
 
 
-def running_loop() -> asyncio.AbstractEventLoop:
-    """The running event loop."""
-    return asyncio.get_running_loop()
+running_loop = asyncio.get_running_loop
+"""The running event loop."""
 
 
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
@@ -311,10 +310,12 @@ class _Observed(Generator[Any, Any, ValueT]):
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        awaited = self._work.send(None)  # raises StopIteration with the result
+        self.has_suspended = True
+        return awaited
 
     def send(self, value: Any) -> Any:
-        awaited = self._work.send(value)  # raises StopIteration with the result
+        awaited = self._work.send(value)
         self.has_suspended = True
         return awaited
 

@@ -99,11 +99,14 @@ def encode(value: object) -> Document:
     """
     if value is None:
         return NULL
-    if isinstance(value, DocumentMapping):
+    if type(value) is dict:  # nearly always; the checks against other classes take long
+        plain = _plain_mapping(value, 0)
+    elif isinstance(value, DocumentMapping):
         return value.document
-    if isinstance(value, Document):
+    elif isinstance(value, Document):
         return value
-    plain = to_plain(value)
+    else:
+        plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())
     except PydanticSerializationError:
@@ -187,6 +190,9 @@ def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
     plain: dict[str, JsonValue] = {}
     for key, item in value.items():
         name = key if type(key) is str else _plain_key(key)
+        if type(item) is str:
+            plain[name] = item
+            continue
         try:
             plain[name] = to_plain(item, depth + 1)
         except SerializationError as exc:

@@ -15,10 +15,10 @@ that cannot be stored fails only its own run (`isolation`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from secrets import token_hex
 from typing import Protocol
 
 from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
@@ -211,7 +211,8 @@ class Journal:
         waiters: list[Future[None]] = []
         queue, self._queue = self._queue, {}
         try:
-            waiters = await self._create_queued()
+            if self._creations:
+                waiters = await self._create_queued()
             if queue:
                 resolve(waiters)
                 waiters = []
@@ -275,7 +276,10 @@ class Journal:
         """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
         group = self._drain(left)
-        outcomes = await self._outcomes(list(group.values()))
+        began = time.perf_counter()
+        # A change that the store refuses does not affect the others.
+        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
+        self._commit_seconds = time.perf_counter() - began
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
             if outcome is CommitOutcome.COMMITTED:
@@ -328,24 +332,16 @@ class Journal:
 
     def _drain(self, left: dict[PendingWrites, int]) -> dict[PendingWrites, RunChange]:
         """The changes of the next group; subtracts from `left` the number of entries that they contain."""
-        at, token = self._clock.now(), token_hex(TOKEN_BYTES)
+        at, token = self._clock.now(), os.urandom(TOKEN_BYTES).hex()
         changes: dict[PendingWrites, RunChange] = {}
         free = MAX_GROUP_BYTES
         for pending in left:
             if free <= 0:
                 break
-            before = pending.entry_count
             change = changes[pending] = pending.drain(at, token, free)
-            left[pending] -= before - pending.entry_count
+            left[pending] -= pending.drained_count
             free -= change.size
         return changes
-
-    async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
-        """The outcome of each change; a change that the store refuses does not affect the others."""
-        began = time.perf_counter()
-        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
-        self._commit_seconds = time.perf_counter() - began
-        return outcomes
 
 
 def _fail(latches: Iterable[Latch], exc: BaseException) -> None:

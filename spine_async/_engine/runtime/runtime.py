@@ -66,6 +66,8 @@ class Runtime:
         releases: Tasks that release runs which this runner no longer executes.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
+        max_concurrent_steps: As in `config`.
+        max_value_bytes: As in `config`.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -90,13 +92,22 @@ class Runtime:
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
     wall_clock: WallClock = field(init=False)
+    max_concurrent_steps: int | None = field(init=False)
+    max_value_bytes: int = field(init=False)
+    default_step_timeout: float | None = field(init=False)
+    checkpoint_every_step: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(self.clock)
+        # Each step reads them, and an attribute of a pydantic model takes several times as long.
+        self.max_concurrent_steps = self.config.max_concurrent_steps
+        self.max_value_bytes = self.config.max_value_bytes
+        self.default_step_timeout = self.config.default_step_timeout
+        self.checkpoint_every_step = self.config.checkpoint_every_step
 
     def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
-        limit = self.config.max_concurrent_steps
+        limit = self.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
         if self.slots is None:
@@ -128,7 +139,7 @@ class Runtime:
         """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""
         timeout, retry = step.timeout, step.retry
         if timeout is None and step.step_type in _ATTEMPT_TYPES:
-            timeout = self.config.default_step_timeout
+            timeout = self.default_step_timeout
         if retry is None and step.on_error is ErrorPolicy.RETRY:
             retry = self.config.default_retry_policy
         return timeout, retry
@@ -151,7 +162,7 @@ class Runtime:
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""
-        return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
+        return self.checkpoint_every_step if step.checkpoint is None else step.checkpoint
 
 
 _NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()

@@ -145,7 +145,7 @@ class Scope:
         self.open_items.clear()
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Visit(OpenVisit):
     """One visit of one step, from its start until it is settled.
 
@@ -163,13 +163,13 @@ class Visit(OpenVisit):
     scope: Scope
     step: Step
     attempts: int = 0
-    is_cut_off: bool = False
-    interrupts: InterruptScope | None = None
-    next_retry: RetryPolicy | None = None
-    map_ending: StepResult | BaseException | None = None
-    item_error: BaseException | None = None
-    tolerates_failure: Callable[[], bool] | None = None
-    warned_mono: float | None = None
+    is_cut_off: bool = field(default=False, init=False)
+    interrupts: InterruptScope | None = field(default=None, init=False)
+    next_retry: RetryPolicy | None = field(default=None, init=False)
+    map_ending: StepResult | BaseException | None = field(default=None, init=False)
+    item_error: BaseException | None = field(default=None, init=False)
+    tolerates_failure: Callable[[], bool] | None = field(default=None, init=False)
+    warned_mono: float | None = field(default=None, init=False)
 
     @property
     def run(self) -> Run:

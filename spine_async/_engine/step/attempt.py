@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -19,13 +20,13 @@ from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
-from spine_async._engine.step.large_values import encode_step_result
+from spine_async._engine.step.large_values import encode_large, encode_small, is_small
 from spine_async._engine.step.result_check import checked_result
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
-    cancellation_count,
     continue_cancellation,
+    current_task,
     drop_cancellations_since,
     is_cancelled_since,
     is_scope_cancelled,
@@ -37,7 +38,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory, leaves, storable_text
-from spine_async._model.policy import RetryPredicateError
+from spine_async._model.policy import RetryPolicy, RetryPredicateError
 from spine_async._model.record import EventRow
 from spine_async._model.signature import function_name
 from spine_async._model.status import EventType
@@ -53,7 +54,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         visit: The visit.
         limit: Time limit of the attempts of this task.
     """
-    cancellations = cancellation_count()
+    cancellations = limit.task.cancelling()
     groups = FailingGroups() if runtime.middleware else None
     try:
         if groups is not None:
@@ -134,7 +135,7 @@ async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGro
             problem = f"middleware called next_fn with {given}; it must pass on a step and a WorkflowContext"
             return StepResult.fail(f"step {visit.step.name!r}: {problem}", ErrorCategory.CONFIGURATION)
         # Middleware may have cancel scopes and tasks of its own around the attempts, so they share no limit.
-        limit = AttemptLimit(runtime.deadlines, is_shared=False)
+        limit = AttemptLimit(runtime.deadlines, current_task(), is_shared=False)
         encoded = await _Attempts(runtime, visit, limit, step, FailingGroups()).run(context)
         return encoded.result
 
@@ -144,7 +145,9 @@ async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGro
     # The encoded form is reused if the middleware returned the result that it got.
     if encoded is not None and encoded.result is result:
         return encoded
-    return await encode_step_result(runtime, visit.step, result)
+    if is_small(result):
+        return encode_small(runtime, visit.step, result)
+    return await encode_large(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -178,17 +181,21 @@ class _Attempts:
     step: Step
     groups: FailingGroups | None = None
 
-    async def run(self, context: WorkflowContext) -> EncodedResult:
+    def run(self, context: WorkflowContext) -> Awaitable[EncodedResult]:
         """Attempt the step until it succeeds or the policy gives up; returns the last result."""
+        timeout, policy = self.runtime.limits(self.step)
+        if policy is None:
+            return self._attempt(context, timeout)
+        return self._retry(context, timeout, policy)
+
+    async def _retry(self, context: WorkflowContext, timeout: float | None, policy: RetryPolicy) -> EncodedResult:
         runtime, attempts = self.runtime, 0
-        timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
-            if policy is not None:
-                self.visit.next_retry = policy if attempts < policy.max_attempts else None
+            self.visit.next_retry = policy if attempts < policy.max_attempts else None
             encoded = await self._attempt(context, timeout)
             result = encoded.result
-            if result.success or policy is None or attempts >= policy.max_attempts:
+            if result.success or attempts >= policy.max_attempts:
                 return encoded
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
@@ -206,24 +213,42 @@ class _Attempts:
             await anyio.sleep(delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
-        runtime, visit, step = self.runtime, self.visit, self.step
+        runtime, visit, step, task = self.runtime, self.visit, self.step, self.limit.task
         if visit.is_cut_off:
             await anyio.lowlevel.checkpoint_if_cancelled()  # middleware caught the cancellation and tries again
             visit.is_cut_off = False
-        cancellations = cancellation_count()
+        cancellations = task.cancelling()
         if self.groups:
             self.groups.clear()
         visit.attempts += 1
         attempt = Attempt(visit)
         given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
-        result = await self._executed(given, timeout, attempt)
-        if cancellation_count() > cancellations or not result.success:
-            await self._continue_if_cancelled(attempt, cancellations, result)
         try:
-            return await encode_step_result(runtime, step, result)
+            if runtime.max_concurrent_steps is None:
+                result = await self._within_limit(given, timeout, attempt)
+            else:
+                async with runtime.concurrency_slot(visit, step):
+                    result = await self._within_limit(given, timeout, attempt)
+        except BaseException as exc:  # user code: the step fails with what it raises
+            if _ends_step(attempt, exc):
+                raise
+            result = await self._failure_of(cancellations, exc)
+        if task.cancelling() > cancellations or not result.success:
+            await self._continue_if_cancelled(attempt, cancellations, result)
+        if is_small(result):
+            return encode_small(runtime, step, result)
+        try:
+            return await encode_large(runtime, step, result)
         except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
+
+    async def _failure_of(self, cancellations: int, error: BaseException) -> StepResult:
+        if isinstance(error, CANCELLATION):
+            return _stray_failure(error)
+        if await _is_cancelled(self.runtime, self.visit, cancellations, error, self.groups):
+            log_error_of_cancelled(self.visit, error)
+        return _failure(self.step, error)
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
         """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
@@ -231,26 +256,6 @@ class _Attempts:
         if is_cancelled and not result.success:
             attempt.cut_off()
             await continue_cancellation()
-
-    async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
-        """The result of the attempt; a failure if it raised an exception."""
-        runtime, visit, step, cancellations = self.runtime, self.visit, self.step, cancellation_count()
-        try:
-            if runtime.config.max_concurrent_steps is None:
-                return await self._within_limit(context, timeout, attempt)
-            async with runtime.concurrency_slot(visit, step):
-                return await self._within_limit(context, timeout, attempt)
-        except CANCELLATION as exc:
-            if not is_stray_cancellation():
-                attempt.cut_off()
-                raise
-            return _stray_failure(exc)
-        except PROCESS_EXIT:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if await _is_cancelled(runtime, visit, cancellations, exc, self.groups):
-                log_error_of_cancelled(visit, exc)
-            return _failure(step, exc)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
@@ -272,6 +277,16 @@ class _Attempts:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return _timed_out(step, timeout) if self.limit.end() and not result.success else result
+
+
+def _ends_step(attempt: Attempt, error: BaseException) -> bool:
+    """Whether what an attempt raised ends the step or the process, and is not a failure of the attempt."""
+    if not isinstance(error, CANCELLATION):
+        return isinstance(error, PROCESS_EXIT)
+    if is_stray_cancellation():
+        return False
+    attempt.cut_off()
+    return True
 
 
 def _failure(step: Step, error: BaseException) -> StepResult:

@@ -122,7 +122,7 @@ class Call:
         """
         self._limit.begin(self)
         try:
-            return await retry_if_transient(lambda: attempt(self), is_transient, self.seconds, self._limit.clock.now)
+            return await retry_if_transient(partial(attempt, self), is_transient, self.seconds, self._limit.clock.now)
         except TimeoutError as exc:
             raise self._timeout(self.seconds) from exc
         finally:
@@ -179,9 +179,10 @@ class Call:
         """The time by the clock of the limit."""
         return self._limit.clock.now()
 
-    def attempt_seconds(self) -> float:
-        """How long an attempt that begins now may take."""
-        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - self.now()))
+    def attempt_seconds(self, began: float | None = None) -> float:
+        """How long an attempt may take that began at this time of the clock; None means now."""
+        left = self._deadline - (self.now() if began is None else began)
+        return max(0.01, min(self.seconds / self._max_attempts, left))
 
     def remaining_seconds(self) -> float:
         """How long the call may take from now on, with all its attempts."""
@@ -198,15 +199,20 @@ class Call:
 class _Attempt:
     """An attempt that has not ended; `end` ends it at once."""
 
-    __slots__ = ("began", "call", "end", "is_aborted", "is_reported", "limit")
+    __slots__ = ("_limit", "began", "call", "end", "is_aborted", "is_reported")
 
     def __init__(self, call: Call, end: Callable[[], None] | None, limit: float | None = None) -> None:
         self.call = call
         self.end = end
         self.began = call.now()
-        self.limit = call.attempt_seconds() if limit is None else limit
+        self._limit = limit
         self.is_aborted = False
         self.is_reported = False
+
+    @property
+    def limit(self) -> float:
+        """How many seconds it may take."""
+        return self.call.attempt_seconds(self.began) if self._limit is None else self._limit
 
     def check(self, now: float) -> None:
         """Report the attempt if it is slow, and abort it at its limit."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import aiosqlite
@@ -124,8 +124,8 @@ class SqliteDatabase:
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
         return await self._write_with_retries(job, "request a stop")
 
-    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
+    def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
+        return self._write_with_retries(lambda connection: jobs.commit(connection, changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
@@ -147,8 +147,11 @@ class SqliteDatabase:
         self._open_file.check_earlier()
         return await self._pool.read(lambda driver: _run_on_thread(driver, checked), call)
 
-    async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
-        return await self._with_retries(partial(self._transact, job), self._limit.call(name))
+    # Each commit passes the following functions. Functions that only pass on a coroutine are therefore no coroutine
+    # functions: each of those takes time when the commit begins, and again when it ends.
+
+    def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
+        return self._with_retries(partial(self._transact, job), self._limit.call(name))
 
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
@@ -163,8 +166,8 @@ class SqliteDatabase:
         with self._map_errors:
             return await self._transact(job, call)
 
-    async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        return await self._checked_write(self._writer, job, call)
+    def _transact(self, job: SqliteJob[ResultT], call: Call) -> Coroutine[Any, Any, ResultT]:
+        return self._checked_write(self._writer, job, call)
 
     async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         """Run the job on the renewals' connection.
@@ -178,13 +181,13 @@ class SqliteDatabase:
             busy_seconds = call.attempt_seconds()
             return await self._checked_write(self._renewer, job, call, busy_seconds)
 
-    async def _checked_write(
+    def _checked_write(
         self,
         writer: WriterConnection[aiosqlite.Connection],
         job: SqliteJob[ResultT],
         call: Call,
         busy_seconds: float | None = None,
-    ) -> ResultT:
+    ) -> Coroutine[Any, Any, ResultT]:
         """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
 
         Args:
@@ -194,7 +197,7 @@ class SqliteDatabase:
             busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
         """
 
-        async def checked(driver: aiosqlite.Connection) -> ResultT:
+        def checked(driver: aiosqlite.Connection) -> Awaitable[ResultT]:
             def work(connection: sqlite3.Connection) -> ResultT:
                 if busy_seconds is not None:
                     jobs.set_busy_timeout(connection, busy_seconds)
@@ -203,10 +206,10 @@ class SqliteDatabase:
                 self._open_file.check_with_log(driver)
                 return result
 
-            return await _run_on_thread(driver, work)
+            return _run_on_thread(driver, work)
 
         self._open_file.check_earlier()
-        return await writer.write(checked, call)
+        return writer.write(checked, call)
 
     async def _accept(self, driver: aiosqlite.Connection, info: MutableMapping[Any, Any]) -> bool:
         if self._open_file.is_accepted(info):
@@ -239,13 +242,14 @@ def _check_library(found: tuple[int, ...]) -> None:
         )
 
 
-async def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> ResultT:
+def _run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> Awaitable[ResultT]:
     """Run the job on the connection's thread.
 
     aiosqlite's public methods run single statements. A cancellation between two of them would leave the transaction
     open; one function on the thread cannot be interrupted.
     """
-    return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    running: Awaitable[ResultT] = driver._execute(job, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return running
 
 
 def _check_owner(driver: aiosqlite.Connection) -> None:

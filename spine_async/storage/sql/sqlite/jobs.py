@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from spine_async._model.durability import Durability
@@ -185,8 +186,11 @@ def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     return connection.execute(_ADVANCE, _advance_values(change)).rowcount == 1
 
 
+_commit_timestamp = lru_cache(maxsize=16)(iso_timestamp)  # most changes of a group have the same time
+
+
 def _update_values(change: RunChange) -> Row:
-    return (change.next_seq, iso_timestamp(change.at), change.commit_id, int(change.makes_progress))
+    return (change.next_seq, _commit_timestamp(change.at), change.commit_id, int(change.makes_progress))
 
 
 def _fence_values(change: RunChange) -> Row:
@@ -194,7 +198,16 @@ def _fence_values(change: RunChange) -> Row:
 
 
 def _running_values(change: RunChange) -> Row:
-    return (*_update_values(change), *_fence_values(change))
+    # In one tuple, because each step passes here.
+    return (
+        change.next_seq,
+        _commit_timestamp(change.at),
+        change.commit_id,
+        int(change.makes_progress),
+        change.key,
+        change.epoch,
+        change.expected_seq,
+    )
 
 
 def _advance_values(change: RunChange) -> Row:
