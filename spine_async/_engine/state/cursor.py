@@ -110,7 +110,7 @@ class Cursor:
     def _mismatch(self, row: PastVisit) -> str:
         """Why a stored visit does not fit here."""
         if row.step_name not in self.workflow.positions:
-            return "is not in it"
+            return "is missing"
         defined = self.workflow.step(row.step_name)
         if defined.step_type != row.step_type:
             return f"was a {row.step_type} step and is now a {defined.step_type} step"
@@ -122,7 +122,7 @@ class Cursor:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
         if jump is None or (jump.target is not None and jump.target not in self.workflow.positions):
-            raise WorkflowChangedError(run_id, row.step_name, "went to a step that is not in it")
+            raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
 
 
