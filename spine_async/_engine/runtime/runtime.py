@@ -66,8 +66,7 @@ class Runtime:
         releases: Tasks that release runs which this runner no longer executes.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
-        max_concurrent_steps: As in `config`.
-        max_value_bytes: As in `config`.
+        max_concurrent_steps: As in `config`, like the three below.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
