@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from spine_async._clock import SystemClock
+from spine_async._engine.commit.guarded_store import guarded
 from spine_async._engine.commit.journal import Journal
 from spine_async._engine.commit.null_journal import NullJournal
 from spine_async._engine.runtime.runtime import Executor, Runtime
@@ -59,7 +60,7 @@ def assemble_runtime(
         StoreError: The configured kind of store does not exist.
     """
     is_durable = config.checkpoint_enabled and not config.dry_run
-    chosen_store = (store or open_store(config, db_engine)) if is_durable else NullRunStore()
+    chosen_store = guarded(store or open_store(config, db_engine)) if is_durable else NullRunStore()
     chosen_clock = clock or SystemClock()
     return Runtime(
         config=config,

@@ -58,8 +58,13 @@ def drop_cancellations_since(count: int) -> None:
 
     `asyncio.TaskGroup` leaves one behind if a child fails while the group is being left (CPython before 3.13).
     """
+    undo_cancellations(current_task().cancelling() - count)
+
+
+def undo_cancellations(count: int) -> None:
+    """Undo so many native cancellations of the running task."""
     task = current_task()
-    while task.cancelling() > count:
+    for _ in range(count):
         task.uncancel()
 
 
@@ -98,9 +103,8 @@ def task_of_loop(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
     return asyncio.current_task(loop)
 
 
-def running_loop() -> asyncio.AbstractEventLoop:
-    """The running event loop."""
-    return asyncio.get_running_loop()
+running_loop = asyncio.get_running_loop
+"""The running event loop."""
 
 
 def spawn(work: Coroutine[object, object, ValueT], name: str) -> asyncio.Task[ValueT]:
@@ -317,10 +321,12 @@ class _Observed(Generator[Any, Any, ValueT]):
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        awaited = self._work.send(None)  # raises StopIteration with the result
+        self.has_suspended = True
+        return awaited
 
     def send(self, value: Any) -> Any:
-        awaited = self._work.send(value)  # raises StopIteration with the result
+        awaited = self._work.send(value)
         self.has_suspended = True
         return awaited
 

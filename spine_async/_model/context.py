@@ -296,15 +296,14 @@ class WorkflowContext:
 
     def _for_attempt(self, step_name: str, attempt: int, idempotency_key: str, frame: object) -> Self:
         """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
-        return self._changed(
-            step_name=step_name,
-            attempt=attempt,
-            idempotency_key=idempotency_key,
-            _frame=frame,
-            _seen_params=None,
-            _seen_outputs=None,
-            _seen_rest=None,
-        )
+        context = self._changed()
+        attributes = context.__dict__  # set one by one, because each attempt has its own context
+        attributes["step_name"] = step_name
+        attributes["attempt"] = attempt
+        attributes["idempotency_key"] = idempotency_key
+        attributes["_frame"] = frame
+        attributes["_seen_params"] = attributes["_seen_outputs"] = attributes["_seen_rest"] = None
+        return context
 
     def _for_item(self, params: Mapping[str, Document]) -> Self:
         """The initial context of a map item: this one, with additional params."""

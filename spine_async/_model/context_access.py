@@ -30,32 +30,23 @@ def models_of(context: WorkflowContext) -> Mapping[str, OutputModel]:
     return context._models
 
 
-def with_documents(
-    context: WorkflowContext,
-    params: Mapping[str, Document] | None = None,
-    outputs: Mapping[str, Document] | None = None,
-) -> WorkflowContext:
-    """`with_params` and `with_output` for encoded values."""
-    return context._with_documents(params, outputs)
-
-
 def with_models(context: WorkflowContext, models: Mapping[str, OutputModel]) -> WorkflowContext:
     """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""
     return context._with_models(models)
 
 
-def for_attempt(
-    context: WorkflowContext, step_name: str, attempt: int, idempotency_key: str, frame: object
-) -> WorkflowContext:
-    """The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
-    return context._for_attempt(step_name, attempt, idempotency_key, frame)
-
-
-def for_item(context: WorkflowContext, params: Mapping[str, Document]) -> WorkflowContext:
-    """The initial context of a map item: the given one, with additional params."""
-    return context._for_item(params)
-
-
 def outside_steps(context: WorkflowContext) -> WorkflowContext:
     """The context without the attributes of a step."""
     return context._outside_steps()
+
+
+# Each step calls the following ones, so no function stands between them and the methods.
+
+for_attempt = WorkflowContext._for_attempt
+"""The context of one attempt of a step. It has views of its own, so that attempts share no decoded values."""
+
+for_item = WorkflowContext._for_item
+"""The initial context of a map item: the given one, with additional params."""
+
+with_documents = WorkflowContext._with_documents
+"""`with_params` and `with_output` for encoded values."""

@@ -100,11 +100,14 @@ def encode(value: object) -> Document:
     """
     if value is None:
         return NULL
-    if isinstance(value, DocumentMapping):
+    if type(value) is dict:  # nearly always; the checks against other classes take long
+        plain = _plain_mapping(value, 0)
+    elif isinstance(value, DocumentMapping):
         return value.document
-    if isinstance(value, Document):
+    elif isinstance(value, Document):
         return value
-    plain = to_plain(value)
+    else:
+        plain = to_plain(value)
     try:
         return Document(to_json(plain).decode())
     except PydanticSerializationError:
@@ -122,9 +125,11 @@ def encode_object(value: Mapping[str, object]) -> dict[str, Document]:
     for key, item in value.items():
         name = _plain_key(key)
         try:
+            if not name.isascii():
+                _refuse_surrogates(name)
             documents[name] = encode(item)
         except SerializationError as exc:
-            raise exc.within(f".{name}") from None
+            raise exc.within(f".{name.encode('utf-8', 'backslashreplace').decode()}") from None
     if len(documents) != len(value):
         refuse_merged_keys(value)
     return documents
@@ -186,6 +191,9 @@ def _plain_mapping(value: Mapping[Any, object], depth: int) -> JsonValue:
     plain: dict[str, JsonValue] = {}
     for key, item in value.items():
         name = key if type(key) is str else _plain_key(key)
+        if type(item) is str:
+            plain[name] = item
+            continue
         try:
             plain[name] = to_plain(item, depth + 1)
         except SerializationError as exc:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
@@ -24,6 +25,7 @@ _BATCH = 200  # elements
 _PIECE_CHARS = 400_000
 _MAX_DEPTH = 100  # levels that are encoded in pieces; `encode` refuses values that are nested deeper than 150 levels
 _SCALARS = frozenset({int, float, bool, type(None)})
+_DICTS = frozenset({dict, MappingProxyType})
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,10 +65,10 @@ def is_large(value: object) -> bool:
 
 
 def _is_plainly_small(value: object) -> bool:
-    """Whether it is a dict of few scalars and short strings, as most outputs are."""
-    if type(value) is not dict or len(value) > 16:
+    """Whether it is a dict of few scalars and short strings, as most outputs and params are."""
+    if type(value) not in _DICTS or len(value) > 16:  # type: ignore[arg-type]
         return False
-    for key, item in value.items():
+    for key, item in value.items():  # type: ignore[attr-defined]
         kind = type(item)
         if type(key) is not str or len(key) > 1000 or (kind not in _SCALARS and (kind is not str or len(item) > 1000)):
             return False

@@ -404,6 +404,7 @@ class RunFilter:
         limit: Maximum number of runs.
         is_under_way: True selects only runs that have not ended.
         is_leased: True selects runs with an unexpired lease, False those without.
+        skips_unreadable: Whether a run with a value that cannot be read is logged and left out; else the call raises.
     """
 
     workflow_name: str | None = None
@@ -412,3 +413,4 @@ class RunFilter:
     limit: int = 100
     is_under_way: bool = False
     is_leased: bool | None = None
+    skips_unreadable: bool = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import timedelta
+from typing import Any, cast
 
 from spine_async._model.failure import ErrorCategory, as_category, classify, describe, retry_after, storable_text
 from spine_async._model.quality import QualityMetrics
@@ -78,7 +79,7 @@ class StepResult:
             output=output,
             context_updates=context_updates,
             quality=quality,
-            events=as_events(events),
+            events=as_events(events) if events is not None else (),
         )
 
     @classmethod
@@ -138,6 +139,21 @@ class StepResult:
     def as_exception(self) -> BaseException:
         """The exception of a failure; a `StepError` if the failure was returned instead of raised."""
         return self.exception or StepError(self.error or "", self.category or ErrorCategory.INTERNAL)
+
+
+_Unfrozen: Any = make_dataclass(
+    "_Unfrozen", [(each.name, each.type, field(default=each.default)) for each in fields(StepResult)], slots=True
+)
+
+
+def plain_success(output: object) -> StepResult:
+    """`StepResult(True, output)` in a fifth of the time.
+
+    A frozen dataclass calls `object.__setattr__` for each of its fields, which takes 3 % of a map item (W2).
+    """
+    result = _Unfrozen(True, output)
+    result.__class__ = StepResult
+    return cast("StepResult", result)
 
 
 def _text(value: str) -> str:

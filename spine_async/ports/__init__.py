@@ -5,7 +5,7 @@ from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
 from spine_async.ports.due_runs import DueRunStore, Listener
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
-from spine_async.ports.run_store import CommitOutcome, RunStore
+from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
 
 __all__ = [
     "CallerTransactionStore",
@@ -15,6 +15,7 @@ __all__ = [
     "DueRunStore",
     "Listener",
     "Observer",
+    "RunIdLockedError",
     "RunSpan",
     "RunStore",
     "StepSpan",

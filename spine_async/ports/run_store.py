@@ -26,6 +26,7 @@ from spine_async._model.record import (
     StoredRun,
     VisitRow,
 )
+from spine_async.errors import StoreError
 
 
 class CommitOutcome(StrEnum):
@@ -39,6 +40,15 @@ class CommitOutcome(StrEnum):
     COMMITTED = "committed"
     FENCED = "fenced"
     LOCKED = "locked"
+
+
+class RunIdLockedError(StoreError):
+    """Another transaction is creating or deleting a run with the id of one of the runs that are to be created."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another transaction has inserted or deleted a run with this id and is still open; find it, and end it"
+        )
 
 
 class RunStore(Protocol):
@@ -62,6 +72,10 @@ class RunStore(Protocol):
 
         Returns:
             For each run its claim with epoch 1, or 0 if it has no owner; None if the id is taken.
+
+        Raises:
+            RunIdLockedError: An open transaction decides whether one of the ids is taken, and has not ended within a
+                short time; no run was created. Only stores in which other programs can have transactions raise it.
         """
         ...
 

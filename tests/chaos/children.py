@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ class Child:
         self.diary = FileDiary(job["diary"])
         self.points = Points(job.get("die_at", 0), self._act)
         self.store = WatchedStore(SqlRunStore.from_url(job["url"]), self.diary, self.points)
+        self.writing = threading.RLock()
 
     def _act(self, name: str) -> None:
         if self.job.get("act", "die") == "die":
             die(self.diary)(name)
         else:
-            self.diary.write("died", "", at=f"stopped at {name}")
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # A process that is stopped inside of a transaction keeps the lock of the SQLite file: nobody could write.
+            with self.writing:
+                self.diary.write("died", "", at=f"stopped at {name}")
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     async def live(self) -> None:
         """Execute the runs and write their results to the diary."""
@@ -82,6 +86,17 @@ def trace_statements(points: Points) -> None:
     sqlite_jobs.in_transaction = traced
 
 
+def hold_while_writing(lock: threading.RLock) -> None:
+    """Hold the lock during each transaction of SQLite."""
+    in_transaction = sqlite_jobs.in_transaction
+
+    def held(connection: Any, work: Any) -> Any:
+        with lock:
+            return in_transaction(connection, work)
+
+    sqlite_jobs.in_transaction = held
+
+
 def run_child(job: dict[str, Any]) -> None:
     """Run the child, from the fork to its exit."""
     code = 1
@@ -89,6 +104,8 @@ def run_child(job: dict[str, Any]) -> None:
         if "log" in job:
             logging.basicConfig(filename=job["log"], level=logging.DEBUG)
         child = Child(job)
+        if job.get("act") == "sleep":
+            hold_while_writing(child.writing)
         if job.get("traces"):
             trace_statements(child.points)
         anyio.run(child.live, backend_options={"use_uvloop": False})

@@ -222,3 +222,14 @@ async def test_one_that_sets_a_limit_of_its_own(runner: WorkflowRunner) -> None:
         result = await runner.execute(Workflow("w", steps))
     assert (result.status, result.error_step, result.error_category) == ("failed", "b", "TIMEOUT")
     assert result.completed_steps == ["a"]
+
+
+@pytest.mark.parametrize(("step", "context"), [(None, "given"), ("given", None), ("given", {"run_id": "r"})])
+async def test_what_is_no_step_or_no_context_is_not_passed_on(runner: WorkflowRunner, step: Any, context: Any) -> None:
+    @runner.middleware
+    async def passes_on(own: Any, own_context: WorkflowContext, next_fn: Any) -> StepResult:
+        return await next_fn(own if step == "given" else step, own_context if context == "given" else context)
+
+    result = await runner.execute(Workflow("w", [Step.lambda_("a", work)]))
+    assert (result.status, result.error_category) == ("failed", "CONFIGURATION")
+    assert "step 'a': middleware called next_fn with" in str(result.error)

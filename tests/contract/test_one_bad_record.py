@@ -1,12 +1,14 @@
 """A record that a database cannot store harms only its own run."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
 from spine_async import (
+    CorruptRecordError,
     DefinitionError,
     Step,
     StoreError,
@@ -19,6 +21,8 @@ from spine_async._model import workflow as workflow_module
 from spine_async._model.record import NewRun, RunChange
 from spine_async.ports import CommitOutcome
 from spine_async.storage import SqlRunStore
+from spine_async.testing.conformance.rows import created, new_run
+from tests.storage.plain_sql import execute
 
 pytestmark = pytest.mark.anyio
 
@@ -249,3 +253,21 @@ async def test_a_group_of_creations_is_bounded_in_bytes(database_url: str) -> No
                 )
         assert max(store.created) <= 20_000_000
         assert len(await runner.list_runs(status="completed")) == 12
+
+
+async def test_a_run_that_cannot_be_read_does_not_keep_the_others_from_being_recovered(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqlRunStore(sqlite_url)
+    for number in range(3):
+        await created(store, replace(new_run(f"r{number}", workflow="w", ttl=0.0), owner="elsewhere/1/1/x"))
+    execute(sqlite_url, "UPDATE core_workflow_runs SET started_at = 'hunter2' WHERE run_id = 'r1'")
+    workflow = Workflow("w", [Step.lambda_(name, work) for name in ("a", "b", "fetch")])
+    runner = WorkflowRunner(store=store, workflows=[workflow])
+    async with runner:
+        assert sorted(each.run_id for each in await runner.recover()) == ["r0", "r2"]
+        assert await runner.recover() == []
+        with pytest.raises(CorruptRecordError, match="'r1'"):
+            await runner.list_runs()
+    assert caplog.text.count("run 'r1': column 'started_at'") == 1
+    assert "hunter2" not in caplog.text

@@ -157,3 +157,14 @@ async def test_what_a_map_item_gives_is_refused_with_its_index(runner: WorkflowR
     (error,) = result.context.get_output("each", "errors")
     assert (error["index"], error["category"]) == (1, "INTERNAL")
     assert "price" in error["error"]
+
+
+async def test_the_name_of_a_param_that_has_no_json_form(runner: WorkflowRunner) -> None:
+    name = "hunter2\ud800"
+    for given in ({"params": {name: 1}}, {"partition": {name: 1}}):
+        with pytest.raises(SpineError, match="surrogate"):
+            await runner.execute(Story({}).workflow(), run_id="r1", **given)
+    assert await runner.list_runs() == []
+    result = await runner.execute(Story(StepResult.ok(context_updates={name: 1})).workflow())
+    assert (result.status, result.error_category) == ("failed", "INTERNAL")
+    assert "surrogate" in str(result.error)

@@ -14,8 +14,8 @@ import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async._model.record import Renewal
-from spine_async.errors import StoreUnavailableError
-from spine_async.ports import CommitOutcome
+from spine_async.errors import RunConflictError, StoreError, StoreUnavailableError
+from spine_async.ports import CommitOutcome, RunIdLockedError
 from spine_async.storage.sql.store import SqlRunStore
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, taken_over, visit
 
@@ -151,3 +151,80 @@ async def test_a_run_that_stays_blocked_ends_with_its_lease_and_the_others_keep_
                 await all_ended.wait()
     assert results.pop("r0") == "LeaseLostError"
     assert set(results.values()) == {"completed"}
+
+
+@asynccontextmanager
+async def inserted(url: str, run_id: str, *, ending: str = "rollback") -> AsyncIterator[None]:
+    """A transaction of somebody else that has inserted a run with this id, and does not end for now."""
+    dsn = url.replace("postgresql+asyncpg:", "postgresql:")
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await other.execute("CREATE TEMP TABLE copied AS SELECT * FROM core_workflow_runs WHERE run_id = 'template'")
+        await other.execute("UPDATE copied SET id = id + 1000, run_id = %s", (run_id,))
+        await other.execute("INSERT INTO core_workflow_runs OVERRIDING SYSTEM VALUE SELECT * FROM copied")
+        yield
+        await (other.rollback() if ending == "rollback" else other.commit())
+
+
+async def test_a_creation_does_not_wait_long_for_a_locked_id(store: SqlRunStore, fresh_postgres_url: str) -> None:
+    await created(store, new_run("template"))
+    async with inserted(fresh_postgres_url, "r2"):
+        began = time.monotonic()
+        with pytest.raises(RunIdLockedError):
+            await store.create([new_run(f"r{number}") for number in range(5)])
+        assert time.monotonic() - began < 3
+        assert await store.load("r1") is None
+    assert all(await store.create([new_run(f"r{number}") for number in range(5)]))
+
+
+@pytest.mark.parametrize("ending", ["rollback", "commit", "delete"])
+async def test_only_the_run_whose_id_is_locked_waits_for_its_creation(
+    store: SqlRunStore, fresh_postgres_url: str, ending: str
+) -> None:
+    await created(store, new_run("template"))
+    flow = Workflow("w", [Step.lambda_("a", lambda context, config: None)])
+    if ending == "delete":
+        await created(store, new_run("r2"))
+    others_ended, ended = anyio.Event(), dict[str, str]()
+    config = WorkflowRunnerConfig(database_url=fresh_postgres_url, lease_ttl=30)
+
+    async def execute(run_id: str) -> None:
+        try:
+            ended[run_id] = (await runner.execute(flow, run_id=run_id)).status
+        except RunConflictError as exc:
+            ended[run_id] = type(exc).__name__
+        if len(ended) == 5:
+            others_ended.set()
+
+    blocking = deleted if ending == "delete" else partial(inserted, ending=ending)
+    async with (
+        WorkflowRunner(config=config) as runner,
+        anyio.create_task_group() as tasks,
+        blocking(fresh_postgres_url, "r2"),
+    ):
+        for number in range(6):
+            tasks.start_soon(execute, f"r{number}")
+        with anyio.fail_after(10):
+            await others_ended.wait()
+        assert "r2" not in ended
+    assert ended.pop("r2") == ("RunConflictError" if ending == "commit" else "completed")
+    assert list(ended.values()) == ["completed"] * 5
+
+
+@asynccontextmanager
+async def deleted(url: str, run_id: str) -> AsyncIterator[None]:
+    """A transaction of somebody else that has deleted a run, and does not end for now."""
+    dsn = url.replace("postgresql+asyncpg:", "postgresql:")
+    async with await psycopg.AsyncConnection.connect(dsn) as other:
+        await other.execute("DELETE FROM core_workflow_runs WHERE run_id = %s", (run_id,))
+        yield
+
+
+async def test_a_creation_whose_id_stays_locked_fails_with_one_lease(
+    store: SqlRunStore, fresh_postgres_url: str
+) -> None:
+    await created(store, new_run("template"))
+    flow = Workflow("w", [Step.lambda_("a", lambda context, config: None)])
+    async with inserted(fresh_postgres_url, "r2"):
+        runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=fresh_postgres_url, lease_ttl=0.5))
+        with pytest.raises(StoreError, match="run with this id"), anyio.fail_after(10):
+            await runner.execute(flow, run_id="r2")

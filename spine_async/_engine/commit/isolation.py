@@ -53,28 +53,28 @@ async def call_isolated(
         raise
     except Exception as exc:  # noqa: BLE001 - a driver may raise anything for a value that it cannot convert
         if len(records) == 1:
-            return [_refusal(exc)]
+            return [store_error(exc, "the store refused a record")]
     middle = len(records) // 2
     return [*await call_isolated(write, records[:middle]), *await call_isolated(write, records[middle:])]
 
 
 def as_store_error(exc: BaseException) -> StoreError | SharingError:
-    """The error that a caller receives for an error of the store."""
-    if isinstance(exc, (StoreError, SharingError)):
+    """The error that a caller receives for an error that ended the writing of a group."""
+    if isinstance(exc, SharingError):
         return exc
-    if isinstance(exc, SpineError):
-        return StoreError(str(exc))
-    error = StoreUnavailableError(f"the commit failed unexpectedly: {type(exc).__name__}: {exc}")
-    error.__cause__ = exc
-    return error
+    return store_error(exc, "the commit failed unexpectedly", StoreUnavailableError)
 
 
-def _refusal(exc: Exception) -> StoreError:
+def store_error(exc: BaseException, problem: str, kind: type[StoreError] = StoreError) -> StoreError:
+    """An error of a store as a `StoreError`.
+
+    Args:
+        exc: The error. Its message is not repeated, because that of a foreign error may contain values.
+        problem: What happened, for the message.
+        kind: Type of the result for a foreign error.
+    """
     if isinstance(exc, StoreError):
         return exc
-    if isinstance(exc, SpineError):
-        return StoreError(str(exc))
-    # The message of an error that is not from this library may contain values.
-    error = StoreError(f"the store rejected a record: {type(exc).__name__}")
+    error = StoreError(str(exc)) if isinstance(exc, SpineError) else kind(f"{problem}: {type(exc).__name__}")
     error.__cause__ = exc
     return error

@@ -15,10 +15,10 @@ that cannot be stored fails only its own run (`isolation`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from secrets import token_hex
 from typing import Protocol
 
 from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
@@ -36,7 +36,7 @@ from spine_async._engine.tasks import (
 )
 from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
-from spine_async.ports import Clock, CommitOutcome, RunStore
+from spine_async.ports import Clock, CommitOutcome, RunIdLockedError, RunStore
 
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
@@ -93,6 +93,15 @@ class Creation:
         self.run = run
         self.claim: Claim | None = None
         self.done = Latch()
+
+    def end(self, answer: Claim | StoreError | None, sent_mono: float) -> list[Future[None]]:
+        """Set the answer of the store to a call that was sent at that time; returns the futures of the waiters."""
+        if isinstance(answer, StoreError):
+            return self.done.release(CommitFailed(answer))
+        self.claim = answer
+        if answer is not None:
+            answer.lease_until_mono = sent_mono + self.run.lease_ttl
+        return self.done.release()
 
 
 class Journal:
@@ -215,7 +224,8 @@ class Journal:
         waiters: list[Future[None]] = []
         queue, self._queue = self._queue, {}
         try:
-            waiters = await self._create_queued()
+            if self._creations:
+                waiters = await self._create_queued()
             if queue:
                 resolve(waiters)
                 waiters = []
@@ -249,14 +259,15 @@ class Journal:
         sent_mono = self._clock.monotonic()
         claims = await call_isolated(partial(retry_if_cancelled, self._store.create), runs)
         for creation, claim in zip(creations, claims, strict=True):
-            if isinstance(claim, StoreError):
-                waiters += creation.done.release(CommitFailed(claim))
-                continue
-            creation.claim = claim
-            if claim is not None:
-                claim.lease_until_mono = sent_mono + creation.run.lease_ttl
-            waiters += creation.done.release()
+            if isinstance(claim, RunIdLockedError):
+                self._locked.create_later(creation.run, partial(self._settle_creation, creation))
+            else:
+                waiters += creation.end(claim, sent_mono)
         return waiters
+
+    def _settle_creation(self, creation: Creation, answer: Claim | StoreError | None, seconds: float) -> None:
+        """End a creation whose id was locked; the last call of the store took so long."""
+        resolve(creation.end(answer, self._clock.monotonic() - seconds))
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
@@ -278,7 +289,10 @@ class Journal:
         """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
         group = self._drain(left)
-        outcomes = await self._outcomes(list(group.values()))
+        began = time.perf_counter()
+        # A change that the store refuses does not affect the others.
+        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
+        self._commit_seconds = time.perf_counter() - began
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
             if outcome is CommitOutcome.COMMITTED:
@@ -331,24 +345,16 @@ class Journal:
 
     def _drain(self, left: dict[PendingWrites, int]) -> dict[PendingWrites, RunChange]:
         """The changes of the next group; subtracts from `left` the number of entries that they contain."""
-        at, token = self._clock.now(), token_hex(TOKEN_BYTES)
+        at, token = self._clock.now(), os.urandom(TOKEN_BYTES).hex()
         changes: dict[PendingWrites, RunChange] = {}
         free = MAX_GROUP_BYTES
         for pending in left:
             if free <= 0:
                 break
-            before = pending.entry_count
             change = changes[pending] = pending.drain(at, token, free)
-            left[pending] -= before - pending.entry_count
+            left[pending] -= pending.drained_count
             free -= change.size
         return changes
-
-    async def _outcomes(self, changes: list[RunChange]) -> list[CommitOutcome | StoreError]:
-        """The outcome of each change; a change that the store refuses does not affect the others."""
-        began = time.perf_counter()
-        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
-        self._commit_seconds = time.perf_counter() - began
-        return outcomes
 
 
 def _fail(latches: Iterable[Latch], exc: BaseException) -> None:

@@ -1,24 +1,28 @@
 """Retries changes of runs whose rows are locked by another transaction, each by itself.
 
-So only the locked run waits, not the other runs of its group. Each retry sends the identical change, because an earlier
-attempt with an unknown outcome may hold the lock itself.
+So only such a run waits, not the runs whose changes were in the same group. The identical change is sent again: an
+earlier attempt of it, whose outcome is unknown, may be what holds the lock. The creation of a run whose id another
+transaction is inserting or deleting is repeated in the same way.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
-from spine_async._engine.commit.isolation import call_isolated
+from spine_async._engine.commit.isolation import call_isolated, store_error
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Latch, retry_if_cancelled, spawn
-from spine_async._model.record import RunChange
+from spine_async._model.record import Claim, NewRun, RunChange
 from spine_async.errors import StoreError, StoreUnavailableError
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.ports import CommitOutcome, RunIdLockedError, RunStore
+
+RecordT = TypeVar("RecordT")
+AnswerT = TypeVar("AnswerT")
 
 _MIN_DELAY, _MAX_DELAY = 0.05, 0.5
 
@@ -86,14 +90,47 @@ class LockedChanges:
             settle(outcome)
 
     async def _outcome(self, changes: Sequence[RunChange]) -> CommitOutcome | StoreError:
-        began, delay = time.monotonic(), _MIN_DELAY
-        while time.monotonic() - began < self._max_wait:
-            await anyio.sleep(delay)
-            (outcome,) = await call_isolated(partial(retry_if_cancelled, self._store.commit), changes)
-            if outcome is not CommitOutcome.LOCKED:
-                return outcome
-            delay = min(2 * delay, _MAX_DELAY)
+        outcome, _ = await self._retried(self._store.commit, changes, lambda each: each is CommitOutcome.LOCKED)
+        if outcome is not CommitOutcome.LOCKED:
+            return outcome
         return StoreUnavailableError(
             f"run {changes[0].run_id!r}: another transaction has locked its row for more than {self._max_wait:g} s; "
             "find that transaction in the database, and end it"
         )
+
+    def create_later(self, run: NewRun, settle: Callable[[Claim | StoreError | None, float], None]) -> None:
+        """Repeat the creation of a run whose id is locked, in a task of its own.
+
+        Args:
+            run: The run.
+            settle: Is called with the answer of the store, and how long the call took.
+        """
+        spawn(self._create(run, settle), f"spine_async locked run {run.run_id}")
+
+    async def _create(self, run: NewRun, settle: Callable[[Claim | StoreError | None, float], None]) -> None:
+        answer: Claim | StoreError | None
+        seconds = 0.0
+        try:
+            answer, seconds = await self._retried(
+                self._store.create, [run], lambda each: isinstance(each, RunIdLockedError)
+            )
+        except Exception as exc:  # noqa: BLE001 - the waiters receive it
+            answer = store_error(exc, "the creation failed")
+        settle(answer, seconds)
+
+    async def _retried(
+        self,
+        write: Callable[[Sequence[RecordT]], Coroutine[Any, Any, Sequence[AnswerT]]],
+        records: Sequence[RecordT],
+        is_locked: Callable[[AnswerT | StoreError], bool],
+    ) -> tuple[AnswerT | StoreError, float]:
+        """The answer for one record, and how long the call took; repeated while it is locked, but not for too long."""
+        began, delay = time.monotonic(), _MIN_DELAY
+        while True:
+            await anyio.sleep(delay)
+            sent = time.monotonic()
+            is_in_time = sent - began < self._max_wait  # read before the attempt, so that one follows each pause
+            (answer,) = await call_isolated(partial(retry_if_cancelled, write), records)
+            if not is_locked(answer) or not is_in_time:
+                return answer, time.monotonic() - sent
+            delay = min(2 * delay, _MAX_DELAY)

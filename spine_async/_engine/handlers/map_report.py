@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
-from spine_async._model.context_access import models_of, outside_steps, with_documents, with_models
+from spine_async._model.context_access import models_of, outside_steps, params_of, with_documents, with_models
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
+from spine_async._model.model_input import all_names
 from spine_async._model.output_model import OutputModel
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
+_ROUNDING = 1e-15  # a share that was computed, such as 1 - 0.9, is slightly less than the number that it stands for
 _ERRORS_KEPT_UNCOLLECTED = 100
 """Source: `docs/concepts.md`, "Maps": `collect=False`."""
 
@@ -39,7 +40,7 @@ class MapReport:
         self._step = step
         self._progress = progress
         self._feed = feed
-        self._share = _exact_share(step.tolerated_failures)
+        self._is_share = isinstance(step.tolerated_failures, float)
         self._failed = 0
         self._failures: list[ItemFailure] = []
         self._first: tuple[int, BaseException | None] | None = None
@@ -62,10 +63,13 @@ class MapReport:
         return not self._are_too_many(self._failed + 1)
 
     def _are_too_many(self, failed: int) -> bool:
-        if self._share is None:
-            return failed > self._step.tolerated_failures
-        total = self._feed.total
-        return failed > 0 and (self._share == 0 or (total is not None and failed > self._share * total))
+        tolerated, total = self._step.tolerated_failures, self._feed.total
+        if not self._is_share:
+            return failed > tolerated
+        if total is None:
+            return failed > 0 and tolerated == 0
+        # A product may round below the share that was written: 29 > 0.29 * 100.
+        return failed > 0 and failed / total > tolerated + _ROUNDING
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -90,19 +94,14 @@ class MapReport:
         return Document(f'{{"results":{results},{counts},"errors":{errors}}}')
 
 
-def _exact_share(tolerated: float) -> Fraction | None:
-    """A tolerated share as the decimal number that was written, or None for a count.
-
-    As a binary float 0.29 is less than 29 of 100.
-    """
-    return Fraction(float.__repr__(tolerated)) if isinstance(tolerated, float) else None
-
-
 def base_context(context: WorkflowContext, workflow: Definition, models: Mapping[str, OutputModel]) -> WorkflowContext:
     """The context that all items share: the map's own, with the models and defaults of the iterator."""
     inherited = models_of(context)
     if inherited:
         own = workflow.positions
         models = {**{name: model for name, model in inherited.items() if name not in own}, **models}
-    defaults = {key: each for key, each in workflow.defaults.items() if key not in context.params}
+    given = set(params_of(context))
+    if workflow.params_model is not None:
+        given |= all_names(workflow.params_model, given)
+    defaults = {key: each for key, each in workflow.defaults.items() if key not in given}
     return with_documents(with_models(outside_steps(context), models), encode_object(defaults))

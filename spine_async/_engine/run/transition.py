@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.outcome import COMPLETED, Outcome
+from spine_async._engine.state.params import under_all_names
 from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
-from spine_async._model.context_access import with_documents
+from spine_async._model.context import WorkflowContext
+from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.document import Document, PlainDocument, encode, join_object
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import split_members
@@ -17,7 +19,7 @@ from spine_async._model.quality import QualityMetrics
 from spine_async._model.record import EventRow, PastVisit, VisitRow
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
-from spine_async._model.step import ChoiceStep
+from spine_async._model.step import ChoiceStep, Definition
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow_result import StepMetric
 
@@ -94,10 +96,12 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
         if row.status is StepStatus.WAITING:
             _replay_pending(position, row)
             continue
-        if row.updates:
-            updates |= split_members(row.updates)
+        changed = split_members(row.updates) if row.updates else {}
         if row.status is StepStatus.OVERRIDE:
+            updates |= changed
             continue
+        if changed:
+            updates |= _with_synonyms(cursor.workflow, position.context, changed, updates)
         output = _stored_output(row)
         position.last_output = output
         position.tally.add(row, cursor.replay(run_id, row))
@@ -118,6 +122,17 @@ def _replay_pending(position: Position, row: PastVisit) -> None:
         position.waits[row.path.removesuffix(WAIT_MARK)] = None if stored is None else str(stored)
 
 
+def _with_synonyms(
+    workflow: Definition,
+    context: WorkflowContext,
+    updates: Mapping[str, Document],
+    earlier: Collection[str] = (),
+) -> Mapping[str, Document]:
+    """Updates of params; a field of the `params_model` has the new value under all its names."""
+    model = workflow.params_model
+    return updates if model is None else under_all_names(model, {*params_of(context), *earlier}, updates)
+
+
 def _stored_output(row: PastVisit) -> Document | None:
     if row.output is None:
         return None
@@ -135,7 +150,8 @@ def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None
     if scope.cursor.step is None and not scope.is_run:
         return  # nothing reads the context of a finished item; its map uses the last output
     outputs = {row.step_name: output} if output is not None else None
-    scope.context = with_documents(scope.context, encoded.updates, outputs)
+    updates = _with_synonyms(scope.workflow, scope.context, encoded.updates) if encoded.updates else None
+    scope.context = with_documents(scope.context, updates, outputs)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
 

@@ -72,6 +72,7 @@ class Runtime:
         refused: Ids of runs that do not fit the definitions here; each is reported once.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
+        max_concurrent_steps: As in `config`, like the three below.
         slots: Limits lambdas and pipelines that run at once; made at the first use, because it belongs to a loop.
     """
 
@@ -100,15 +101,24 @@ class Runtime:
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
     wall_clock: WallClock = field(init=False)
+    max_concurrent_steps: int | None = field(init=False)
+    max_value_bytes: int = field(init=False)
+    default_step_timeout: float | None = field(init=False)
+    checkpoint_every_step: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(self.clock)
         self.due_runs = self.store if isinstance(self.store, DueRunStore) else PlainDueRuns(self.store)
         self.changes = Changes(self.due_runs)
+        # Each step reads them, and an attribute of a pydantic model takes several times as long.
+        self.max_concurrent_steps = self.config.max_concurrent_steps
+        self.max_value_bytes = self.config.max_value_bytes
+        self.default_step_timeout = self.config.default_step_timeout
+        self.checkpoint_every_step = self.config.checkpoint_every_step
 
     def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
         """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
-        limit = self.config.max_concurrent_steps
+        limit = self.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
         if self.slots is None:
@@ -148,7 +158,7 @@ class Runtime:
         if step.step_type is StepType.SIGNAL:
             return None, None  # its executor applies the timeout to the whole wait
         if timeout is None and step.step_type in _ATTEMPT_TYPES:
-            timeout = self.config.default_step_timeout
+            timeout = self.default_step_timeout
         if retry is None and step.on_error is ErrorPolicy.RETRY:
             retry = self.config.default_retry_policy
         return timeout, retry
@@ -171,7 +181,7 @@ class Runtime:
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""
-        return self.config.checkpoint_every_step if step.checkpoint is None else step.checkpoint
+        return self.checkpoint_every_step if step.checkpoint is None else step.checkpoint
 
 
 _NO_SLOT: AbstractAsyncContextManager[object] = nullcontext()

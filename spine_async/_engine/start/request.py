@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.params import validated_params
+from spine_async._engine.state.params import run_params
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import outputs_of, params_of
@@ -59,8 +59,8 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         raise DefinitionError("a workflow needs a name to be executed")
     if request.start_from is not None:
         workflow.step(request.start_from)
-    from_caller = _given(runtime, request)
-    params = join_object(_params(runtime, workflow, from_caller))
+    inherited, given = _given(runtime, request)
+    params = join_object(_params(runtime, workflow, inherited, given))
     outputs = outputs_of(context) if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     limit = runtime.config.max_value_bytes
@@ -71,7 +71,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
         fingerprint=workflow.fingerprint,
         params=params.text,
         params_hash=_digest(params, request.start_from),
-        request_hash=_digest(join_object(from_caller), request.start_from),
+        request_hash=_digest(join_object({**inherited, **given}), request.start_from),
         partition=join_object(mapping_documents("partition", partition, limit)).text if partition is not None else None,
         initial_outputs=join_object(outputs).text,
         initial_quality=encode(dict(context.quality)).text if context else EMPTY.text,
@@ -103,24 +103,24 @@ def has_same_params(new: NewRun, stored: StoredRun) -> bool:
     return stored.params_hash in {new.request_hash, new.params_hash}
 
 
-def _given(runtime: Runtime, request: Request) -> dict[str, Document]:
-    """The params of the given context, overlaid by the given params."""
+def _given(runtime: Runtime, request: Request) -> tuple[dict[str, Document], dict[str, Document]]:
+    """The params of the given context, and the given params, which overlay them."""
     limit = runtime.config.max_value_bytes
     from_context = dict(params_of(request.context)) if request.context else {}
     from_context.pop(DRY_RUN_PARAM, None)  # the context may come from a dry run, and this runner may not be dry
     check_param_sizes("params", from_context, limit)
-    given = mapping_documents("params", {} if request.params is None else request.params, limit)
-    return {**from_context, **given}
+    return from_context, mapping_documents("params", {} if request.params is None else request.params, limit)
 
 
-def _params(runtime: Runtime, workflow: Workflow, from_caller: Mapping[str, Document]) -> dict[str, Document]:
-    """The workflow's defaults, overridden by the params of the caller, and validated by the model of the workflow."""
-    given = {**mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes), **from_caller}
-    if workflow.params_model is not None:
-        given |= validated_params(workflow, workflow.params_model, given)
+def _params(
+    runtime: Runtime, workflow: Workflow, inherited: Mapping[str, Document], given: Mapping[str, Document]
+) -> dict[str, Document]:
+    """The workflow's defaults, overlaid by what the caller gave; validated by its model."""
+    defaults = mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes)
+    params = run_params(workflow, defaults, inherited, given)
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
-        given[DRY_RUN_PARAM] = encode(True)
-    return given
+        params[DRY_RUN_PARAM] = encode(True)
+    return params
 
 
 def prepared_params(runtime: Runtime, workflow: Workflow, text: str) -> dict[str, Document]:
@@ -135,7 +135,7 @@ def prepared_params(runtime: Runtime, workflow: Workflow, text: str) -> dict[str
         InvalidParamsError: They do not fit.
         SerializationError: A default has no strict JSON form.
     """
-    return _params(runtime, workflow, dict(split_object(text)))
+    return _params(runtime, workflow, {}, dict(split_object(text)))
 
 
 def unknown_run(

@@ -34,14 +34,15 @@ class Cursor:
         start: Step to begin at; None for the first.
 
     Attributes:
+        workflow: The definition.
         step: The step that comes next, or None at the end.
         visit: Number of the next visit of that step, from 1; 0 at the end.
     """
 
-    __slots__ = ("_position", "_steps", "_visits", "_workflow", "step", "visit")
+    __slots__ = ("_position", "_steps", "_visits", "step", "visit", "workflow")
 
     def __init__(self, workflow: Definition, start: str | None = None) -> None:
-        self._workflow = workflow
+        self.workflow = workflow
         self._steps = workflow.steps
         self._visits: dict[str, int] = {}
         self._position = workflow.positions[start] if start else 0
@@ -77,7 +78,7 @@ class Cursor:
             return ()
         target = jump.target if jump is not None else step.next_step
         behind = self._position + 1
-        self._move_to(len(self._steps) if target is None else self._workflow.positions[target])
+        self._move_to(len(self._steps) if target is None else self.workflow.positions[target])
         between = self._steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
@@ -103,7 +104,7 @@ class Cursor:
 
     def has_step(self, name: str) -> bool:
         """Whether the workflow has a step of this name."""
-        return name in self._workflow.positions
+        return name in self.workflow.positions
 
     def _move_to(self, position: int) -> None:
         self._position = position
@@ -115,9 +116,9 @@ class Cursor:
 
     def _mismatch(self, row: PastVisit) -> str:
         """Why a stored visit does not fit here."""
-        if row.step_name not in self._workflow.positions:
+        if row.step_name not in self.workflow.positions:
             return "is missing"
-        defined = self._workflow.step(row.step_name)
+        defined = self.workflow.step(row.step_name)
         if defined.step_type != row.step_type:
             return f"was a {row.step_type} step and is now a {defined.step_type} step"
         there = f"step {self.step.name!r}" if self.step else "the end of the workflow"
@@ -129,7 +130,7 @@ class Cursor:
         if row.step_type is not StepType.CHOICE or row.status is not StepStatus.COMPLETED:
             return None
         jump = jump_of(from_json(row.output or "null"), self)
-        if jump is None or (jump.target is not None and jump.target not in self._workflow.positions):
+        if jump is None or (jump.target is not None and jump.target not in self.workflow.positions):
             raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import anyio
 
 from spine_async._engine.state.interrupts import PROCESS_EXIT
-from spine_async._engine.tasks import EventLoop, Task, TimerHandle, current_task, is_cancelled_since, running_loop
+from spine_async._engine.tasks import EventLoop, Task, TimerHandle, is_cancelled_since, running_loop
 
 
 @cache
@@ -91,27 +91,31 @@ class Deadlines:
 class AttemptLimit:
     """The time limit of consecutive attempts in one task: a context manager around all of them.
 
+    Args:
+        deadlines: Cancels the attempts.
+        task: The running task, which executes them.
+        is_shared: Whether one scope serves consecutive attempts.
+
     The scope that the first attempt enters serves the later ones too, unless `is_shared` is False. Between two attempts
     it has no deadline. Only its own deadline ever cancels it. It must be the innermost scope of the task whenever an
     attempt begins or ends.
     """
 
-    __slots__ = ("_cancellations", "_deadlines", "_is_shared", "_scope", "_task")
+    __slots__ = ("_cancellations", "_deadlines", "_is_shared", "_scope", "task")
 
-    def __init__(self, deadlines: Deadlines, *, is_shared: bool = True) -> None:
+    def __init__(self, deadlines: Deadlines, task: Task[Any], *, is_shared: bool = True) -> None:
+        self.task = task
         self._deadlines = deadlines
         self._is_shared = is_shared
         self._scope: Any = None
-        self._task: Task[Any] | None = None
         self._cancellations = 0
 
     def begin(self, seconds: float) -> float:
         """Begin an attempt that may take `seconds`; returns its deadline in loop time."""
-        if self._task is not None and self._task.cancelling() != self._cancellations:
+        if self._scope is not None and self.task.cancelling() != self._cancellations:
             self._leave()  # a handler cancelled its own task; a scope entered earlier would treat that as its own
         if self._scope is None:
-            self._task = current_task()
-            self._cancellations = self._task.cancelling()
+            self._cancellations = self.task.cancelling()
             self._scope = self._deadlines.new_scope()
             self._scope.__enter__()
         return self._deadlines.set(self._scope, seconds)
@@ -136,7 +140,7 @@ class AttemptLimit:
         return has_expired and not isinstance(error, PROCESS_EXIT) and not is_cancelled_since(self._cancellations)
 
     def _leave(self) -> None:
-        scope, self._scope, self._task = self._scope, None, None
+        scope, self._scope = self._scope, None
         if scope is not None:
             self._deadlines.remove(scope)
             scope.__exit__(None, None, None)  # given an exception group, it would raise another exception

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from pydantic import AliasChoices, AliasPath, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from spine_async._model.context import DRY_RUN_PARAM
 from spine_async._model.document import Document, encode, join_object, split_object
 from spine_async._model.failure import validation_problems
 from spine_async._model.model_form import encode_model
+from spine_async._model.model_input import fields_of, overlaid, plain_aliases, stored_input
 from spine_async._model.step import Definition
 from spine_async.errors import InvalidParamsError, SerializationError
 
 
-def validated_params(
-    workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]
+def run_params(
+    workflow: Definition,
+    defaults: Mapping[str, Document],
+    inherited: Mapping[str, Document],
+    given: Mapping[str, Document],
 ) -> dict[str, Document]:
-    """The params after validation by the `params_model`, with its defaults and conversions.
+    """The params of a new run: the defaults, those of a context, and the given ones, in ascending precedence.
 
     Raises:
-        InvalidParamsError: The params do not fit the model, or its JSON form cannot be read back as an equal model.
+        InvalidParamsError: They do not fit the `params_model` of the workflow.
     """
-    try:
-        instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)
-        encode_model(instance, model)
-        return split_object(encode(instance).text)
-    except ValidationError as exc:
-        raise InvalidParamsError(f"the params do not fit {validation_problems(exc)}", workflow=workflow.name) from None
-    except SerializationError as exc:
-        raise InvalidParamsError(f"the params of {model.__name__}: {exc}", workflow=workflow.name) from None
+    model = workflow.params_model
+    if model is None:
+        return {**defaults, **inherited, **given}
+    base = overlaid(model, defaults, stored_input(model, inherited, model.model_fields)) if inherited else defaults
+    received = overlaid(model, base, given)
+    valid = _validated(workflow, model, received)
+    return {**inherited, **_renewed_aliases(model, inherited, valid, given), **_raw(model, received, valid), **valid}
 
 
 def overridden_params(
@@ -43,28 +46,31 @@ def overridden_params(
     model = workflow.params_model
     if model is None:
         return dict(updates)
-    changed = {name: updates.get(name, current.get(name)) for name in model.model_fields}
-    given = {name: each for name, each in changed.items() if each is not None}
-    for key, value in updates.items():
-        if key in given:
-            continue
-        for name in _named(model, key):
-            given.pop(name, None)  # the update uses an alias of it
-        given[key] = value
-    for key in current:
-        is_field = key in model.model_fields or key in model.model_computed_fields or _named(model, key)
-        if not is_field and key not in given and key != DRY_RUN_PARAM:
-            given[key] = current[key]
-    valid = validated_params(workflow, model, given)
-    return {**updates, **{key: each for key, each in valid.items() if key in updates or each != current.get(key)}}
+    stored = {key: each for key, each in current.items() if key != DRY_RUN_PARAM}
+    base = stored_input(model, stored, model.model_fields)
+    valid = _validated(workflow, model, overlaid(model, base, updates))
+    changed = {key: each for key, each in valid.items() if key in updates or each != current.get(key)}
+    return {**_renewed_aliases(model, current, valid, updates), **_raw(model, updates, valid), **changed}
 
 
-def validated_item_params(
-    workflow: Definition, inherited: Mapping[str, Document], own: Mapping[str, Document]
+def item_params(
+    workflow: Definition,
+    inherited: Mapping[str, Document],
+    stored: Mapping[str, Document],
+    own: Mapping[str, Document],
+    *,
+    named: Collection[str],
 ) -> dict[str, Document]:
     """The own params of a map item, validated and completed by the `params_model` of the iterator.
 
     The item inherits params of the run. The model receives only those for which it has a field.
+
+    Args:
+        workflow: The iterator.
+        inherited: Params of the scope that contains the map.
+        stored: What an earlier execution has stored for the item.
+        own: The item under its name.
+        named: Names of fields that a `params_model` of an enclosing workflow has stored in `inherited`.
 
     Raises:
         InvalidParamsError: They do not fit the model.
@@ -72,22 +78,52 @@ def validated_item_params(
     model = workflow.params_model
     if model is None:
         return dict(own)
-    known = {key: each for key, each in inherited.items() if key in model.model_fields or _named(model, key)}
-    return {**own, **validated_params(workflow, model, {**known, **own})}
+    known = {key: each for key, each in inherited.items() if fields_of(model, (key,))}
+    base = overlaid(model, stored_input(model, known, named), stored_input(model, stored, model.model_fields))
+    valid = _validated(workflow, model, overlaid(model, base, own))
+    return {**_renewed_aliases(model, known, valid, own), **_raw(model, own, valid), **valid}
 
 
-def _named(model: type[BaseModel], key: str) -> list[str]:
-    """Names of the fields that have this alias."""
-    return [name for name, field in model.model_fields.items() if key in _aliases(field.alias, field.validation_alias)]
+def under_all_names(
+    model: type[BaseModel], present: Collection[str], updates: Mapping[str, Document]
+) -> dict[str, Document]:
+    """Updates of params by a step, with the values also under the other names that a field of the model has.
+
+    Args:
+        model: The `params_model` of the workflow.
+        present: Names of all present params.
+        updates: The updates.
+    """
+    names = {name: updates[alias] for alias, name in plain_aliases(model).items() if alias in updates}
+    return {**names, **_renewed_aliases(model, present, {**names, **updates}, updates), **updates}
 
 
-def _aliases(*given: str | AliasPath | AliasChoices | None) -> set[str]:
-    found: set[str] = set()
-    for alias in given:
-        if isinstance(alias, str):
-            found.add(alias)
-        elif isinstance(alias, AliasPath):
-            found.add(str(alias.path[0]))
-        elif isinstance(alias, AliasChoices):
-            found |= _aliases(*alias.choices)
-    return found
+def _validated(workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]) -> dict[str, Document]:
+    """The params that the model makes of the given ones: its fields, and what else its dump contains.
+
+    Raises:
+        InvalidParamsError: They do not fit, or the model has no JSON form from which an equal one is revived.
+    """
+    try:
+        instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)
+        revivable = split_object(encode_model(instance, model).text)
+        shown = split_object(encode(instance).text)
+    except ValidationError as exc:
+        raise InvalidParamsError(f"the params do not fit {validation_problems(exc)}", workflow=workflow.name) from None
+    except SerializationError as exc:
+        raise InvalidParamsError(f"the params of {model.__name__}: {exc}", workflow=workflow.name) from None
+    return {**{key: each for key, each in shown.items() if key not in model.model_fields}, **revivable}
+
+
+def _raw(model: type[BaseModel], given: Mapping[str, Document], valid: Mapping[str, Document]) -> dict[str, Document]:
+    """The given params without names of fields that the dump omits: they would precede what it has instead."""
+    return {key: each for key, each in given.items() if key not in model.model_fields or key in valid}
+
+
+def _renewed_aliases(
+    model: type[BaseModel], seen: Collection[str], valid: Mapping[str, Document], updates: Collection[str]
+) -> dict[str, Document]:
+    """The values of changed fields under those aliases under which `seen` has the earlier values."""
+    changed = fields_of(model, updates)
+    aliases = {alias: name for alias, name in plain_aliases(model).items() if alias in seen and name in changed}
+    return {alias: valid[name] for alias, name in aliases.items() if name in valid}

@@ -188,13 +188,19 @@ class Scope:
         """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
         return self.item_params is None or bool(self.waits or self.retries or self.maps) or self.cursor.has_moved
 
+    def validated_fields(self) -> set[str]:
+        """Names of the fields that the `params_model` of this workflow and those around it have stored as params."""
+        model = self.workflow.params_model
+        around = self.parent.scope.validated_fields() if self.parent is not None else set()
+        return around.union(model.model_fields) if model is not None else around
+
     def end_map(self) -> None:
         """Forget the map that has ended, with its items."""
         self.maps.clear()
         self.open_items.clear()
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Visit(OpenVisit):
     """One visit of one step, from its start until it is settled.
 
@@ -213,14 +219,14 @@ class Visit(OpenVisit):
     scope: Scope
     step: Step
     attempts: int = 0
-    is_cut_off: bool = False
-    interrupts: InterruptScope | None = None
-    next_retry: RetryPolicy | None = None
-    map_ending: StepResult | BaseException | None = None
-    item_error: BaseException | None = None
-    tolerates_failure: Callable[[], bool] | None = None
-    warned_mono: float | None = None
-    received: Message | None = None
+    is_cut_off: bool = field(default=False, init=False)
+    interrupts: InterruptScope | None = field(default=None, init=False)
+    next_retry: RetryPolicy | None = field(default=None, init=False)
+    map_ending: StepResult | BaseException | None = field(default=None, init=False)
+    item_error: BaseException | None = field(default=None, init=False)
+    tolerates_failure: Callable[[], bool] | None = field(default=None, init=False)
+    warned_mono: float | None = field(default=None, init=False)
+    received: Message | None = field(default=None, init=False)
 
     @property
     def run(self) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -17,25 +18,27 @@ from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
-from spine_async._engine.step.large_values import encode_step_result
+from spine_async._engine.step.large_values import encode_large, encode_small, is_small
 from spine_async._engine.step.result_check import checked_result
 from spine_async._engine.step.retry_delay import continue_retry, wait_for_retry
 from spine_async._engine.tasks import (
     CANCELLATION,
     STRAY_CANCELLATION,
-    cancellation_count,
     continue_cancellation,
+    current_task,
     drop_cancellations_since,
     is_cancelled_since,
     is_scope_cancelled,
     is_stray_cancellation,
+    undo_cancellations,
     yield_to_loop,
 )
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
 from spine_async._model.failure import ErrorCategory, leaves, storable_text
-from spine_async._model.policy import RetryPredicateError
+from spine_async._model.policy import RetryPolicy, RetryPredicateError
 from spine_async._model.signature import function_name
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
@@ -49,10 +52,11 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         visit: The visit.
         limit: Time limit of the attempts of this task.
     """
-    cancellations = cancellation_count()
+    cancellations = limit.task.cancelling()
+    groups = FailingGroups() if runtime.middleware else None
     try:
-        if runtime.middleware:
-            encoded = await _through_middleware(runtime, visit)
+        if groups is not None:
+            encoded = await _through_middleware(runtime, visit, groups)
         else:
             encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
     except CANCELLATION as exc:
@@ -62,24 +66,30 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if await _is_cancelled(runtime, visit, cancellations, exc):
+        if await _is_cancelled(runtime, visit, cancellations, exc, groups):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
-    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception):
-        await continue_cancellation()  # middleware replaced the cancellation of an attempt with a result
+    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception, groups):
+        await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
 
 
-async def _is_cancelled(runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None) -> bool:
-    """Whether a step that failed with `error` is being cancelled; undoes a remaining native cancellation.
+async def _is_cancelled(
+    runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None, groups: FailingGroups | None
+) -> bool:
+    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
 
     A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
     3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an
-    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`.
+    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`. So where
+    there is middleware, the cancellations of failing groups are counted.
     """
+    if groups:
+        undo_cancellations(len(groups))
+        groups.clear()
     if is_scope_cancelled():
         return True
     if not is_cancelled_since(cancellations):
@@ -113,23 +123,29 @@ def _is_raised_in_cancellation(error: BaseException) -> bool:
     return False
 
 
-async def _through_middleware(runtime: Runtime, visit: Visit) -> EncodedResult:
+async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGroups) -> EncodedResult:
     encoded: EncodedResult | None = None
 
     async def innermost(step: Step, context: WorkflowContext) -> StepResult:
         nonlocal encoded
+        if not (isinstance(step, Step) and isinstance(context, WorkflowContext)):
+            given = f"{type(step).__name__} and {type(context).__name__}"
+            problem = f"middleware called next_fn with {given}; it must pass on a step and a WorkflowContext"
+            return StepResult.fail(f"step {visit.step.name!r}: {problem}", ErrorCategory.CONFIGURATION)
         # Middleware may have cancel scopes and tasks of its own around the attempts, so they share no limit.
-        limit = AttemptLimit(runtime.deadlines, is_shared=False)
-        encoded = await _Attempts(runtime, visit, limit, step).run(context)
+        limit = AttemptLimit(runtime.deadlines, current_task(), is_shared=False)
+        encoded = await _Attempts(runtime, visit, limit, step, FailingGroups()).run(context)
         return encoded.result
 
     context = for_attempt(visit.scope.context, visit.step.name, 0, visit.idempotency_key, Attempt(visit))
     wrapped = _wrapped(runtime.middleware, innermost)
-    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context)))
+    result = as_result(visit.step, await with_own_variables(wrapped(visit.step, context), groups))
     # The encoded form is reused if the middleware returned the result that it got.
     if encoded is not None and encoded.result is result:
         return encoded
-    return await encode_step_result(runtime, visit.step, result)
+    if is_small(result):
+        return encode_small(runtime, visit.step, result)
+    return await encode_large(runtime, visit.step, result)
 
 
 def _wrapped(middleware: list[Middleware], innermost: StepFunction) -> StepFunction:
@@ -161,20 +177,25 @@ class _Attempts:
     visit: Visit
     limit: AttemptLimit
     step: Step
+    groups: FailingGroups | None = None
 
-    async def run(self, context: WorkflowContext) -> EncodedResult:
+    def run(self, context: WorkflowContext) -> Awaitable[EncodedResult]:
         """Attempt the step until it succeeds or the policy gives up; returns the last result."""
+        timeout, policy = self.runtime.limits(self.step)
+        if policy is None:
+            return self._attempt(context, timeout)
+        return self._retry(context, timeout, policy)
+
+    async def _retry(self, context: WorkflowContext, timeout: float | None, policy: RetryPolicy) -> EncodedResult:
         runtime, attempts = self.runtime, 0
         if self.visit.scope.retries:
             attempts = await continue_retry(self.visit)
-        timeout, policy = runtime.limits(self.step)
         while True:
             attempts += 1
-            if policy is not None:
-                self.visit.next_retry = policy if attempts < policy.max_attempts else None
+            self.visit.next_retry = policy if attempts < policy.max_attempts else None
             encoded = await self._attempt(context, timeout)
             result = encoded.result
-            if result.success or policy is None or attempts >= policy.max_attempts:
+            if result.success or attempts >= policy.max_attempts:
                 return encoded
             try:
                 if not policy.retries(result.category or ErrorCategory.INTERNAL, result.as_exception):
@@ -191,58 +212,58 @@ class _Attempts:
             await wait_for_retry(runtime, self.visit, result, delay)
 
     async def _attempt(self, context: WorkflowContext, timeout: float | None) -> EncodedResult:
-        runtime, visit, step = self.runtime, self.visit, self.step
+        runtime, visit, step, task = self.runtime, self.visit, self.step, self.limit.task
         if visit.is_cut_off:
             await anyio.lowlevel.checkpoint_if_cancelled()  # middleware caught the cancellation and tries again
             visit.is_cut_off = False
-        cancellations = cancellation_count()
+        cancellations = task.cancelling()
+        if self.groups:
+            self.groups.clear()
         visit.attempts += 1
         attempt = Attempt(visit)
         given = for_attempt(context, step.name, visit.attempts, visit.idempotency_key, attempt)
-        result = await self._executed(given, timeout, attempt)
-        if cancellation_count() > cancellations or not result.success:
-            await self._continue_if_cancelled(attempt, cancellations, result)
         try:
-            return await encode_step_result(runtime, step, result)
+            if runtime.max_concurrent_steps is None:
+                result = await self._within_limit(given, timeout, attempt)
+            else:
+                async with runtime.concurrency_slot(visit, step):
+                    result = await self._within_limit(given, timeout, attempt)
+        except BaseException as exc:  # user code: the step fails with what it raises
+            if _ends_step(attempt, exc):
+                raise
+            result = await self._failure_of(cancellations, exc)
+        if task.cancelling() > cancellations or not result.success:
+            await self._continue_if_cancelled(attempt, cancellations, result)
+        if is_small(result):
+            return encode_small(runtime, step, result)
+        try:
+            return await encode_large(runtime, step, result)
         except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
 
+    async def _failure_of(self, cancellations: int, error: BaseException) -> StepResult:
+        if isinstance(error, CANCELLATION):
+            return _stray_failure(error)
+        if await _is_cancelled(self.runtime, self.visit, cancellations, error, self.groups):
+            log_error_of_cancelled(self.visit, error)
+        return _failure(self.step, error)
+
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
-        """Continue the cancellation of an attempt that failed while it was cancelled; a success counts all the same."""
-        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception)
+        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
         if is_cancelled and not result.success:
             attempt.cut_off()
             await continue_cancellation()
-
-    async def _executed(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
-        """The result of the attempt; a failure if it raised an exception."""
-        runtime, visit, step, cancellations = self.runtime, self.visit, self.step, cancellation_count()
-        try:
-            if runtime.config.max_concurrent_steps is None:
-                return await self._within_limit(context, timeout, attempt)
-            async with runtime.concurrency_slot(visit, step):
-                return await self._within_limit(context, timeout, attempt)
-        except CANCELLATION as exc:
-            if not is_stray_cancellation():
-                attempt.cut_off()
-                raise
-            return _stray_failure(exc)
-        except PROCESS_EXIT:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - user code: the step fails with what it raises
-            if await _is_cancelled(runtime, visit, cancellations, exc):
-                log_error_of_cancelled(visit, exc)
-            return _failure(step, exc)
 
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
         if timeout is None:
-            return as_result(step, await with_own_variables(execute(step, context)))
+            return as_result(step, await with_own_variables(execute(step, context), self.groups))
         visit.deadline_mono = self.limit.begin(timeout)
         try:
-            result = as_result(step, await with_own_variables(execute(step, context)))
+            result = as_result(step, await with_own_variables(execute(step, context), self.groups))
         except BaseException as exc:
             attempt.keep_cancel_reason()
             visit.deadline_mono = None
@@ -255,6 +276,16 @@ class _Attempts:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return _timed_out(step, timeout) if self.limit.end() and not result.success else result
+
+
+def _ends_step(attempt: Attempt, error: BaseException) -> bool:
+    """Whether what an attempt raised ends the step or the process, and is not a failure of the attempt."""
+    if not isinstance(error, CANCELLATION):
+        return isinstance(error, PROCESS_EXIT)
+    if is_stray_cancellation():
+        return False
+    attempt.cut_off()
+    return True
 
 
 def _failure(step: Step, error: BaseException) -> StepResult:

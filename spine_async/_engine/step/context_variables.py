@@ -10,27 +10,33 @@ from __future__ import annotations
 import types
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import copy_context
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+
+from spine_async._engine.step.failing_groups import FailingGroups
+from spine_async._engine.tasks import CANCELLATION
 
 ValueT = TypeVar("ValueT")
 
 
-def with_own_variables(work: Awaitable[ValueT]) -> Awaitable[ValueT]:
-    """Await `work` in a copy of the current context; the variables that it sets are dropped when it ends."""
-    if isinstance(work, Coroutine):
-        return cast("Awaitable[ValueT]", _driven(work))
-    return work  # a future or another object that runs no code of a step in this task
-
-
 @types.coroutine
-def _driven(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
+def with_own_variables(work: Awaitable[ValueT], groups: FailingGroups | None = None) -> Generator[Any, Any, ValueT]:
+    """Await `work` in a copy of the current context; what it sets there is dropped when it ends.
+
+    Args:
+        work: Is awaited.
+        groups: Notes the task groups of `work` that cancel the task.
+    """
+    if not isinstance(work, (types.CoroutineType, Coroutine)):
+        # A future or another object that runs no code of a step in this task.
+        return (yield from work.__await__())
     run, send = copy_context().run, work.send
     error: BaseException | None = None
     while True:
         try:
             yielded = run(send, None) if error is None else run(work.throw, error)
         except StopIteration as stop:
-            return cast("ValueT", stop.value)
+            result: ValueT = stop.value
+            return result
         finally:
             error = None  # breaks the reference cycle with its traceback
         try:
@@ -40,3 +46,5 @@ def _driven(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
             raise
         except BaseException as exc:  # noqa: BLE001 - the coroutine decides
             error = exc
+            if groups is not None and isinstance(exc, CANCELLATION):
+                groups.note(work)

@@ -17,7 +17,7 @@ from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import EventType
 from spine_async._model.step import Step
-from spine_async._model.step_result import StepEvent, StepResult
+from spine_async._model.step_result import StepEvent, StepResult, plain_success
 from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
@@ -55,7 +55,7 @@ def as_result(step: Step, returned: object) -> StepResult:
     if returned is None:
         return _NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
-        return StepResult.ok(returned)
+        return plain_success(returned)
     if inspect.iscoroutine(returned):
         returned.close()  # it will never be awaited, and Python would warn about that later
     return StepResult.fail(
@@ -78,7 +78,13 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
         error = f"step {step.name!r} violates its quality thresholds: {'; '.join(violations)}"
         result = StepResult.fail(error, ErrorCategory.DATA_QUALITY, result.output, result.quality, result.events)
     try:
-        return _encoded(result, step.output_model if is_checked else None)
+        encoded = EncodedResult(result, _output(result, step.output_model if is_checked else None), _NO_UPDATES, None)
+        if result.context_updates:
+            encoded.updates = _updates(result.context_updates)
+        if result.quality is not None:
+            encoded.quality = _within("quality", result.quality)
+        if result.events:
+            encoded.events = _own_events(result.events)
     except SerializationError as exc:
         if not result.success:  # the reason of the failure matters more than its output
             return EncodedResult(result, None, _NO_UPDATES, None)
@@ -86,16 +92,6 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
     except ValidationError as exc:
         error = f"the output of step {step.name!r} does not fit its output_model: {validation_problems(exc)}"
         return _refused(error, ErrorCategory.DATA_QUALITY)
-
-
-def _encoded(result: StepResult, model: type[BaseModel] | None) -> EncodedResult:
-    encoded = EncodedResult(result, _output(result, model), _NO_UPDATES, None)
-    if result.context_updates:
-        encoded.updates = _updates(result.context_updates)
-    if result.quality is not None:
-        encoded.quality = _within("quality", result.quality)
-    if result.events:
-        encoded.events = _own_events(result.events)
     return encoded
 
 

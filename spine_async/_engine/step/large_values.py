@@ -23,18 +23,29 @@ from spine_async._model.step_result import StepEvent, StepResult
 from spine_async.errors import SerializationError
 
 
-async def encode_step_result(runtime: Runtime, step: Step, result: StepResult) -> EncodedResult:
-    """Encode the values of a result as `encode_result` does; returns a failure if one of them is too large.
+def is_small(result: StepResult) -> bool:
+    """Whether it takes little time to encode the values of a result."""
+    if is_large(result.output):
+        return False
+    if result.context_updates and is_large(result.context_updates):
+        return False
+    return not result.events or not is_large([getattr(each, "metadata", each) for each in result.events])
+
+
+def encode_small(runtime: Runtime, step: Step, result: StepResult) -> EncodedResult:
+    """Encode the values of a small result as `encode_result` does; returns a failure if one of them is too large."""
+    encoded = encode_result(step, result, is_checked=not (runtime.is_dry and runtime.pretends(step)))
+    problem = _problem(encoded, runtime.max_value_bytes)
+    return encoded if problem is None else _refused(step, result, problem)
+
+
+async def encode_large(runtime: Runtime, step: Step, result: StepResult) -> EncodedResult:
+    """As `encode_small`, on a worker thread.
 
     Cancellation:
         Takes effect at once; the thread's result is discarded.
     """
-    limit = runtime.config.max_value_bytes
-    is_checked = not runtime.pretends(step)
-    if not _is_large(result):
-        encoded = encode_result(step, result, is_checked=is_checked)
-        problem = _problem(encoded, limit)
-        return encoded if problem is None else _refused(step, result, problem)
+    limit, is_checked = runtime.max_value_bytes, not runtime.pretends(step)
     return await runtime.run_on_thread(_encode_large, step, result, limit, is_checked=is_checked)
 
 
@@ -64,14 +75,6 @@ def size_problem(what: str, size: int, limit: int) -> str:
         f"{what} has {size:,} bytes as JSON, more than max_value_bytes ({limit:,}); "
         "store large data elsewhere and return a reference to it, or raise max_value_bytes"
     )
-
-
-def _is_large(result: StepResult) -> bool:
-    if is_large(result.output):
-        return True
-    if result.context_updates and is_large(result.context_updates):
-        return True
-    return bool(result.events) and is_large([getattr(each, "metadata", each) for each in result.events])
 
 
 def _encode_large(step: Step, result: StepResult, limit: int, *, is_checked: bool) -> EncodedResult:
@@ -127,7 +130,7 @@ def _document(what: str, value: object, limit: int) -> object:
 def _problem(encoded: EncodedResult, limit: int) -> str | None:
     """Which value of the result is too large, or None."""
     output = encoded.output
-    if output is not None and exceeds(output.text, limit):
+    if output is not None and len(output.text) * 4 > limit and exceeds(output.text, limit):
         return size_problem("its output", output.size, limit)
     if not encoded.updates and not encoded.events and encoded.quality is None:
         return None

@@ -20,25 +20,11 @@ from spine_async.errors import InvalidPolicyError
 
 def checked_result(step: str, result: StepResult) -> StepResult:
     """The result with all its fields in the form that is stored; a failure if a field has no such form."""
-    if _is_plain_success(result):
-        return result
-    try:
-        return _normal_form(step, result)
-    except _FieldError as exc:
-        return _refused(step, result, str(exc))
-
-
-class _FieldError(Exception):
-    """A field has a value that cannot be stored."""
-
-
-def _is_plain_success(result: StepResult) -> bool:
-    """Whether only the output is set, as in most results."""
-    return (
+    is_plain_success = (  # only the output is set, as in most results
         result.success is True
         and result.context_updates is None
         and result.quality is None
-        and result.events == ()
+        and result.events is _NO_EVENTS
         and result.error is None
         and result.category is None
         and result.retry_after is None
@@ -46,6 +32,19 @@ def _is_plain_success(result: StepResult) -> bool:
         and result.stop_reason is None
         and result.exception is None
     )
+    if is_plain_success:
+        return result
+    try:
+        return _normal_form(step, result)
+    except _FieldError as exc:
+        return _refused(step, result, str(exc))
+
+
+_NO_EVENTS: tuple[StepEvent, ...] = ()  # CPython has only one empty tuple
+
+
+class _FieldError(Exception):
+    """A field has a value that cannot be stored."""
 
 
 def _normal_form(step: str, result: StepResult) -> StepResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
@@ -25,6 +26,7 @@ from spine_async._model.record import (
     StoredRun,
     VisitRow,
 )
+from spine_async.errors import CorruptRecordError
 from spine_async.ports import CommitOutcome, Listener
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
@@ -33,6 +35,8 @@ from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
 from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 from spine_async.storage.sql.visit_pages import path_range, read_visit_page
+
+_log = logging.getLogger("spine_async")
 
 _MISSING_ID = ""  # no run has this id
 
@@ -73,6 +77,7 @@ class SqlRunStore:
         self._database = LazyDatabase(
             database, auto_migrate=auto_migrate, owns_engine=owns_engine, durability=durability, timeout=timeout
         )
+        self._reported: set[str] = set()  # errors of runs that cannot be read
 
     @classmethod
     def from_url(
@@ -194,7 +199,20 @@ class SqlRunStore:
         return read_event(run_id, rows[0]) if rows else None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        return [read_run(row) for row in await self._read(queries.list_runs(chosen), {})]
+        rows = await self._read(queries.list_runs(chosen), {})
+        if not chosen.skips_unreadable:
+            return [read_run(row) for row in rows]
+        return [run for row in rows if (run := self._readable(row)) is not None]
+
+    def _readable(self, row: Row) -> StoredRun | None:
+        """The run in a row; None if it cannot be read, which is logged once."""
+        try:
+            return read_run(row)
+        except CorruptRecordError as exc:
+            if str(exc) not in self._reported:
+                self._reported.add(str(exc))
+                _log.error("%s", exc)
+            return None
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         database = await self._database.for_reading()

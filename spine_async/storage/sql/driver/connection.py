@@ -128,7 +128,7 @@ class ConnectionPool(Generic[DriverT]):
             self._has_checked_idle = True
         try:
             if is_exhausted(self._engine.pool):
-                return await self._wait_for_free(min(POOL_WAIT, call.remaining_seconds()))
+                return await self._wait_for_free(call)
             async with call.within():
                 return await self._connect()
         except PoolTimeoutError as exc:
@@ -140,12 +140,15 @@ class ConnectionPool(Generic[DriverT]):
                 raise
             raise foreign_loop() from exc
 
-    async def _wait_for_free(self, seconds: float) -> AsyncConnection:
+    async def _wait_for_free(self, call: Call) -> AsyncConnection:
+        seconds = min(POOL_WAIT, call.remaining_seconds())
         connecting = asyncio.create_task(_connect(self._engine))
         try:
-            await asyncio.wait((connecting,), timeout=seconds)
-            if not connecting.done():
-                raise _exhausted(self._engine, seconds)
+            try:
+                async with call.within(seconds):
+                    await asyncio.wait((connecting,))
+            except TimeoutError:
+                raise _exhausted(self._engine, seconds) from None
             return connecting.result()
         except BaseException:
             connecting.cancel()

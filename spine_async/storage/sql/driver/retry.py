@@ -30,13 +30,15 @@ async def retry_if_transient(
     work: Callable[[], Awaitable[ResultT]],
     is_transient: Callable[[Exception], bool],
     max_elapsed: float = MAX_ELAPSED,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ResultT:
     """Await `work`, and retry it while it fails with transient errors.
 
     Args:
         work: Detects whether an earlier attempt of it was committed.
         is_transient: Whether a retry may succeed after this error of the driver.
-        max_elapsed: Seconds since the start of the first attempt after which no retry begins.
+        max_elapsed: Seconds after the first attempt began, after which no retry begins.
+        clock: Measures them.
 
     Raises:
         Exception: The error of the last attempt.
@@ -44,12 +46,12 @@ async def retry_if_transient(
     Cancellation:
         Takes effect at once; the work may or may not have been committed.
     """
-    deadline = time.monotonic() + max_elapsed
+    deadline = clock() + max_elapsed
     for delay in DELAYS:
         try:
             return await work()
         except Exception as exc:
-            if not is_transient(driver_error(exc)) or time.monotonic() + delay > deadline:
+            if not is_transient(driver_error(exc)) or clock() + delay > deadline:
                 raise
         await anyio.sleep(delay)
     return await work()

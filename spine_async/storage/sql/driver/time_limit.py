@@ -1,21 +1,21 @@
 """Time limits of database calls, and warnings about slow ones.
 
-Theory of operation: a call has a deadline for all its attempts, and each attempt may take half of that time. So a
-connection that does not answer is replaced by a new one before the call fails. An attempt that takes too long is not
-cancelled, because a cancelled driver would send its cancel request over the same network. Instead its connection is
-aborted, which makes the driver raise.
+Theory of operation: a call has a deadline for all its attempts, and each attempt has half of that time. So a connection
+that has become silent is replaced by a new one before the call fails. An attempt is not cancelled: its connection is
+aborted, which makes the driver raise. A cancelled driver would send its cancel request through the same silent network.
+Time in which the process stands still does not count (`awake_clock`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
+from spine_async.storage.sql.driver.awake_clock import BEAT, AwakeClock
 from spine_async.storage.sql.driver.retry import retry_if_transient
 
 DEFAULT_SECONDS = 10.0
@@ -33,7 +33,6 @@ ResultT = TypeVar("ResultT")
 _log = logging.getLogger("spine_async")
 
 
-_TICK = 0.1  # seconds between two checks of the attempts
 _RENEWALS_PER_LEASE = 3
 _MIN_RENEWAL_SECONDS = 0.5
 _EXPIRY_SECONDS = 1.0
@@ -50,34 +49,39 @@ class TimeLimit:
     def __init__(self, database: str, seconds: float) -> None:
         self.database = database
         self.seconds = seconds
-        self._attempts: set[_Attempt] = set()
+        self.clock = AwakeClock()
+        self._watched: set[Call | _Attempt] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_ticking = False
 
-    def begin(self, attempt: _Attempt) -> None:
-        """Watch over an attempt until `end`. One timer serves all attempts, because a timer for each costs more."""
+    def begin(self, watched: Call | _Attempt) -> None:
+        """Watch over a call or an attempt until `end`. One timer serves all, because a timer for each costs more."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._is_ticking = loop, False
-            self._attempts.clear()
-        self._attempts.add(attempt)
+            self._watched.clear()
+        self._watched.add(watched)
         if not self._is_ticking:
             self._is_ticking = True
-            loop.call_later(_TICK, self._tick, loop)
+            self.clock.beat()
+            loop.call_later(BEAT, self._tick, loop)
 
-    def end(self, attempt: _Attempt) -> None:
-        """Stop watching over an attempt."""
-        self._attempts.discard(attempt)
+    def end(self, watched: Call | _Attempt) -> None:
+        """Stop watching over a call or an attempt."""
+        self._watched.discard(watched)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
             return
-        self._is_ticking = bool(self._attempts)
-        now_mono = time.monotonic()
-        for attempt in list(self._attempts):
-            attempt.check(now_mono)
-        if self._is_ticking:
-            loop.call_later(_TICK, self._tick, loop)
+        self._is_ticking = bool(self._watched)
+        if not self._is_ticking:
+            self.clock.rest()
+            return
+        self.clock.beat()
+        now = self.clock.now()
+        for watched in list(self._watched):
+            watched.check(now)
+        loop.call_later(BEAT, self._tick, loop)
 
     def call(self, name: str) -> Call:
         """Begin a call."""
@@ -106,7 +110,7 @@ class Call:
         self.seconds = seconds
         self._limit = limit
         self._max_attempts = max_attempts
-        self._deadline = time.monotonic() + seconds
+        self._deadline = limit.clock.now() + seconds
 
     async def retry(
         self, attempt: Callable[[Call], Awaitable[ResultT]], is_transient: Callable[[Exception], bool]
@@ -116,10 +120,16 @@ class Call:
         Raises:
             TimeoutError: The database did not answer in time.
         """
+        self._limit.begin(self)
         try:
-            return await retry_if_transient(lambda: attempt(self), is_transient, self.seconds)
+            return await retry_if_transient(partial(attempt, self), is_transient, self.seconds, self._limit.clock.now)
         except TimeoutError as exc:
             raise self._timeout(self.seconds) from exc
+        finally:
+            self._limit.end(self)
+
+    def check(self, now: float) -> None:
+        """Do nothing: a call is watched so that the clock is informed between its attempts too."""
 
     async def run(
         self, job: Callable[[DriverT], Awaitable[ResultT]], driver: DriverT, abort: Callable[[DriverT], None] | None
@@ -146,26 +156,37 @@ class Call:
             self._limit.end(attempt)
 
     @asynccontextmanager
-    async def within(self) -> AsyncIterator[None]:
-        """Cancel the block at the attempt's time limit.
+    async def within(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Cancel the block after that time; None means the attempt's time limit.
 
         Raises:
             TimeoutError: The block was cancelled.
         """
-        seconds = self.attempt_seconds(time.monotonic())
+        limit = self.attempt_seconds() if seconds is None else seconds
         try:
-            async with asyncio.timeout(seconds):
-                yield
+            async with asyncio.timeout(None) as timeout:
+                wait = _Attempt(self, partial(timeout.reschedule, 0.0), limit)
+                wait.is_reported = True  # the database was not asked yet
+                self._limit.begin(wait)
+                try:
+                    yield
+                finally:
+                    self._limit.end(wait)
         except TimeoutError as exc:
-            raise self._timeout(seconds) from exc
+            raise self._timeout(limit) from exc
 
-    def attempt_seconds(self, now_mono: float) -> float:
-        """How long an attempt that begins at that time may take."""
-        return max(0.01, min(self.seconds / self._max_attempts, self._deadline - now_mono))
+    def now(self) -> float:
+        """The time by the clock of the limit."""
+        return self._limit.clock.now()
+
+    def attempt_seconds(self, began: float | None = None) -> float:
+        """How long an attempt may take that began at this time of the clock; None means now."""
+        left = self._deadline - (self.now() if began is None else began)
+        return max(0.01, min(self.seconds / self._max_attempts, left))
 
     def remaining_seconds(self) -> float:
         """How long the call may take from now on, with all its attempts."""
-        return max(0.01, self._deadline - time.monotonic())
+        return max(0.01, self._deadline - self.now())
 
     def warn_slow(self, seconds: float) -> None:
         """Report an attempt that has not ended after `seconds`."""
@@ -178,19 +199,24 @@ class Call:
 class _Attempt:
     """An attempt that has not ended; `end` ends it at once."""
 
-    __slots__ = ("began_mono", "call", "end", "is_aborted", "is_reported", "limit")
+    __slots__ = ("_limit", "began", "call", "end", "is_aborted", "is_reported")
 
-    def __init__(self, call: Call, end: Callable[[], None] | None) -> None:
+    def __init__(self, call: Call, end: Callable[[], None] | None, limit: float | None = None) -> None:
         self.call = call
         self.end = end
-        self.began_mono = time.monotonic()
-        self.limit = call.attempt_seconds(self.began_mono)
+        self.began = call.now()
+        self._limit = limit
         self.is_aborted = False
         self.is_reported = False
 
-    def check(self, now_mono: float) -> None:
+    @property
+    def limit(self) -> float:
+        """How many seconds it may take."""
+        return self.call.attempt_seconds(self.began) if self._limit is None else self._limit
+
+    def check(self, now: float) -> None:
         """Report the attempt if it is slow, and abort it at its limit."""
-        elapsed = now_mono - self.began_mono
+        elapsed = now - self.began
         if elapsed >= SLOW_AFTER and not self.is_reported:
             self.is_reported = True
             self.call.warn_slow(elapsed)

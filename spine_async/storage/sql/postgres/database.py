@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, Release, Renewal, RunChange
-from spine_async.ports import CommitOutcome, Listener
+from spine_async.ports import CommitOutcome, Listener, RunIdLockedError
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
@@ -70,6 +70,8 @@ class PostgresDatabase(PostgresConnections):
         if not runs:
             return []
         claims = await self._write_with_retries(partial(leases.create, runs=runs), self._limit.call("create"))
+        if claims is None:  # raised here, because an exception costs the connection
+            raise RunIdLockedError
         if any(not run.is_held for run in runs):
             self._announcer.announce(at_once=True)
         return claims
@@ -145,7 +147,10 @@ class PostgresDatabase(PostgresConnections):
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        return await self._within(connection, partial(leases.create, runs=runs), "create")
+        claims = await self._within(connection, partial(leases.create, runs=runs), "create")
+        if claims is None:
+            raise RunIdLockedError
+        return claims
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._within(connection, partial(inbox.send, message=message, is_within=True), "send")

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 _MAX_CLAIM_ATTEMPTS = 20
 
 
-async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
-    """Store new runs; returns None for an id that exists, unless an earlier attempt of this creation stored it."""
-    by_id = {run.run_id: run for run in reversed(runs)}  # if two runs have the same id, the first one is stored
+async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None] | None:
+    """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it.
+
+    Returns:
+        None if an open transaction decides whether one of the ids is taken.
+    """
+    by_id = {run.run_id: run for run in reversed(runs)}  # of two runs with one id the first is stored
     # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
     ordered = sorted(by_id.values(), key=lambda run: run.run_id)
     now = await boot_now() if any(not run.is_held for run in ordered) else None
@@ -37,7 +41,10 @@ async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
         (*new_run_values(run, unchanged_timestamp, bool, _due(run, now)), run.lease_ttl, _started(run))
         for run in ordered
     ]
-    created = await driver.fetch(statements.CREATE, rows)
+    try:
+        created = await driver.fetch(statements.CREATE, rows)
+    except asyncpg.LockNotAvailableError:
+        return None
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
     if len(keys) < len(by_id):
         tokens = [run.commit_id for run in by_id.values()]

@@ -112,7 +112,7 @@ COMMITTED_EARLIER = (
 _NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
 CREATE = (
-    f"WITH new AS (SELECT * FROM {NEW_RUN.unnest(1, 'n')}), "
+    f"WITH {PATIENCE}, new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')} CROSS JOIN patience), "
     f"created AS (INSERT INTO core_workflow_runs ({_NEW}, leased_until) "
     f"SELECT {_NEW}, CASE WHEN owner IS NOT NULL THEN clock_timestamp() + make_interval(secs => ttl) END FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from spine_async._model.record import Release, RunChange, RunEnd
 from spine_async._model.status import RunStatus
@@ -147,8 +148,11 @@ def _advance(connection: sqlite3.Connection, change: RunChange) -> bool:
     return connection.execute(_ADVANCE, _advance_values(change)).rowcount == 1
 
 
+_commit_timestamp = lru_cache(maxsize=16)(iso_timestamp)  # most changes of a group have the same time
+
+
 def _update_values(change: RunChange) -> Row:
-    return (change.next_seq, iso_timestamp(change.at), change.commit_id, int(change.makes_progress))
+    return (change.next_seq, _commit_timestamp(change.at), change.commit_id, int(change.makes_progress))
 
 
 def _fence_values(change: RunChange) -> Row:
@@ -156,7 +160,16 @@ def _fence_values(change: RunChange) -> Row:
 
 
 def _running_values(change: RunChange) -> Row:
-    return (*_update_values(change), *_fence_values(change))
+    # In one tuple, because each step passes here.
+    return (
+        change.next_seq,
+        _commit_timestamp(change.at),
+        change.commit_id,
+        int(change.makes_progress),
+        change.key,
+        change.epoch,
+        change.expected_seq,
+    )
 
 
 def _advance_values(change: RunChange) -> Row:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import aiosqlite
@@ -104,11 +103,14 @@ class SqliteConnections:
         self._open_file.check_earlier()
         return await self._pool.read(lambda driver: run_on_thread(driver, checked), call)
 
+    # Each commit passes the following functions. Functions that only pass on a coroutine are therefore no coroutine
+    # functions: each of those takes time when the commit begins, and again when it ends.
+
     async def _read_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
         return await self._with_retries(partial(self._read, job), self._limit.call(name))
 
-    async def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
-        return await self._with_retries(partial(self._transact, job), self._limit.call(name))
+    def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
+        return self._with_retries(partial(self._transact, job), self._limit.call(name))
 
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
@@ -123,8 +125,8 @@ class SqliteConnections:
         with self._map_errors:
             return await self._transact(job, call)
 
-    async def _transact(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
-        return await self._checked_write(self._writer, job, call)
+    def _transact(self, job: SqliteJob[ResultT], call: Call) -> Coroutine[Any, Any, ResultT]:
+        return self._checked_write(self._writer, job, call)
 
     async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         """Run the job on the renewals' connection.
@@ -135,16 +137,16 @@ class SqliteConnections:
         async with AsyncExitStack() as stack:
             with suppress(TimeoutError):
                 await stack.enter_async_context(self._writer.reserved(call))
-            busy_seconds = call.attempt_seconds(time.monotonic())
+            busy_seconds = call.attempt_seconds()
             return await self._checked_write(self._renewer, job, call, busy_seconds)
 
-    async def _checked_write(
+    def _checked_write(
         self,
         writer: WriterConnection[aiosqlite.Connection],
         job: SqliteJob[ResultT],
         call: Call,
         busy_seconds: float | None = None,
-    ) -> ResultT:
+    ) -> Coroutine[Any, Any, ResultT]:
         """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
 
         Args:
@@ -154,7 +156,7 @@ class SqliteConnections:
             busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
         """
 
-        async def checked(driver: aiosqlite.Connection) -> ResultT:
+        def checked(driver: aiosqlite.Connection) -> Awaitable[ResultT]:
             def work(connection: sqlite3.Connection) -> ResultT:
                 if busy_seconds is not None:
                     jobs.set_busy_timeout(connection, busy_seconds)
@@ -165,10 +167,10 @@ class SqliteConnections:
                 self._open_file.check_with_log(driver)
                 return result
 
-            return await run_on_thread(driver, work)
+            return run_on_thread(driver, work)
 
         self._open_file.check_earlier()
-        return await writer.write(checked, call)
+        return writer.write(checked, call)
 
     async def _driver_of(self, connection: AsyncConnection) -> aiosqlite.Connection:
         """The driver's connection of a caller, which must not be used in a fork."""
@@ -208,13 +210,14 @@ def _check_library(found: tuple[int, ...]) -> None:
         )
 
 
-async def run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> ResultT:
+def run_on_thread(driver: aiosqlite.Connection, job: SqliteJob[ResultT]) -> Awaitable[ResultT]:
     """Run the job on the connection's thread.
 
     aiosqlite's public methods run single statements. A cancellation between two of them would leave the transaction
     open; one function on the thread cannot be interrupted.
     """
-    return cast("ResultT", await driver._execute(job, driver._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    running: Awaitable[ResultT] = driver._execute(job, driver._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return running
 
 
 def _check_owner(driver: aiosqlite.Connection) -> None:

@@ -36,6 +36,7 @@ class OpenFile:
         self._name = name
         self._has_one_connection = has_one_connection
         self._path: str | None = None
+        self._log: str | None = None
         self._identity: _Identity = None
         self._logs: WeakKeyDictionary[object, _Identity] = WeakKeyDictionary()  # by connection
         self._replaced: str | None = None
@@ -61,7 +62,7 @@ class OpenFile:
         else:
             current = _identity(path)
             if self._path is None and current == info.setdefault(_IDENTITY, current):
-                self._path, self._identity = path, current
+                self._path, self._log, self._identity = path, f"{path}-wal", current
             self.check()
             if info.setdefault(_IDENTITY, current) != current:
                 return False
@@ -75,7 +76,10 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise `StoreUnavailableError` if the file was removed or replaced."""
-        self._compare(self._path, self._identity)
+        if self._replaced is not None:
+            raise self._error(self._replaced)
+        if self._path is not None and _identity(self._path) != self._identity:
+            raise self._noticed(self._path)
 
     def begin_log(self, driver: object) -> None:
         """Forget the write-ahead log of a connection; the first connection to a file creates the log."""
@@ -84,19 +88,13 @@ class OpenFile:
     def check_with_log(self, driver: object) -> None:
         """Like `check`, but also raises if the write-ahead log was removed or replaced since the first write."""
         self.check()
-        if self._path is None:
+        if self._log is None:
             return
-        log = f"{self._path}-wal"
-        known = self._logs.get(driver)
+        known, found = self._logs.get(driver), _identity(self._log)
         if known is None:
-            self._logs[driver] = _identity(log)
-        else:
-            self._compare(log, known)
-
-    def _compare(self, path: str | None, expected: _Identity) -> None:
-        if path is not None and _identity(path) != expected:
-            self._replaced = path
-        self.check_earlier()
+            self._logs[driver] = found
+        elif found != known:
+            raise self._noticed(self._log)
 
     def _check_memory(self) -> None:
         if not self._has_one_connection:
@@ -104,6 +102,10 @@ class OpenFile:
                 f"{self._name}: the database is in memory, so each connection of the engine's pool would have data of "
                 "its own; create the engine with poolclass=StaticPool, or use a file"
             )
+
+    def _noticed(self, path: str) -> StoreUnavailableError:
+        self._replaced = path
+        return self._error(path)
 
     def _error(self, path: str) -> StoreUnavailableError:
         return StoreUnavailableError(
