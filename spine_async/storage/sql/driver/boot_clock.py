@@ -38,6 +38,11 @@ def boot_time() -> BootTime:
     return BootTime(boot, time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
 
+def is_boot_known() -> bool:
+    """Whether `boot_time` reads no file any more."""
+    return _boot_id.cache_info().currsize > 0
+
+
 @cache
 def _boot_id() -> str:
     """The kernel's identifier of the boot, or `_WALL` if the platform has none."""

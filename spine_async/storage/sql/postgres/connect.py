@@ -41,7 +41,7 @@ class Connector:
             return await _connect(*args, **arguments)
         if not self._found_pooler:
             driver = await _connect(*args, **arguments)
-            if await _is_direct(driver):
+            if await is_direct(driver):
                 return driver
             self._found_pooler = True
             await driver.close()
@@ -52,7 +52,7 @@ async def _connect(*args: Any, **arguments: Any) -> Driver:
     return cast("Driver", await asyncpg.connect(*args, **arguments))
 
 
-async def _is_direct(driver: Driver) -> bool:
+async def is_direct(driver: Driver) -> bool:
     """Whether the process id from the handshake is that of the server process; a pooler invents one.
 
     The tag of the result contains the number of rows. So the statement need not be prepared.

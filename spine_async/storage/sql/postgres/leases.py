@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio.to_thread
 import asyncpg
 
 from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
-from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
+from spine_async.storage.sql.driver.boot_clock import BootTime
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
 from spine_async.storage.sql.postgres import statements
+from spine_async.storage.sql.postgres.clock import boot_now
 from spine_async.storage.sql.schema.due_columns import HELD, DueColumns, due_columns
 from spine_async.storage.sql.schema.rows import escaped_text, new_run_values, unchanged_timestamp
 
@@ -32,8 +32,7 @@ async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None]:
     by_id = {run.run_id: run for run in reversed(runs)}  # if two runs have the same id, the first one is stored
     # Ordered by id, so that two processes that create the same runs wait for each other in the same order.
     ordered = sorted(by_id.values(), key=lambda run: run.run_id)
-    # On a thread, because the first reading of a process reads a file.
-    now = await anyio.to_thread.run_sync(boot_time) if any(not run.is_held for run in ordered) else None
+    now = await boot_now() if any(not run.is_held for run in ordered) else None
     rows = [
         (*new_run_values(run, unchanged_timestamp, bool, _due(run, now)), run.lease_ttl, _started(run))
         for run in ordered

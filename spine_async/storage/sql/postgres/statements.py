@@ -38,9 +38,9 @@ def commit_statement(shape: CommitShape) -> str:
     Its arguments are an array of `CHANGE`, then an array of `STEP` and an array of `EVENT` if there are any. If the
     commit is single, they are the values of the change, then of its visit and its event.
     """
-    parts = [_UNLOCKED if shape.skips_locked else _PATIENCE]
+    parts = [UNLOCKED if shape.skips_locked else PATIENCE]
     parts.append(f"fence AS ({_single_fence() if shape.is_single else _group_fence(shape)})")
-    insert = _single_insert if shape.is_single else _group_insert
+    insert = _single_insert if shape.is_single else group_insert
     used = len(CHANGE.columns) if shape.is_single else 1
     if shape.has_visits:
         parts.append(f"step AS ({insert('core_workflow_steps', STEP, used + 1)})")
@@ -61,7 +61,8 @@ def _single_fence() -> str:
     return _FENCE.format(source="FROM patience", **dict(zip(names, CHANGE.arguments(1), strict=True)))
 
 
-def _group_insert(table: str, rows: RowType, number: int) -> str:
+def group_insert(table: str, rows: RowType, number: int) -> str:
+    """The statement that inserts the rows of an array argument whose runs have passed the fence."""
     fenced = f"{rows.unnest(number, 'n')} JOIN fence ON fence.id = n.run"
     return f"INSERT INTO {table} ({rows.names}) SELECT {rows.listed('n.')} FROM {fenced}"
 
@@ -70,10 +71,13 @@ def _single_insert(table: str, row: RowType, first: int) -> str:
     return f"INSERT INTO {table} ({row.names}) SELECT {', '.join(row.arguments(first))} FROM fence"
 
 
-# `set_config` runs before the first lock, because a row is joined with its result before the row is locked.
-_PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '200ms', true))"
-"""Limits how long this statement waits for row locks; needs no lasting setting and no further round trip."""
-_UNLOCKED = (
+IS_HELD = "r.status IN ('running', 'waiting') AND r.owner IS NOT NULL"
+"""Whether an owner may commit to the run `r`."""
+
+# `set_config` runs before the first row is locked, because each row that is locked has been joined with its result.
+PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '200ms', true))"
+"""Limits the wait for row locks of this statement, without a lasting setting and without another round trip."""
+UNLOCKED = (
     f"unlocked AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r JOIN {CHANGE.unnest(1, 'c')} ON r.id = c.id "
     "ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)"
 )
@@ -132,19 +136,19 @@ CLAIMS_AFTER = (
     "WHEN owner IS NOT NULL AND status = 'running' THEN claims_since_progress + 1 ELSE claims_since_progress END"
 )
 """Value of `claims_since_progress` after a claim. A run without an owner, or one that waits, has harmed nobody."""
-_IS_LEASED = "COALESCE(leased_until > clock_timestamp(), false)"
+IS_LEASED = "COALESCE(leased_until > clock_timestamp(), false)"
 
 LEASE_STATE = (
-    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, {_IS_LEASED}, leased_until FROM core_workflow_runs WHERE run_id = $1"
+    f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, {IS_LEASED}, leased_until FROM core_workflow_runs WHERE run_id = $1"
 )
 
 CLAIM = (
-    f"WITH {_PATIENCE}, claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
+    f"WITH {PATIENCE}, claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
     "leased_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
     "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
     f"{CLAIMS_AFTER}, {NOT_DUE}, stop_requested = NULL, "
     "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL FROM patience "
-    f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {_IS_LEASED} "
+    f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {IS_LEASED} "
     "OR epoch = $11) RETURNING id, epoch, next_seq), "
     'event AS (INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, step_name, path, metadata) '
     "SELECT id, next_seq - 1, $3, $4::text, $5::text, $6::text, $7::text FROM claimed WHERE $4::text IS NOT NULL) "
@@ -172,11 +176,11 @@ _RENEW = (
 )
 RENEW_UNLOCKED = _RENEW.format(patience="", join="", skip="SKIP LOCKED")
 """Arguments: keys, epochs, ttl. Returns the runs that are held, and whether their lease was extended."""
-RENEW = _RENEW.format(patience=f"{_PATIENCE}, ", join="CROSS JOIN patience", skip="")
+RENEW = _RENEW.format(patience=f"{PATIENCE}, ", join="CROSS JOIN patience", skip="")
 """The same, after a short wait for locked rows."""
 
 REQUEST_STOP = (
-    f"WITH {_PATIENCE} UPDATE core_workflow_runs SET stop_requested = $2 FROM patience "
+    f"WITH {PATIENCE} UPDATE core_workflow_runs SET stop_requested = $2 FROM patience "
     f"WHERE run_id = $1 AND {_UNFINISHED} RETURNING id"
 )
 

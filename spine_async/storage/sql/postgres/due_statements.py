@@ -1,0 +1,135 @@
+"""SQL statements for claims by workers, for sweeps, and for the states of runs.
+
+The conditions repeat those of the partial indexes in `schema/tables.py`, so that each query reads only what is ready,
+due later, held, or new in the inbox. An index needs `statement_timestamp()`, because `clock_timestamp()` may change
+between two rows.
+"""
+
+# ruff: noqa: S608 (statements are built from constants of this package only)
+
+from __future__ import annotations
+
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from spine_async.storage.sql.postgres.release_statements import STARTED_TURN
+from spine_async.storage.sql.postgres.statements import CLAIMS_AFTER, IS_LEASED, NOT_DUE
+from spine_async.storage.sql.schema.rows import RUN_COLUMNS
+from spine_async.storage.sql.schema.tables import runs
+
+MOST = 5000
+"""Runs that one statement of a sweep changes, so that it holds their locks for a short time."""
+
+_UTC = "to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"
+
+
+def _readable(column: str) -> str:
+    """The column; a timestamp as text, because asyncpg gives no row at all if Python cannot represent one of them."""
+    name = f'"{column}"'
+    return _UTC.format(name=name) if isinstance(runs.c[column].type, TIMESTAMP) else name
+
+
+_RUN = f"{', '.join(map(_readable, RUN_COLUMNS))}, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased"
+
+_CANDIDATES = (
+    "SELECT c.id, c.priority, c.turn FROM unnest($4::text[], $5::integer[]) AS w(name, version) "
+    "CROSS JOIN unnest($6::text[]) AS q(name) CROSS JOIN LATERAL (SELECT n.id, n.priority, n.turn "
+    "FROM core_workflow_runs n WHERE n.ready AND n.workflow_name = w.name AND n.queue = q.name "
+    "AND n.workflow_version <= w.version ORDER BY n.priority, n.turn LIMIT $9::bigint) c "
+    "ORDER BY c.priority, c.turn, c.id LIMIT $9::bigint"
+)
+
+CLAIM_DUE = (
+    "WITH earlier AS MATERIALIZED (SELECT count(*) AS count FROM core_workflow_runs "
+    "WHERE owner = $1::text AND commit_id = $2::text), "
+    f"candidates AS MATERIALIZED ({_CANDIDATES}), "
+    # The condition is repeated, because it is checked again for a row that another claim has changed meanwhile.
+    f"picked AS MATERIALIZED (SELECT r.* FROM candidates c JOIN core_workflow_runs r ON r.id = c.id WHERE r.ready "
+    "ORDER BY c.priority, c.turn, c.id LIMIT greatest(0, $3::bigint - (SELECT count FROM earlier)) "
+    "FOR NO KEY UPDATE OF r SKIP LOCKED), "
+    "claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $1::text, status = 'running', "
+    "leased_until = clock_timestamp() + make_interval(secs => $8::float8), commit_id = $2::text, updated_at = $7, "
+    f"started_at = CASE epoch WHEN 0 THEN $7 ELSE started_at END, claims_since_progress = {CLAIMS_AFTER}, {NOT_DUE} "
+    "FROM (SELECT id AS key FROM picked) p WHERE id = p.key RETURNING id AS key) "
+    "SELECT earlier.count AS earlier, (SELECT count(*) FROM candidates) AS seen, run.* FROM earlier LEFT JOIN "
+    f"(SELECT id, turn, {_RUN} FROM picked JOIN claimed ON claimed.key = picked.id) run ON true "
+    "ORDER BY run.priority, run.turn, run.id"
+)
+"""Arguments: owner, token, limit, workflows, versions, queues, time, ttl, number of candidates.
+
+Returns the runs as they were before the claim, with the number of runs that the token has claimed before, and the
+number of candidates; one row without a run if none was claimed. Rows that others have locked are passed over.
+"""
+
+CLAIMED_EARLIER = f"SELECT id, {_RUN} FROM core_workflow_runs WHERE owner = $1 AND commit_id = $2"
+
+SET_ASIDE = (
+    f"UPDATE core_workflow_runs SET owner = NULL, leased_until = NULL, status = $3, {NOT_DUE} "
+    "WHERE id = $1 AND commit_id = $2"
+)
+"""Arguments: key, token of the claim, and status. Undoes the claim of a run that cannot be read."""
+
+_LATER = "owner IS NULL AND NOT ready AND due_at IS NOT NULL"
+_IN_BOOT = "owner IS NULL AND NOT ready AND due_boot IS NOT NULL AND due_boot = $1::text"
+_DUE_BY_WALL = f"{_LATER} AND due_at <= statement_timestamp() AND due_boot IS DISTINCT FROM $1::text"
+_DUE_IN_BOOT = f"{_IN_BOOT} AND due_seconds <= $2::float8"
+_HAS_ENDED = f"NOT {IS_LEASED}"
+
+LOOK = (
+    f"SELECT EXISTS (SELECT 1 FROM core_workflow_runs WHERE {_DUE_BY_WALL}) "
+    f"OR EXISTS (SELECT 1 FROM core_workflow_runs WHERE {_DUE_IN_BOOT}) AS is_due, "
+    # LEFT JOIN: a message whose run was deleted at the same time is cleared away.
+    "EXISTS (SELECT 1 FROM core_workflow_inbox i LEFT JOIN core_workflow_runs r ON r.id = i.run "
+    "WHERE i.unseen AND r.owner IS NULL) AS has_news, "
+    f"extract(epoch FROM (SELECT due_at FROM core_workflow_runs WHERE {_LATER} AND due_at > statement_timestamp() "
+    "AND due_at < 'infinity' ORDER BY due_at LIMIT 1) - statement_timestamp())::float8 AS next_by_wall, "
+    f"(SELECT due_seconds FROM core_workflow_runs WHERE {_IN_BOOT} AND due_seconds > $2::float8 "
+    "ORDER BY due_seconds LIMIT 1) - $2::float8 AS next_in_boot, held.* "
+    "FROM (SELECT array_agg(owner) AS owners, array_agg(has_ended) AS have_ended, "
+    "extract(epoch FROM min(next_end) - clock_timestamp())::float8 AS next_end FROM (SELECT owner, "
+    f"bool_or({_HAS_ENDED}) AS has_ended, min(leased_until) FILTER (WHERE {IS_LEASED}) AS next_end "
+    "FROM core_workflow_runs WHERE owner IS NOT NULL AND NOT ready GROUP BY owner) each) held"
+)
+"""Arguments: the boot, and the reading of its clock. Returns one row: what is due, when the next run is, who holds."""
+
+_READY_BY_TIME = (
+    "WITH due AS MATERIALIZED (SELECT id FROM core_workflow_runs WHERE {condition} ORDER BY {order} LIMIT {most} "
+    "FOR NO KEY UPDATE SKIP LOCKED) UPDATE core_workflow_runs r SET ready = true FROM due WHERE r.id = due.id"
+)
+READY_BY_WALL = _READY_BY_TIME.format(condition=_DUE_BY_WALL, order="due_at", most=MOST)
+"""Argument: the boot, whose clock counts for other runs."""
+READY_IN_BOOT = _READY_BY_TIME.format(condition=_DUE_IN_BOOT, order="due_seconds", most=MOST)
+"""Arguments: the boot, and the reading of its clock."""
+
+READY_BY_NEWS = (
+    "WITH seen AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r WHERE r.owner IS NULL "
+    "AND r.id IN (SELECT run FROM core_workflow_inbox WHERE unseen) "
+    f"ORDER BY r.id LIMIT {MOST} FOR NO KEY UPDATE OF r SKIP LOCKED), "
+    f"woken AS (UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM seen WHERE r.id = seen.id "
+    "AND NOT r.ready AND r.status = 'waiting'), "
+    "orphans AS (DELETE FROM core_workflow_inbox i WHERE i.unseen "
+    "AND NOT EXISTS (SELECT 1 FROM core_workflow_runs r WHERE r.id = i.run)) "
+    "UPDATE core_workflow_inbox i SET unseen = false FROM seen WHERE i.unseen AND i.run = seen.id"
+)
+"""Wakes the parked runs that have a message which no sweep has seen.
+
+A message is marked as seen only while the row of its run is locked and has no owner. So a message that this statement
+sees, and that its run did not see when it was parked, cannot be forgotten: a run that is claimed and parked after the
+snapshot of this statement reads the message when it is parked. The messages of a run that was held, or whose row was
+locked, are looked at by the next sweep.
+"""
+
+READY_OF_OWNERS = (
+    "WITH lost AS MATERIALIZED (SELECT id FROM core_workflow_runs WHERE owner IS NOT NULL AND NOT ready "
+    f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED})) "
+    "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) "
+    f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM lost WHERE r.id = lost.id"
+)
+"""Arguments: owners that are gone, and owners whose runs are due once their leases have ended."""
+
+STATES = (
+    f"SELECT run_id, status, epoch, owner, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased, "
+    "owner IS NULL AND status IN ('pending', 'running', 'waiting') AND (ready OR CASE WHEN due_boot = $2::text "
+    "THEN due_seconds <= $3::float8 ELSE COALESCE(due_at <= clock_timestamp(), false) END) AS is_due "
+    "FROM core_workflow_runs WHERE run_id = ANY($1::text[])"
+)
+"""Arguments: ids, the boot, and the reading of its clock."""

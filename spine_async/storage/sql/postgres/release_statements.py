@@ -1,0 +1,94 @@
+"""SQL statements for commits that release a run or take messages, and for releases without a commit."""
+
+# ruff: noqa: S608 (statements are built from constants of this package only)
+
+from __future__ import annotations
+
+from functools import cache
+
+from spine_async.storage.sql.postgres.statements import IS_HELD, PATIENCE, UNLOCKED, CommitShape, group_insert
+from spine_async.storage.sql.schema.postgres_types import CHANGE, EVENT, STEP
+
+_OUTCOMES = (
+    ("id", "bigint"),
+    ("keeps_owner", "boolean"),
+    ("counts", "integer"),
+    ("due_at", "timestamptz"),
+    ("due_boot", "text"),
+    ("due_seconds", "double precision"),
+    ("ready", "boolean"),
+    ("turn", "double precision"),
+)
+"""What becomes of the runs of a commit; one array per column, because these commits are rare."""
+
+
+@cache
+def release_statement(shape: CommitShape) -> str:
+    """The statement of a commit with releases or taken messages, which returns the keys of the runs that were written.
+
+    Its arguments are an array of `CHANGE`, eight arrays with the outcomes, two arrays with the runs and ids of taken
+    messages, then an array of `STEP` and an array of `EVENT` if there are any.
+    """
+    parts = [UNLOCKED if shape.skips_locked else PATIENCE]
+    parts.append(f"fence AS ({_fence(shape)})")
+    parts.append(f"taken AS ({_TAKE})")
+    used = _TAKEN_FROM + 1
+    if shape.has_visits:
+        used += 1
+        parts.append(f"step AS ({group_insert('core_workflow_steps', STEP, used)})")
+    if shape.has_events:
+        parts.append(f"event AS ({group_insert('core_workflow_event_log', EVENT, used + 1)})")
+    return f"WITH {', '.join(parts)} SELECT id FROM fence"
+
+
+def _fence(shape: CommitShape) -> str:
+    join = "JOIN unlocked ON unlocked.id = c.id" if shape.skips_locked else "CROSS JOIN patience"
+    return f"{_RELEASE_FENCE} FROM {CHANGE.unnest(1, 'c')} JOIN {_outcomes()} ON d.id = c.id {join} {_WHERE}"
+
+
+def _outcomes() -> str:
+    arrays = ", ".join(f"${number}::{kind}[]" for number, (_, kind) in enumerate(_OUTCOMES, 2))
+    return f"unnest({arrays}) AS d({', '.join(name for name, _ in _OUTCOMES)})"
+
+
+_TAKEN_FROM = len(_OUTCOMES) + 2
+_TAKE = (
+    "UPDATE core_workflow_inbox i SET taken = true, unseen = false "
+    f"FROM unnest(${_TAKEN_FROM}::bigint[], ${_TAKEN_FROM + 1}::bigint[]) AS t(run, id) "
+    "JOIN fence ON fence.id = t.run WHERE i.id = t.id AND i.run = t.run"
+)
+_RELEASE_FENCE = (
+    "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
+    "commit_id = c.commit_id, "
+    "claims_since_progress = CASE WHEN c.makes_progress THEN 0 ELSE r.claims_since_progress END + d.counts, "
+    "completed_at = c.completed_at, error_step = c.error_step, error = c.error, "
+    "error_category = c.error_category, stop_reason = c.stop_reason, "
+    "owner = CASE WHEN d.keeps_owner THEN r.owner END, "
+    "leased_until = CASE WHEN d.keeps_owner THEN r.leased_until END, "
+    "due_at = d.due_at, due_boot = d.due_boot, due_seconds = d.due_seconds, "
+    "ready = d.ready OR (r.ready AND d.keeps_owner), turn = CASE WHEN d.keeps_owner THEN r.turn ELSE d.turn END, "
+    "stop_requested = CASE WHEN c.completed_at IS NULL THEN r.stop_requested END"
+)
+_WHERE = f"WHERE r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.expected_seq AND {IS_HELD} RETURNING r.id"
+
+STARTED_TURN = "extract(epoch FROM clock_timestamp())::float8 - 1e10"
+"""The turn of a run that was claimed before and becomes ready now, as `due_columns.turn_at` computes it."""
+
+WAKE_IF_SENT = (
+    f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} WHERE r.id = ANY($1::bigint[]) "
+    "AND NOT r.ready AND EXISTS (SELECT 1 FROM core_workflow_inbox i WHERE i.run = r.id AND NOT i.taken) "
+    "RETURNING r.id"
+)
+"""Argument: keys of runs that this transaction has released. Makes those ready for which there is a message.
+
+It is the statement after the release, whose snapshot would not contain a message that arrived during the release.
+"""
+
+RELEASE = (
+    f"WITH {PATIENCE} UPDATE core_workflow_runs r SET commit_id = $3, status = $4, "
+    "claims_since_progress = r.claims_since_progress + $5, due_at = $6, due_boot = $7, due_seconds = $8, ready = $9, "
+    "turn = $10, completed_at = $11, error_step = $12, error = $13, error_category = $14, stop_reason = $15, "
+    "stop_requested = CASE WHEN $11::timestamptz IS NULL THEN r.stop_requested END, owner = NULL, leased_until = NULL "
+    f"FROM patience WHERE r.id = $1 AND r.epoch = $2 AND {IS_HELD} RETURNING r.id"
+)
+"""Arguments: key, epoch, token, status, counted claims, the five columns of a due run, the five of an ended run."""

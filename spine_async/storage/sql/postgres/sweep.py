@@ -1,0 +1,69 @@
+"""Sweeps as functions of an asyncpg connection.
+
+A sweep first looks, in one query. Only if there is something to do, it makes runs ready. Rows that others have locked
+are passed over, and the next sweep looks at them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from spine_async._model.due import Sweep
+from spine_async.storage.sql.driver.boot_clock import BootTime
+from spine_async.storage.sql.postgres import due_statements
+from spine_async.storage.sql.postgres.clock import boot_now
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the indexes say.
+
+    Attributes:
+        is_due: Whether the time of a run has come.
+        has_news: Whether there is a message, for a run without an owner, that no sweep has seen.
+        sweep: The result of a sweep that changes nothing.
+    """
+
+    is_due: bool
+    has_news: bool
+    sweep: Sweep
+
+    def has_lost(self, gone: Collection[str], lapsed: Collection[str]) -> bool:
+        """Whether one of these owners holds a run that is to be made ready."""
+        owners = self.sweep.owners
+        return any(each in owners for each in gone) or any(owners.get(each, False) for each in lapsed)
+
+
+async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+    """Make runs ready that are due."""
+    now = await boot_now()
+    found = await _look(driver, now)
+    has_lost = found.has_lost(gone, lapsed)
+    if found.is_due:
+        await driver.execute(due_statements.READY_BY_WALL, now.boot)
+        await driver.execute(due_statements.READY_IN_BOOT, now.boot, now.seconds)
+    if found.has_news:
+        await driver.execute(due_statements.READY_BY_NEWS)
+    if has_lost:
+        await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed))
+    if not (found.is_due or found.has_news or has_lost):
+        return found.sweep
+    return (await _look(driver, now)).sweep
+
+
+async def _look(driver: Driver, now: BootTime) -> _Look:
+    record = await driver.fetchrow(due_statements.LOOK, now.boot, now.seconds)
+    assert record is not None  # noqa: S101 (narrows the type: the query always returns one row)
+    owners = dict(zip(record["owners"] or (), record["have_ended"] or (), strict=True))
+    times = (record["next_by_wall"], record["next_in_boot"], record["next_end"])
+    next_due = min((max(0.0, each) for each in times if each is not None), default=None)
+    if record["is_due"]:  # more than one sweep makes ready, or a row is locked
+        next_due = 0.0
+    return _Look(record["is_due"], record["has_news"], Sweep(owners, next_due))
