@@ -54,10 +54,12 @@ class Sweep:
     Attributes:
         owners: Owners of held runs that are not ready, and whether the lease of one of these runs has ended.
         next_due: Seconds until the next run becomes due or the next lease ends; None if nothing is known to do so.
+        made_ready: Whether the sweep may have made a run ready.
     """
 
     owners: Mapping[str, bool]
     next_due: float | None
+    made_ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Leaving a runner: no step begins; running steps may finish until the drain timeout; other runs are stopped."""
+"""Leaving a runner: no step begins; running steps may finish until the drain timeout; then the runs are given up."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ async def test_items_at_work_may_finish_and_no_further_one_begins(make_runner: M
     assert sorted(ran, key=str) == [0, 1, 2, 3, 4, 5]
 
 
-async def test_steps_that_do_not_finish_in_time_are_stopped(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+async def test_steps_that_do_not_finish_in_time_are_cancelled_and_their_run_is_due(
+    make_runner: MakeRunner, store: MemoryRunStore
+) -> None:
     runner, sleeper = make_runner(drain_timeout=3), Sleeper()
     async with runner:
         task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
@@ -70,10 +72,12 @@ async def test_steps_that_do_not_finish_in_time_are_stopped(make_runner: MakeRun
     assert (await task).stop_reason == "shutdown"
     stored = await store.load("r")
     assert stored is not None
-    assert (stored.status, stored.owner, stored.is_leased) == ("stopped", None, False)
+    assert (stored.status, stored.owner, stored.is_leased, stored.claims_since_progress) == ("pending", None, False, 0)
+    assert stored.due_at is not None
+    assert stored.due_at <= VirtualClock().now()
 
 
-async def test_no_timeout_stops_at_once(make_runner: MakeRunner) -> None:
+async def test_without_a_timeout_a_run_is_given_up_at_once(make_runner: MakeRunner) -> None:
     runner, sleeper = make_runner(drain_timeout=0), Sleeper()
     async with runner:
         task = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
@@ -83,14 +87,23 @@ async def test_no_timeout_stops_at_once(make_runner: MakeRunner) -> None:
     assert (await task).stop_reason == "shutdown"
 
 
-async def test_a_wait_is_stopped_and_a_resume_waits_for_the_rest(make_runner: MakeRunner) -> None:
+async def test_a_wait_is_given_up_at_once_and_a_resume_waits_for_the_rest(
+    make_runner: MakeRunner, store: MemoryRunStore
+) -> None:
     runner = make_runner(drain_timeout=1)
     flow = Workflow("waiting", [Step.wait("pause", seconds=100)])
     began = anyio.current_time()
     async with runner:
         task = asyncio.create_task(runner.execute(flow, run_id="r"))
         await anyio.sleep(10)
+        left_at = anyio.current_time()
+    assert anyio.current_time() - left_at < 0.5
     assert (await task).stop_reason == "shutdown"
+    stored = await store.load("r")
+    assert stored is not None
+    assert stored.due_at is not None
+    assert (stored.status, stored.owner) == ("waiting", None)
+    assert (stored.due_at - VirtualClock().now()).total_seconds() == pytest.approx(90, abs=0.5)
     assert (await runner.resume("r")).status == "completed"
     assert anyio.current_time() - began == pytest.approx(100, abs=1)
 

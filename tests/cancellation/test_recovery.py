@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from spine_async import RunBusyError, RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner
+from spine_async._model.due import DueRequest, DueRun
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits
 from tests.cancellation.conftest import MakeRunner
@@ -42,21 +43,61 @@ async def left_alone(make_runner: MakeRunner, store: MemoryRunStore, sleeper: Sl
     sleeper.ran.clear()
 
 
-@pytest.mark.parametrize("how", ["resume", "execute"])
-async def test_a_run_owned_elsewhere_is_busy(make_runner: MakeRunner, how: str) -> None:
+async def test_a_run_owned_elsewhere_is_not_resumed(make_runner: MakeRunner) -> None:
     runner, other, sleeper = make_runner(lease_ttl=30), make_runner(), Sleeper()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: runner.execute(sleeper.workflow(), run_id="r"))
         await sleeper.started.wait()
-        flow = sleeper.workflow()
         with pytest.raises(RunBusyError) as caught:
-            await (other.resume("r", workflow=flow) if how == "resume" else other.execute(flow, run_id="r"))
+            await other.resume("r", workflow=sleeper.workflow())
         await runner.stop("r")
     error = caught.value
     assert error.owner == runner._runtime.owner
     assert error.lease_until is not None
     assert re.search(rf"executed by {re.escape(str(error.owner))}, whose lease ends at 20", str(error))
     assert sleeper.ran == ["first", "sleep"]
+
+
+async def test_execute_awaits_a_run_that_is_owned_elsewhere(make_runner: MakeRunner) -> None:
+    runner, other, sleeper = make_runner(lease_ttl=30), make_runner(), Sleeper()
+    first = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
+    await sleeper.started.wait()
+    second = asyncio.create_task(other.execute(sleeper.workflow(), run_id="r"))
+    await anyio.sleep(100)
+    assert not second.done()
+    await runner.stop("r", "enough")
+    stopped_at = anyio.current_time()
+    for result in (await first, await second):
+        assert (result.status, result.stop_reason, result.completed_steps) == ("stopped", "enough", ["first"])
+    assert anyio.current_time() - stopped_at <= 1
+    assert sleeper.ran == ["first", "sleep"]
+
+
+async def test_execute_claims_a_run_whose_owner_dies_meanwhile(make_runner: MakeRunner, store: MemoryRunStore) -> None:
+    sleeper = Sleeper()
+    await left_alone(make_runner, store, sleeper, ["r"])
+    store._runs["r"].lease_end = 1e6
+    task = asyncio.create_task(make_runner().execute(sleeper.workflow(), run_id="r"))
+    await anyio.sleep(100)
+    assert (task.done(), sleeper.ran) == (False, [])
+    abandon(store)
+    assert (await task).status == "completed"
+    assert sleeper.ran == ["sleep", "last"]
+
+
+async def test_a_caller_that_awaits_a_run_owned_elsewhere_may_leave(make_runner: MakeRunner) -> None:
+    runner, other, sleeper = make_runner(lease_ttl=30), make_runner(), Sleeper()
+    first = asyncio.create_task(runner.execute(sleeper.workflow(), run_id="r"))
+    await sleeper.started.wait()
+    second = asyncio.create_task(other.execute(sleeper.workflow(), run_id="r"))
+    await anyio.sleep(1)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    await anyio.sleep(1)
+    assert ((await runner.get_run("r")).status, sleeper.reasons) == ("running", [])
+    await runner.stop("r")
+    await first
 
 
 async def test_recover_by_hand(make_runner: MakeRunner, store: MemoryRunStore) -> None:
@@ -72,9 +113,10 @@ async def test_recover_by_hand(make_runner: MakeRunner, store: MemoryRunStore) -
 async def test_other_workflows_and_owned_runs_are_left_alone(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r"])
-    assert await make_runner([Workflow("other", [Step.wait("w", seconds=1)])]).recover() == []
     store._runs["r"].lease_end = float("inf")
     assert await make_runner([sleeper.workflow()]).recover() == []
+    abandon(store)
+    assert await make_runner([Workflow("other", [Step.wait("w", seconds=1)])]).recover() == []
     assert sleeper.ran == []
 
 
@@ -82,7 +124,7 @@ async def test_recover_at_the_start_and_regularly(make_runner: MakeRunner, store
     sleeper = Sleeper()
     await left_alone(make_runner, store, sleeper, ["r", "s"])
     store._runs["s"].lease_end = float("inf")
-    async with make_runner([sleeper.workflow()], work=True, recover_interval=10) as runner:
+    async with make_runner([sleeper.workflow()], work=True, poll_interval=10) as runner:
         await anyio.sleep(1)
         assert (await runner.get_run("r")).status == "completed"
         assert (await runner.get_run("s")).status == "running"
@@ -103,7 +145,7 @@ async def test_recovery_limits_the_number_of_runs_at_once(make_runner: MakeRunne
         now -= 1
 
     steps = [Step.lambda_("first", count), Step.lambda_("sleep", count), Step.lambda_("last", count)]
-    results = await make_runner([Workflow("sleepy", steps)], recover_concurrency=2).recover()
+    results = await make_runner([Workflow("sleepy", steps)], worker_concurrency=2).recover()
     assert (len(results), most) == (6, 2)
 
 
@@ -144,11 +186,19 @@ class LooksAway:
         return getattr(self._store, name)
 
     async def claim(self, run_id: str, *given: Any, **named: Any) -> object:
+        self._end(run_id)
+        return await self._store.claim(run_id, *given, **named)
+
+    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+        for run_id in self._store._runs:
+            self._end(run_id)
+        return await self._store.claim_due(request)
+
+    def _end(self, run_id: str) -> None:
         kept = self._store._runs[run_id]
         if kept.run.owner is not None:
             ended = replace(kept.run, status=self._status, owner=None, completed_at=kept.run.updated_at)
             kept.stored, kept.change = ended, None
-        return await self._store.claim(run_id, *given, **named)
 
 
 async def test_a_run_that_completes_while_it_is_claimed_gives_its_result(

@@ -88,13 +88,16 @@ async def test_a_swallowed_native_cancellation_is_raised_again(make_runner: Make
     stubborn.release.set()
 
 
-async def test_leaving_the_runner_does_not_hang(make_runner: MakeRunner) -> None:
+async def test_leaving_the_runner_does_not_hang(make_runner: MakeRunner, store: MemoryRunStore) -> None:
     runner, stubborn = make_runner(cancel_grace=2, drain_timeout=1), Stubborn()
     async with runner:
         task = asyncio.create_task(runner.execute(flow(stubborn), run_id="r"))
         await stubborn.begun.wait()
     result = await task
     assert (result.status, result.stop_reason) == ("stopped", "shutdown")
+    stored = await store.load("r")
+    assert stored is not None
+    assert (stored.status, stored.owner) == ("running", runner._runtime.owner)  # the step may still be at work
     assert anyio.current_time() < 6
     stubborn.release.set()
 

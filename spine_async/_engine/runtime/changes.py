@@ -1,15 +1,28 @@
-"""Reports that the store may have changed, to whoever waits for it."""
+"""Reports changes of the store to the services of a runner that wait for them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import Enum, auto
 
 import anyio
 
 from spine_async._engine.tasks import Future, new_future, resolve, run_shielded
 from spine_async.errors import StoreError
 from spine_async.ports import DueRunStore, Listener
+
+
+class Change(Enum):
+    """What may have changed.
+
+    `work`: a run may have become due, or a worker may have capacity again. `state`: a run may have ended or may be
+    claimed. `notice`: a message or a stop request may have arrived for an active run.
+    """
+
+    WORK = auto()
+    STATE = auto()
+    NOTICE = auto()
 
 
 class Changes:
@@ -21,9 +34,8 @@ class Changes:
 
     def __init__(self, store: DueRunStore) -> None:
         self._store = store
-        self._waiters: set[Future[None]] = set()
-        self._remote_waiters: set[Future[None]] = set()
-        self._count = self._remote_count = 0
+        self._waiters: dict[Change, set[Future[None]]] = {each: set() for each in Change}
+        self._counts = dict.fromkeys(Change, 0)
         self._listeners = 0
         self._listener: Listener | None = None
         self._lock = anyio.Lock()
@@ -42,51 +54,42 @@ class Changes:
             if self._listeners == 0:
                 await run_shielded(self._end_listening(), "spine_async end listening")
 
-    def notify(self) -> None:
-        """Report a change of this runner."""
-        self._count += 1
-        waiters, self._waiters = self._waiters, set()
-        resolve(waiters)
+    def notify(self, *changes: Change) -> None:
+        """Report changes of this runner."""
+        for change in changes:
+            self._counts[change] += 1
+            if waiters := self._waiters[change]:
+                self._waiters[change] = set()
+                resolve(waiters)
 
-    def notify_runs(self) -> None:
-        """Report a change of this runner that its active runs have to see too, such as a signal."""
-        self._notify_remote()
+    def count(self, change: Change) -> int:
+        """Number of such changes so far; to be read before a look at the store, and then passed to `wait`."""
+        return self._counts[change]
 
-    def count(self, *, only_remote: bool = False) -> int:
-        """Number of changes so far; to be read before a look at the store, and then passed to `wait`."""
-        return self._remote_count if only_remote else self._count
-
-    async def wait(self, seconds: float, seen: int, *, only_remote: bool = False) -> bool:
-        """Wait for a change after the first `seen` ones, at most `seconds`; returns whether there was one.
-
-        Args:
-            seconds: The limit.
-            seen: The `count` before the last look at the store.
-            only_remote: Whether changes of this runner do not count.
-        """
-        if self.count(only_remote=only_remote) != seen:
+    async def wait(self, change: Change, seconds: float, seen: int) -> bool:
+        """Wait for a change after the first `seen` ones, at most `seconds`; returns whether there was one."""
+        if self._counts[change] != seen:
             return True
-        waiters = self._remote_waiters if only_remote else self._waiters
-        change: Future[None] = new_future()
-        waiters.add(change)
+        waiter: Future[None] = new_future()
+        self._waiters[change].add(waiter)
         try:
             with anyio.move_on_after(seconds):
-                await change
+                await waiter
                 return True
         finally:
-            waiters.discard(change)
+            self._waiters[change].discard(waiter)
         return False
 
     def forget_loop(self) -> None:
         """Drop what belongs to an event loop that is closed."""
-        self._waiters, self._remote_waiters = set(), set()
+        self._waiters = {each: set() for each in Change}
         self._listeners, self._listener, self._lock = 0, None, anyio.Lock()
 
     async def _listen(self) -> None:
         try:
-            self._listener = await self._store.listen(self._notify_remote)
+            self._listener = await self._store.listen(self._notify_all)
         except StoreError:
-            return  # whoever waits looks at the store regularly
+            return  # the services look at the store regularly
 
     async def _end_listening(self) -> None:
         async with self._lock:
@@ -96,8 +99,5 @@ class Changes:
             elif listener is not None:
                 self._listener = listener
 
-    def _notify_remote(self) -> None:
-        self._remote_count += 1
-        waiters, self._remote_waiters = self._remote_waiters, set()
-        resolve(waiters)
-        self.notify()
+    def _notify_all(self) -> None:
+        self.notify(*Change)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import anyio
 from anyio import to_thread
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.execution import Execution, ExecutionResult
 from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
@@ -166,10 +167,16 @@ class ActiveRuns:
         finally:
             del self._executions[execution.run_id]
             execution.opened.set()
-            self._runtime.changes.notify()
+            self._notify_end(execution)
             if self._execution_ended is not None and not self._execution_ended.done():
                 self._execution_ended.set_result(None)
             await self.release()
+
+    def _notify_end(self, execution: Execution) -> None:
+        changes = self._runtime.changes
+        changes.notify(Change.STATE)
+        if execution.counts or execution.was_released:
+            changes.notify(Change.WORK)
 
     def _bind(self) -> None:
         """Bind the runner to this process and event loop until it is not in use any more."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from contextlib import asynccontextmanager
 
 from spine_async._engine.run.supervision import execute_run
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
@@ -115,7 +116,7 @@ class Callers:
             slot.release()
         if execution is not None:
             execution.awaiting_steps += 1
-            self._runtime.changes.notify()
+            self._runtime.changes.notify(Change.WORK)
         try:
             yield
         finally:

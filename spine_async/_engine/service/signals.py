@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ValidationError
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._engine.tasks import run_shielded
@@ -173,5 +174,5 @@ async def _deliver(runtime: Runtime, message: NewMessage, connection: object) ->
     if connection is not None and isinstance(store, CallerTransactionStore):
         return await store.send_within(connection, message)
     delivery = await run_shielded(runtime.due_runs.send(message), "spine_async signal")
-    runtime.changes.notify_runs()
+    runtime.changes.notify(*Change)
     return delivery

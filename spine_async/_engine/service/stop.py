@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
@@ -44,5 +45,5 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
         return await stop_run(runtime, active_runs, run_id, reason)
-    runtime.changes.notify()
+    runtime.changes.notify(Change.STATE)
     return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio import to_thread
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.owner import is_gone
 from spine_async._engine.tasks import Future, Task, current_task, new_future, resolve, run_shielded, spawn
@@ -63,7 +64,7 @@ class Waits:
         if self._task is None:
             self._task = spawn(self._watch(), "spine_async waits")
         else:
-            self._runtime.changes.notify()
+            self._runtime.changes.notify(Change.STATE)
         try:
             await waiter.future
         finally:
@@ -74,7 +75,7 @@ class Waits:
         try:
             async with runtime.changes.listening():
                 while self._waiters:
-                    seen = runtime.changes.count()
+                    seen = runtime.changes.count(Change.STATE)
                     try:
                         await self._look()
                     except StoreError as exc:
@@ -83,7 +84,7 @@ class Waits:
                         _log.exception("awaited runs could not be read; it will be retried")
                     if self._waiters:
                         await anyio.sleep(_MIN_INTERVAL)
-                        await runtime.changes.wait(runtime.config.poll_interval, seen)
+                        await runtime.changes.wait(Change.STATE, runtime.config.poll_interval, seen)
                 self._task = None  # a call that begins to wait from here on starts another one
         finally:
             if self._task is not None and self._task is current_task():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.announcements import announce_visits
 from spine_async._engine.service.leases import LeaseKeeper
@@ -45,10 +46,10 @@ class Watcher:
         """Check the runs until there are none."""
         changes = self._runtime.changes
         try:
-            seen = changes.count(only_remote=True)
+            seen = changes.count(Change.NOTICE)
             while self._runs:
-                has_changed = await changes.wait(self._interval, seen, only_remote=True)
-                seen = changes.count(only_remote=True)
+                has_changed = await changes.wait(Change.NOTICE, self._interval, seen)
+                seen = changes.count(Change.NOTICE)
                 try:
                     self._check(self._runtime.clock.monotonic(), has_changed=has_changed)
                 except Exception:  # noqa: BLE001 - without the watcher every lease would be lost

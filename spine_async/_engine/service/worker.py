@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 import anyio
 from anyio import to_thread
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
@@ -68,7 +69,7 @@ class Worker:
         self._runtime.parks = False
         try:
             if task is not None:
-                self._runtime.changes.notify()
+                self._runtime.changes.notify(Change.WORK)
                 await wait_shielded(task)  # not cancelled: the runs of a claim that is under way need an executor
         finally:
             await drain
@@ -90,12 +91,12 @@ class Worker:
         runtime, interval = self._runtime, _MIN_INTERVAL
         async with runtime.changes.listening():
             while not halt.is_set:
-                seen = runtime.changes.count()
+                seen = runtime.changes.count(Change.WORK)
                 found, pause = await self._round_if_reachable(halt)
                 interval = _MIN_INTERVAL if found else min(2 * interval, _MAX_QUIET_INTERVAL)
                 if not found or self._free == 0:
                     began_mono = runtime.clock.monotonic()
-                    await runtime.changes.wait(pause, seen)
+                    await runtime.changes.wait(Change.WORK, pause, seen)
                     waited = runtime.clock.monotonic() - began_mono
                     if waited < interval:
                         await anyio.sleep(interval - waited)
@@ -111,18 +112,18 @@ class Worker:
         poll = self._runtime.config.poll_interval
         try:
             claimed = await self._claim(self._free)  # before the sweep, because a new run is ready already
-            next_due = poll if claimed else await self._sweep()
-            if not claimed and not halt.is_set:
+            sweep = Sweep({}, poll) if claimed else await self._sweep()
+            if sweep.made_ready and not claimed and not halt.is_set:
                 claimed = await self._claim(self._free)
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
             return 0, poll
         for each in claimed:
             self._begin(each, None)
-        return len(claimed), min(poll, next_due if next_due is not None else poll)
+        return len(claimed), min(poll, sweep.next_due if sweep.next_due is not None else poll)
 
-    async def _sweep(self) -> float | None:
-        """Make due runs ready; returns the seconds until the next one becomes due, or None."""
+    async def _sweep(self) -> Sweep:
+        """Make due runs ready."""
         runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
         try:
             sweep = await run_shielded(runtime.due_runs.sweep(), "spine_async sweep")
@@ -133,7 +134,7 @@ class Worker:
         gone, lapsed = await self._judge(sweep)
         if gone or lapsed:
             sweep = await run_shielded(runtime.due_runs.sweep(gone, lapsed), "spine_async sweep")
-        return sweep.next_due
+        return sweep
 
     async def _judge(self, sweep: Sweep) -> tuple[set[str], set[str]]:
         """The owners whose processes are gone, and those whose ended leases nobody will renew.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from spine_async._engine.commit.journal import Creation
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import check_same, load
 from spine_async._engine.start.request import Request, prepare_run, unknown_run
@@ -50,7 +51,7 @@ async def enqueue_runs(
         taken = await _create_within(runtime, connection, news)
     else:
         taken = await _create(runtime, news)
-        runtime.changes.notify()
+        runtime.changes.notify(Change.WORK)
     for new in taken:
         check_same(new, await load(runtime, new.run_id))
     return [each.run_id for each in news]

@@ -16,10 +16,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert shown.pop("worker_threads") == 40
     assert shown.pop("durability") == "full"
     assert shown.pop("store_timeout") is None
-    for name in ("lease_ttl", "drain_timeout", "cancel_grace", "recover_interval"):
+    assert (shown.pop("worker_concurrency"), shown.pop("park_after"), shown.pop("poll_interval")) == (100, 5, 0.5)
+    for name in ("lease_ttl", "drain_timeout", "cancel_grace"):
         assert shown.pop(name) > 0
     assert shown.pop("max_value_bytes") == 64 * 1024 * 1024
-    for name in ("max_claims", "recover_concurrency", "max_abandoned_threads"):
+    for name in ("max_claims", "max_abandoned_threads"):
         assert shown.pop(name) >= 1
     assert shown == {
         "checkpoint_enabled": True,
@@ -51,6 +52,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"max_step_visits": 0}, "max_step_visits"),
         ({"default_retry_policy": 3}, "default_retry_policy"),
         ({"worker_threads": 0}, "worker_threads"),
+        ({"worker_concurrency": 0}, "worker_concurrency"),
+        ({"park_after": -1}, "park_after"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"recover_interval": 1}, "recover_interval"),
         ({"durability": "none"}, r"durability\n  Input should be 'full' or 'process'"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import LambdaStep, Step
 from spine_async._model.time_option import as_moment
@@ -29,13 +30,14 @@ class Worker:
     async def __call__(self, context: object, config: dict[str, object]) -> None: ...
 
 
-def test_the_five_kinds_have_their_types() -> None:
+def test_each_kind_has_its_type() -> None:
     steps = (
         Step.lambda_("a", work),
         Step.pipeline("b", "ingest"),
         Step.choice("c", lambda context: True, "a"),
         Step.map("d", items=[1], iterator=work),
         Step.wait("e", 1),
+        Step.wait_for_signal("f"),
     )
     assert [step.step_type for step in steps] == list(StepType)
 
@@ -165,6 +167,35 @@ def test_targets_are_where_a_step_may_go() -> None:
         ),
         (lambda: Step.wait("a", until="tomorrow"), "step 'a': until is 'tomorrow'; text must be ISO 8601"),
         (lambda: Step.wait("a", until=7), "step 'a': until is of type int; it must be a datetime"),  # type: ignore[arg-type]
+        (lambda: Step.wait_for_signal("a#b"), "step 'a#b': the name 'a#b' contains one of the characters"),
+        (lambda: Step.wait_for_signal("a", signal="m[1]/b"), "step 'a': signal: the name 'm[1]/b' contains one of the"),
+        (lambda: Step.wait_for_signal("a", signal=""), "step 'a': signal: a name must not be empty"),
+        (lambda: Step.wait_for_signal("a", signal=7), "step 'a': signal: a name must be a string"),  # type: ignore[arg-type]
+        (
+            lambda: Step.wait_for_signal("a", model=dict),  # type: ignore[arg-type]
+            "step 'a': model is <class 'dict'>; it must be a pydantic model class",
+        ),
+        (
+            lambda: Step.wait_for_signal("a", timeout=0),
+            "step 'a': timeout is 0; it must be a number of seconds above 0",
+        ),
+        (lambda: Step.wait_for_signal("a", timeout=-1), "step 'a': timeout: -1 is not a number of seconds"),
+        (
+            lambda: Step.wait_for_signal("a", timeout=1, on_timeout=None),  # type: ignore[arg-type]
+            "step 'a': on_timeout is None; it must be 'fail', 'continue' or the name of a step",
+        ),
+        (
+            lambda: Step.wait_for_signal("a", on_timeout="continue"),
+            "step 'a': on_timeout is 'continue', but there is no timeout",
+        ),
+        (
+            lambda: Step.wait_for_signal("a", on_error="retry"),  # type: ignore[arg-type]
+            "step 'a': on_error is 'retry'; a wait for a signal is not repeated",
+        ),
+        (
+            lambda: SignalStep(name="a", signal="a", retry=RetryPolicy()),
+            "step 'a': retry does not apply to a wait for a signal",
+        ),
     ],
 )
 def test_a_step_that_is_wrong_is_refused_with_its_name(build: Any, message: str) -> None:
@@ -184,6 +215,13 @@ def test_a_wait_takes_text_moments_and_functions() -> None:
     assert Step.wait("a", 0).seconds == 0.0
     assert Step.wait("a", until="2026-01-02T03:00:00+01:00").until == datetime(2026, 1, 2, 2, tzinfo=UTC)
     assert callable(Step.wait("a", until=lambda context: datetime.now(UTC)).until)
+
+
+def test_a_wait_for_a_signal_has_defaults() -> None:
+    step = Step.wait_for_signal("a")
+    assert (step.signal, step.timeout, step.on_timeout, step.targets) == ("a", None, "fail", ())
+    step = Step.wait_for_signal("a", signal="b", timeout=timedelta(hours=1), on_timeout="c", next_step="d")
+    assert (step.signal, step.timeout, step.targets, step.timeout_target) == ("b", 3600.0, ("d", "c"), "c")
 
 
 def test_a_moment_keeps_its_zone() -> None:

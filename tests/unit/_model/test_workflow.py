@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from spine_async._model.output_model import SignalOutput
 from spine_async._model.step import MapStep, Step
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, DuplicateStepError, UnknownStepError
@@ -150,10 +151,21 @@ def test_the_fingerprint_is_that_of_the_plan() -> None:
         Workflow("load", [A, Step.map("b", items=[1], iterator=Workflow(steps=[C]))]),
         Workflow("load", [A, Step.wait("b", 1)]),
         Workflow("load", [A, Step.wait("b", 2)]),
+        Workflow("load", [A, Step.wait_for_signal("b")]),
+        Workflow("load", [A, Step.wait_for_signal("b", signal="c")]),
+        Workflow("load", [A, Step.wait_for_signal("b", timeout=1)]),
+        Workflow("load", [A, Step.wait_for_signal("b", timeout=1, on_timeout="continue")]),
+        Workflow("load", [A, Step.wait_for_signal("b", timeout=1, on_timeout="a")]),
     ]
     assert len({base.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
 
 
 def test_output_models_are_found_by_step() -> None:
-    flow = Workflow("load", [Step.lambda_("a", work, output_model=Params), B])
-    assert flow.models == {"a": Params}
+    signal = Step.wait_for_signal("c", model=Params)
+    flow = Workflow("load", [Step.lambda_("a", work, output_model=Params), B, signal, Step.wait_for_signal("d")])
+    assert flow.models == {"a": Params, "c": SignalOutput(Params)}
+
+
+def test_the_step_that_follows_a_timeout_must_exist() -> None:
+    with pytest.raises(UnknownStepError, match="workflow 'load', step 'b': it jumps to 'z', which is not a step"):
+        Workflow("load", [A, Step.wait_for_signal("b", timeout=1, on_timeout="z")])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from spine_async._model.due import Sweep
@@ -92,8 +92,10 @@ def look(connection: sqlite3.Connection) -> Look:
     seconds = _seconds_until(connection, now, at)
     is_due = any(each <= 0 for each in seconds) or _has_other_boot(connection, now) or bool(fetch(connection, _NEWS))
     ends = [float(str(until)) - now.seconds for _, _, until in owners if until is not None]
-    next_due = min((max(0.0, each) for each in (*seconds, *ends)), default=None)
-    return Look(is_due, Sweep({str(owner): bool(has_ended) for owner, has_ended, _ in owners}, next_due))
+    # A lease that has ended is no reason to look again at once: its owner is alive, or has time to renew it.
+    next_due = min((*(max(0.0, each) for each in seconds), *(each for each in ends if each > 0)), default=None)
+    found = {str(owner): bool(has_ended) for owner, has_ended, _ in owners}
+    return Look(is_due, Sweep(found, next_due, made_ready=False))
 
 
 def sweep(connection: sqlite3.Connection, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
@@ -114,7 +116,7 @@ def sweep(connection: sqlite3.Connection, gone: Collection[str], lapsed: Collect
         connection.execute(_FORGET_NEWS)
     connection.executemany(_READY_GONE, [(turn, owner) for owner in gone])
     connection.executemany(_READY_LAPSED, [(turn, owner, now.boot, now.seconds) for owner in lapsed])
-    return look(connection).sweep
+    return replace(look(connection).sweep, made_ready=True)
 
 
 def _seconds_until(connection: sqlite3.Connection, now: BootTime, at: datetime) -> list[float]:

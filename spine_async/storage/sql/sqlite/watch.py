@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 POLL_SECONDS = 0.008
-_OWN_SECONDS = 0.05
+_OWN_SECONDS = 0.1
 """Time between two reports of commits while this process commits itself. It knows its own commits anyway."""
 _RETRY_SECONDS = 0.1
 _JOIN_SECONDS = 2.0

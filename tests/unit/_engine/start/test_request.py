@@ -49,7 +49,12 @@ def created(
 
 
 def digest(params: Mapping[str, object] | None = None, **request: Any) -> str:
-    return created(WORKFLOW, params, **request).params_hash
+    return request_digest(created(WORKFLOW, params, **request))
+
+
+def request_digest(new: NewRun) -> str:
+    assert new.request_hash is not None
+    return new.request_hash
 
 
 def params_of(new: NewRun) -> dict[str, object]:
@@ -110,14 +115,15 @@ def test_the_start_is_part_of_the_digest() -> None:
 def test_defaults_are_no_part_of_the_digest_and_the_context_is_as_if_it_was_given() -> None:
     workflow = Workflow("w", [plain("a")], defaults={"a": 1})
     given = digest({"a": 1, "b": 2})
-    assert created(workflow, {"b": 2}).params_hash == digest({"b": 2})
+    assert request_digest(created(workflow, {"b": 2})) == digest({"b": 2})
+    assert created(workflow, {"b": 2}).params_hash == given
     assert digest({"b": 2}, context=WorkflowContext(params={"a": 1})) == given
 
 
 @pytest.mark.parametrize("params", [None, {}])
 def test_a_run_without_params_has_the_digest_of_an_empty_object(params: dict[str, object] | None) -> None:
     new = created(params=params)  # the digest is stored, so it is part of the stored form: sha256 of `[null, {}]`
-    assert (new.params, new.params_hash) == ("{}", "35d6cbd33ccf5eb2a1bb6b00bf8e95e4")
+    assert (new.params, new.params_hash, new.request_hash) == ("{}", *2 * ("35d6cbd33ccf5eb2a1bb6b00bf8e95e4",))
 
 
 def test_partition_outputs_quality_and_metadata_come_from_the_context() -> None:
@@ -149,12 +155,21 @@ def test_the_params_model_converts_and_completes_the_params() -> None:
 
 
 def test_the_digest_is_that_of_the_params_before_validation() -> None:
-    assert created(MODELLED, {"size": "3"}).params_hash == digest({"size": "3"})
-
-
-def test_a_row_with_a_digest_of_the_params_after_validation_still_matches() -> None:
     new = created(MODELLED, {"size": "3"})
-    old = replace(StoredRun.from_new(new), params_hash=digest({"unit": "kg", "size": 3}))
+    assert request_digest(new) == digest({"size": "3"})
+    assert new.params_hash == digest({"unit": "kg", "size": 3})
+
+
+def test_requests_are_compared_by_the_params_as_given() -> None:
+    stored = StoredRun.from_new(created(MODELLED, {"size": "3"}))
+    assert has_same_params(created(MODELLED, {"size": "3"}), stored)
+    assert not has_same_params(created(MODELLED, {"size": 3}), stored)
+
+
+@pytest.mark.parametrize("params", [{"size": "3"}, {"unit": "kg", "size": 3}])
+def test_an_older_row_with_one_digest_matches_before_or_after_validation(params: dict[str, object]) -> None:
+    new = created(MODELLED, {"size": "3"})
+    old = replace(StoredRun.from_new(new), params_hash=digest(params), request_hash=None)
     assert has_same_params(new, old)
     assert not has_same_params(created(MODELLED, {"size": 4}), old)
 

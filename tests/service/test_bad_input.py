@@ -1,0 +1,153 @@
+"""Each bad argument is a clear error that names it, and stores nothing."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from spine_async import Enqueued, Queue, SpineError, Step, Workflow, WorkflowContext, WorkflowRunner
+from tests.service.flows import Config
+from tests.service.places import Place
+
+
+async def nothing(context: WorkflowContext, config: Config) -> None:
+    return None
+
+
+FLOW = Workflow("flow", [Step.lambda_("step", nothing)])
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+
+RUN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("delay", {"delay": -1}),
+    ("delay", {"delay": -0.001}),
+    ("delay", {"delay": timedelta(seconds=-1)}),
+    ("delay", {"delay": math.nan}),
+    ("delay", {"delay": math.inf}),
+    ("delay", {"delay": 1e300}),
+    ("delay", {"delay": "5"}),
+    ("delay", {"delay": True}),
+    ("at", {"at": LATER.replace(tzinfo=None)}),
+    ("at", {"at": LATER.isoformat()}),
+    ("at", {"at": LATER.timestamp()}),
+    ("at", {"at": LATER.date()}),
+    ("delay", {"delay": 1, "at": LATER}),
+    ("at", {"delay": 0, "at": LATER}),
+    ("expires", {"expires": 0}),
+    ("expires", {"expires": -1}),
+    ("expires", {"expires": timedelta(0)}),
+    ("expires", {"expires": math.nan}),
+    ("expires", {"expires": "soon"}),
+    ("expires", {"expires": 1e300}),
+    ("priority", {"priority": 1.5}),
+    ("priority", {"priority": "1"}),
+    ("priority", {"priority": True}),
+    ("priority", {"priority": None}),
+    ("priority", {"priority": 2**40}),
+    ("key", {"key": ""}),
+    ("key", {"key": 5}),
+    ("key", {"key": "k" * 10_000}),
+    ("key", {"key": "a\x00b"}),
+    ("id", {"run_id": ""}),
+    ("id", {"run_id": "a\x00b"}),
+    ("param", {"params": {"ratio": math.nan}}),
+    ("param", {"params": ["a"]}),
+    ("param", {"params": {1: "a"}}),
+    ("partition", {"partition": ["a"]}),
+]
+
+QUEUES: list[object] = ["", 5, None, "a\x00b", "q" * 10_000, Queue("mail")]
+WORKFLOWS: list[object] = ["", None, 5, nothing, "a\x00b", Workflow(steps=FLOW.steps)]
+
+
+def cases(options: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    return [pytest.param(name, option, id=f"{name}{number}") for number, (name, option) in enumerate(options)]
+
+
+async def check_nothing_is_stored(runner: WorkflowRunner) -> None:
+    assert await runner.list_runs() == []
+
+
+@pytest.mark.parametrize(("name", "options"), cases(RUN_OPTIONS))
+@pytest.mark.parametrize("how", ["workflow", "name", "many"])
+async def test_options_of_a_run(name: str, options: dict[str, Any], how: str) -> None:
+    runner = Place(None).runner()
+    call: Any
+    if how == "many":
+        call = runner.enqueue_many(FLOW, [Enqueued(), Enqueued(**options)])
+    else:
+        call = runner.enqueue(FLOW if how == "workflow" else "flow", **options)
+    with pytest.raises(SpineError, match=name):
+        await call
+    await check_nothing_is_stored(runner)
+
+
+@pytest.mark.parametrize("queue", QUEUES, ids=range(len(QUEUES)))
+async def test_queues(queue: Any) -> None:
+    runner = Place(None).runner()
+    with pytest.raises(SpineError, match="queue"):
+        await runner.enqueue(FLOW, queue=queue)
+    with pytest.raises(SpineError, match="queue"):
+        await runner.enqueue_many(FLOW, [Enqueued()], queue=queue)
+    await check_nothing_is_stored(runner)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=range(len(WORKFLOWS)))
+async def test_workflows(workflow: Any) -> None:
+    runner = Place(None).runner()
+    with pytest.raises(SpineError, match="workflow"):
+        await runner.enqueue(workflow)
+    with pytest.raises(SpineError, match="workflow"):
+        await runner.enqueue_many(workflow, [Enqueued()])
+    await check_nothing_is_stored(runner)
+
+
+@pytest.mark.parametrize("runs", [None, 5, [None], [{"params": {}}], ["r1"], Enqueued()], ids=range(6))
+async def test_runs_of_enqueue_many(runs: Any) -> None:
+    runner = Place(None).runner()
+    with pytest.raises((SpineError, TypeError), match=r"Enqueued|iterable"):
+        await runner.enqueue_many(FLOW, runs)
+    await check_nothing_is_stored(runner)
+
+
+@pytest.mark.parametrize("queues", ["mail", ["mail"], [Queue("a"), Queue("a")], 5], ids=range(4))
+async def test_queues_of_a_runner(queues: Any) -> None:
+    with pytest.raises(SpineError, match="queue"):
+        Place(None).runner(queues=queues)
+
+
+@pytest.mark.parametrize("name", ["", None, 5, "a\x00b"], ids=repr)
+def test_names_of_queues(name: Any) -> None:
+    with pytest.raises(SpineError, match="queue"):
+        Queue(name)
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, "1"], ids=repr)
+async def test_timeouts_of_result(timeout: Any) -> None:
+    runner = Place(None).runner(work=False)
+    handle = await runner.enqueue(FLOW)
+    with pytest.raises((TimeoutError, ValueError, TypeError)):
+        await handle.result(timeout=timeout)
+
+
+async def test_options_on_a_database(database: Place) -> None:
+    """The same checks stand before every store; the limits of a database are checked before anything is written."""
+    async with database.runner(work=False) as runner:
+        for name, options in RUN_OPTIONS:
+            with pytest.raises(SpineError, match=name):
+                await runner.enqueue(FLOW, **options)
+        for options in ({"delay": 10**9}, {"at": datetime.max.replace(tzinfo=UTC)}, {"priority": 2**31 - 1}):
+            record = await (await runner.enqueue(FLOW, **options)).record()
+            assert record.due_at is not None
+        assert len(await runner.list_runs()) == 3
+        odd = await runner.enqueue("é " * 20, key="ключ 🔑", queue="очередь")
+        record = await odd.record()
+        assert (record.workflow_name, record.key, record.queue) == ("é " * 20, "ключ 🔑", "очередь")
+
+
+async def test_enqueue_without_a_store() -> None:
+    for runner in (WorkflowRunner(checkpoint_enabled=False), WorkflowRunner(dry_run=True, checkpoint_enabled=False)):
+        with pytest.raises(SpineError):
+            await runner.enqueue(FLOW)

@@ -1,0 +1,290 @@
+"""Leaving a runner costs no more than a crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner
+from tests.crash.conftest import Rows
+from tests.service.conftest import StartService
+from tests.service.flows import Config, Notes
+from tests.service.places import Place
+from tests.service.services import Service, until
+
+HELD = ("async", "sync", "pipeline", "map", "nested", "raises")  # kinds whose first execution does not end
+WAITING = ("wait", "waiting_map", "retry")
+KINDS = HELD + WAITING
+
+CONTINUED = {  # attempts that begin after the end of the first owner
+    "async": ["hold", "last"],
+    "sync": ["hold", "last"],
+    "pipeline": ["hold", "last"],
+    "map": ["each[1]/item", "each[3]/item", "last"],
+    "nested": ["hold", "last"],
+    "raises": ["hold", "last"],
+    "wait": ["last"],
+    "waiting_map": ["each[0]/last", "each[1]/last", "each[2]/last", "last"],
+    "retry": ["flaky", "last"],
+}
+
+
+class Endings:
+    """Brings runs of every kind of step to their middle, ends their owner, and reads what becomes of them."""
+
+    def __init__(self, start: StartService, observer: WorkflowRunner, notes: Notes, park_after: float) -> None:
+        self._start = start
+        self._observer = observer
+        self._notes = notes
+        self._config = {"park_after": park_after, "cancel_grace": 0.3}
+
+    async def after(self, end: Callable[[Service], Any], prefix: str) -> dict[str, Any]:
+        first = await self._start(config=self._config)
+        runs = {kind: f"{prefix}-{kind}" for kind in KINDS}
+        for kind, run in runs.items():
+            await self._observer.enqueue(kind, run_id=run, params={"run": run})
+        await self._until_in_the_middle(runs)
+        seen = {kind: len(self._notes.begun(run)) for kind, run in runs.items()}
+        second = await self._start(config=self._config)
+        await end(first)
+        outcomes = {kind: await self._outcome(run) for kind, run in runs.items()}
+        for kind, run in runs.items():
+            outcomes[kind]["continued"] = sorted(self._notes.begun(run)[seen[kind] :])
+        await second.terminate()
+        return outcomes
+
+    async def _until_in_the_middle(self, runs: dict[str, str]) -> None:
+        for kind in ("async", "sync", "pipeline", "raises"):
+            await until(lambda run=runs[kind]: "hold" in self._notes.begun(run))
+        await until(lambda: self._notes.begun(f"{runs['nested']}-child") == ["hold"])
+        await until(lambda: self._events(runs["map"], "map_item_completed", 2))
+        await until(lambda: len(self._notes.begun(runs["map"])) == 5)
+        await until(lambda: len(self._notes.begun(runs["waiting_map"])) == 4)
+        await until(lambda: self._notes.begun(runs["retry"]) == ["first", "flaky"])
+        await until(lambda: self._events(runs["wait"], "step_started", 2))
+
+    async def _events(self, run: str, kind: str, number: int) -> bool:
+        return len([event async for event in self._observer.events(run) if event.event_type == kind]) >= number
+
+    async def _outcome(self, run: str) -> dict[str, Any]:
+        result = await self._observer.handle(run).result(timeout=20)
+        record = await self._observer.get_run(run)
+        events = [event async for event in self._observer.events(run)]
+        return {
+            "status": (result.status, record.status),
+            "reason": (result.stop_reason, record.stop_reason),
+            "error": (result.error, record.error),
+            "completed": result.completed_steps,
+            "outputs": _without_ids(result.context.to_dict()["outputs"]),
+            "ended": sorted(
+                f"{event.event_type} {event.path}"
+                for event in events
+                if event.event_type not in {"step_started", "workflow_started", "workflow_resumed"}
+            ),
+        }
+
+
+def _without_ids(outputs: Any) -> Any:
+    if isinstance(outputs, dict):
+        return {name: _without_ids(value) for name, value in outputs.items() if name not in {"run", "given", "nap"}}
+    if isinstance(outputs, list):
+        return [_without_ids(value) for value in outputs]
+    return outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("park_after", [0.0, 100.0], ids=["parked", "held"])
+async def test_sigterm_leaves_to_others_what_sigkill_leaves(
+    service: StartService, observer: WorkflowRunner, notes: Notes, park_after: float
+) -> None:
+    endings = Endings(service, observer, notes, park_after)
+    killed = await endings.after(lambda first: first.kill(), "kill")
+    terminated = await endings.after(lambda first: first.terminate(), "term")
+    assert {kind: outcome["status"][0].value for kind, outcome in killed.items()} == dict.fromkeys(KINDS, "completed")
+    assert {kind: outcome["continued"] for kind, outcome in killed.items()} == CONTINUED
+    assert terminated == killed
+
+
+async def test_a_released_run_is_pending_due_now_and_without_owner(
+    service: StartService, observer: WorkflowRunner, notes: Notes, query: Callable[..., Rows]
+) -> None:
+    first = await service()
+    handle = await observer.enqueue("async", run_id="r")
+    await until(lambda: notes.begun("r") == ["first", "hold"])
+    await first.terminate()
+    record = await handle.record()
+    assert (record.status, record.stop_reason, record.error) == (RunStatus.PENDING, None, None)
+    assert record.due_at is not None
+    assert abs(record.due_at - datetime.now(UTC)) < timedelta(seconds=5)
+    assert query("SELECT owner FROM core_workflow_runs WHERE run_id = ?", "r") == [(None,)]
+    types = [event.event_type async for event in handle.events()]
+    assert "workflow_stopped" not in types
+    assert "step_failed" not in types
+
+
+async def test_a_step_with_a_thread_left_behind_keeps_its_lease_until_the_process_is_gone(
+    service: StartService, observer: WorkflowRunner, notes: Notes
+) -> None:
+    first = await service()
+    handle = await observer.enqueue("sync", run_id="r")
+    await until(lambda: notes.begun("r") == ["first", "hold"])
+    second = await service()
+    await first.terminate()
+    assert (await handle.result(timeout=15)).status == "completed"
+    assert [note["pid"] for note in notes.read(what="began", path="hold")] == [first.pid, second.pid]
+
+
+async def test_a_caller_in_execute_gets_stopped_and_the_stored_run_is_pending(
+    service: StartService, observer: WorkflowRunner, notes: Notes
+) -> None:
+    first = await service()
+    _, answer = first.post("execute", workflow="async", run_id="r")
+    await until(lambda: notes.begun("r") == ["first", "hold"])
+    await first.terminate()
+    result = await answer
+    assert (result["status"], result["stop_reason"]) == ("stopped", "shutdown")
+    assert (await observer.get_run("r")).status == RunStatus.PENDING
+    await service()
+    assert (await observer.handle("r").result(timeout=15)).completed_steps == ["first", "hold", "last"]
+
+
+async def test_a_step_that_ends_within_the_drain_timeout_is_not_repeated(
+    service: StartService, observer: WorkflowRunner, notes: Notes
+) -> None:
+    first = await service(config={"drain_timeout": 10})
+    handle = await observer.enqueue("gated", run_id="r")
+    await until(lambda: notes.begun("r") == ["first", "gated"])
+    _, answer = first.post("result", run_id="r")
+    leaving = anyio.Event()
+
+    async def leave() -> None:
+        leaving.set()
+        await first.terminate()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        await leaving.wait()
+        notes.open_gate("r")
+    answer.cancel()
+    if (await handle.status()) != RunStatus.COMPLETED:  # the step may have ended before the signal arrived
+        await service()
+        await handle.result(timeout=15)
+    assert notes.begun("r") == ["first", "gated", "last"]
+
+
+async def test_leaving_a_runner_with_waiting_runs_takes_less_than_a_second(place: Place) -> None:
+    flow = waiting_flow(seconds=3_600)
+    config = {"park_after": 10_000, "drain_timeout": 30}
+    async with place.runner(config=config, workflows=[flow]) as runner:
+        handles = [await runner.start(flow) for _ in range(30)]
+        for handle in handles:
+            await until(lambda handle=handle: waits_in(handle))
+        left_at = time.perf_counter()
+    assert time.perf_counter() - left_at < 1
+    async with place.runner(work=False) as runner:
+        records = [await runner.get_run(handle.run_id) for handle in handles]
+    assert {record.stop_reason for record in records} == {None}
+    assert {record.status for record in records} <= {RunStatus.PENDING, RunStatus.WAITING}
+
+
+async def test_a_waiting_run_does_not_wait_longer_because_of_a_deploy(place: Place) -> None:
+    flow = waiting_flow(seconds=0.6)
+    async with place.runner(config={"park_after": 10_000}, workflows=[flow]) as runner:
+        handle = await runner.start(flow)
+        await until(lambda: waits_in(handle))
+    async with place.runner(config={"park_after": 10_000}, workflows=[flow]) as runner:
+        result = await runner.handle(handle.run_id).result(timeout=10)
+    assert result.completed_steps == ["nap"]
+    assert result.duration_ms < 1_500
+
+
+async def waits_in(handle: Any) -> bool:
+    return any([event.event_type == "step_started" async for event in handle.events()])
+
+
+async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> None:
+    begun: list[int] = []
+    is_last = anyio.Event()
+
+    async def long(context: WorkflowContext, config: Config) -> None:
+        begun.append(context.attempt)
+        await is_last.wait()
+
+    flow = Workflow("long", [Step.lambda_("long", long)])
+    config = {"drain_timeout": 0, "max_claims": 2}
+    async with place.runner(work=False) as producer:
+        handle = await producer.enqueue(flow)
+        for deploys in range(1, 7):
+            async with place.runner(config=config, workflows=[flow]):
+                await until(lambda deploys=deploys: len(begun) == deploys)
+            assert await handle.status() == RunStatus.PENDING
+        is_last.set()
+        async with place.runner(config=config, workflows=[flow]):
+            assert (await handle.result(timeout=10)).status == "completed"
+    assert len(begun) == 7
+
+
+async def test_an_exception_of_a_cancelled_step_is_not_an_outcome(place: Place) -> None:
+    begun = anyio.Event()
+
+    async def raises(context: WorkflowContext, config: Config) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("raised while it is cancelled")
+
+    flow = Workflow("raises", [Step.lambda_("raises", raises)])
+    async with place.runner(config={"drain_timeout": 0}, workflows=[flow]) as runner:
+        handle = await runner.start(flow)
+        await begun.wait()
+    async with place.runner(work=False) as reader:
+        record = await reader.get_run(handle.run_id)
+    assert (record.status, record.error, record.stop_reason) == (RunStatus.PENDING, None, None)
+
+
+async def test_a_cancelled_caller_at_shutdown_leaves_the_run_to_others(place: Place) -> None:
+    """The runner is left first; the callers are cancelled afterwards, as uvicorn does not do, and others do."""
+    begun = anyio.Event()
+
+    async def long(context: WorkflowContext, config: Config) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    flow = Workflow("long", [Step.lambda_("long", long)])
+    results: list[tuple[str, str | None]] = []
+    async with anyio.create_task_group() as tasks, place.runner(config={"drain_timeout": 0}) as runner:
+
+        async def call() -> None:
+            result = await runner.execute(flow, run_id="r")
+            results.append((result.status.value, result.stop_reason))
+
+        tasks.start_soon(call)
+        await begun.wait()
+    assert results == [("stopped", "shutdown")]
+    async with place.runner(work=False) as reader:
+        assert (await reader.get_run("r")).status == RunStatus.PENDING
+
+
+async def test_runs_that_have_not_begun_stay_pending(place: Place) -> None:
+    async def long(context: WorkflowContext, config: Config) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    begun = anyio.Event()
+    flow = Workflow("long", [Step.lambda_("long", long)])
+    config = {"worker_concurrency": 1, "drain_timeout": 0}
+    async with place.runner(config=config, workflows=[flow]) as runner:
+        handles = [await runner.enqueue(flow) for _ in range(3)]
+        await begun.wait()
+    async with place.runner(work=False) as reader:
+        assert [await reader.handle(handle.run_id).status() for handle in handles] == [RunStatus.PENDING] * 3
+
+
+def waiting_flow(*, seconds: float) -> Workflow:
+    return Workflow("waiting", [Step.wait("nap", seconds)])
