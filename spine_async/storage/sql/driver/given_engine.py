@@ -55,5 +55,13 @@ def _pool_problem(engine: AsyncEngine) -> str | None:
         return None
     return (
         f"a pool of at most {available} connections; a runner needs {CONNECTIONS_OF_RUNNER}: one for commits, one for "
-        "the renewal of leases and one for reads; enlarge pool_size or max_overflow, or pass the runner a URL"
+        f"the renewal of leases and {_THIRD[engine.dialect.name]}; enlarge pool_size or max_overflow, or give the "
+        "runner a URL"
     )
+
+
+_THIRD = {
+    "sqlite": "one for reads",
+    "postgresql": "one that listens for changes; reads need another, or share the first one",
+}
+"""What the third connection is for, by dialect name."""

@@ -7,7 +7,10 @@ from typing import Any
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool
 
 CONNECTIONS_OF_RUNNER = 3
-"""One for commits, one for the renewal of leases, and one for reads."""
+"""One for commits, one for the renewal of leases, and one for reads.
+
+On PostgreSQL a store that listens for changes holds the third one. If the pool has no more, reads use the first one.
+"""
 
 
 def capacity(pool: Pool) -> int | None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async.errors import StoreError
+from spine_async.storage.sql.postgres.background import end_tasks
 
 if TYPE_CHECKING:
     import asyncpg
@@ -26,6 +27,8 @@ _LATER = 0.02
 """Seconds by which a notification of ended and parked runs is delayed, because most ends come in quick succession."""
 _PAUSE = 0.005
 """Seconds between two notifications."""
+_AT_CLOSE = 1.0
+"""Seconds that the last notification may take."""
 
 
 async def notify(driver: Driver, payload: str) -> None:
@@ -57,8 +60,7 @@ class Announcer:
     async def close(self) -> None:
         """Send what is not sent yet."""
         self._hurries.set()
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        await end_tasks([self._task] if self._task is not None else [], after=_AT_CLOSE)
 
     async def _run(self) -> None:
         while self._is_wanted:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RootTransaction, event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spine_async.errors import DefinitionError
+from spine_async.storage.sql.postgres.background import end_tasks
 
 if TYPE_CHECKING:
     import asyncpg
@@ -80,12 +81,10 @@ class CommitWatch:
         event.listen(sync, "commit", self._on_commit)
         event.listen(sync, "rollback", self._forget)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Wait for no commit any more."""
-        for connection in list(self._watched):
-            self._forget(connection)
-        for task in self._tasks:
-            task.cancel()
+        self._watched.clear()
+        await end_tasks(list(self._tasks))
 
     def _on_commit(self, connection: Connection) -> None:
         """Called by SQLAlchemy just before it commits."""

@@ -17,7 +17,7 @@ from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ResultT
-from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.postgres import changes as change_jobs
 from spine_async.storage.sql.postgres import due_runs, inbox, leases, statements
 from spine_async.storage.sql.postgres.announcements import Announcer, notify
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     import asyncpg
 
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
+
+
+_NOTIFY_SECONDS = 3.0
+"""Time limit of a notification, which nobody repeats."""
 
 
 class PostgresDatabase(PostgresConnections):
@@ -147,7 +151,7 @@ class PostgresDatabase(PostgresConnections):
         return await self._within(connection, partial(inbox.send, message=message, is_within=True), "send")
 
     async def close(self) -> None:
-        self._callers.close()
+        await self._callers.close()
         await self._listener.close()
         await self._announcer.close()
         await super().close()
@@ -173,7 +177,7 @@ class PostgresDatabase(PostgresConnections):
 
     async def _notify(self, token: str) -> None:
         with self._map_errors:
-            await self._renewer.write(partial(notify, payload=token), self._limit.call("notify"))
+            await self._renewer.write(partial(notify, payload=token), Call("notify", self._limit, _NOTIFY_SECONDS, 1))
 
 
 async def _delete(driver: Driver, run_id: str, *, only_ended: bool) -> object:

@@ -64,7 +64,8 @@ async def _claim_rounds(driver: Driver, request: DueRequest) -> tuple[list[Recor
     workflows, versions = list(request.workflows), list(request.workflows.values())
     queues = ["", *(queue for queue in request.queues if queue)]
     places = (workflows, versions, queues, request.at, request.ttl)
-    window, claimed, before = request.limit + _SPARE, list[Record](), 0
+    claimed: list[Record] = []
+    window, before = request.limit + _SPARE, 0
     for number in range(_MAX_ROUNDS):
         fixed = (request.owner, request.token, request.limit, *places)
         records = await driver.fetch(due_statements.CLAIM_DUE, *fixed, window)

@@ -74,20 +74,34 @@ _DUE_BY_WALL = f"{_LATER} AND due_at <= statement_timestamp() AND due_boot IS DI
 _DUE_IN_BOOT = f"{_IN_BOOT} AND due_seconds <= $2::float8"
 _HAS_ENDED = f"NOT {IS_LEASED}"
 
+# With ORDER BY and LIMIT instead of EXISTS. For EXISTS a plan that is made without the arguments reads the whole table,
+# because it expects to meet a row that is due soon.
+_FIRST = "(SELECT {column} FROM core_workflow_runs WHERE {condition} ORDER BY {column} LIMIT 1)"
+_FIRST_DUE = _FIRST.format(column="due_at", condition=_DUE_BY_WALL)
+_FIRST_LATER = _FIRST.format(
+    column="due_at", condition=f"{_LATER} AND due_at > statement_timestamp() AND due_at < 'infinity'"
+)
+_FIRST_IN_BOOT = _FIRST.format(column="due_seconds", condition=_IN_BOOT)
+
+# From one owner to the next through the index. A plan for GROUP BY reads the whole table while the server has no
+# statistics of it, which is so for some time after many runs were created.
+_OWNERS = (
+    "WITH RECURSIVE owners AS ((SELECT owner FROM core_workflow_runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) "
+    "UNION ALL SELECT (SELECT r.owner FROM core_workflow_runs r WHERE r.owner > o.owner ORDER BY r.owner LIMIT 1) "
+    "FROM owners o WHERE o.owner IS NOT NULL) "
+)
+_HELD = (
+    "SELECT array_agg(o.owner) AS owners, array_agg(has_ended) AS have_ended, "
+    "extract(epoch FROM min(next_end) - clock_timestamp())::float8 AS next_end FROM owners o CROSS JOIN LATERAL "
+    f"(SELECT bool_or({_HAS_ENDED}) AS has_ended, min(leased_until) FILTER (WHERE {IS_LEASED}) AS next_end "
+    "FROM core_workflow_runs r WHERE r.owner = o.owner AND NOT r.ready) run WHERE has_ended IS NOT NULL"
+)
 LOOK = (
-    f"SELECT EXISTS (SELECT 1 FROM core_workflow_runs WHERE {_DUE_BY_WALL}) "
-    f"OR EXISTS (SELECT 1 FROM core_workflow_runs WHERE {_DUE_IN_BOOT}) AS is_due, "
+    f"{_OWNERS}SELECT {_FIRST_DUE} IS NOT NULL AS is_due, {_FIRST_IN_BOOT} - $2::float8 AS next_in_boot, "
+    f"extract(epoch FROM {_FIRST_LATER} - statement_timestamp())::float8 AS next_by_wall, "
     # LEFT JOIN: a message whose run was deleted at the same time is cleared away.
-    "EXISTS (SELECT 1 FROM core_workflow_inbox i LEFT JOIN core_workflow_runs r ON r.id = i.run "
-    "WHERE i.unseen AND r.owner IS NULL) AS has_news, "
-    f"extract(epoch FROM (SELECT due_at FROM core_workflow_runs WHERE {_LATER} AND due_at > statement_timestamp() "
-    "AND due_at < 'infinity' ORDER BY due_at LIMIT 1) - statement_timestamp())::float8 AS next_by_wall, "
-    f"(SELECT due_seconds FROM core_workflow_runs WHERE {_IN_BOOT} AND due_seconds > $2::float8 "
-    "ORDER BY due_seconds LIMIT 1) - $2::float8 AS next_in_boot, held.* "
-    "FROM (SELECT array_agg(owner) AS owners, array_agg(has_ended) AS have_ended, "
-    "extract(epoch FROM min(next_end) - clock_timestamp())::float8 AS next_end FROM (SELECT owner, "
-    f"bool_or({_HAS_ENDED}) AS has_ended, min(leased_until) FILTER (WHERE {IS_LEASED}) AS next_end "
-    "FROM core_workflow_runs WHERE owner IS NOT NULL AND NOT ready GROUP BY owner) each) held"
+    "(SELECT i.id FROM core_workflow_inbox i LEFT JOIN core_workflow_runs r ON r.id = i.run "
+    f"WHERE i.unseen AND r.owner IS NULL ORDER BY i.run LIMIT 1) IS NOT NULL AS has_news, held.* FROM ({_HELD}) held"
 )
 """Arguments: the boot, and the reading of its clock. Returns one row: what is due, when the next run is, who holds."""
 

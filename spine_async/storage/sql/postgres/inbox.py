@@ -67,14 +67,12 @@ async def send(driver: Driver, message: NewMessage, *, is_within: bool = False) 
 
 async def notices(driver: Driver, claims: Sequence[Claim]) -> list[Notice]:
     """The requested stop and the open messages of each claim that is current."""
+    rows = await driver.fetch(_OPEN, [each.key for each in claims], [each.epoch for each in claims])
     ids = {each.key: each.run_id for each in claims}
-    found = dict[int, Notice]()
-    messages = dict[int, list[Message]]()
-    for record in await driver.fetch(_OPEN, [each.key for each in claims], [each.epoch for each in claims]):
-        key = record["run"]
-        if key not in found:
-            found[key] = Notice(ids[key], record["stop_requested"], messages.setdefault(key, []))
-        if record["id"] is not None:
-            at = parse_timestamp(record["received_at"])
-            messages[key].append(Message(record["id"], record["name"], record["value"], at))
-    return list(found.values())
+    stops = {row["run"]: row["stop_requested"] for row in rows}
+    messages: dict[int, list[Message]] = {key: [] for key in stops}
+    for row in rows:
+        if row["id"] is not None:
+            at = parse_timestamp(row["received_at"])
+            messages[row["run"]].append(Message(row["id"], row["name"], row["value"], at))
+    return [Notice(ids[key], reason, tuple(messages[key])) for key, reason in stops.items()]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from spine_async.errors import StoreError
+from spine_async.errors import SpineError
 from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks
 from spine_async.storage.sql.driver.errors import ErrorMapper
 from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.storage.sql.postgres.announcements import CHANNEL
+from spine_async.storage.sql.postgres.background import end_tasks
 from spine_async.storage.sql.postgres.connect import is_direct
 
 if TYPE_CHECKING:
@@ -92,9 +93,7 @@ class ChangeListener:
 
     async def _stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
+        await end_tasks([task] if task is not None else [])
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY
@@ -104,7 +103,7 @@ class ChangeListener:
                     if not await self._listen_until_lost():
                         return
                 delay = _FIRST_DELAY
-            except (StoreError, TimeoutError) as exc:
+            except SpineError as exc:
                 _log.debug("no notifications, trying again in %g s: %s", delay, exc)
             finally:
                 self._has_tried.set()

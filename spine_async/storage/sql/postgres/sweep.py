@@ -64,6 +64,7 @@ async def _look(driver: Driver, now: BootTime) -> _Look:
     owners = dict(zip(record["owners"] or (), record["have_ended"] or (), strict=True))
     times = (record["next_by_wall"], record["next_in_boot"], record["next_end"])
     next_due = min((max(0.0, each) for each in times if each is not None), default=None)
-    if record["is_due"]:  # more than one sweep makes ready, or a row is locked
+    is_due = record["is_due"] or (record["next_in_boot"] is not None and record["next_in_boot"] <= 0)
+    if is_due:  # more than one sweep makes ready, or a row is locked
         next_due = 0.0
-    return _Look(record["is_due"], record["has_news"], Sweep(owners, next_due))
+    return _Look(is_due, record["has_news"], Sweep(owners, next_due))
