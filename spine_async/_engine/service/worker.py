@@ -118,6 +118,9 @@ class Worker:
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
             return 0, poll
+        except Exception:  # noqa: BLE001 - the runner would claim nothing any more, and nobody would learn why
+            _log.exception("due runs were not claimed; it will be retried")
+            return 0, poll
         for each in claimed:
             self._begin(each, None)
         return len(claimed), min(poll, sweep.next_due if sweep.next_due is not None else poll)
