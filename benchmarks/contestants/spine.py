@@ -39,10 +39,14 @@ def make_runner(task: Task) -> WorkflowRunner:
 
 def make_config(task: Task) -> WorkflowRunnerConfig:
     """Default settings on the task's database."""
-    url = f"sqlite+aiosqlite:///{task.place}"
+    return WorkflowRunnerConfig(database_url=database_url(task))
+
+
+def database_url(task: Task) -> str:
+    """The task's database for SQLAlchemy."""
     if task.backend == "postgres":
-        url = task.place.replace("postgresql:", "postgresql+asyncpg:", 1)
-    return WorkflowRunnerConfig(database_url=url)
+        return task.place.replace("postgresql:", "postgresql+asyncpg:", 1)
+    return f"sqlite+aiosqlite:///{task.place}"
 
 
 async def sequential(task: Task) -> Reading:

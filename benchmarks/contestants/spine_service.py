@@ -11,7 +11,7 @@ from typing import cast
 
 from benchmarks.child import answer, latency_figures
 from benchmarks.contestants.parked_rows import copy_parked
-from benchmarks.contestants.spine import make_config
+from benchmarks.contestants.spine import database_url, make_config
 from benchmarks.contestants.spine_worker import PARKED, PICKED_UP, WorkerProcess, worker_process
 from benchmarks.task import Reading, Task
 from spine_async import Enqueued, RunHandle, RunStatus, WorkflowRunner
@@ -68,7 +68,7 @@ async def _service(task: Task) -> AsyncIterator[tuple[WorkflowRunner, WorkerProc
 @asynccontextmanager
 async def _store(task: Task) -> AsyncIterator[SqlRunStore]:
     """The runs behind the public interface."""
-    store = SqlRunStore.from_url(make_config(task).database_url)
+    store = SqlRunStore.from_url(database_url(task))
     try:
         yield store
     finally:
@@ -109,7 +109,7 @@ async def _park_by_worker(runner: WorkflowRunner, store: SqlRunStore, runs: int)
     for first in range(0, runs, _GROUP):
         group = [Enqueued() for _ in range(min(_GROUP, runs - first))]
         ids += [handle.run_id for handle in await runner.enqueue_many(PARKED, group)]
-    while not await _are_parked(store, ids):
+    while not await _are_parked(store, ids):  # noqa: ASYNC110 - nothing tells this process of a parked run
         await asyncio.sleep(_POLL)
     return ids
 

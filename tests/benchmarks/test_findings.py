@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benchmarks.contestant import OURS
+from benchmarks.contestant import BEFORE, OURS
 from benchmarks.findings import Findings, Spread
 from benchmarks.measure import Measurement
 from benchmarks.plan import WORKLOADS, Cell, largest, plan
@@ -68,6 +68,17 @@ def test_bytes_are_compared_with_the_payload() -> None:
     findings = Findings(measured(W4, OURS, [1.0], bytes=3000 * 1024 * 1.25))
     (verdict,) = (each for each in evaluate(findings) if each.target.text == "bytes per step / payload")
     assert verdict.reached == pytest.approx(1.25)
+
+
+def test_processor_time_and_wall_time_are_compared_with_the_other_version() -> None:
+    cell = largest("W14", "sqlite")
+    slower, faster = Reading(2.0, 1), Reading(1.0, 1)
+    findings = Findings(
+        [Measurement(cell, OURS, 0, 110.0, slower), Measurement(cell, BEFORE, 0, 100.0, faster)],
+    )
+    reached = [each.reached for each in evaluate(findings)]
+    assert reached == [pytest.approx(100 / 110), 0.5]
+    assert "wall time: 0.5 (0.5–0.5)" in render(findings, {})
 
 
 def test_the_table_names_who_is_missing_and_who_failed() -> None:
