@@ -54,8 +54,9 @@ def start_clock() -> float:
 async def timed(work: Awaitable[object], units: int) -> Reading:
     """Measure how long `work` takes; `units` is the number of steps, items or runs in it."""
     began = start_clock()
+    cpu = time.process_time()
     await work
-    return Reading(time.perf_counter() - began, units)
+    return Reading(time.perf_counter() - began, units, cpu_figures(cpu, units))
 
 
 def payload_text(number: int, size: int) -> str:
@@ -83,6 +84,11 @@ def latency_figures(latencies: Sequence[float]) -> dict[str, float]:
     ordered = sorted(latencies)
     last = len(ordered) - 1
     return {"p50_ms": ordered[round(last * 0.5)] * 1000, "p95_ms": ordered[round(last * 0.95)] * 1000}
+
+
+def cpu_figures(began: float, units: int) -> dict[str, float]:
+    """Processor time of this process per unit, since a reading of `time.process_time`."""
+    return {"cpu_us": (time.process_time() - began) / units * 1e6}
 
 
 def peak_rss_mb() -> float:

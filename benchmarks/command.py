@@ -6,12 +6,13 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import peers, plot
-from benchmarks.contestant import CONTESTANTS, OURS
+from benchmarks.contestant import BEFORE, CONTESTANTS, OURS, Contestant
 from benchmarks.findings import Findings
 from benchmarks.measure import Measurement, folder, measure_all
 from benchmarks.place import Places
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name} {title}" for name, title in WORKLOADS.items()))
         return 0
     missing = _missing(wants_peers=chosen.peers)
-    contestants = [each for each in CONTESTANTS if not each.peer or (chosen.peers and each.peer not in missing)]
+    contestants = _contestants(missing, chosen.before)
     cells = plan(chosen.scale, tuple(chosen.workloads), tuple(chosen.backends))
     measurements: list[Measurement] = []
     with Places(folder()) as places:
@@ -49,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.plot:
         chosen.plot.write_text(plot.draw(Findings(measurements)), encoding="utf-8")
     return int(any(each.error for each in measurements if each.contestant == OURS))
+
+
+def _contestants(missing: Mapping[str, str], before: Path | None) -> list[Contestant]:
+    """Those that can be measured here."""
+    found = [each for each in CONTESTANTS if each.peer not in missing]
+    if before is None:
+        return [each for each in found if each.name != BEFORE]
+    folder = (str(before.resolve()),)
+    return [replace(each, arguments=folder) if each.name == BEFORE else each for each in found]
 
 
 @contextmanager
@@ -76,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="number of repetitions, 3 by default")
     parser.add_argument("--peers", action="store_true", help="measure peers too; `nox -s bench_peers` installs them")
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="checkout of another version, with which W14 compares this one"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a chart (SVG) to this file")
     return parser

@@ -10,9 +10,11 @@ from pathlib import Path
 from benchmarks import peers
 
 OURS = "spine_async"
+BEFORE = "before"
 
 _SQL = frozenset({"sqlite", "postgres"})
 _NO_SIZES: Mapping[str, Mapping[str, int]] = {}
+_NO_MODULES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Contestant:
         imported: Module whose import W6 measures; None excludes it from W6.
         backends: Supported backends by verb.
         peer: Environment of the peer; None means the current one.
+        modules: Other programs, by verb.
+        arguments: Further arguments of its programs.
         at_most: Maximum sizes by workload; larger measurements are excluded, because they would take minutes.
     """
 
@@ -34,6 +38,8 @@ class Contestant:
     imported: str | None = None
     peer: str | None = None
     at_most: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: _NO_SIZES)
+    modules: Mapping[str, str] = field(default_factory=lambda: _NO_MODULES)
+    arguments: tuple[str, ...] = ()
 
     @property
     def is_peer(self) -> bool:
@@ -42,6 +48,10 @@ class Contestant:
     @property
     def python(self) -> Path:
         return peers.python_of(self.peer) if self.peer else Path(sys.executable)
+
+    def module_of(self, verb: str) -> str:
+        """The program that executes the verb."""
+        return self.modules.get(verb, self.module)
 
     def can(self, workload: str, verb: str, backend: str, size: Mapping[str, int]) -> bool:
         """Whether it supports the measurement."""
@@ -60,8 +70,17 @@ _WITHOUT = _SQL | {"none"}
 
 CONTESTANTS = (
     Contestant(
-        OURS, "spine", {**_verbs(_ALL, _SQL | {"memory", "none"}), "stream": frozenset({"memory", "none"})}, OURS
+        OURS,
+        "spine",
+        {
+            **_verbs(_ALL, _SQL | {"memory", "none"}),
+            **_verbs("costs pick_up parked"),
+            "stream": frozenset({"memory", "none"}),
+        },
+        OURS,
+        modules={"pick_up": "spine_service", "parked": "spine_service"},
     ),
+    Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),
     Contestant("raw step", "raw_step", _verbs("sequential")),
     Contestant("raw group", "raw_group", _verbs("fan_out many_runs"), at_most={"W8": {"step_ms": 0}}),
     Contestant("raw rows", "raw_rows", _verbs("fan_out"), at_most={"W8": {"items": 0}}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -65,9 +65,12 @@ class Findings:
 
     def times_as_fast(self, cell: Cell, contestant: str) -> Spread | None:
         """Ratio of the speed of this library to the contestant's, per pair; below 1 if this library is slower."""
-        ours, theirs = self._values(cell, OURS), self._values(cell, contestant)
-        pairs = [(ours[number], theirs[number]) for number in ours if number in theirs]
-        ratios = [a / b if cell.is_rate else b / a for a, b in pairs]
+        ratios = _ratios(self._values(cell, OURS), self._values(cell, contestant))
+        return Spread.of(ratios if cell.is_rate else [1 / each for each in ratios]) if ratios else None
+
+    def times_as_fast_by_wall(self, cell: Cell, contestant: str) -> Spread | None:
+        """The same for the wall time of a cell whose values are processor time."""
+        ratios = _ratios(self._seconds(cell, contestant), self._seconds(cell, OURS))
         return Spread.of(ratios) if ratios else None
 
     def best_peer(self, cell: Cell) -> tuple[str, Spread] | None:
@@ -89,7 +92,16 @@ class Findings:
         found = self._by_key.get((cell.key, contestant), ())
         return {each.repetition: each.value for each in found if each.value}
 
+    def _seconds(self, cell: Cell, contestant: str) -> dict[int, float]:
+        found = self._by_key.get((cell.key, contestant), ())
+        return {each.repetition: each.reading.seconds for each in found if each.reading}
+
     def _spread(self, cell: Cell, contestant: str, take: Callable[[Measurement], float | None]) -> Spread | None:
         found = [take(each) for each in self._by_key.get((cell.key, contestant), ())]
         numbers = [number for number in found if number is not None]
         return Spread.of(numbers) if numbers else None
+
+
+def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Our number divided by theirs, for each repetition that has both."""
+    return [ours[number] / theirs[number] for number in ours if number in theirs]

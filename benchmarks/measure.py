@@ -82,7 +82,7 @@ def _read(cell: Cell, contestant: Contestant, place: Place) -> Reading:
         return _ask(contestant, "importing", task, contestant.imported or "")
     if cell.verb == "resume":
         _ask(contestant, contestant.module, replace(task, verb="prepare"))
-    reading = _ask(contestant, contestant.module, task)
+    reading = _ask(contestant, contestant.module_of(cell.verb), task, *contestant.arguments)
     return replace(reading, figures={**reading.figures, "bytes": place.size()})
 
 
@@ -101,6 +101,8 @@ def _ask(contestant: Contestant, module: str, task: Task, *arguments: str) -> Re
 def _value(cell: Cell, reading: Reading) -> float:
     if cell.is_rate:
         return reading.units / reading.seconds
+    if cell.unit == "CPU µs":
+        return reading.figures["cpu_us"]
     scale = {"s": 1, "ms": 1e3, "µs/step": 1e6 / reading.units}
     return reading.seconds * scale[cell.unit]
 

@@ -16,6 +16,9 @@ WORKLOADS = {
     "W7": "a new process resumes a run",
     "W8": "concurrent map steps",
     "W9": "a map over an async generator, results not collected",
+    "W10": "an enqueued run, executed by an idle worker process",
+    "W12": "many parked runs, and a signal to one of them",
+    "W14": "processor time of W1 to W3, compared with another version",
 }
 
 SCALES = ("tiny", "small", "full")
@@ -27,7 +30,8 @@ class Cell:
     """One workload at one size on one backend.
 
     Attributes:
-        unit: Unit of the result: `steps/s`, `items/s`, `runs/s` (higher is better), `s`, `ms`, `µs/step` (lower is).
+        unit: Unit of the result: `steps/s`, `items/s`, `runs/s` (higher is better), `s`, `ms`, `µs/step`,
+            `CPU µs` per step, item or run (lower is).
     """
 
     workload: str
@@ -62,12 +66,31 @@ class Scale:
     w8_step_ms: tuple[int, ...]
     w8_longest: float
     w9: int
+    w10: tuple[int, int]
+    w12: tuple[int, int, int]
+    w14: tuple[int, int, tuple[int, int]]
 
 
 _SIZES = {
-    "tiny": Scale(5, (20, 40), 10, (4, 2), (2, 20), 20, 5, (20,), (1, 10), (0,), 1, 200),
+    "tiny": Scale(
+        5, (20, 40), 10, (4, 2), (2, 20), 20, 5, (20,), (1, 10), (0,), 1, 200, (3, 100), (40, 4, 100), (5, 20, (4, 2))
+    ),
     "small": Scale(
-        100, (1000,), 100, (100, 5), (100, 1000), 2000, 1000, (1000, 10_000), (1, 10, 100, 1000), (0, 1, 10), 2, 100_000
+        100,
+        (1000,),
+        100,
+        (100, 5),
+        (100, 1000),
+        2000,
+        1000,
+        (1000, 10_000),
+        (1, 10, 100, 1000),
+        (0, 1, 10),
+        2,
+        100_000,
+        (100, 3000),
+        (5000, 50, 3000),
+        (300, 2000, (200, 5)),
     ),
     "full": Scale(
         100,
@@ -82,6 +105,9 @@ _SIZES = {
         (0, 1, 10),
         100,
         1_000_000,
+        (200, 10_000),
+        (100_000, 200, 10_000),
+        (1000, 10_000, (500, 5)),
     ),
 }
 
@@ -159,6 +185,26 @@ def _w9(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W9", "stream", backend, {"items": sizes.w9, "concurrency": 100}, "items/s")
 
 
+def _w10(sizes: Scale) -> Iterator[Cell]:
+    runs, idle_ms = sizes.w10
+    for backend in SQL:
+        yield Cell("W10", "pick_up", backend, {"runs": runs, "idle_ms": idle_ms}, "ms")
+
+
+def _w12(sizes: Scale) -> Iterator[Cell]:
+    runs, signals, idle_ms = sizes.w12
+    for backend in SQL:
+        yield Cell("W12", "parked", backend, {"runs": runs, "signals": signals, "idle_ms": idle_ms}, "ms")
+
+
+def _w14(sizes: Scale) -> Iterator[Cell]:
+    steps, items, (runs, steps_each) = sizes.w14
+    for backend in SQL:
+        yield Cell("W14", "costs", backend, {"steps": steps}, "CPU µs")
+        yield Cell("W14", "costs", backend, {"items": items, "concurrency": sizes.w2_concurrency}, "CPU µs")
+        yield Cell("W14", "costs", backend, {"runs": runs, "steps": steps_each}, "CPU µs")
+
+
 _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W1": _w1,
     "W2": _w2,
@@ -169,4 +215,7 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W7": _w7,
     "W8": _w8,
     "W9": _w9,
+    "W10": _w10,
+    "W12": _w12,
+    "W14": _w14,
 }

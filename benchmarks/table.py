@@ -19,6 +19,9 @@ _FURTHER = {
     "modules": "{} modules",
     "growth_mb": "grows by {} MB",
     "read_ahead": "{} read ahead",
+    "result_p50_ms": "p50 {} ms until the result is known",
+    "result_p95_ms": "p95 {} ms",
+    "idle_cpu": "{} % of a core when idle",
 }
 
 
@@ -76,6 +79,9 @@ def _further(findings: Findings, cell: Cell, name: str) -> Iterator[str]:
     size = findings.figure(cell, "bytes", name)
     if size and cell.workload == "W4":
         yield f"{number(size / cell.size['steps'])} bytes/step"
+    wall = findings.times_as_fast_by_wall(cell, name) if cell.workload == "W14" and name != OURS else None
+    if wall is not None:
+        yield f"wall time: {_ratio(wall)}"
     for figure, template in _FURTHER.items():
         value = findings.figure(cell, figure, name)
         if value is not None:

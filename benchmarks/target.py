@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.findings import Findings
+from benchmarks.contestant import BEFORE
+from benchmarks.findings import Findings, Spread
 from benchmarks.plan import SQL, Cell, ideal_seconds, largest
 
 Measure = Callable[[Findings, Cell], float | None]
@@ -112,6 +113,16 @@ def _bytes_over_payload(findings: Findings, cell: Cell) -> float | None:
     return size / cell.size["steps"] / cell.size["payload"] if size else None
 
 
+def _least_ratio(cells_ratio: Callable[[Findings, Cell], Spread | None]) -> Measure:
+    """The smallest median ratio of all cells of the workload on the backend."""
+
+    def measure(findings: Findings, cell: Cell) -> float | None:
+        found = [cells_ratio(findings, each) for each in findings.cells(cell.workload, cell.backend)]
+        return min((each.median for each in found if each is not None), default=None)
+
+    return measure
+
+
 def _latency_ratio(findings: Findings, cell: Cell) -> float | None:
     p50, p95 = findings.figure(cell, "p50_ms"), findings.figure(cell, "p95_ms")
     return p95 / p50 if p50 and p95 else None
@@ -121,6 +132,14 @@ def _least_efficiency(findings: Findings, cell: Cell) -> float | None:
     cells = [each for each in findings.cells("W8", cell.backend) if each.size["step_ms"] >= 10]
     found = [value for each in cells if (value := efficiency(findings, each)) is not None]
     return min(found, default=None)
+
+
+def _by_cpu(findings: Findings, cell: Cell) -> Spread | None:
+    return findings.times_as_fast(cell, BEFORE)
+
+
+def _by_wall(findings: Findings, cell: Cell) -> Spread | None:
+    return findings.times_as_fast_by_wall(cell, BEFORE)
 
 
 def _both(workload: str, text: str, bound: float, measure: Measure, *, is_least: bool = True) -> list[Target]:
@@ -152,4 +171,12 @@ TARGETS = (
         for backend in ("memory", "none")
         for text, bound, name in (("RSS growth, MB", 30, "growth_mb"), ("items read ahead", 100, "read_ahead"))
     ),
+    *_both("W10", "ms from enqueue to the first step, p50", 10, _value, is_least=False),
+    *_both("W10", "ms from enqueue to the first step, p95", 30, _figure("p95_ms"), is_least=False),
+    *_both("W10", "% of a core, idle worker", 2, _figure("idle_cpu"), is_least=False),
+    *_both("W12", "RSS growth of the worker, MB", 20, _figure("growth_mb"), is_least=False),
+    *_both("W12", "% of a core, idle worker", 2, _figure("idle_cpu"), is_least=False),
+    *_both("W12", "ms from signal to the next step, p50", 20, _value, is_least=False),
+    *_both("W14", "CPU time, before / now, least", 1 / 1.03, _least_ratio(_by_cpu)),
+    *_both("W14", "wall time, before / now, least", 1 / 1.1, _least_ratio(_by_wall)),
 )

@@ -11,10 +11,12 @@ class Task:
     """One measurement to execute.
 
     Attributes:
-        verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `prepare`, `resume`, `stream` or `import_time`.
+        verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `costs`, `prepare`, `resume`, `stream`, `pick_up`,
+            `parked` or `import_time`.
         backend: Storage of the runs: `sqlite`, `postgres`, `memory`, or `none` without durability.
         place: Path of an SQLite file, libpq URL of a PostgreSQL database, or empty.
-        size: Sizes by name: `steps`, `items`, `runs`, `concurrency`, `payload` (bytes), `step_ms`.
+        size: Sizes by name: `steps`, `items`, `runs`, `signals`, `concurrency`, `payload` (bytes), `step_ms`,
+            `idle_ms`.
     """
 
     verb: str
@@ -28,8 +30,9 @@ class Reading:
     """The result of a measurement.
 
     Attributes:
-        seconds: Wall time of the measured part, without imports, connecting and the schema.
-        units: Number of executed steps, items or runs.
+        seconds: Wall time of the measured part, without imports, connecting and the schema; of W10 and W12 the median
+            latency.
+        units: Number of executed steps, items or runs, or of sent signals.
         figures: Additional numbers by name, such as `p95_ms`, `peak_rss_mb`, `bytes`.
         versions: Versions of the measured packages.
     """

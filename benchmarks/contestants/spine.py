@@ -10,7 +10,7 @@ from itertools import count
 import anyio
 import anyio.lowlevel
 
-from benchmarks.child import answer, latency_figures, payload_text, rss_mb, start_clock, timed
+from benchmarks.child import answer, cpu_figures, latency_figures, payload_text, rss_mb, start_clock, timed
 from benchmarks.task import Reading, Task
 from spine_async import (
     Step,
@@ -34,10 +34,19 @@ def make_runner(task: Task) -> WorkflowRunner:
         return WorkflowRunner(checkpoint_enabled=False)
     if task.backend == "memory":
         return WorkflowRunner(store=MemoryRunStore())
-    url = f"sqlite+aiosqlite:///{task.place}"
+    return WorkflowRunner(config=make_config(task))
+
+
+def make_config(task: Task) -> WorkflowRunnerConfig:
+    """Default settings on the task's database."""
+    return WorkflowRunnerConfig(database_url=database_url(task))
+
+
+def database_url(task: Task) -> str:
+    """The task's database for SQLAlchemy."""
     if task.backend == "postgres":
-        url = task.place.replace("postgresql:", "postgresql+asyncpg:", 1)
-    return WorkflowRunner(config=WorkflowRunnerConfig(database_url=url))
+        return task.place.replace("postgresql:", "postgresql+asyncpg:", 1)
+    return f"sqlite+aiosqlite:///{task.place}"
 
 
 async def sequential(task: Task) -> Reading:
@@ -72,8 +81,17 @@ async def many_runs(task: Task) -> Reading:
     async with make_runner(task) as runner:
         await warm_up(runner)
         began = start_clock()
+        cpu = time.process_time()
         await asyncio.gather(*(one(runner, began) for _ in range(runs)))
-        return Reading(time.perf_counter() - began, runs, latency_figures(latencies))
+        figures = {**latency_figures(latencies), **cpu_figures(cpu, runs)}
+        return Reading(time.perf_counter() - began, runs, figures)
+
+
+async def costs(task: Task) -> Reading:
+    """A workload whose processor time is compared with that of another version."""
+    if "items" in task.size:
+        return await fan_out(task)
+    return await (many_runs(task) if "runs" in task.size else sequential(task))
 
 
 async def prepare(task: Task) -> Reading:
@@ -202,6 +220,7 @@ VERBS = {
     "sequential": sequential,
     "fan_out": fan_out,
     "many_runs": many_runs,
+    "costs": costs,
     "prepare": prepare,
     "resume": resume,
     "stream": stream,

@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benchmarks.contestant import OURS
+from benchmarks.contestant import BEFORE, OURS
 from benchmarks.findings import Findings, Spread
 from benchmarks.measure import Measurement
-from benchmarks.plan import Cell, largest, plan
+from benchmarks.plan import WORKLOADS, Cell, largest, plan
 from benchmarks.plot import draw
 from benchmarks.table import number, render
 from benchmarks.target import TARGETS, evaluate
@@ -70,6 +70,17 @@ def test_bytes_are_compared_with_the_payload() -> None:
     assert verdict.reached == pytest.approx(1.25)
 
 
+def test_processor_time_and_wall_time_are_compared_with_the_other_version() -> None:
+    cell = largest("W14", "sqlite")
+    slower, faster = Reading(2.0, 1), Reading(1.0, 1)
+    findings = Findings(
+        [Measurement(cell, OURS, 0, 110.0, slower), Measurement(cell, BEFORE, 0, 100.0, faster)],
+    )
+    reached = [each.reached for each in evaluate(findings)]
+    assert reached == [pytest.approx(100 / 110), 0.5]
+    assert "wall time: 0.5 (0.5–0.5)" in render(findings, {})
+
+
 def test_the_table_names_who_is_missing_and_who_failed() -> None:
     failed = Measurement(W1, "DBOS", 0, None, error="no such table")
     shown = render(Findings([*measured(W1, OURS, [1234.0]), failed]), {"absurd": "cannot be installed: gone"})
@@ -85,7 +96,7 @@ def test_the_picture_has_a_curve_for_each_step_time() -> None:
 
 
 def test_every_workload_has_targets() -> None:
-    assert {each.workload for each in TARGETS} == {f"W{number}" for number in range(1, 10)}
+    assert {each.workload for each in TARGETS} == set(WORKLOADS)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import command, peers
-from benchmarks.contestant import CONTESTANTS, OURS, Contestant
+from benchmarks.contestant import BEFORE, CONTESTANTS, OURS, Contestant
 from benchmarks.measure import Measurement, measure
 from benchmarks.place import Places
 from benchmarks.plan import Cell, plan
@@ -39,7 +40,7 @@ def test_it_does_what_it_is_asked(
     found = measured(cell, contestant, places)
     assert found.value is not None
     assert found.reading is not None
-    wanted = next((cell.size[name] for name in ("runs", "items", "steps") if name in cell.size), 1)
+    wanted = next((cell.size[name] for name in ("signals", "runs", "items", "steps") if name in cell.size), 1)
     assert found.reading.units == (1 if cell.verb == "resume" else wanted)
     assert found.reading.figures["peak_rss_mb"] > 1
 
@@ -58,6 +59,14 @@ def test_one_command_measures_everything(tmp_path: Path, capsys: pytest.CaptureF
     assert [row["contestant"] for row in first["rows"]] == [OURS, "raw step"]
     assert first["rows"][1]["ours_times_as_fast"].keys() == {"median", "low", "high"}
     assert ET.parse(drawn).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_another_checkout_without_the_library_is_an_error(places: Places, tmp_path: Path) -> None:
+    (cell, *_) = plan("tiny", ("W14",), ("sqlite",))
+    (before,) = (each for each in LOCAL if each.name == BEFORE)
+    found = measure(cell, replace(before, arguments=(str(tmp_path),)), places)
+    assert found.error == f"there is no spine_async in {tmp_path}"
 
 
 def test_a_peer_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
