@@ -204,7 +204,8 @@ class MemoryRunStore:
                 owners[owner] = owners.get(owner, False) or has_ended
                 times.append(found.lease_end)
         later = [each - now for each in times if each > now]
-        return Sweep(owners, min(later, default=None))
+        is_any_ready = any(found.is_ready for found in self._runs.values())
+        return Sweep(owners, min(later, default=None), made_ready=is_any_ready)
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         found = self._runs.get(claim.run_id)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from spine_async._engine.commit.isolation import store_error
 from spine_async._model.record import Busy, Claim, EventRow, PastPage, Renewal, StoredRun, VisitRow
 from spine_async.errors import SpineError, StoreError
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, RunStore
 
 _ABSENT = type(None)
 _ANSWERS: dict[str, tuple[type, ...]] = {
@@ -55,7 +55,9 @@ class _GuardedStore:
         return str(getattr(self._store, "location", type(self._store).__name__))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "open" or not hasattr(RunStore, name):  # a foreign error of `open` prevents entering the runner
+        is_due_call = hasattr(DueRunStore, name) and hasattr(self._store, name)
+        # A foreign error of `open` prevents entering the runner.
+        if name in {"open", "listen"} or not (hasattr(RunStore, name) or is_due_call):
             return getattr(self._store, name)
         method = self.__dict__[name] = self._guarded_method(name)
         return method

@@ -46,6 +46,8 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun,
     guard, pause = CorruptionGuard(stored.run_id), PeriodicYield()
     with guard:
         position = await _first_position(runtime, workflow, stored, is_resumed=is_resumed)
+    if stored.next_seq == 1:  # no owner has committed anything
+        return position
     after = 0
     while True:
         call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)

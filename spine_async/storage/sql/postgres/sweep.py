@@ -7,7 +7,7 @@ are passed over, and the next sweep looks at them again.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.due import Sweep
@@ -54,7 +54,7 @@ async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str]) 
     if has_lost:
         await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed))
     if not (found.is_due or found.has_news or has_lost):
-        return found.sweep
+        return replace(found.sweep, made_ready=False)
     return (await _look(driver, now)).sweep
 
 
@@ -62,8 +62,10 @@ async def _look(driver: Driver, now: BootTime) -> _Look:
     record = await driver.fetchrow(due_statements.LOOK, now.boot, now.seconds)
     assert record is not None  # noqa: S101 (narrows the type: the query always returns one row)
     owners = dict(zip(record["owners"] or (), record["have_ended"] or (), strict=True))
-    times = (record["next_by_wall"], record["next_in_boot"], record["next_end"])
-    next_due = min((max(0.0, each) for each in times if each is not None), default=None)
+    times = [max(0.0, each) for each in (record["next_by_wall"], record["next_in_boot"]) if each is not None]
+    # A lease that has ended is no reason to look again at once: its owner is alive, or has time to renew it.
+    ends = [each for each in (record["next_end"],) if each is not None and each > 0]
+    next_due = min((*times, *ends), default=None)
     is_due = record["is_due"] or (record["next_in_boot"] is not None and record["next_in_boot"] <= 0)
     if is_due:  # more than one sweep makes ready, or a row is locked
         next_due = 0.0
