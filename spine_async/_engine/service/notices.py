@@ -27,14 +27,16 @@ class NoticeReader:
         self._runtime = runtime
         self._runs = runs
         self._read_mono = runtime.clock.monotonic()
+        self._has_changed = False
         self._reading: Task[None] | None = None
 
     def check(self, now_mono: float, *, has_changed: bool) -> None:
         """Start to read if the store has changed or `poll_interval` is over; never waits for the store."""
         is_reading = self._reading is not None and not self._reading.done()
-        is_due = has_changed or now_mono - self._read_mono >= self._runtime.config.poll_interval
+        self._has_changed = self._has_changed or has_changed  # also while a read is under way, which may miss it
+        is_due = self._has_changed or now_mono - self._read_mono >= self._runtime.config.poll_interval
         if is_due and not is_reading and not self._runtime.is_ephemeral:
-            self._read_mono = now_mono
+            self._has_changed, self._read_mono = False, now_mono
             self._reading = spawn(self._read(), "spine_async notices")
 
     async def end(self) -> None:

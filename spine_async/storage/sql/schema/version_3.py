@@ -52,13 +52,16 @@ _MAKE_DUE = {
         f"turn = (julianday('now') - 2440587.5) * 86400.0 - 1e10 WHERE {_RELEASED}"
     ),
 }
-# Roles that may use the log of events use the inbox in the same way.
+# Roles that may add events may use the inbox; steps update its rows, and sweeps delete those of deleted runs.
+_GRANTEE = "CASE each.grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(each.grantee) END"
 _GRANT = (
     "DO $$ DECLARE each record; BEGIN FOR each IN SELECT privilege_type, grantee, is_grantable "
     "FROM information_schema.role_table_grants WHERE table_schema = current_schema() "
     "AND table_name = 'core_workflow_event_log' AND grantee <> grantor LOOP "
-    "EXECUTE format('GRANT %s ON core_workflow_inbox TO %s', each.privilege_type, "
-    "CASE each.grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(each.grantee) END); END LOOP; END $$"
+    f"EXECUTE format('GRANT %s ON core_workflow_inbox TO %s', each.privilege_type, {_GRANTEE}); "
+    "IF each.privilege_type = 'INSERT' THEN "
+    f"EXECUTE format('GRANT SELECT, UPDATE, DELETE ON core_workflow_inbox TO %s', {_GRANTEE}); "
+    "END IF; END LOOP; END $$"
 )
 
 
