@@ -118,7 +118,7 @@ async def test_a_map_has_no_more_tasks_than_workers() -> None:
     before = len(asyncio.all_tasks())
     each = Step.map("each", items=range(300), iterator=count, max_concurrency=7)
     (await WorkflowRunner(store=MemoryRunStore()).execute(Workflow("counted", [each]))).raise_for_status()
-    assert max(alive) <= before + 7 + 3
+    assert max(alive) <= before + 7 + 4  # the execution, its run, the watcher and one call of the store
 
 
 @pytest.mark.anyio

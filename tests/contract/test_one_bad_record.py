@@ -260,10 +260,12 @@ async def test_a_run_that_cannot_be_read_does_not_keep_the_others_from_being_rec
 ) -> None:
     store = SqlRunStore(sqlite_url)
     for number in range(3):
-        await created(store, replace(new_run(f"r{number}", workflow="w", ttl=0.0), owner="elsewhere/1/1/x"))
+        await created(
+            store, replace(new_run(f"r{number}", workflow="w", ttl=0.0), owner="elsewhere/1/1/x", workflow_version=1)
+        )
     execute(sqlite_url, "UPDATE core_workflow_runs SET started_at = 'hunter2' WHERE run_id = 'r1'")
     workflow = Workflow("w", [Step.lambda_(name, work) for name in ("a", "b", "fetch")])
-    runner = WorkflowRunner(store=store, workflows=[workflow])
+    runner = WorkflowRunner(store=store, workflows=[workflow], work=False)
     async with runner:
         assert sorted(each.run_id for each in await runner.recover()) == ["r0", "r2"]
         assert await runner.recover() == []

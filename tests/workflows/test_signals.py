@@ -34,7 +34,6 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._engine.service.signals import send_signal
 from spine_async._model.due import Notice
 from spine_async._model.record import Claim
 from spine_async.storage import MemoryRunStore
@@ -80,10 +79,7 @@ def runner(make_runner: MakeRunner) -> WorkflowRunner:
 async def send(
     runner: WorkflowRunner, run_id: str, name: str, value: object = None, *, key: Any = None, connection: Any = None
 ) -> None:
-    async with runner._active_runs.session():
-        await send_signal(
-            runner._runtime, runner._workflows, run_id, name, value, idempotency_key=key, connection=connection
-        )
+    await runner.signal(run_id, name, value, idempotency_key=key, connection=connection)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -50,6 +50,11 @@ class _GuardedStore:
         self._store = store
 
     @property
+    def store_name(self) -> str:
+        """Name of the class of the wrapped store, for messages."""
+        return type(self._store).__name__
+
+    @property
     def location(self) -> str:
         """Where the runs are stored."""
         return str(getattr(self._store, "location", type(self._store).__name__))

@@ -209,5 +209,5 @@ def _no_signals(runtime: Runtime, step: SignalStep) -> StepResult:
     if runtime.is_ephemeral:
         problem = "this runner stores nothing, so no signal can reach the run; enable checkpoints"
     else:
-        problem = f"{type(runtime.store).__name__} stores no signals; use a database"
+        problem = f"{runtime.store_name} stores no signals; use a database"
     return StepResult.fail(f"step {step.name!r} waits for a signal, but {problem}", ErrorCategory.CONFIGURATION)

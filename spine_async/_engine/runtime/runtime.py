@@ -148,6 +148,11 @@ class Runtime:
         )
 
     @property
+    def store_name(self) -> str:
+        """Name of the class of the store, for messages."""
+        return str(getattr(self.store, "store_name", type(self.store).__name__))
+
+    @property
     def is_ephemeral(self) -> bool:
         """Whether the runner stores nothing."""
         return self.is_dry or not self.config.checkpoint_enabled

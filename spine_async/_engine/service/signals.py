@@ -117,7 +117,7 @@ def _check_texts(run_id: str, name: object, key: object) -> None:
 
 
 def _check_store(runtime: Runtime, connection: object) -> None:
-    store = type(runtime.store).__name__
+    store = runtime.store_name
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot send a signal; enable checkpoints")
     if not isinstance(runtime.store, DueRunStore):

@@ -95,7 +95,7 @@ async def _create_within(runtime: Runtime, connection: object, news: Sequence[Ne
     store = runtime.store
     if not isinstance(store, CallerTransactionStore):
         raise StoreError(
-            f"{type(store).__name__} cannot store a run in your transaction; leave out connection=, or use a database"
+            f"{runtime.store_name} cannot store a run in your transaction; leave out connection=, or use a database"
         )
     claims = await store.create_within(connection, news)
     return [new for new, claim in zip(news, claims, strict=True) if claim is None]
