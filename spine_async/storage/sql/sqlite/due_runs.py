@@ -40,7 +40,10 @@ _CLAIM = (
     f"claims_since_progress = {CLAIMS_AFTER}, "
     f"status = CASE status WHEN 'waiting' THEN status ELSE 'running' END, {NOT_DUE} WHERE id = ?"
 )
-_SET_ASIDE = f"UPDATE core_workflow_runs SET {NOT_DUE} WHERE id = ?"
+# Without the owner too: its lease has ended, so that each sweep would make the run ready again.
+_SET_ASIDE = (
+    f"UPDATE core_workflow_runs SET owner = NULL, lease_boot = NULL, leased_until = NULL, {NOT_DUE} WHERE id = ?"
+)
 _CLAIMED_EARLIER = "SELECT id FROM core_workflow_runs WHERE owner = ? AND commit_id = ?"
 _STATE = (
     f"SELECT run_id, status, epoch, owner, {_IS_LEASED}, owner IS NULL AND (ready OR CASE WHEN due_boot = ? "
