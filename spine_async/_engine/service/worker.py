@@ -165,7 +165,7 @@ class Worker:
 
     async def _claim(self, limit: int) -> list[DueRun]:
         runtime = self._runtime
-        if limit <= 0 or not self._workflows:
+        if limit <= 0 or not self._workflows or runtime.is_draining:
             return []
         request = DueRequest(
             owner=runtime.owner,
