@@ -244,6 +244,8 @@ async def test_a_resume_after_many_visits_does_not_block_the_loop(store: FaultIn
     async with WorkflowRunner(store=store) as runner:
         stored = await store.load("visits")
         assert stored is not None
-        position = await _unblocked(lambda: load_position(runner._runtime, Workflow("w", steps), stored))
+        position = await _unblocked(
+            lambda: load_position(runner._runtime, Workflow("w", steps), stored, is_resumed=True)
+        )
     assert position.cursor.segment == "a#10001"
     assert store.calls["past_visits"] > 10

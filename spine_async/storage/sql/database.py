@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability, check_durability
 from spine_async._model.record import Busy, Claim, NewRun, Release, Renewal, RunChange
-from spine_async.errors import DefinitionError, SharingError, StoreError
+from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome, Listener
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.connection import bind_pool, forked
@@ -154,23 +154,16 @@ class LazyDatabase:
             return await self._open()
 
     async def for_caller(self) -> SqlDatabase:
-        """The database, for a call in a transaction of the caller, during which the tables cannot be created.
+        """The database, for a call in a transaction of the caller.
 
-        Raises:
-            DefinitionError: The tables do not exist, or have an older version.
+        On SQLite the tables cannot be created during such a transaction; the call checks that they exist.
         """
         if self._opened is not None and self.is_ready:
             return self._opened
+        if self._database_type.commits_out_of_process:
+            return await self.for_writing()
         async with self._reserved():
-            database = await self._open()
-            if not self._is_current:
-                if not await database.exists() or not is_current(await database.version(), auto_migrate=True):
-                    raise DefinitionError(
-                        f"{self.location}: the tables of this library do not exist yet, or are of an earlier version; "
-                        "call upgrade_schema(), or use the runner once, before you begin the transaction"
-                    )
-                self._is_current = True
-        return database
+            return await self._open()
 
     def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""

@@ -147,7 +147,7 @@ class PostgresDatabase(PostgresConnections):
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
             return []
-        claims = await self._within(connection, partial(leases.create, runs=runs), "create")
+        claims = await self._within(connection, partial(leases.create, runs=runs, is_within=True), "create")
         if claims is None:
             raise RunIdLockedError
         return claims

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MAX_CLAIM_ATTEMPTS = 20
 
 
-async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None] | None:
+async def create(driver: Driver, runs: Sequence[NewRun], *, is_within: bool = False) -> list[Claim | None] | None:
     """Store new runs; None for a stored id, unless an earlier attempt of the same creation has stored it.
 
     Returns:
@@ -42,7 +42,7 @@ async def create(driver: Driver, runs: Sequence[NewRun]) -> list[Claim | None] |
         for run in ordered
     ]
     try:
-        created = await driver.fetch(statements.CREATE, rows)
+        created = await driver.fetch(statements.CREATE_WITHIN if is_within else statements.CREATE, rows)
     except asyncpg.LockNotAvailableError:
         return None
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}

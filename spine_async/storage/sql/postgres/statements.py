@@ -111,8 +111,8 @@ COMMITTED_EARLIER = (
 
 _NEW = ", ".join(f'"{name}"' for name in NEW_RUN_COLUMNS)
 
-CREATE = (
-    f"WITH {PATIENCE}, new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')} CROSS JOIN patience), "
+_CREATE = (
+    "WITH {new}, "
     f"created AS (INSERT INTO core_workflow_runs ({_NEW}, leased_until) "
     f"SELECT {_NEW}, CASE WHEN owner IS NOT NULL THEN clock_timestamp() + make_interval(secs => ttl) END FROM new "
     "ON CONFLICT (run_id) DO NOTHING RETURNING id, run_id), "
@@ -121,6 +121,9 @@ CREATE = (
     "FROM created JOIN new ON new.run_id = created.run_id WHERE new.started IS NOT NULL) "
     "SELECT id, run_id FROM created"
 )
+CREATE_WITHIN = _CREATE.format(new=f"new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')})")
+"""As `CREATE`, in the transaction of a caller, whose settings it does not change."""
+CREATE = _CREATE.format(new=f"{PATIENCE}, new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')} CROSS JOIN patience)")
 """Argument: an array of `NEW_RUN`. Returns key and id of each run that was not stored before."""
 
 CREATED_EARLIER = (

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from spine_async.errors import DefinitionError
+from spine_async.storage.sql.schema.tables import VERSION
+from spine_async.storage.sql.sqlite import jobs
 
 ResultT = TypeVar("ResultT")
 
@@ -16,6 +18,10 @@ _NO_TRANSACTION = "connection is in no transaction; begin one with BEGIN IMMEDIA
 _NO_LOCK = (
     "the transaction of connection does not hold the write lock, so it might fail after other work was done; begin it "
     "with BEGIN IMMEDIATE"
+)
+_NO_TABLES = (
+    "the tables of this library do not exist in the database yet, or are of another version; call upgrade_schema(), or "
+    "use the runner once, before you begin the transaction"
 )
 _PROBE = "UPDATE core_workflow_schema SET version = version WHERE 0"
 
@@ -29,6 +35,8 @@ def within_caller(connection: sqlite3.Connection, file: Path, work: Callable[[sq
     _check_file(connection, file)
     if not connection.in_transaction:
         raise DefinitionError(_NO_TRANSACTION)
+    if jobs.version(connection) != VERSION:
+        raise DefinitionError(_NO_TABLES)
     _check_lock(connection, file)
     connection.execute("SAVEPOINT spine_async_within")
     try:

@@ -206,7 +206,7 @@ def _check_library(found: tuple[int, ...]) -> None:
     if found < _MIN_SQLITE:
         required, has = (".".join(str(part) for part in version) for version in (_MIN_SQLITE, found))
         raise StoreError(
-            f"SQLite {required} or later is needed, this Python has {has}; use a newer Python, or PostgreSQL"
+            f"SQLite {required} or later is required, but this Python has {has}; use a newer Python, or PostgreSQL"
         )
 
 
