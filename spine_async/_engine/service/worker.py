@@ -112,25 +112,33 @@ class Worker:
 
     async def _round_if_reachable(self, halt: _Halt) -> tuple[int, float]:
         """Do one round; returns how many runs were claimed, and in how many seconds the next one is needed."""
-        poll = self._runtime.config.poll_interval
+        poll, found = self._runtime.config.poll_interval, 0
         try:
-            claimed = await self._claim(self._free)  # before the sweep, because a new run is ready already
-            sweep = Sweep({}, poll) if claimed else await self._sweep()
-            if sweep.made_ready and not claimed and not halt.is_set:
-                claimed = await self._claim(self._free)
+            found = await self._claim_and_begin()  # before the sweep, because a new run is ready already
+            if found and self._runtime.clock.monotonic() - self._sweep_mono < poll:
+                return found, poll
+            sweep = await self._sweep()
+            if sweep.made_ready and not halt.is_set:
+                found += await self._claim_and_begin()
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
-            return 0, poll
+            return found, poll
         except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
             _log.exception("due runs were not claimed; it will be retried")
-            return 0, poll
+            return found, poll
+        return found, min(poll, sweep.next_due if sweep.next_due is not None else poll)
+
+    async def _claim_and_begin(self) -> int:
+        """Claim runs for the free capacity and execute them in the background; returns how many."""
+        claimed = await self._claim(self._free)
         for each in claimed:
             self._begin(each, None)
-        return len(claimed), min(poll, sweep.next_due if sweep.next_due is not None else poll)
+        return len(claimed)
 
     async def _sweep(self) -> Sweep:
         """Make due runs ready."""
         due_runs = self._runtime.due_runs
+        self._sweep_mono = self._runtime.clock.monotonic()
         sweep = await self._answer(due_runs.sweep(), "spine_async sweep")
         gone, lapsed = await self._judge(sweep)
         if gone or lapsed:
