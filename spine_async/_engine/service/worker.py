@@ -221,7 +221,10 @@ class Worker:
     async def _give_back(self, due: DueRun) -> None:
         """Give up a claimed run that another call of this runner is about to execute."""
         release = Release(status=due.run.status, due=DueTime(self._runtime.clock.now(), 0.0))
-        await self._runtime.due_runs.release_run(due.claim, release)
+        try:
+            await self._runtime.due_runs.release_run(due.claim, release)
+        except StoreError as exc:  # the other call claims it again, or its lease ends
+            _log.warning("run %s was not given back: %s", due.run.run_id, exc)
 
 
 def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:
