@@ -39,7 +39,7 @@ from spine_async._engine.tasks import (
     wait_any,
 )
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.record import DueTime, Release, RunEnd
+from spine_async._model.record import Claim, DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import LeaseLostError, StoreError
@@ -74,7 +74,7 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
             try:
                 end = await supervise(runtime, scope)
             except RunAborted as exc:
-                await _release(runtime, run, exc)
+                await give_up(runtime, run.pending.claim, _release_after(run, exc))
                 raise
         span.ended(end.status, end.error_category)
     return live_result(scope, end)
@@ -191,19 +191,19 @@ def _refuse_if_lost(scope: Scope) -> None:
         raise CommitFailed(LeaseLostError(run.run_id, None if text == CancelReason.LEASE_LOST else text))
 
 
-async def _release(runtime: Runtime, run: Run, error: RunAborted) -> None:
-    """Release a run that cannot be committed from here, so that another owner may claim it at once.
+async def give_up(runtime: Runtime, claim: Claim, release: Release) -> None:
+    """Release a claimed run that is not executed or committed from here, so that another owner may claim it.
 
     If the store fails or does not answer, this is repeated in the background until the runner closes the store.
     """
     attempted: Future[None] = new_future()
-    work = _release_when_reachable(runtime, run, _release_after(run, error), attempted)
-    release = spawn(work, f"spine_async release of {run.run_id}")
-    runtime.releases.add(release)
-    release.add_done_callback(runtime.releases.discard)
-    release.add_done_callback(mark_retrieved)
+    work = _release_when_reachable(runtime, claim, release, attempted)
+    task = spawn(work, f"spine_async release of {claim.run_id}")
+    runtime.releases.add(task)
+    task.add_done_callback(runtime.releases.discard)
+    task.add_done_callback(mark_retrieved)
     with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
-        await wait_any(release, attempted)
+        await wait_any(task, attempted)
 
 
 def _release_after(run: Run, error: RunAborted) -> Release:
@@ -215,11 +215,11 @@ def _release_after(run: Run, error: RunAborted) -> Release:
     return Release(due=DueTime(run.clock.now() + timedelta(seconds=seconds), seconds))
 
 
-async def _release_when_reachable(runtime: Runtime, run: Run, release: Release, attempted: Future[None]) -> None:
+async def _release_when_reachable(runtime: Runtime, claim: Claim, release: Release, attempted: Future[None]) -> None:
     """Release the run; sets `attempted` when the first attempt has failed."""
     while True:
         try:
-            await runtime.due_runs.release_run(run.pending.claim, release)
+            await runtime.due_runs.release_run(claim, release)
         except StoreError:
             resolve([attempted])
             await anyio.sleep(_RELEASE_RETRY)

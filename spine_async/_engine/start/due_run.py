@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import position_result
-from spine_async._engine.run.supervision import REFUSED_FOR
+from spine_async._engine.run.supervision import REFUSED_FOR, give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import (
     end_poison_run,
@@ -34,15 +34,32 @@ from spine_async._model.record import DueTime, Release, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import InvalidParamsError, SerializationError, WorkflowChangedError
+from spine_async.errors import CorruptRecordError, InvalidParamsError, SerializationError, WorkflowChangedError
 
 EXPIRED = "expired"
 """The `stop_reason` of a run that was not claimed before its `expires_at`."""
+
+_RETRY_AFTER = 1.0  # seconds
 
 _log = logging.getLogger("spine_async")
 
 
 async def open_due_run(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | WorkflowResult | None:
+    """As `_open`; a run that cannot be opened is given up, and is due again soon.
+
+    Raises:
+        StoreError: The run cannot be read, or the store failed.
+    """
+    try:
+        return await _open(runtime, workflow, due)
+    except Exception as exc:
+        seconds = REFUSED_FOR if isinstance(exc, CorruptRecordError) else _RETRY_AFTER
+        at = runtime.clock.now() + timedelta(seconds=seconds)
+        await give_up(runtime, due.claim, Release(status=_status(due), due=DueTime(at, seconds)))
+        raise
+
+
+async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | WorkflowResult | None:
     """The scope of a claimed run, after its stored steps.
 
     Returns:
@@ -104,5 +121,9 @@ async def _give_up(runtime: Runtime, due: DueRun, error: WorkflowChangedError) -
     runtime.refused.add(due.run.run_id)
     _log.log(level, "run %s is not executed here; it is tried again in %g s: %s", due.run.run_id, REFUSED_FOR, error)
     at = runtime.clock.now() + timedelta(seconds=REFUSED_FOR)
-    status = due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING
-    await runtime.due_runs.release_run(due.claim, Release(status=status, due=DueTime(at, REFUSED_FOR)))
+    await give_up(runtime, due.claim, Release(status=_status(due), due=DueTime(at, REFUSED_FOR)))
+
+
+def _status(due: DueRun) -> RunStatus:
+    """The status of a run that is given up before it was executed."""
+    return due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING

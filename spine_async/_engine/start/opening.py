@@ -8,6 +8,7 @@ from datetime import datetime
 from spine_async._engine.commit.journal import Creation
 from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import position_result, stored_end, stored_failure, stored_result
+from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
@@ -143,15 +144,26 @@ async def claim_and_replay(
         stored=stored if is_under_way else None,
         spares_living=is_joining,
     )
-    if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
-        position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
-    pending = new_pending(runtime, claim, clock)
-    if is_poison:
-        return await end_poison_run(runtime, workflow, stored, position, pending)
-    if updates:
-        await _commit_override(runtime, pending, updates, stored, resumed)
-        position.context = with_documents(position.context, updates)
+    try:
+        if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
+            position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
+        pending = new_pending(runtime, claim, clock)
+        if is_poison:
+            return await end_poison_run(runtime, workflow, stored, position, pending)
+        if updates:
+            await _commit_override(runtime, pending, updates, stored, resumed)
+            position.context = with_documents(position.context, updates)
+    except Exception:
+        await give_up(runtime, claim, _release_unopened(runtime, stored))
+        raise
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+def _release_unopened(runtime: Runtime, stored: StoredRun) -> Release:
+    """How to give up a claimed run that could not be opened: as it was before, or due now."""
+    if stored.status.is_final:
+        return Release(status=stored.status, restored=stored_end(stored))
+    return Release(due=DueTime(runtime.clock.now(), 0.0))
 
 
 def check_version(workflow: Workflow, stored: StoredRun) -> None:
