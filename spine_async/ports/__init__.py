@@ -1,9 +1,9 @@
 """Protocols of the services that the engine uses."""
 
-from spine_async.ports.caller_transaction import CallerTransactionStore
+from spine_async.ports.caller_transaction import CallerTransactionStore, writes_within
 from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
-from spine_async.ports.due_runs import DueRunStore, Listener
+from spine_async.ports.due_runs import DueRunStore, Listener, keeps_due_runs
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
 
@@ -19,4 +19,6 @@ __all__ = [
     "RunSpan",
     "RunStore",
     "StepSpan",
+    "keeps_due_runs",
+    "writes_within",
 ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Delivery, NewMessage
 from spine_async._model.record import Claim, NewRun
 
 
-@runtime_checkable
 class CallerTransactionStore(Protocol):
     """Writes through a connection of the caller, so that a run or a message exists if its transaction commits.
 
@@ -27,3 +26,8 @@ class CallerTransactionStore(Protocol):
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         """As `DueRunStore.send`, in the caller's transaction."""
         ...
+
+
+def writes_within(store: object) -> TypeGuard[CallerTransactionStore]:
+    """Whether a store has this capability; see `keeps_due_runs`."""
+    return hasattr(store, "create_within") and hasattr(store, "send_within")

@@ -9,7 +9,7 @@ on how many runs are stored, delayed or waiting.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import Claim, Release
@@ -23,7 +23,6 @@ class Listener(Protocol):
         ...
 
 
-@runtime_checkable
 class DueRunStore(Protocol):
     """Keeps due runs and messages. Methods raise `StoreUnavailableError` if the store cannot be reached."""
 
@@ -90,3 +89,14 @@ class DueRunStore(Protocol):
                 cannot notice changes never calls it.
         """
         ...
+
+
+_METHODS = ("claim_due", "sweep", "release_run", "send", "notices", "states", "listen")
+
+
+def keeps_due_runs(store: object) -> TypeGuard[DueRunStore]:
+    """Whether a store has this capability.
+
+    Not by `isinstance`, which from Python 3.12 on does not find the methods of a wrapper that forwards all attributes.
+    """
+    return all(hasattr(store, name) for name in _METHODS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar, cast
+from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
@@ -24,7 +24,15 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async.errors import DefinitionError, StoreUnavailableError
-from spine_async.ports import CallerTransactionStore, CommitOutcome, DueRunStore, Listener, RunStore
+from spine_async.ports import (
+    CallerTransactionStore,
+    CommitOutcome,
+    DueRunStore,
+    Listener,
+    RunStore,
+    keeps_due_runs,
+    writes_within,
+)
 
 ResultT = TypeVar("ResultT")
 Method: TypeAlias = Literal[
@@ -217,15 +225,15 @@ class FaultInjectingStore:
 
     @property
     def _due_runs(self) -> DueRunStore:
-        if not isinstance(self._store, DueRunStore):
+        if not keeps_due_runs(self._store):
             raise DefinitionError("the wrapped store keeps no due runs")
-        return cast("DueRunStore", self._store)
+        return self._store
 
     @property
     def _callers(self) -> CallerTransactionStore:
-        if not isinstance(self._store, CallerTransactionStore):
+        if not writes_within(self._store):
             raise DefinitionError("the wrapped store cannot write in a transaction of its caller")
-        return cast("CallerTransactionStore", self._store)
+        return self._store
 
     async def _call(self, method: Method, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         self.calls[method] += 1

@@ -21,7 +21,7 @@ from spine_async._model.record import (
     StoredRun,
     VisitRow,
 )
-from spine_async.ports import CommitOutcome, DueRunStore, Listener, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, Listener, RunStore, keeps_due_runs
 from tests.chaos.diary import Diary
 
 ResultT = TypeVar("ResultT")
@@ -73,7 +73,7 @@ class WatchedStore:
 
     @property
     def _due_runs(self) -> DueRunStore:
-        assert isinstance(self._store, DueRunStore)
+        assert keeps_due_runs(self._store)
         return self._store
 
     @property

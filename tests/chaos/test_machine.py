@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from spine_async._model.record import Busy, Claim, DueTime, Release, RunChange, RunEnd
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome, DueRunStore, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, RunStore, keeps_due_runs
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing.conformance.due_rows import due_run, request
 from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit
@@ -91,7 +91,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @property
     def due_runs(self) -> DueRunStore:
-        assert isinstance(self.store, DueRunStore)
+        assert keeps_due_runs(self.store)
         return self.store
 
     def do(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -37,7 +37,7 @@ from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
 from spine_async.errors import SharingError, StoreError
-from spine_async.ports import DueRunStore
+from spine_async.ports import keeps_due_runs
 
 REJECTED_MARK = "@rejected"
 """Suffix of the path of the row that stores that a message was rejected; the id of the message follows."""
@@ -53,7 +53,7 @@ async def run_signal(runtime: Runtime, step: SignalStep, context: WorkflowContex
     visit = visit_of(context)
     if runtime.is_dry:
         return _without_signal(timed_out=False)
-    if runtime.is_ephemeral or not isinstance(runtime.store, DueRunStore):
+    if runtime.is_ephemeral or not keeps_due_runs(runtime.store):
         return _no_signals(runtime, step)
     visit.put_back()  # middleware executes the step once more
     message = await _next_message(runtime, step, visit)

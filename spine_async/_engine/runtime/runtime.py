@@ -27,7 +27,7 @@ from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
-from spine_async.ports import Clock, Dispatcher, DueRunStore, Observer, RunStore
+from spine_async.ports import Clock, Dispatcher, DueRunStore, Observer, RunStore, keeps_due_runs
 
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
 
@@ -108,7 +108,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(self.clock)
-        self.due_runs = self.store if isinstance(self.store, DueRunStore) else PlainDueRuns(self.store)
+        self.due_runs = self.store if keeps_due_runs(self.store) else PlainDueRuns(self.store)
         self.changes = Changes(self.due_runs)
         # Each step reads them, and an attribute of a pydantic model takes several times as long.
         self.max_concurrent_steps = self.config.max_concurrent_steps

@@ -27,7 +27,7 @@ from spine_async.errors import (
     SerializationError,
     StoreError,
 )
-from spine_async.ports import CallerTransactionStore, DueRunStore
+from spine_async.ports import keeps_due_runs, writes_within
 
 _MAX_KEY_LENGTH = 200
 
@@ -120,9 +120,9 @@ def _check_store(runtime: Runtime, connection: object) -> None:
     store = runtime.store_name
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot send a signal; enable checkpoints")
-    if not isinstance(runtime.store, DueRunStore):
+    if not keeps_due_runs(runtime.store):
         raise StoreError(f"{store} stores no signals; use a database")
-    if connection is not None and not isinstance(runtime.store, CallerTransactionStore):
+    if connection is not None and not writes_within(runtime.store):
         raise StoreError(f"{store} cannot store a signal in your transaction; leave out connection=, or use a database")
 
 
@@ -171,7 +171,7 @@ def _problem(model: type[BaseModel] | None, document: Document) -> str | None:
 
 async def _deliver(runtime: Runtime, message: NewMessage, connection: object) -> Delivery:
     store = runtime.store
-    if connection is not None and isinstance(store, CallerTransactionStore):
+    if connection is not None and writes_within(store):
         return await store.send_within(connection, message)
     delivery = await run_shielded(runtime.due_runs.send(message), "spine_async signal")
     runtime.changes.notify(*Change)

@@ -18,7 +18,7 @@ from spine_async._model.queue import Enqueued, check_key, check_priority, check_
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, RunNotFoundError, StoreError
-from spine_async.ports import CallerTransactionStore
+from spine_async.ports import writes_within
 
 Definition: TypeAlias = Workflow | str
 
@@ -93,7 +93,7 @@ async def _create(runtime: Runtime, news: Sequence[NewRun]) -> list[NewRun]:
 
 async def _create_within(runtime: Runtime, connection: object, news: Sequence[NewRun]) -> list[NewRun]:
     store = runtime.store
-    if not isinstance(store, CallerTransactionStore):
+    if not writes_within(store):
         raise StoreError(
             f"{runtime.store_name} cannot store a run in your transaction; leave out connection=, or use a database"
         )
