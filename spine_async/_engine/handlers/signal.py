@@ -24,6 +24,7 @@ from spine_async._engine.handlers.waiting import (
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.interrupts import CommitFailed
+from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.scope import Visit, visit_of
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.context import WorkflowContext
@@ -174,23 +175,8 @@ def _reject(step: SignalStep, visit: Visit, message: Message, error: Exception) 
 
 
 def _rejection(visit: Visit, message: Message, now: datetime) -> VisitRow:
-    return VisitRow(
-        path=f"{visit.path}{REJECTED_MARK}#{message.id}",
-        step_name=REJECTED_MARK,
-        step_type=visit.step.step_type,
-        status=StepStatus.OVERRIDE,
-        attempts=0,
-        started_at=visit.started_at,
-        duration_ms=0.0,
-        output=None,
-        output_size=0,
-        updates=None,
-        quality=None,
-        item_params=visit.scope.item_params,
-        scope=visit.scope.path,
-        completed_at=now,
-        item_index=visit.scope.item_index,
-    )
+    path = f"{visit.path}{REJECTED_MARK}#{message.id}"
+    return marker_row(visit, path, StepStatus.OVERRIDE, now, name=REJECTED_MARK)
 
 
 def _after_deadline(step: SignalStep) -> StepResult:

@@ -9,9 +9,10 @@ import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import CommitFailed
+from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.scope import WAIT_MARK, Visit
 from spine_async._model.document import encode
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
 
 RESOLUTION = 1e-6
@@ -31,23 +32,9 @@ async def store_wait(runtime: Runtime, visit: Visit, until: datetime | None, met
         metadata: Metadata of the event.
     """
     moment = until.isoformat() if until is not None else None
-    row = VisitRow(
-        path=visit.path + WAIT_MARK,
-        step_name=visit.step.name,
-        step_type=visit.step.step_type,
-        status=StepStatus.WAITING,
-        attempts=0,
-        started_at=visit.started_at,
-        duration_ms=0.0,
-        output=encode(moment).text,
-        output_size=0,
-        updates=None,
-        quality=None,
-        item_params=visit.scope.item_params,  # stored again later: checkpoints ignore a pending wait
-        scope=visit.scope.path,
-        completed_at=visit.run.clock.now(),
-        item_index=visit.scope.item_index,
-    )
+    # The item of its scope is stored again later: checkpoints ignore a pending wait.
+    at, output = visit.run.clock.now(), encode(moment).text
+    row = marker_row(visit, visit.path + WAIT_MARK, StepStatus.WAITING, at, output=output)
     visit.is_announced = True
     visit.run.pending.add_marker(row, started_event(visit, metadata))
     visit.scope.waits[visit.path] = moment

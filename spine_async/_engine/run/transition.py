@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
+from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.params import under_all_names
 from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
@@ -60,23 +61,7 @@ def store_item(visit: Visit) -> None:
     visit. It adds only the item to the checkpoints.
     """
     scope, step = visit.scope, visit.step
-    row = VisitRow(
-        path=scope.path + ITEM_MARK,
-        step_name=ITEM_MARK,
-        step_type=step.step_type,
-        status=StepStatus.OVERRIDE,
-        attempts=0,
-        started_at=visit.started_at,
-        duration_ms=0.0,
-        output=None,
-        output_size=0,
-        updates=None,
-        quality=None,
-        item_params=scope.item_params,
-        scope=scope.path,
-        completed_at=visit.started_at,
-        item_index=scope.item_index,
-    )
+    row = marker_row(visit, scope.path + ITEM_MARK, StepStatus.OVERRIDE, visit.started_at, name=ITEM_MARK)
     scope.item_params = None
     visit.is_announced = True
     event = EventRow(EventType.STEP_STARTED, step.name, visit.started_at, path=visit.path)

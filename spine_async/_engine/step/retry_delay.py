@@ -12,6 +12,7 @@ import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
+from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.scope import RETRY_MARK, StoredRetry, Visit
 from spine_async._model.document import encode
 from spine_async._model.record import DueTime, EventRow, VisitRow
@@ -54,20 +55,7 @@ async def _wait(visit: Visit, due: DueTime) -> None:
 
 def _row(visit: Visit, due: DueTime) -> VisitRow:
     stored = StoredRetry(visit.attempts, due.at)
-    return VisitRow(
-        path=f"{visit.path}{RETRY_MARK}#{visit.attempts}",
-        step_name=visit.step.name,
-        step_type=visit.step.step_type,
-        status=StepStatus.WAITING,
-        attempts=visit.attempts,
-        started_at=visit.started_at,
-        duration_ms=0.0,
-        output=encode(stored.as_dict()).text,
-        output_size=0,
-        updates=None,
-        quality=None,
-        item_params=visit.scope.item_params,  # stored again later: checkpoints ignore a pending wait
-        scope=visit.scope.path,
-        completed_at=visit.run.clock.now(),
-        item_index=visit.scope.item_index,
-    )
+    # The item of its scope is stored again later: checkpoints ignore a pending wait.
+    path, output = f"{visit.path}{RETRY_MARK}#{visit.attempts}", encode(stored.as_dict()).text
+    at = visit.run.clock.now()
+    return marker_row(visit, path, StepStatus.WAITING, at, attempts=visit.attempts, output=output)

@@ -1,0 +1,50 @@
+"""Rows that are no visits: they store something about a visit that has not ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from spine_async._engine.state.scope import Visit
+from spine_async._model.record import VisitRow
+from spine_async._model.status import StepStatus
+
+
+def marker_row(
+    visit: Visit,
+    path: str,
+    status: StepStatus,
+    at: datetime,
+    *,
+    name: str | None = None,
+    attempts: int = 0,
+    output: str | None = None,
+) -> VisitRow:
+    """A marker row of a visit. It also stores the item of the scope, if no row stores it yet.
+
+    Args:
+        visit: The visit.
+        path: Path of the row.
+        status: `waiting` or `override`.
+        at: Time at which the row was made.
+        name: Step name of the row; None: the name of the visit's step.
+        attempts: Attempts made before.
+        output: JSON text, or None.
+    """
+    scope = visit.scope
+    return VisitRow(
+        path=path,
+        step_name=visit.step.name if name is None else name,
+        step_type=visit.step.step_type,
+        status=status,
+        attempts=attempts,
+        started_at=visit.started_at,
+        duration_ms=0.0,
+        output=output,
+        output_size=0,
+        updates=None,
+        quality=None,
+        item_params=scope.item_params,
+        scope=scope.path,
+        completed_at=at,
+        item_index=scope.item_index,
+    )
