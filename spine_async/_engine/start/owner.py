@@ -32,13 +32,10 @@ def is_gone(owner: str) -> bool:
     False if anything is uncertain: the lease of such an owner must end first. Reads files, so it must not run on the
     event loop.
     """
-    parts = owner.split("/")
-    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    process = _local_process(owner)
+    if process is None:
         return False
-    host = _host()
-    if host is None or parts[0] != host:
-        return False
-    pid, started = int(parts[1]), int(parts[2])
+    pid, started = process
     if not _is_running(pid):
         return True
     return started != 0 and _started(pid) not in {None, started}  # another process has the same id now
@@ -49,16 +46,21 @@ def is_alive(owner: str) -> bool:
 
     False if anything is uncertain. Reads files, so it must not run on the event loop.
     """
-    parts = owner.split("/")
-    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    process = _local_process(owner)
+    if process is None:
         return False
-    host = _host()
-    if host is None or parts[0] != host:
-        return False
-    pid, started = int(parts[1]), int(parts[2])
+    pid, started = process
     if pid == os.getpid() or started == 0 or _started(pid) != started:
         return False
     return _fields(pid)[:1] not in ([], ["Z"], ["X"], ["T"], ["t"])
+
+
+def _local_process(owner: str) -> tuple[int, int] | None:
+    """Process id and start time (0: unknown) of an owner, or None unless it was a process on this host."""
+    parts = owner.split("/")
+    if len(parts) != _PARTS or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return None
+    return (int(parts[1]), int(parts[2])) if parts[0] == _host() else None
 
 
 def _host() -> str | None:
