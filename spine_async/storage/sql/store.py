@@ -178,7 +178,7 @@ class SqlRunStore:
 
     async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
         values: dict[str, object] = {"after": after, "most": limit}
-        query = queries.VISIT_PAGE if scope is None else queries.SCOPE_PAGE if scope else queries.RUN_SCOPE_PAGE
+        query = queries.VISIT_PAGE if scope is None else queries.SCOPE_PAGE if scope else queries.VISITS
         if scope:
             # The paths of an item begin with `scope/`, and the path of the row that stores the item is `scope@item`.
             # `A` is the next character after `@`. The range serves the index; the condition on the scope decides.

@@ -39,13 +39,13 @@ LOAD_RUN: Mapping[str, Query] = {
 }
 """The query for one run, by dialect name."""
 
-VISITS: Query = text(f"{_VISITS} AND scope = '' AND seq > :after ORDER BY seq LIMIT :most")
+VISITS: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
+"""A page of the entries outside of map items."""
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
 )
 # Without a condition on the path, so that every page is a range of the primary key and no page is sorted.
 VISIT_PAGE: Query = text(f"{_VISITS} {_PAGE}")
-RUN_SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
 SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = :scope AND path >= :from_path AND path < :to_path {_PAGE}")
 FINISHED_VISIT: Query = text(f"{_VISITS} AND path = :path AND {_IS_FINISHED}")
 LAST_VISIT: Query = text(
@@ -102,7 +102,6 @@ CONSTANT_QUERIES = frozenset(
             VISITS_BELOW,
             FIRST_BELOW,
             VISIT_PAGE,
-            RUN_SCOPE_PAGE,
             SCOPE_PAGE,
             FINISHED_VISIT,
             LAST_VISIT,
