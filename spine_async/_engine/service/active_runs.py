@@ -66,11 +66,6 @@ class ActiveRuns:
         self._execution_ended: Future[None] | None = None
 
     @property
-    def active_ids(self) -> frozenset[str]:
-        """Ids of the runs that this runner executes or is about to execute."""
-        return frozenset(self._executions)
-
-    @property
     def used_capacity(self) -> int:
         """Number of executions that use the capacity of the worker."""
         return sum(each.counts and not each.awaiting_steps for each in self._executions.values())

@@ -60,11 +60,6 @@ class Execution:
         """Whether it ended, or will end, without an end of the run."""
         return self._run is not None and self._run.cancellation.is_release
 
-    @property
-    def run(self) -> Run | None:
-        """The run, once it is open."""
-        return self._run
-
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[None]:
         """Inside, the run is executed for a caller: it stays in memory.
