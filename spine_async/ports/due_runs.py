@@ -23,6 +23,13 @@ class Listener(Protocol):
         ...
 
 
+class NoListener:
+    """The listener of a store in which only this process makes changes, or which cannot notice others."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
 class DueRunStore(Protocol):
     """Keeps due runs and messages. Methods raise `StoreUnavailableError` if the store cannot be reached."""
 

@@ -26,7 +26,7 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.status import FINISHED, RunStatus
-from spine_async.ports import Clock, CommitOutcome
+from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
@@ -241,8 +241,8 @@ class MemoryRunStore:
         found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]
         return [_state(each) for each in found]
 
-    async def listen(self, on_change: Callable[[], None]) -> _NoListener:
-        return _NoListener()
+    async def listen(self, on_change: Callable[[], None]) -> NoListener:
+        return NoListener()
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         return [self._renew(claim, ttl) for claim in claims]
@@ -469,13 +469,6 @@ def _released(run: StoredRun, release: Release) -> StoredRun:
     due_at = release.due.at if release.due is not None else None
     released = replace(run, status=release.status, owner=None, claims_since_progress=claims, due_at=due_at)
     return released if release.restored is None else _ended(released, release.restored)
-
-
-class _NoListener:
-    """All users of a store in memory are in the same process, which notices its own changes."""
-
-    async def close(self) -> None:
-        return None
 
 
 def _changed(run: StoredRun, change: RunChange, *, has_progressed: bool) -> StoredRun:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import Claim, Release, RunFilter, StoredRun
-from spine_async.ports import Listener, RunStore
+from spine_async.ports import Listener, NoListener, RunStore
 
 _PAGE = 500
 
@@ -65,9 +65,4 @@ class PlainDueRuns:
         ]
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
-        return _NoListener()
-
-
-class _NoListener:
-    async def close(self) -> None:
-        return None
+        return NoListener()

@@ -16,7 +16,7 @@ from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Not
 from spine_async._model.durability import Durability
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, Release, Renewal, RunChange
 from spine_async.errors import DefinitionError
-from spine_async.ports import CommitOutcome, Listener
+from spine_async.ports import CommitOutcome, Listener, NoListener
 from spine_async.storage.sql.driver.boot_clock import boot_time
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
@@ -29,7 +29,7 @@ from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, lease
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
-from spine_async.storage.sql.sqlite.watch import FileWatch, NoListener
+from spine_async.storage.sql.sqlite.watch import FileWatch
 
 ResultT = TypeVar("ResultT")
 

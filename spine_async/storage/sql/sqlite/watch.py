@@ -85,13 +85,6 @@ class WatchListener:
         await self._watch.stop(self)
 
 
-class NoListener:
-    """The listener of a database that nobody else can change."""
-
-    async def close(self) -> None:
-        return None
-
-
 class _Poller:
     """The thread of one listener."""
 
