@@ -192,9 +192,18 @@ def _refuse_if_lost(scope: Scope) -> None:
 
 
 async def give_up(runtime: Runtime, claim: Claim, release: Release) -> None:
+    """As `begin_release`; waits for a moment, so that the run is usually released when this returns."""
+    with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
+        await wait_any(*begin_release(runtime, claim, release))
+
+
+def begin_release(runtime: Runtime, claim: Claim, release: Release) -> tuple[Task[None], Future[None]]:
     """Release a claimed run that is not executed or committed from here, so that another owner may claim it.
 
     If the store fails or does not answer, this is repeated in the background until the runner closes the store.
+
+    Returns:
+        The task, and a future that is done when its first attempt has failed.
     """
     attempted: Future[None] = new_future()
     work = _release_when_reachable(runtime, claim, release, attempted)
@@ -202,8 +211,7 @@ async def give_up(runtime: Runtime, claim: Claim, release: Release) -> None:
     runtime.releases.add(task)
     task.add_done_callback(runtime.releases.discard)
     task.add_done_callback(mark_retrieved)
-    with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
-        await wait_any(task, attempted)
+    return task, attempted
 
 
 def _release_after(run: Run, error: RunAborted) -> Release:

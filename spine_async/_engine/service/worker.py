@@ -9,6 +9,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
+from spine_async._engine.run.supervision import begin_release
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -190,8 +191,9 @@ class Worker:
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl
             if self._active_runs.find(each.run.run_id) is None:
                 free.append(each)
-            else:
-                await self._give_back(each)
+            else:  # another call of this runner is about to execute it
+                release = Release(status=each.run.status, due=DueTime(runtime.clock.now(), 0.0))
+                begin_release(runtime, each.claim, release)  # not awaited: the other runs must begin first
         return free
 
     def _begin(self, due: DueRun, results: list[WorkflowResult] | None) -> Execution:
@@ -217,14 +219,6 @@ class Worker:
 
         execution = Execution(self._runtime, due.run.run_id, is_background=True, counts=True)
         return self._active_runs.begin(execution, work)
-
-    async def _give_back(self, due: DueRun) -> None:
-        """Give up a claimed run that another call of this runner is about to execute."""
-        release = Release(status=due.run.status, due=DueTime(self._runtime.clock.now(), 0.0))
-        try:
-            await self._runtime.due_runs.release_run(due.claim, release)
-        except StoreError as exc:  # the other call claims it again, or its lease ends
-            _log.warning("run %s was not given back: %s", due.run.run_id, exc)
 
 
 def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:
