@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
 import pytest
 
 from spine_async import Step, StoreUnavailableError, Workflow, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import PastPage
+from spine_async._model.record import PastPage, RunChange
+from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run
 
@@ -52,3 +54,29 @@ async def test_a_run_that_an_execute_cannot_read_has_no_owner_afterwards() -> No
     assert stored is not None
     with anyio.fail_after(5):
         assert (await runner.resume("r", workflow=FLOW)).status == "completed"
+
+
+class Uncommitted(MemoryRunStore):
+    """Commits nothing while it is broken."""
+
+    is_broken = False
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        if self.is_broken:
+            raise StoreUnavailableError("no answer")
+        return await super().commit(changes)
+
+
+async def test_a_stop_that_cannot_be_recorded_leaves_the_run_without_an_owner() -> None:
+    store = Uncommitted()
+    runner = WorkflowRunner(store=store, workflows=[FLOW])
+    await runner.enqueue(FLOW, run_id="r", delay=3600)
+    store.is_broken = True
+    with pytest.raises(StoreUnavailableError):
+        await runner.stop("r")
+    store.is_broken = False
+    stored = await store.load("r")
+    assert stored is not None
+    assert (stored.status, stored.owner) == ("pending", None)
+    assert await runner.stop("r", "enough")
+    assert (await runner.get_run("r")).stop_reason == "enough"

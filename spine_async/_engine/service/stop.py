@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spine_async._engine.run.recording import commit_outcome
+from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -14,8 +15,9 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import run_shielded
+from spine_async._model.record import DueTime, Release
 from spine_async._model.status import RunStatus
-from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError
+from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError, StoreError
 
 
 async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None) -> bool:
@@ -45,5 +47,8 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
             await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
         return await stop_run(runtime, active_runs, run_id, reason)
+    except StoreError:
+        await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
+        raise
     runtime.changes.notify(Change.STATE)
     return True
