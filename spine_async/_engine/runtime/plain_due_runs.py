@@ -21,6 +21,7 @@ class PlainDueRuns:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._free: dict[str, StoredRun] = {}
+        self._gone: Collection[str] = ()
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         claimed: list[DueRun] = []
@@ -28,8 +29,9 @@ class PlainDueRuns:
             is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
             if is_known and len(claimed) < request.limit:
                 del self._free[run.run_id]
+                over = run.epoch if run.owner in self._gone else None  # another owner may have renewed its lease
                 answer = await self._store.claim(
-                    run.run_id, request.owner, None, ttl=request.ttl, over_epoch=run.epoch, unless_ended=True
+                    run.run_id, request.owner, None, ttl=request.ttl, over_epoch=over, unless_ended=True
                 )
                 if isinstance(answer, Claim):
                     claimed.append(DueRun(run, answer))
@@ -38,6 +40,7 @@ class PlainDueRuns:
     async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
         owners: dict[str, bool] = {}
         self._free.clear()
+        self._gone = gone
         for run in await self._store.runs(RunFilter(is_under_way=True, limit=_PAGE)):
             is_free = run.owner is None or run.owner in gone or (run.owner in lapsed and not run.is_leased)
             if is_free:
