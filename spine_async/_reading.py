@@ -10,6 +10,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
+from spine_async._engine.start.opening import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.record import RunFilter
@@ -28,6 +29,11 @@ class RunReader:
         """The stored run; raises `RunNotFoundError` if there is none."""
         async with self._active_runs.session():
             return await query.run_record(self._runtime, check_run_id(run_id))
+
+    async def _status(self, run_id: str) -> RunStatus:
+        """The stored status of the run; raises `RunNotFoundError` if there is none."""
+        async with self._active_runs.session():
+            return (await load(self._runtime, run_id)).status
 
     async def list_runs(
         self,
