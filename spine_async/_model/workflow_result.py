@@ -73,9 +73,6 @@ class WorkflowResult:
     step_metrics: list[StepMetric]
     exception: BaseException | None = field(default=None, compare=False, repr=False)
 
-    def __getstate__(self) -> list[object]:
-        return [None if each.name == "exception" else getattr(self, each.name) for each in fields(self)]
-
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
 
@@ -120,3 +117,12 @@ class WorkflowResult:
                 error=self.error or self.stop_reason,
                 category=self.error_category,
             ) from self.exception
+
+
+def _picklable_state(result: WorkflowResult) -> list[object]:
+    """The values of the fields, without the exception, which may not be picklable."""
+    return [None if each.name == "exception" else getattr(result, each.name) for each in fields(result)]
+
+
+# Set here, because `dataclass` replaces a `__getstate__` that the class defines (before Python 3.11.4).
+WorkflowResult.__getstate__ = _picklable_state  # type: ignore[method-assign, assignment]
