@@ -208,7 +208,7 @@ class TestConcurrentClaims:
         self, store: SqlRunStore, fresh_postgres_url: str
     ) -> None:
         async with another(fresh_postgres_url) as worker:
-            for number in range(40):
+            for number in range(100):
                 claim = await created(store, new_run(f"r{number}", ttl=0.0))
                 await worker.sweep(lapsed=["worker-1"])
                 taken: list[str] = []

@@ -74,16 +74,18 @@ async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
 async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
     """Extend the leases of the claims that are still current.
 
-    Locked rows come last: after all others are renewed, the statement waits for them for a short time.
+    Locked rows come last: after all others are renewed, the second statement waits for them for a short time. It does
+    not see what the other transaction has committed meanwhile, a claim for example; the third statement does.
     """
     renewals = await _renew(driver, statements.RENEW_UNLOCKED, claims, ttl)
-    locked = [index for index, each in enumerate(renewals) if each.is_held and not each.is_extended]
-    if locked:
-        remaining = [claims[index] for index in locked]
+    for statement in (statements.RENEW, statements.RENEW_UNLOCKED):
+        locked = [index for index, each in enumerate(renewals) if each.is_held and not each.is_extended]
+        if not locked:
+            break
         try:
-            again = await _renew(driver, statements.RENEW, remaining, ttl)
+            again = await _renew(driver, statement, [claims[index] for index in locked], ttl)
         except asyncpg.LockNotAvailableError:
-            again = await _renew(driver, statements.RENEW_UNLOCKED, remaining, ttl)
+            continue
         for index, renewal in zip(locked, again, strict=True):
             renewals[index] = renewal
     return renewals
