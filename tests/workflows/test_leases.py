@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -133,3 +135,42 @@ async def test_a_run_with_an_ended_lease_of_its_own_clock_is_not_recorded() -> N
     assert (stored.status, stored.owner, stored.stop_reason) == ("pending", None, None)
     store.renewal = "works"
     assert (await runner.resume("r", workflow=_sleeping(0, []))).status == "completed"
+
+
+async def test_a_run_that_begins_while_the_last_renewal_still_ends_is_renewed() -> None:
+    class SlowToEnd(Store):
+        """The first renewal cannot be interrupted, like one that has been sent to a database."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.began, self.may_end = anyio.Event(), anyio.Event()
+
+        async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
+            if not self.began.is_set():
+                self.began.set()
+                while not self.may_end.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await self.may_end.wait()
+            return await super().renew(claims, ttl)
+
+    store = SlowToEnd()
+    ended: list[object] = []
+    goes_on = anyio.Event()
+
+    async def wait(context: WorkflowContext, config: object) -> None:
+        await goes_on.wait()
+
+    async with _runner(store) as runner, anyio.create_task_group() as tasks:
+        first = partial(runner.execute, Workflow("first", [Step.lambda_("wait", wait)]), run_id="first")
+        tasks.start_soon(first)
+        await store.began.wait()
+        goes_on.set()
+        await runner.result("first")
+        while any(each.name == "spine_async loop watchdog" for each in threading.enumerate()):  # noqa: ASYNC110
+            await anyio.sleep(0.01)  # until the watcher has seen that the first run ended
+        try:
+            await runner.execute(_sleeping(2 * TTL, ended), run_id="second")
+        finally:
+            store.may_end.set()
+        assert ended == [None]
+        assert store.renewals

@@ -62,7 +62,8 @@ class ActiveRuns:
         # Optional method of a store, not part of the port.
         self._check_caller: Callable[[], None] | None = getattr(runtime.store, "check_caller", None)
         self._in_use: dict[str, _Place] = {}
-        self._watcher: Task[None] | None = None
+        self._watcher: Watcher | None = None
+        self._watching: set[Task[None]] = set()
         self._execution_ended: Future[None] | None = None
 
     @property
@@ -153,8 +154,11 @@ class ActiveRuns:
         """Watch over the run until `unwatch`."""
         execution.attach(run)
         self._runs[run.run_id] = run
-        if self._watcher is None or self._watcher.done():
-            self._watcher = spawn(Watcher(self._runtime, self._runs).watch(), "spine_async watcher")
+        if self._watcher is None or not self._watcher.is_watching:
+            self._watcher = Watcher(self._runtime, self._runs)
+            task = spawn(self._watcher.watch(), "spine_async watcher")
+            self._watching.add(task)
+            task.add_done_callback(self._watching.discard)
 
     def unwatch(self, run: Run) -> None:
         """Stop watching over a run that has ended."""
@@ -210,6 +214,7 @@ class ActiveRuns:
         # The tasks of a closed loop have ended without releasing the runner.
         self._in_use[_PLACE] = here
         self._users, self._watcher, self._execution_ended = 0, None, None
+        self._watching.clear()
         self._executions.clear()
         self._runs.clear()
         self._runtime.running_visits.clear()
@@ -246,9 +251,9 @@ class ActiveRuns:
             await wait_any(self._execution_ended)
 
     async def _close(self) -> None:
-        if self._watcher is not None:
-            await end_task(self._watcher)
-            self._watcher = None
+        self._watcher = None  # before the first await: a run that begins meanwhile gets a watcher of its own
+        for task in list(self._watching):
+            await end_task(task)
         if self._users == 0:
             for release in list(self._runtime.releases):
                 await end_task(release)

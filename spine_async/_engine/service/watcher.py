@@ -31,6 +31,9 @@ class Watcher:
     Args:
         runtime: What all runs share.
         runs: The active runs by id; changes while the watcher runs.
+
+    Attributes:
+        is_watching: False from its last look at the runs on, while its calls of the store may still be ending.
     """
 
     def __init__(self, runtime: Runtime, runs: Mapping[str, Run]) -> None:
@@ -40,6 +43,7 @@ class Watcher:
         self._leases = LeaseKeeper(runtime)
         self._notices = NoticeReader(runtime, runs)
         self._interval = min(CHECK_INTERVAL, runtime.config.lease_ttl / _CHECKS_PER_LEASE)
+        self.is_watching = True
         self._watchdog.start()  # not in `watch`: the first step may block the loop before that task begins
 
     async def watch(self) -> None:
@@ -55,6 +59,7 @@ class Watcher:
                 except Exception:  # noqa: BLE001 - without the watcher every lease would be lost
                     _log.exception("checking the active runs failed; it will be retried")
         finally:
+            self.is_watching = False
             self._watchdog.stop()
             await self._leases.end()
             await self._notices.end()
