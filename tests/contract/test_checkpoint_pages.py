@@ -23,6 +23,9 @@ from tests.lag import measured_lag
 
 pytestmark = pytest.mark.anyio
 
+STEPS = 2_000
+ITEMS = 10_000
+
 ResultT = TypeVar("ResultT")
 
 
@@ -144,24 +147,32 @@ async def test_what_a_resume_changed_is_part_of_the_context(open_runner: Any) ->
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[FaultInjectingStore]:
-    """A run of 4,000 steps, one of 20,000 visits, and a failed one with a map of 20,000 items."""
+    """A store for one or more of the runs below, which cost much to make."""
     kept = SqlRunStore(database_url)
-    claim = await created(kept, replace(new_run("steps"), initial_outputs="{}"))
-    text = "x" * 100
-    rows = [visit(f"s{n}", claim.next_seq + n, output=f'{{"n":{n},"text":"{text}"}}') for n in range(4_000)]
-    await committed(kept, change(claim, rows))
-    claim = await created(kept, new_run("visits"))
-    paths = [f"{name}{'' if n == 1 else f'#{n}'}" for n in range(1, 10_001) for name in ("a", "b")]
-    rows = [visit(path, claim.next_seq + n) for n, path in enumerate(paths)]
-    await committed(kept, change(claim, rows))
-    await _failed(kept)
     yield FaultInjectingStore(kept)
     await kept.close()
 
 
+async def _steps(kept: RunStore) -> None:
+    """A run of `STEPS` steps."""
+    claim = await created(kept, replace(new_run("steps"), initial_outputs="{}"))
+    text = "x" * 100
+    rows = [visit(f"s{n}", claim.next_seq + n, output=f'{{"n":{n},"text":"{text}"}}') for n in range(STEPS)]
+    await committed(kept, change(claim, rows))
+
+
+async def _visits(kept: RunStore) -> None:
+    """A run of 20,000 visits."""
+    claim = await created(kept, new_run("visits"))
+    paths = [f"{name}{'' if n == 1 else f'#{n}'}" for n in range(1, 10_001) for name in ("a", "b")]
+    rows = [visit(path, claim.next_seq + n) for n, path in enumerate(paths)]
+    await committed(kept, change(claim, rows))
+
+
 async def _failed(kept: RunStore) -> None:
+    """A failed run with a map of `ITEMS` items."""
     claim = await created(kept, replace(new_run("failed", workflow="w"), params_hash=_EMPTY_DIGEST))
-    for first in range(0, 20_000, 5_000):
+    for first in range(0, ITEMS, 5_000):
         rows = []
         for index in range(first, first + 5_000):
             at = claim.next_seq + 3 * (index - first)
@@ -199,33 +210,38 @@ async def _peak(call: Callable[[], Awaitable[object]]) -> float:
 
 @pytest.mark.slow
 async def test_one_checkpoint_of_a_long_run(store: FaultInjectingStore) -> None:
+    await _steps(store)
     async with WorkflowRunner(store=store) as runner:
         await runner.get_checkpoint("steps", "s1")
-        last = await _unblocked(lambda: runner.get_checkpoint("steps", "s3999"))
+        last = await _unblocked(lambda: runner.get_checkpoint("steps", f"s{STEPS - 1}"))
         assert last is not None
-        assert len(last.context_snapshot["outputs"]) == 4_000  # type: ignore[arg-type]
+        assert len(last.context_snapshot["outputs"]) == STEPS  # type: ignore[arg-type]
         del last
         store.calls.clear()
         await runner.get_checkpoint("steps", "s3")
         assert store.calls["visit_page"] == 1
-        assert await _peak(lambda: runner.get_checkpoint("steps", "s3")) < 2
-        assert await _peak(lambda: runner.get_checkpoint("steps", "s3999")) < 15
+        assert await _peak(lambda: runner.get_checkpoint("steps", "s3")) < 1
+        assert await _peak(lambda: runner.get_checkpoint("steps", f"s{STEPS - 1}")) < 8
 
 
 @pytest.mark.slow
 async def test_pages_of_a_long_run(store: FaultInjectingStore) -> None:
+    await _steps(store)
+    await _failed(store)
+    late = STEPS - 500
     async with WorkflowRunner(store=store) as runner:
-        page = await _unblocked(lambda: runner.list_checkpoints("steps", after=3_500))
+        page = await _unblocked(lambda: runner.list_checkpoints("steps", after=late))
         assert len(page) == 100
-        items = await _unblocked(lambda: runner.list_checkpoints("failed", limit=1_000, after=30_000))
-        assert len(items) == 1_000
+        items = await _unblocked(lambda: runner.list_checkpoints("failed", limit=200, after=ITEMS))
+        assert len(items) == 200
         del page, items
-        assert await _peak(lambda: runner.list_checkpoints("steps", after=3_500)) < 60
-        assert await _peak(lambda: runner.list_checkpoints("failed", limit=1_000, after=30_000)) < 15
+        assert await _peak(lambda: runner.list_checkpoints("steps", after=late)) < 30
+        assert await _peak(lambda: runner.list_checkpoints("failed", limit=200, after=ITEMS)) < 15
 
 
 @pytest.mark.slow
 async def test_a_failed_run_with_many_events_gives_its_result_again(store: FaultInjectingStore) -> None:
+    await _failed(store)
     workflow = Workflow("w", [Step.map("m", items=[1], iterator=work)])
     stored = await store.load("failed")
     assert stored is not None
@@ -240,6 +256,7 @@ async def test_a_failed_run_with_many_events_gives_its_result_again(store: Fault
 
 @pytest.mark.slow
 async def test_a_resume_after_many_visits_does_not_block_the_loop(store: FaultInjectingStore) -> None:
+    await _visits(store)
     steps = [Step.lambda_("a", work), Step.lambda_("b", work, next_step="a")]
     async with WorkflowRunner(store=store) as runner:
         stored = await store.load("visits")

@@ -17,7 +17,7 @@ PAYLOAD = 1_000
 
 
 @pytest.mark.slow
-async def test_a_map_of_100_000_items_never_has_more_tasks_than_it_may() -> None:
+async def test_a_map_of_20_000_items_never_has_more_tasks_than_it_may() -> None:
     most = 0
 
     async def trivial(context: WorkflowContext, config: dict[str, object]) -> dict[str, object]:
@@ -28,14 +28,14 @@ async def test_a_map_of_100_000_items_never_has_more_tasks_than_it_may() -> None
             most = max(most, len(workers))
         return {"item": item}
 
-    step = Step.map("each", items=range(100_000), iterator=trivial, max_concurrency=100)
+    step = Step.map("each", items=range(20_000), iterator=trivial, max_concurrency=100)
     result = await WorkflowRunner(store=MemoryRunStore()).execute(Workflow("w", [step]))
     assert result.status is RunStatus.COMPLETED
     assert 50 <= most <= 100
     output = result.context.outputs["each"]
     assert isinstance(output, dict)
-    assert output["succeeded"] == 100_000
-    assert [one["item"] for one in output["results"]] == list(range(100_000))
+    assert output["succeeded"] == 20_000
+    assert [one["item"] for one in output["results"]] == list(range(20_000))
 
 
 async def gives(context: WorkflowContext, config: dict[str, object]) -> dict[str, str]:

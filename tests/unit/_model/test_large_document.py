@@ -132,7 +132,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(alphabet='ab"\\,:]', max_size=4), JSON, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_pieces_of_any_size_make_the_same_document(value: Mapping[str, object]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, size in {
