@@ -67,7 +67,7 @@ async def cancelled_during(runner: WorkflowRunner, workflow: Workflow, run_id: s
 
     async def cancel_when_it_waits() -> None:
         with anyio.fail_after(10):
-            while not await _waits(runner, run_id):
+            while not await _waits(runner, run_id):  # noqa: ASYNC110 (another task waits)
                 await anyio.sleep(0.002)
         scope.cancel()
 
