@@ -25,6 +25,7 @@ from spine_async import (
 Config = Mapping[str, object]
 LOOK_EVERY = 0.005
 FOREVER = 3_600.0
+SHORT_WAIT = 6.0
 
 
 class Notes:
@@ -110,7 +111,7 @@ class Flows:
             Workflow("nested_child", [Step.lambda_("hold", self.hold), last], version=version),
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
-            Workflow("short_wait", [note, Step.wait("nap", 4.0), last], version=version),
+            Workflow("short_wait", [note, Step.wait("nap", SHORT_WAIT), last], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows

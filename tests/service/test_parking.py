@@ -27,6 +27,7 @@ from tests.service.services import until
 
 PARKS = {"park_after": 0.0}
 STAYS = {"park_after": 1_000.0}
+MAX_CLAIMS = 3
 
 
 class Journey:
@@ -307,7 +308,7 @@ async def test_the_limit_of_the_workflow_counts_from_the_first_start(place: Plac
 async def test_a_run_that_is_killed_again_and_again_while_it_waits_completes(
     service: StartService, observer: WorkflowRunner, notes: Notes, query: Callable[..., Rows], park_after: float
 ) -> None:
-    config = {"park_after": park_after, "max_claims": 3}
+    config = {"park_after": park_after, "max_claims": MAX_CLAIMS}
     process = await service(config=config)
     handle = await observer.enqueue("short_wait", run_id="r")
     await until(lambda: _count(handle, "step_completed", 1))
@@ -321,7 +322,7 @@ async def test_a_run_that_is_killed_again_and_again_while_it_waits_completes(
         return row[0] > before and row[1] == "waiting"
 
     await until(lambda: waits_again(-1))
-    for _ in range(30 if park_after == 0 else 12):
+    for _ in range(MAX_CLAIMS + 2):
         before = epoch()
         await process.kill()
         process = await service(config=config)
