@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
@@ -96,11 +97,11 @@ class Worker:
         async with runtime.changes.listening():
             while not halt.is_set:
                 seen = runtime.changes.count(Change.WORK)
-                found, pause = await self._round_if_reachable(halt)
-                interval = _MIN_INTERVAL if found else min(2 * interval, _MAX_QUIET_INTERVAL)
-                if not found or self._free == 0:
+                done = await self._round_if_reachable(halt)
+                interval = _MIN_INTERVAL if done.has_claimed else min(2 * interval, _MAX_QUIET_INTERVAL)
+                if not done.has_more or self._free == 0:
                     began_mono = runtime.clock.monotonic()
-                    await runtime.changes.wait(Change.WORK, pause, seen)
+                    await runtime.changes.wait(Change.WORK, done.pause, seen)
                     waited = runtime.clock.monotonic() - began_mono
                     if waited < interval:
                         await anyio.sleep(interval - waited)
@@ -111,30 +112,36 @@ class Worker:
     def _free(self) -> int:
         return max(0, self._runtime.config.worker_concurrency - self._active_runs.used_capacity)
 
-    async def _round_if_reachable(self, halt: _Halt) -> tuple[int, float]:
-        """Do one round; returns how many runs were claimed, and in how many seconds the next one is needed."""
-        poll, found = self._runtime.config.poll_interval, 0
+    async def _round_if_reachable(self, halt: _Halt) -> _Round:
+        """Do one round, unless the store cannot be reached."""
+        done = _Round(self._runtime.config.poll_interval)
         try:
-            found = await self._claim_and_begin()  # before the sweep, because a new run is ready already
-            if found and self._runtime.clock.monotonic() - self._sweep_mono < poll:
-                return found, poll
-            sweep = await self._sweep()
-            if sweep.made_ready and not halt.is_set:
-                found += await self._claim_and_begin()
+            await self._round(done, halt)
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
-            return found, poll
         except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
             _log.exception("due runs were not claimed; it will be retried")
-            return found, poll
-        return found, min(poll, sweep.next_due if sweep.next_due is not None else poll)
+        return done
 
-    async def _claim_and_begin(self) -> int:
-        """Claim runs for the free capacity and execute them in the background; returns how many."""
-        claimed = await self._claim(self._free)
+    async def _round(self, done: _Round, halt: _Halt) -> None:
+        """Claim ready runs, make due ones ready, and claim those; sweeps less often while the capacity is used up."""
+        await self._claim_and_begin(done)  # before the sweep, because a new run is ready already
+        if done.has_more and self._runtime.clock.monotonic() - self._sweep_mono < done.pause:
+            return
+        sweep = await self._sweep()
+        if sweep.next_due is not None:
+            done.pause = min(done.pause, sweep.next_due)
+        if sweep.made_ready and not halt.is_set:
+            await self._claim_and_begin(done)
+
+    async def _claim_and_begin(self, done: _Round) -> None:
+        """Claim runs for the free capacity and execute them in the background."""
+        limit = self._free
+        claimed = await self._claim(limit)
         for each in claimed:
             self._begin(each, None)
-        return len(claimed)
+        done.has_claimed = done.has_claimed or bool(claimed)
+        done.has_more = len(claimed) == limit > 0
 
     async def _sweep(self) -> Sweep:
         """Make due runs ready."""
@@ -219,6 +226,21 @@ class Worker:
 
         execution = Execution(self._runtime, due.run.run_id, is_background=True, counts=True)
         return self._active_runs.begin(execution, work)
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one round has found.
+
+    Attributes:
+        pause: Seconds until the next round is needed.
+        has_claimed: Whether it has claimed a run.
+        has_more: Whether there may be more ready runs, because a claim has filled the capacity.
+    """
+
+    pause: float
+    has_claimed: bool = False
+    has_more: bool = False
 
 
 def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:

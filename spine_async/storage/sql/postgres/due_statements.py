@@ -109,9 +109,15 @@ LOOK = (
 )
 """Arguments: the boot, and the reading of its clock. Returns one row: what is due, when the next run is, who holds."""
 
+# A sweep that a failure of the server undoes is repeated, so it does not wait for the disk. The setting is made before
+# the first row is locked, because each row that is locked has been joined with its result.
+_UNSYNCED = "unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
+
 _READY_BY_TIME = (
-    "WITH due AS MATERIALIZED (SELECT id FROM core_workflow_runs WHERE {condition} ORDER BY {order} LIMIT {most} "
-    "FOR NO KEY UPDATE SKIP LOCKED) UPDATE core_workflow_runs r SET ready = true FROM due WHERE r.id = due.id"
+    f"WITH {_UNSYNCED}, "
+    "due AS MATERIALIZED (SELECT id FROM core_workflow_runs, unsynced WHERE {condition} ORDER BY {order} LIMIT {most} "
+    "FOR NO KEY UPDATE OF core_workflow_runs SKIP LOCKED) "
+    "UPDATE core_workflow_runs r SET ready = true FROM due WHERE r.id = due.id"
 )
 READY_BY_WALL = _READY_BY_TIME.format(condition=_DUE_BY_WALL, order="due_at", most=MOST)
 """Argument: the boot, whose clock counts for other runs."""
@@ -119,7 +125,7 @@ READY_IN_BOOT = _READY_BY_TIME.format(condition=_DUE_IN_BOOT, order="due_seconds
 """Arguments: the boot, and the reading of its clock."""
 
 READY_BY_NEWS = (
-    "WITH seen AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r WHERE r.owner IS NULL "
+    f"WITH {_UNSYNCED}, seen AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r, unsynced WHERE r.owner IS NULL "
     "AND r.id IN (SELECT run FROM core_workflow_inbox WHERE unseen) "
     f"ORDER BY r.id LIMIT {MOST} FOR NO KEY UPDATE OF r SKIP LOCKED), "
     f"woken AS (UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM seen WHERE r.id = seen.id "
@@ -137,9 +143,10 @@ locked, are looked at by the next sweep.
 """
 
 READY_OF_OWNERS = (
-    "WITH lost AS MATERIALIZED (SELECT id FROM core_workflow_runs WHERE owner IS NOT NULL AND NOT ready "
+    f"WITH {_UNSYNCED}, "
+    "lost AS MATERIALIZED (SELECT id FROM core_workflow_runs, unsynced WHERE owner IS NOT NULL AND NOT ready "
     f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED})) "
-    "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) "
+    "ORDER BY id FOR NO KEY UPDATE OF core_workflow_runs SKIP LOCKED) "
     f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM lost WHERE r.id = lost.id"
 )
 """Arguments: owners that are gone, and owners whose runs are due once their leases have ended."""

@@ -53,9 +53,9 @@ async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str]) 
         await driver.execute(due_statements.READY_BY_NEWS)
     if has_lost:
         await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed))
-    if not (found.is_due or found.has_news or has_lost):
-        return replace(found.sweep, made_ready=False)
-    return (await _look(driver, now)).sweep
+    if found.is_due or has_lost:  # other runs are due next, and other owners hold runs
+        return (await _look(driver, now)).sweep
+    return replace(found.sweep, made_ready=found.has_news)
 
 
 async def _look(driver: Driver, now: BootTime) -> _Look:

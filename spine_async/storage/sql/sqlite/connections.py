@@ -112,6 +112,10 @@ class SqliteConnections:
     def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
         return self._with_retries(partial(self._transact, job), self._limit.call(name))
 
+    def _write_unsynced(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
+        """As `_write_with_retries`, for a change whose loss in a power failure harms nobody."""
+        return self._with_retries(partial(self._transact_unsynced, job), self._limit.call(name))
+
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
             with self._map_errors:
@@ -127,6 +131,9 @@ class SqliteConnections:
 
     def _transact(self, job: SqliteJob[ResultT], call: Call) -> Coroutine[Any, Any, ResultT]:
         return self._checked_write(self._writer, job, call)
+
+    def _transact_unsynced(self, job: SqliteJob[ResultT], call: Call) -> Coroutine[Any, Any, ResultT]:
+        return self._checked_write(self._writer, job, call, is_synced=False)
 
     async def _renew(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         """Run the job on the renewals' connection.
@@ -146,6 +153,8 @@ class SqliteConnections:
         job: SqliteJob[ResultT],
         call: Call,
         busy_seconds: float | None = None,
+        *,
+        is_synced: bool = True,
     ) -> Coroutine[Any, Any, ResultT]:
         """Run the job in a transaction of `writer`, and check that the file is still the one that was opened.
 
@@ -154,14 +163,16 @@ class SqliteConnections:
             job: What to run.
             call: The call that it is part of.
             busy_seconds: Limit of the wait for the locks of other connections, unless it is the connection's usual one.
+            is_synced: Whether the commit waits for the disk, if the durability asks for it.
         """
+        transact = jobs.in_transaction if is_synced else jobs.in_unsynced_transaction
 
         def checked(driver: aiosqlite.Connection) -> Awaitable[ResultT]:
             def work(connection: sqlite3.Connection) -> ResultT:
                 if busy_seconds is not None:
                     jobs.set_busy_timeout(connection, busy_seconds)
                 self._own_commits.add()
-                result = jobs.in_transaction(connection, job)
+                result = transact(connection, job)
                 self._own_commits.add()
                 # After the commit, so that what is acknowledged is in the file.
                 self._open_file.check_with_log(driver)

@@ -93,14 +93,16 @@ class SqliteDatabase(SqliteConnections):
         if not await self._read_with_retries(partial(due_runs.is_any_ready, request=request), "look for due runs"):
             return []
         job = partial(due_runs.claim_due, request=request)
-        return await self._write_with_retries(job, "claim due runs")
+        # A power failure that undoes the claim has ended its owner too, and each step that was committed after it is
+        # synced together with it.
+        return await self._write_unsynced(job, "claim due runs")
 
     async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
         found = await self._read_with_retries(sweep.look, "sweep")
         if not found.needs_write(gone, lapsed):
             return found.sweep
         job = partial(sweep.sweep, gone=gone, lapsed=lapsed)
-        return await self._write_with_retries(job, "sweep")
+        return await self._write_unsynced(job, "sweep")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         token = token_hex(TOKEN_BYTES)

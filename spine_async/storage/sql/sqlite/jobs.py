@@ -34,6 +34,19 @@ _DELETE_CHILDREN = tuple(
 )
 
 
+def in_unsynced_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+    """Run `work` in one write transaction that a power failure may undo, so that it does not wait for the disk.
+
+    The next transaction that is synced also syncs this one, which is before it in the WAL.
+    """
+    before = fetch(connection, "PRAGMA synchronous")[0][0]
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        return in_transaction(connection, work)
+    finally:
+        connection.execute(f"PRAGMA synchronous = {before}")
+
+
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
     """Run `work` in one write transaction; the connection's settings are unchanged afterwards."""
     level = connection.isolation_level
