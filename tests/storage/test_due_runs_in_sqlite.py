@@ -72,6 +72,29 @@ def instructions(file: Path) -> int:
     return count
 
 
+def test_a_transaction_that_is_not_synced_leaves_the_setting_as_it_was(file: Path) -> None:
+    levels: list[object] = []
+
+    def work(connection: sqlite3.Connection) -> None:
+        levels.append(level(connection))
+        connection.execute("CREATE TABLE IF NOT EXISTS t (x)")
+
+    def level(connection: sqlite3.Connection) -> object:
+        return connection.execute("PRAGMA synchronous").fetchone()[0]
+
+    def fail(connection: sqlite3.Connection) -> None:
+        raise KeyError
+
+    with closing(sqlite3.connect(file)) as connection:
+        jobs.prepare(connection, "full")
+        jobs.in_transaction(connection, work)
+        jobs.in_unsynced_transaction(connection, work)
+        with pytest.raises(KeyError):
+            jobs.in_unsynced_transaction(connection, fail)
+        assert [*levels, level(connection)] == [2, 1, 2]
+        assert not connection.in_transaction
+
+
 class TestCost:
     """A worker reads index entries of what it may claim, and no others."""
 
