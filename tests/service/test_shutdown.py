@@ -230,7 +230,11 @@ async def test_a_caller_of_a_waiting_run_gets_stopped_at_once(place: Place) -> N
 
 
 async def is_stored(place: Place, run_id: str) -> bool:
-    return run_id in [record.run_id for record in await place.runner(work=False).list_runs()]
+    return await is_stored_in(place.runner(work=False), run_id)
+
+
+async def is_stored_in(runner: WorkflowRunner, run_id: str) -> bool:
+    return run_id in [record.run_id for record in await runner.list_runs()]
 
 
 async def test_a_waiter_for_a_result_survives_that_its_own_runner_is_left(place: Place) -> None:
@@ -344,6 +348,31 @@ async def test_a_cancelled_caller_at_shutdown_leaves_the_run_to_others(place: Pl
     assert results == [("stopped", "shutdown")]
     async with place.runner(work=False) as reader:
         assert (await reader.get_run("r")).status == RunStatus.PENDING
+
+
+async def test_a_step_that_awaits_a_run_which_the_shutdown_gives_up_is_continued(place: Place) -> None:
+    """The awaited run only waits, so it is given up at once, while the step that awaits it may still continue."""
+    child = Workflow("child", [Step.wait("nap", 0.5)])
+    begun: list[str] = []
+
+    async def await_child(context: WorkflowContext, config: Config) -> None:
+        begun.append(context.run_id)
+        (await runner.execute(child, run_id="child")).raise_for_status()
+
+    parent = Workflow("parent", [Step.lambda_("await", await_child)])
+    config = {"drain_timeout": 0.2}
+    async with place.runner(config=config, workflows=[parent, child]) as runner:
+        handle = await runner.start(parent)
+        await until(lambda: waits_in_stored(runner, "child"))
+    async with place.runner(work=False) as reader:
+        assert await reader.handle(handle.run_id).status() == RunStatus.PENDING
+    async with place.runner(config=config, workflows=[parent, child]) as runner:
+        assert (await runner.handle(handle.run_id).result(timeout=10)).status == "completed"
+    assert len(begun) == 2
+
+
+async def waits_in_stored(runner: WorkflowRunner, run_id: str) -> bool:
+    return await is_stored_in(runner, run_id) and await waits_in(runner.handle(run_id))
 
 
 async def test_runs_that_have_not_begun_stay_pending(place: Place) -> None:
