@@ -18,7 +18,7 @@ class Diary(Protocol):
 
 
 class FileDiary:
-    """Entries of many processes in one file, with the process id. Each is one appending write, so none is torn or lost."""
+    """Entries of many processes, with the process id. Each is one appending write, so none is torn or lost."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

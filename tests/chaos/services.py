@@ -103,7 +103,7 @@ def _sum(context: WorkflowContext) -> dict[str, object]:
 
 
 class Service:
-    """Lives until it is killed, or leaves its runner on SIGTERM; the last one of a group leaves when all runs have ended.
+    """Lives until it is killed, or leaves its runner on SIGTERM; the last one leaves when all runs have ended.
 
     Diary: `accepted` when a call has stored a run, `signalled` when a signal is stored, `finished` with the output of
     the last step.

@@ -261,6 +261,37 @@ async def test_a_waiter_for_a_result_survives_that_its_own_runner_is_left(place:
     assert statuses == ["completed"]
 
 
+async def test_a_waiter_for_a_result_survives_that_no_further_step_begins(place: Place) -> None:
+    """The running step ends within `drain_timeout`, so nothing is cancelled, and the next step does not begin."""
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def gated(context: WorkflowContext, config: Config) -> None:
+        begun.set()
+        await gate.wait()
+
+    flow = Workflow("two", [Step.lambda_("gated", gated), Step.lambda_("last", gated)])
+    statuses: list[str] = []
+
+    async def wait() -> None:
+        statuses.append((await handle.result(timeout=10)).status.value)
+
+    async with anyio.create_task_group() as tasks:
+        async with place.runner(config={"drain_timeout": 10}) as runner:
+            handle = await runner.start(flow)
+            tasks.start_soon(wait)
+            await begun.wait()
+            tasks.start_soon(_open_when_draining, runner, gate)
+        assert await handle.status() == RunStatus.PENDING
+        async with place.runner(workflows=[flow]) as other:
+            assert (await other.handle(handle.run_id).result(timeout=10)).completed_steps == ["gated", "last"]
+    assert statuses == ["completed"]
+
+
+async def _open_when_draining(runner: WorkflowRunner, gate: anyio.Event) -> None:
+    await until(lambda: runner._runtime.is_draining)
+    gate.set()
+
+
 async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> None:
     begun: list[int] = []
     is_last = anyio.Event()
