@@ -52,13 +52,15 @@ class DueRunStore(Protocol):
         """
         ...
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         """Make runs ready that are due.
 
         * Runs without an owner whose time has come.
         * Runs without an owner that have a message which arrived since they were released.
         * Runs whose owner is in `gone`.
-        * Runs whose lease has ended and whose owner is in `lapsed`.
+        * Runs whose lease has ended and whose owner is in `lapsed`, except those whose ids are in `spared`.
 
         Only the caller can judge whether an owner still exists. So a run whose lease has ended stays held while its
         owner is in neither collection.

@@ -75,7 +75,7 @@ class Flows:
         assert self._runner is not None
         result = await self._runner.execute(self.child, run_id=child_of(context.run_id))
         result.raise_for_status()
-        return result.context.get_output("two")  # type: ignore[no-any-return]
+        return result.context.get_output("two")
 
 
 def child_of(run: str) -> str:
@@ -171,5 +171,5 @@ class Service:
                 await anyio.sleep(0.01)
                 continue
             break
-        memory = result.context.to_dict()["outputs"].get("sum", str(result))
+        memory = result.context.get_output("sum") if result.status == "completed" else str(result)
         self._diary.write("finished", run, status=result.status.value, memory=memory)

@@ -330,6 +330,51 @@ async def test_a_run_that_nobody_claimed_in_time_expires(place: Place, opened: G
     assert opened.begun == ["timely"]
 
 
+@pytest.mark.parametrize("how", ["execute", "start", "resume"])
+async def test_a_call_for_an_expired_run_does_what_it_does_after_a_worker_has_recorded_it(
+    place: Place, opened: Gated, how: str
+) -> None:
+    """`execute` and `start` want the run to end, and it has expired; `resume` decides to execute it after all."""
+    async with place.runner(work=False) as runner:
+        handle = await runner.enqueue(opened.flow, run_id="late", params={"size": 2}, expires=0.02)
+        enqueued_at = (await handle.record()).created_at
+        await until(lambda: datetime.now(UTC) - enqueued_at > timedelta(seconds=0.1))
+        if how == "resume":
+            result = await runner.resume("late", workflow=opened.flow)
+        elif how == "start":
+            await runner.start(opened.flow, run_id="late", params={"size": 2})
+            result = await handle.result(timeout=10)
+        else:
+            result = await runner.execute(opened.flow, run_id="late", params={"size": 2})
+        record = await handle.record()
+    wanted = ("completed", None) if how == "resume" else ("stopped", "expired")
+    assert (result.status, result.stop_reason) == (record.status, record.stop_reason) == wanted
+    assert opened.begun == (["late"] if how == "resume" else [])
+
+
+@pytest.mark.parametrize("how", ["execute", "resume"])
+async def test_a_call_for_an_enqueued_run_starts_it_as_a_worker_does(place: Place, how: str) -> None:
+    """Its time limit begins with the start, and the params of a run that was enqueued by name are completed."""
+    sizes: list[object] = []
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        sizes.append(context.get_param("size"))
+        await anyio.sleep(0.01)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)], defaults={"size": 1})
+    async with place.runner(work=False, config={"workflow_timeout": 5}) as runner:
+        handle = await runner.enqueue("flow", run_id="r")
+        created_at = (await handle.record()).created_at
+        await until(lambda: datetime.now(UTC) - created_at > timedelta(seconds=0.1))
+        call = runner.execute(flow, run_id="r") if how == "execute" else runner.resume("r", workflow=flow)
+        result = await call
+        record = await handle.record()
+        types = [event.event_type async for event in handle.events()]
+    assert (result.status, sizes) == ("completed", [1])
+    assert min(record.started_at, result.started_at) - created_at > timedelta(seconds=0.1)
+    assert types == ["workflow_started", "step_started", "step_completed", "workflow_completed"]
+
+
 async def test_expires_counts_from_when_the_run_is_due(place: Place, opened: Gated) -> None:
     async with place.runner(workflows=[opened.flow]) as runner:
         handle = await runner.enqueue(opened.flow, delay=0.5, expires=5)

@@ -71,6 +71,11 @@ class ActiveRuns:
         """Number of executions that use the capacity of the worker."""
         return sum(each.counts and not each.awaiting_steps for each in self._executions.values())
 
+    @property
+    def run_ids(self) -> set[str]:
+        """The runs that this runner executes."""
+        return set(self._executions)
+
     def session(self, *, is_within: bool = False) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context.
 

@@ -229,9 +229,11 @@ class SqlRunStore:
         database = await self._database.for_reading()
         return await database.claim_due(request) if database is not None else []
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         database = await self._database.for_reading()
-        return await database.sweep(gone, lapsed) if database is not None else Sweep({}, None)
+        return await database.sweep(gone, lapsed, spared) if database is not None else Sweep({}, None)
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         database = await self._database.for_writing()

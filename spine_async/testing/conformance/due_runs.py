@@ -8,7 +8,7 @@ from datetime import timedelta
 import anyio
 
 from spine_async._model.due import DueRun
-from spine_async._model.record import Claim, DueTime, RunEnd, RunFilter
+from spine_async._model.record import Claim, DueTime, EventRow, RunEnd, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.due_rows import (
@@ -270,6 +270,21 @@ class DueRunContract:
         found = await store.sweep(lapsed=["worker-1"])
         assert dict(found.owners) == {"worker-1": False}
         assert names(await store.claim_due(request())) == ["ended"]
+
+    async def test_an_explicit_claim_starts_a_due_run(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([due_run()])
+        await store.claim("run-1", "worker-1", EventRow("workflow_started", None, moment(90)), ttl=60)
+        assert (await loaded(store)).started_at == moment(90)
+        await store.claim("run-1", "worker-1", EventRow("workflow_resumed", None, moment(95)), ttl=60)
+        assert (await loaded(store)).started_at == moment(90)
+
+    async def test_a_sweep_spares_runs_of_a_lapsed_owner(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([new_run("stranded", ttl=0.0), new_run("executed", ttl=0.0)])
+        found = await store.sweep(lapsed=["worker-1"], spared=["executed", "unknown"])
+        assert dict(found.owners) == {"worker-1": True}
+        assert names(await store.claim_due(request())) == ["stranded"]
 
     async def test_an_owner_that_renews_its_lease_keeps_its_run(self, store: RunStore) -> None:
         store = due_store(store)

@@ -138,11 +138,12 @@ locked, are looked at by the next sweep.
 
 READY_OF_OWNERS = (
     "WITH lost AS MATERIALIZED (SELECT id FROM core_workflow_runs WHERE owner IS NOT NULL AND NOT ready "
-    f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED})) "
+    f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED} AND run_id <> ALL($3::text[]))) "
     "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) "
     f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM lost WHERE r.id = lost.id"
 )
-"""Arguments: owners that are gone, and owners whose runs are due once their leases have ended."""
+"""Arguments: owners that are gone; owners whose runs are due once their leases have ended; ids of runs of these owners
+that stay held."""
 
 STATES = (
     f"SELECT run_id, status, epoch, owner, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased, "

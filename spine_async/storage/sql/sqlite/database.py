@@ -95,11 +95,11 @@ class SqliteDatabase(SqliteConnections):
         job = partial(due_runs.claim_due, request=request)
         return await self._write_with_retries(job, "claim due runs")
 
-    async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+    async def sweep(self, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
         found = await self._read_with_retries(sweep.look, "sweep")
         if not found.needs_write(gone, lapsed):
             return found.sweep
-        job = partial(sweep.sweep, gone=gone, lapsed=lapsed)
+        job = partial(sweep.sweep, gone=gone, lapsed=lapsed, spared=spared)
         return await self._write_with_retries(job, "sweep")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
