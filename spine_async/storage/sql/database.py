@@ -165,11 +165,11 @@ class LazyDatabase:
         async with self._reserved():
             return await self._open()
 
-    def check_caller(self) -> None:
+    async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""
-        check = getattr(self._opened, "check_caller", None)
+        check = getattr(self._database_type, "check_caller", None)
         if check is not None:
-            check()
+            await check(self._given_engine.url if self._given_engine is not None else self._url)
 
     async def upgrade(self) -> None:
         """Migrate the schema, also if `auto_migrate` is False."""

@@ -263,9 +263,9 @@ class SqlRunStore:
         database = await self._database.for_caller()
         return await database.send_within(connection, message)
 
-    def check_caller(self) -> None:
+    async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""
-        self._database.check_caller()
+        await self._database.check_caller()
 
     async def close(self) -> None:
         await self._database.close()
