@@ -91,6 +91,7 @@ class Flows:
     def _all(self, version: int) -> list[Workflow]:
         note = Step.lambda_("first", self.note)
         last = Step.lambda_("last", self.note)
+        added = Step.lambda_("added", self.note)
         waits = Workflow(steps=[Step.lambda_("before", self.note), Step.wait("nap", 2.5), last])
         retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=2.5, jitter=False)
         kinds = {
@@ -111,6 +112,7 @@ class Flows:
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", 4.0), last], version=version),
+            Workflow("rolling", [note, last] if version == 1 else [note, last, added], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows
