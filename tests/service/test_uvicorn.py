@@ -37,7 +37,7 @@ class Server:
         self.socket = socket
         options = [f"--workers={workers}", f"--uds={socket}", "--timeout-graceful-shutdown=1", "--log-level=warning"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "tests.service.web:app", *options],
+            [sys.executable, "-m", "uvicorn", "--factory", "tests.service.web:create_app", *options],
             cwd=ROOT,
             env={**os.environ, **environment(DATABASE_URL=url, FOLDER=str(notes), HELD=str(HELD_BY_EACH))},
             stderr=subprocess.PIPE,
