@@ -101,6 +101,7 @@ class Flows:
             "map": Step.map("each", items=range(4), iterator=self.hold_odd_items),
             "wait": Step.wait("nap", 2.5),
             "waiting_map": Step.map("each", items=range(3), iterator=waits),
+            "signal": Step.wait_for_signal("approval"),
             "retry": Step.lambda_("flaky", self.fail_first, retry=retry),
             "nested": Step.lambda_("hold", self.await_nested),
             "raises": Step.lambda_("hold", self.raise_when_cancelled),

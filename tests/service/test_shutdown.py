@@ -18,7 +18,7 @@ from tests.service.places import Place
 from tests.service.services import Service, until
 
 HELD = ("async", "sync", "pipeline", "map", "nested", "raises")  # kinds whose first execution does not end
-WAITING = ("wait", "waiting_map", "retry")
+WAITING = ("wait", "waiting_map", "signal", "retry")
 KINDS = HELD + WAITING
 
 CONTINUED = {  # attempts that begin after the end of the first owner
@@ -30,6 +30,7 @@ CONTINUED = {  # attempts that begin after the end of the first owner
     "raises": ["hold", "last"],
     "wait": ["last"],
     "waiting_map": ["each[0]/last", "each[1]/last", "each[2]/last", "last"],
+    "signal": ["last"],
     "retry": ["flaky", "last"],
 }
 
@@ -55,6 +56,7 @@ class Endings:
         await self._until_waiting(runs)
         seen = {kind: len(self._notes.begun(run)) for kind, run in runs.items()}
         await end(first)
+        await self._observer.signal(runs["signal"], "approval", {"yes": True})
         outcomes = {kind: await self._outcome(run) for kind, run in runs.items()}
         for kind, run in runs.items():
             outcomes[kind]["continued"] = sorted(self._notes.begun(run)[seen[kind] :])
@@ -71,7 +73,8 @@ class Endings:
     async def _until_waiting(self, runs: dict[str, str]) -> None:
         await until(lambda: self._events(runs["waiting_map"], "step_started", 8))  # first, each, three times two
         await until(lambda: self._events(runs["retry"], "step_retrying", 1))
-        await until(lambda: self._events(runs["wait"], "step_started", 2))
+        for kind in ("wait", "signal"):
+            await until(lambda run=runs[kind]: self._events(run, "step_started", 2))
 
     async def _events(self, run: str, kind: str, number: int) -> bool:
         return len([event async for event in self._observer.events(run) if event.event_type == kind]) >= number
@@ -94,9 +97,12 @@ class Endings:
         }
 
 
+_OWN = {"run", "given", "nap", "received_at"}  # outputs that differ between runs
+
+
 def _without_ids(outputs: Any) -> Any:
     if isinstance(outputs, dict):
-        return {name: _without_ids(value) for name, value in outputs.items() if name not in {"run", "given", "nap"}}
+        return {name: _without_ids(value) for name, value in outputs.items() if name not in _OWN}
     if isinstance(outputs, list):
         return [_without_ids(value) for value in outputs]
     return outputs

@@ -1,7 +1,7 @@
 """A web application whose runner lives as long as the server: it answers 202 and executes the runs in the background.
 
-`python -m uvicorn --factory tests.service.web:create_app`, with `DATABASE_URL`, `FOLDER` (of the notes) and `HELD` (the capacity) in the
-environment.
+Start it with `python -m uvicorn --factory tests.service.web:create_app`. The environment contains `DATABASE_URL`,
+`FOLDER` (of the notes) and `HELD` (the capacity).
 """
 
 from __future__ import annotations
