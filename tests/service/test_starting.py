@@ -28,6 +28,7 @@ from spine_async import (
     WorkflowRunnerConfig,
     wait_first,
 )
+from spine_async._model.due import DueRequest, DueRun
 from spine_async.storage import MemoryRunStore
 from tests.service.flows import Config
 from tests.service.places import Place
@@ -315,6 +316,23 @@ async def test_a_worker_executes_no_more_than_it_has_capacity_for(place: Place, 
         assert (statuses.count(RunStatus.RUNNING), statuses.count(RunStatus.PENDING)) == (2, 3)
         gated.gate.set()
         await until(lambda: len(gated.ended) == 5)
+
+
+async def test_one_claim_takes_a_limited_number_of_runs(opened: Gated) -> None:
+    """10,000 runs that were claimed at once lost their leases before they had begun, and were claimed again."""
+    limits: list[int] = []
+
+    class Store(MemoryRunStore):
+        async def claim_due(self, request: DueRequest) -> list[DueRun]:
+            limits.append(request.limit)
+            return await super().claim_due(request)
+
+    config = WorkflowRunnerConfig(worker_concurrency=10_000)
+    async with WorkflowRunner(store=Store(), config=config, workflows=[opened.flow]) as runner:
+        handles = await runner.enqueue_many(opened.flow, [Enqueued() for _ in range(500)])
+        for handle in handles:
+            await handle.result(timeout=20)
+    assert max(limits) <= 200
 
 
 async def test_a_run_that_nobody_claimed_in_time_expires(place: Place, opened: Gated) -> None:

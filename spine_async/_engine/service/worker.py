@@ -26,6 +26,7 @@ from spine_async.errors import RunError, StoreError
 
 _MIN_INTERVAL = 0.005  # seconds between two rounds
 _MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
+_MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
 
 AnswerT = TypeVar("AnswerT")
 
@@ -183,7 +184,7 @@ class Worker:
             owner=runtime.owner,
             workflows={name: workflow.version for name, workflow in self._workflows.items()},
             queues=self._queues,
-            limit=limit,
+            limit=min(limit, _MOST_AT_ONCE),
             ttl=runtime.config.lease_ttl,
             at=runtime.clock.now(),
         )
