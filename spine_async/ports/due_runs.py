@@ -38,8 +38,8 @@ class DueRunStore(Protocol):
 
         * Only runs of the given workflows whose `workflow_version` is not above the given one.
         * Only runs of the given queues, and runs without a queue.
-        * Lower `priority` numbers first. Within a priority, runs that were started before come before new ones; then
-          the one that became ready first.
+        * Lower `priority` numbers first. Within a priority, runs whose owner was lost while they were running come
+          first, then other runs that were started before, then new ones; then the one that became ready first.
         * Two workers never claim the same run.
 
         A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run

@@ -30,6 +30,7 @@ from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
+_EXECUTED_BEFORE = -1e9  # added to the turn of a run that was at work when its owner was lost
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
 
@@ -205,6 +206,7 @@ class MemoryRunStore:
             has_ended = found.lease_end <= now
             if owner in gone or (has_ended and owner in lapsed and found.stored.run_id not in spared):
                 found.become_ready()
+                found.turn += _EXECUTED_BEFORE if found.status is RunStatus.RUNNING else 0.0
             else:
                 owners[owner] = owners.get(owner, False) or has_ended
                 times.append(found.lease_end)

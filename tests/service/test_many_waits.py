@@ -29,7 +29,7 @@ async def test_an_ordinary_run_continues_before_the_recovered_waits_are_through(
     await observer.enqueue_many("long_wait", [Enqueued(run_id=f"w{number}") for number in range(waits)])
     ordinary = await observer.enqueue("gated", run_id="ordinary")
     held = "SELECT count(*) FROM core_workflow_runs WHERE status = 'waiting' AND owner IS NOT NULL"
-    await until(lambda: query(held) == [(waits,)], within=max(20.0, waits / 50), every=0.1)
+    await until(lambda: query(held) == [(waits,)], within=max(20.0, waits / 20), every=0.1)
     await until(lambda: notes.begun("ordinary") == ["first", "gated"])
     await owner.kill()
 

@@ -257,6 +257,15 @@ class DueRunContract:
         assert (taken.run.owner, taken.claim.epoch) == ("worker-1", 2)
         assert (await loaded(store)).claims_since_progress == 1
 
+    async def test_a_lost_run_that_was_at_work_comes_before_those_that_waited(self, store: RunStore) -> None:
+        store = due_store(store)
+        for run in ("waited", "worked"):
+            claim = await created(store, new_run(run, ttl=600))
+            if run == "waited":
+                await committed(store, change(claim, status=RunStatus.WAITING))
+        await store.sweep(gone=["worker-1"])
+        assert names(await store.claim_due(request(limit=1))) == ["worked"]
+
     async def test_the_runs_of_other_owners_stay_held(self, store: RunStore) -> None:
         store = due_store(store)
         await created(store, new_run(ttl=0.0))

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from spine_async._model.due import Sweep
 from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
-from spine_async.storage.sql.schema.due_columns import turn_at
+from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE, turn_at
 from spine_async.storage.sql.schema.rows import Row, iso_timestamp
 from spine_async.storage.sql.sqlite.jobs import fetch
 
@@ -64,7 +64,10 @@ _FORGET_NEWS = (
     "UPDATE core_workflow_inbox SET unseen = 0 WHERE unseen "
     "AND (SELECT owner FROM core_workflow_runs r WHERE r.id = core_workflow_inbox.run) IS NULL"
 )
-_READY_GONE = "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE owner = ? AND NOT ready"
+_READY_GONE = (
+    f"UPDATE core_workflow_runs SET ready = 1, turn = ? + (status = 'running') * {EXECUTED_BEFORE} "
+    "WHERE owner = ? AND NOT ready"
+)
 _READY_LAPSED = f"{_READY_GONE} AND {_ENDED_LEASE} AND run_id NOT IN (SELECT value FROM json_each(?))"
 
 
