@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 import anyio
@@ -19,7 +20,38 @@ from spine_async.errors import StepError
 
 ValueT = TypeVar("ValueT")
 
+_POLL = 0.01  # seconds between two looks at abandoned threads
+
 _log = logging.getLogger("spine_async")
+
+
+class AbandonedThreads:
+    """The abandoned threads of one run that are still running; threads add and remove them."""
+
+    def __init__(self) -> None:
+        self._left: dict[_Job, str] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of their steps or pipelines."""
+        return sorted(set(self._left.copy().values()))
+
+    async def wait_ended(self) -> None:
+        """Wait until none of them is running."""
+        while self._left:  # noqa: ASYNC110 - they end outside of the event loop
+            await anyio.sleep(_POLL)
+
+    def add(self, job: _Job, name: str) -> None:
+        """Add a thread that was just abandoned."""
+        self._left[job] = name
+
+    def remove(self, job: _Job) -> None:
+        """Remove a thread that has ended; has no effect for any other."""
+        self._left.pop(job, None)
+
+
+run_threads: ContextVar[AbandonedThreads | None] = ContextVar("spine_async_run_threads", default=None)
+"""The abandoned threads of the run whose task this is."""
 
 
 class WorkerThreads:
@@ -80,6 +112,8 @@ class WorkerThreads:
             if not job.is_running:
                 return
             self._left[job] = name
+            if job.run_threads is not None:
+                job.run_threads.add(job, name)
         _log.warning(
             "step %s was cancelled; its thread is abandoned (%d abandoned threads are running)", name, self.abandoned
         )
@@ -90,6 +124,8 @@ class WorkerThreads:
         with self._lock:
             job.is_running = False
             was_left = self._left.pop(job, None) is not None
+            if was_left and job.run_threads is not None:
+                job.run_threads.remove(job)
         if was_left and self._report is not None:
             self._report(-1)
 
@@ -99,6 +135,7 @@ class _Job:
 
     def __init__(self, ended: Callable[[_Job], None]) -> None:
         self.is_running = False
+        self.run_threads = run_threads.get()
         self._ended = ended
 
     def run(self, function: Callable[..., ValueT], args: tuple[object, ...]) -> ValueT:

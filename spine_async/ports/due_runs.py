@@ -38,8 +38,8 @@ class DueRunStore(Protocol):
 
         * Only runs of the given workflows whose `workflow_version` is not above the given one.
         * Only runs of the given queues, and runs without a queue.
-        * Lower `priority` numbers first. Within a priority, runs that were started before come before new ones; then
-          the one that became ready first.
+        * Lower `priority` numbers first. Within a priority, runs whose owner was lost while they were running come
+          first, then other runs that were started before, then new ones; then the one that became ready first.
         * Two workers never claim the same run.
 
         A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run
@@ -52,13 +52,15 @@ class DueRunStore(Protocol):
         """
         ...
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         """Make runs ready that are due.
 
         * Runs without an owner whose time has come.
         * Runs without an owner that have a message which arrived since they were released.
         * Runs whose owner is in `gone`.
-        * Runs whose lease has ended and whose owner is in `lapsed`.
+        * Runs whose lease has ended and whose owner is in `lapsed`, except those whose ids are in `spared`.
 
         Only the caller can judge whether an owner still exists. So a run whose lease has ended stays held while its
         owner is in neither collection.

@@ -101,6 +101,7 @@ class RunStore(Protocol):
         A successful claim
 
         * increments the epoch and sets the status to running,
+        * sets `started_at` if it is the first claim of the run,
         * clears the error, the end and the requested stop of the run,
         * stores `event` with the next number,
         * increments `claims_since_progress` if the run had an owner and was running, and sets it to 1 if it had ended.

@@ -30,6 +30,7 @@ from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.packing import PackedVisits
 
+_EXECUTED_BEFORE = -1e9  # added to the turn of a run that was at work when its owner was lost
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
 
@@ -175,7 +176,10 @@ class MemoryRunStore:
             return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=self._clock.now() + remaining)
         if event is not None:
             found.events.append(replace(event, seq=found.next_seq))
+        is_first, at = found.stored.epoch == 0, event.timestamp if event is not None else self._clock.now()
         found.stored, found.change, found.has_progressed = _claimed(found.run, owner, event), None, False
+        if is_first:
+            found.stored = replace(found.stored, started_at=at)
         found.lease_end, found.stop_requested = self._clock.monotonic() + ttl, None
         found.due_mono, found.is_ready = None, False
         return _claim_of(found)
@@ -187,7 +191,9 @@ class MemoryRunStore:
         claimed = [DueRun(replace(_with_lease(each)), _claim_of(each)) for each in again]
         return claimed + [_claim_for(each, request) for each in ready[: max(0, request.limit - len(again))]]
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         now, owners, times = self._clock.monotonic(), dict[str, bool](), list[float]()
         for found in self._runs.values():
             if found.is_ready or found.status.is_final:
@@ -198,8 +204,9 @@ class MemoryRunStore:
                 times += [found.due_mono] if found.due_mono is not None else []
                 continue
             has_ended = found.lease_end <= now
-            if owner in gone or (has_ended and owner in lapsed):
+            if owner in gone or (has_ended and owner in lapsed and found.stored.run_id not in spared):
                 found.become_ready()
+                found.turn += _EXECUTED_BEFORE if found.status is RunStatus.RUNNING else 0.0
             else:
                 owners[owner] = owners.get(owner, False) or has_ended
                 times.append(found.lease_end)

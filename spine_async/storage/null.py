@@ -85,7 +85,9 @@ class NullRunStore:
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         return []
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         return Sweep({}, None)
 
     async def release_run(self, claim: Claim, release: Release) -> bool:

@@ -266,10 +266,12 @@ class SlowToSweep(MemoryRunStore):
         super().__init__()
         self.asked = anyio.Event()
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         self.asked.set()
         await anyio.sleep(5)
-        return await super().sweep(gone, lapsed)
+        return await super().sweep(gone, lapsed, spared)
 
 
 async def test_no_step_begins_although_the_worker_still_waits_for_the_store() -> None:

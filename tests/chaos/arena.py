@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.checks import History, Reader, check_completed, require
+from tests.chaos.checks import History, Reader, Stored, check_completed, require
 from tests.chaos.diary import FileDiary
 from tests.chaos.nursery import Nursery
 
@@ -54,8 +54,15 @@ class Arena:
         raise AssertionError(f"the diary has no entry {what!r} after {patience} s")
 
     def check(self) -> None:
+        self.take()
+        self.history.look(self.stored())
+
+    def take(self) -> None:
+        """Check the diary alone, while children live."""
         self.history.take(self._diary.entries())
-        self.history.look(self._reader.read())
+
+    def stored(self) -> Stored:
+        return self._reader.read()
 
     def count_points(self, story: str, **settings: Any) -> list[str]:
         """Names of the failpoints of an undisturbed run."""

@@ -205,7 +205,7 @@ def check_numbers(stored: Stored) -> None:
         wanted = list(range(1, stored.runs[run][2]))
         require(sorted(found) == wanted, f"events of {run} are numbered {sorted(found)}, not 1 to {len(wanted)}")
     for run, path, seq, _, _ in stored.steps:
-        event_path = None if path.startswith("@") else path.removesuffix("@until")
+        event_path = None if path.startswith("@") else path.partition("@")[0]
         require((run, seq, event_path) in seen or event_path is None, f"{path} of {run} has no event {seq}")
     paths = [(run, path) for run, path, *_ in stored.steps]
     require(len(paths) == len(set(paths)), "a visit is stored twice")

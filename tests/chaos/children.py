@@ -23,6 +23,7 @@ from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
 from tests.chaos.failpoints import Points, WatchedStore, die
+from tests.chaos.services import Service
 from tests.chaos.stories import Story, memory_of
 from tests.crash.warm import warm_up
 
@@ -108,7 +109,8 @@ def run_child(job: dict[str, Any]) -> None:
             hold_while_writing(child.writing)
         if job.get("traces"):
             trace_statements(child.points)
-        anyio.run(child.live, backend_options={"use_uvloop": False})
+        live = Service(job, child.store, child.diary, child.points).live if "produce" in job else child.live
+        anyio.run(live, backend_options={"use_uvloop": False})
         code = 0
     except BaseException:
         import traceback  # noqa: PLC0415 (only a child that fails needs it)

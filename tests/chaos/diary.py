@@ -18,14 +18,15 @@ class Diary(Protocol):
 
 
 class FileDiary:
-    """Entries of many processes in one file. Each entry is one appending write, so none is torn or lost."""
+    """Entries of many processes, with the process id. Each is one appending write, so none is torn or lost."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._read = 0
 
     def write(self, what: str, run: str, **facts: object) -> None:
-        os.write(self._file, (json.dumps({"what": what, "run": run, **facts}) + "\n").encode())
+        entry = {"what": what, "run": run, "pid": os.getpid(), **facts}
+        os.write(self._file, (json.dumps(entry) + "\n").encode())
 
     def entries(self) -> Iterator[Entry]:
         """Entries since the last call."""

@@ -112,8 +112,10 @@ class WatchedStore:
             self._note_claim(each.claim)
         return claimed
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
-        return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed))
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
+        return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed, spared))
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         return await self._call("release_run", lambda: self._due_runs.release_run(claim, release))

@@ -92,6 +92,11 @@ class Service:
     async def do_enqueue(self, workflow: str, **options: Any) -> object:
         return (await self._runner.enqueue(workflow, **options)).run_id
 
+    async def do_enqueue_version(self, workflow: str, ids: list[str]) -> object:
+        """Enqueue runs of the version that this service knows."""
+        runs = [Enqueued(run_id=run_id) for run_id in ids]
+        return [handle.run_id for handle in await self._runner.enqueue_many(self._flows.by_name[workflow], runs)]
+
     async def do_enqueue_many(self, workflow: str, ids: list[str]) -> object:
         runs = [Enqueued(run_id=run_id) for run_id in ids]
         return [handle.run_id for handle in await self._runner.enqueue_many(workflow, runs)]

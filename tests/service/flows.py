@@ -92,6 +92,7 @@ class Flows:
     def _all(self, version: int) -> list[Workflow]:
         note = Step.lambda_("first", self.note)
         last = Step.lambda_("last", self.note)
+        added = Step.lambda_("added", self.note)
         waits = Workflow(steps=[Step.lambda_("before", self.note), Step.wait("nap", 2.5), last])
         retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=2.5, jitter=False)
         kinds = {
@@ -101,6 +102,7 @@ class Flows:
             "map": Step.map("each", items=range(4), iterator=self.hold_odd_items),
             "wait": Step.wait("nap", 2.5),
             "waiting_map": Step.map("each", items=range(3), iterator=waits),
+            "signal": Step.wait_for_signal("approval"),
             "retry": Step.lambda_("flaky", self.fail_first, retry=retry),
             "nested": Step.lambda_("hold", self.await_nested),
             "raises": Step.lambda_("hold", self.raise_when_cancelled),
@@ -112,6 +114,7 @@ class Flows:
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", SHORT_WAIT), last], version=version),
+            Workflow("rolling", [note, last] if version == 1 else [note, last, added], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows

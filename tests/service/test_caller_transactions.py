@@ -14,7 +14,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from spine_async import RunConflictError, RunNotFoundError, SpineError, Step, Workflow, WorkflowContext, WorkflowRunner
+from spine_async import (
+    DefinitionError,
+    RunConflictError,
+    RunNotFoundError,
+    SpineError,
+    Step,
+    Workflow,
+    WorkflowContext,
+    WorkflowRunner,
+)
 from tests.service.flows import Config
 from tests.service.places import Place
 
@@ -205,6 +214,55 @@ async def test_the_runner_is_refused_inside_of_an_sqlite_transaction(
         await connection.commit()
     assert [record.run_id for record in await observer.list_runs()] == ["inside"]
     assert (await observer.execute(flow)).status == "completed"
+
+
+@pytest.mark.parametrize("how", ["connection", "session", "insert"])
+@pytest.mark.parametrize("is_first_use", [False, True])
+async def test_a_call_without_the_connection_is_refused_inside_of_an_sqlite_transaction(
+    database: Place, engine: AsyncEngine, flow: Workflow, how: str, is_first_use: bool
+) -> None:
+    """Also if no call has got the connection before; a plain INSERT begins a transaction too."""
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL locks no other row")
+    runner = database.runner(work=False)
+    if not is_first_use:
+        await runner.list_runs()
+    caller = AsyncSession(engine) if how == "session" else AsyncConnection(engine)
+    async with caller as connection:
+        if how == "connection":
+            await begin(connection)
+        else:
+            await insert(connection, "o1")
+        for call in (runner.enqueue(flow), runner.execute(flow), runner.signal("r", "go"), runner.handle("r").stop()):
+            asked_at = time.perf_counter()
+            with pytest.raises(DefinitionError, match="connection"):
+                await call
+            assert time.perf_counter() - asked_at < 2
+        await runner.enqueue(flow, run_id="inside", connection=connection)
+        await connection.commit()
+        await runner.enqueue(flow, run_id="afterwards")
+    assert {record.run_id for record in await runner.list_runs()} == {"inside", "afterwards"}
+
+
+async def test_an_sqlite_transaction_that_only_reads_keeps_no_call_from_writing(
+    database: Place, engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow
+) -> None:
+    async with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            await connection.execute(text("BEGIN"))
+        await connection.execute(text("SELECT * FROM orders"))
+        assert (await observer.execute(flow)).status == "completed"
+
+
+async def test_the_transaction_of_another_database_keeps_no_call_from_writing(
+    observer: WorkflowRunner, flow: Workflow, tmp_path: Path
+) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE orders (id TEXT PRIMARY KEY)"))
+        await insert(connection, "o1")
+        assert (await observer.execute(flow)).status == "completed"
+    await engine.dispose()
 
 
 async def test_other_tasks_use_the_runner_meanwhile(

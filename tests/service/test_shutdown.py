@@ -18,7 +18,7 @@ from tests.service.places import Place
 from tests.service.services import Service, until
 
 HELD = ("async", "sync", "pipeline", "map", "nested", "raises")  # kinds whose first execution does not end
-WAITING = ("wait", "waiting_map", "retry")
+WAITING = ("wait", "waiting_map", "signal", "retry")
 KINDS = HELD + WAITING
 
 CONTINUED = {  # attempts that begin after the end of the first owner
@@ -30,6 +30,7 @@ CONTINUED = {  # attempts that begin after the end of the first owner
     "raises": ["hold", "last"],
     "wait": ["last"],
     "waiting_map": ["each[0]/last", "each[1]/last", "each[2]/last", "last"],
+    "signal": ["last"],
     "retry": ["flaky", "last"],
 }
 
@@ -55,6 +56,7 @@ class Endings:
         await self._until_waiting(runs)
         seen = {kind: len(self._notes.begun(run)) for kind, run in runs.items()}
         await end(first)
+        await self._observer.signal(runs["signal"], "approval", {"yes": True})
         outcomes = {kind: await self._outcome(run) for kind, run in runs.items()}
         for kind, run in runs.items():
             outcomes[kind]["continued"] = sorted(self._notes.begun(run)[seen[kind] :])
@@ -71,7 +73,8 @@ class Endings:
     async def _until_waiting(self, runs: dict[str, str]) -> None:
         await until(lambda: self._events(runs["waiting_map"], "step_started", 8))  # first, each, three times two
         await until(lambda: self._events(runs["retry"], "step_retrying", 1))
-        await until(lambda: self._events(runs["wait"], "step_started", 2))
+        for kind in ("wait", "signal"):
+            await until(lambda run=runs[kind]: self._events(run, "step_started", 2))
 
     async def _events(self, run: str, kind: str, number: int) -> bool:
         return len([event async for event in self._observer.events(run) if event.event_type == kind]) >= number
@@ -94,9 +97,12 @@ class Endings:
         }
 
 
+_OWN = {"run", "given", "nap", "received_at"}  # outputs that differ between runs
+
+
 def _without_ids(outputs: Any) -> Any:
     if isinstance(outputs, dict):
-        return {name: _without_ids(value) for name, value in outputs.items() if name not in {"run", "given", "nap"}}
+        return {name: _without_ids(value) for name, value in outputs.items() if name not in _OWN}
     if isinstance(outputs, list):
         return [_without_ids(value) for value in outputs]
     return outputs
@@ -230,7 +236,11 @@ async def test_a_caller_of_a_waiting_run_gets_stopped_at_once(place: Place) -> N
 
 
 async def is_stored(place: Place, run_id: str) -> bool:
-    return run_id in [record.run_id for record in await place.runner(work=False).list_runs()]
+    return await is_stored_in(place.runner(work=False), run_id)
+
+
+async def is_stored_in(runner: WorkflowRunner, run_id: str) -> bool:
+    return run_id in [record.run_id for record in await runner.list_runs()]
 
 
 async def test_a_waiter_for_a_result_survives_that_its_own_runner_is_left(place: Place) -> None:
@@ -255,6 +265,37 @@ async def test_a_waiter_for_a_result_survives_that_its_own_runner_is_left(place:
         async with place.runner(workflows=[flow]) as other:
             assert (await other.handle(handle.run_id).result(timeout=10)).status == "completed"
     assert statuses == ["completed"]
+
+
+async def test_a_waiter_for_a_result_survives_that_no_further_step_begins(place: Place) -> None:
+    """The running step ends within `drain_timeout`, so nothing is cancelled, and the next step does not begin."""
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def gated(context: WorkflowContext, config: Config) -> None:
+        begun.set()
+        await gate.wait()
+
+    flow = Workflow("two", [Step.lambda_("gated", gated), Step.lambda_("last", gated)])
+    statuses: list[str] = []
+
+    async def wait() -> None:
+        statuses.append((await handle.result(timeout=10)).status.value)
+
+    async with anyio.create_task_group() as tasks:
+        async with place.runner(config={"drain_timeout": 10}) as runner:
+            handle = await runner.start(flow)
+            tasks.start_soon(wait)
+            await begun.wait()
+            tasks.start_soon(_open_when_draining, runner, gate)
+        assert await handle.status() == RunStatus.PENDING
+        async with place.runner(workflows=[flow]) as other:
+            assert (await other.handle(handle.run_id).result(timeout=10)).completed_steps == ["gated", "last"]
+    assert statuses == ["completed"]
+
+
+async def _open_when_draining(runner: WorkflowRunner, gate: anyio.Event) -> None:
+    await until(lambda: runner._runtime.is_draining)
+    gate.set()
 
 
 async def test_six_deploys_during_one_step_do_not_make_poison(place: Place) -> None:
@@ -344,6 +385,31 @@ async def test_a_cancelled_caller_at_shutdown_leaves_the_run_to_others(place: Pl
     assert results == [("stopped", "shutdown")]
     async with place.runner(work=False) as reader:
         assert (await reader.get_run("r")).status == RunStatus.PENDING
+
+
+async def test_a_step_that_awaits_a_run_which_the_shutdown_gives_up_is_continued(place: Place) -> None:
+    """The awaited run only waits, so it is given up at once, while the step that awaits it may still continue."""
+    child = Workflow("child", [Step.wait("nap", 0.5)])
+    begun: list[str] = []
+
+    async def await_child(context: WorkflowContext, config: Config) -> None:
+        begun.append(context.run_id)
+        (await runner.execute(child, run_id="child")).raise_for_status()
+
+    parent = Workflow("parent", [Step.lambda_("await", await_child)])
+    config = {"drain_timeout": 0.2}
+    async with place.runner(config=config, workflows=[parent, child]) as runner:
+        handle = await runner.start(parent)
+        await until(lambda: waits_in_stored(runner, "child"))
+    async with place.runner(work=False) as reader:
+        assert await reader.handle(handle.run_id).status() == RunStatus.PENDING
+    async with place.runner(config=config, workflows=[parent, child]) as runner:
+        assert (await runner.handle(handle.run_id).result(timeout=10)).status == "completed"
+    assert len(begun) == 2
+
+
+async def waits_in_stored(runner: WorkflowRunner, run_id: str) -> bool:
+    return await is_stored_in(runner, run_id) and await waits_in(runner.handle(run_id))
 
 
 async def test_runs_that_have_not_begun_stay_pending(place: Place) -> None:

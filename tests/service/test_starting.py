@@ -28,6 +28,7 @@ from spine_async import (
     WorkflowRunnerConfig,
     wait_first,
 )
+from spine_async._model.due import DueRequest, DueRun
 from spine_async.storage import MemoryRunStore
 from tests.service.flows import Config
 from tests.service.places import Place
@@ -317,6 +318,23 @@ async def test_a_worker_executes_no_more_than_it_has_capacity_for(place: Place, 
         await until(lambda: len(gated.ended) == 5)
 
 
+async def test_one_claim_takes_a_limited_number_of_runs(opened: Gated) -> None:
+    """10,000 runs that were claimed at once lost their leases before they had begun, and were claimed again."""
+    limits: list[int] = []
+
+    class Store(MemoryRunStore):
+        async def claim_due(self, request: DueRequest) -> list[DueRun]:
+            limits.append(request.limit)
+            return await super().claim_due(request)
+
+    config = WorkflowRunnerConfig(worker_concurrency=10_000)
+    async with WorkflowRunner(store=Store(), config=config, workflows=[opened.flow]) as runner:
+        handles = await runner.enqueue_many(opened.flow, [Enqueued() for _ in range(500)])
+        for handle in handles:
+            await handle.result(timeout=20)
+    assert max(limits) <= 200
+
+
 async def test_a_run_that_nobody_claimed_in_time_expires(place: Place, opened: Gated) -> None:
     producer = place.runner(work=False)
     late = await producer.enqueue(opened.flow, run_id="late", expires=0.02)
@@ -328,6 +346,51 @@ async def test_a_run_that_nobody_claimed_in_time_expires(place: Place, opened: G
         assert (await timely.result(timeout=10)).status == "completed"
     assert (result.status, result.stop_reason) == ("stopped", "expired")
     assert opened.begun == ["timely"]
+
+
+@pytest.mark.parametrize("how", ["execute", "start", "resume"])
+async def test_a_call_for_an_expired_run_does_what_it_does_after_a_worker_has_recorded_it(
+    place: Place, opened: Gated, how: str
+) -> None:
+    """`execute` and `start` want the run to end, and it has expired; `resume` decides to execute it after all."""
+    async with place.runner(work=False) as runner:
+        handle = await runner.enqueue(opened.flow, run_id="late", params={"size": 2}, expires=0.02)
+        enqueued_at = (await handle.record()).created_at
+        await until(lambda: datetime.now(UTC) - enqueued_at > timedelta(seconds=0.1))
+        if how == "resume":
+            result = await runner.resume("late", workflow=opened.flow)
+        elif how == "start":
+            await runner.start(opened.flow, run_id="late", params={"size": 2})
+            result = await handle.result(timeout=10)
+        else:
+            result = await runner.execute(opened.flow, run_id="late", params={"size": 2})
+        record = await handle.record()
+    wanted = ("completed", None) if how == "resume" else ("stopped", "expired")
+    assert (result.status, result.stop_reason) == (record.status, record.stop_reason) == wanted
+    assert opened.begun == (["late"] if how == "resume" else [])
+
+
+@pytest.mark.parametrize("how", ["execute", "resume"])
+async def test_a_call_for_an_enqueued_run_starts_it_as_a_worker_does(place: Place, how: str) -> None:
+    """Its time limit begins with the start, and the params of a run that was enqueued by name are completed."""
+    sizes: list[object] = []
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        sizes.append(context.get_param("size"))
+        await anyio.sleep(0.01)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)], defaults={"size": 1})
+    async with place.runner(work=False, config={"workflow_timeout": 5}) as runner:
+        handle = await runner.enqueue("flow", run_id="r")
+        created_at = (await handle.record()).created_at
+        await until(lambda: datetime.now(UTC) - created_at > timedelta(seconds=0.1))
+        call = runner.execute(flow, run_id="r") if how == "execute" else runner.resume("r", workflow=flow)
+        result = await call
+        record = await handle.record()
+        types = [event.event_type async for event in handle.events()]
+    assert (result.status, sizes) == ("completed", [1])
+    assert min(record.started_at, result.started_at) - created_at > timedelta(seconds=0.1)
+    assert types == ["workflow_started", "step_started", "step_completed", "workflow_completed"]
 
 
 async def test_expires_counts_from_when_the_run_is_due(place: Place, opened: Gated) -> None:

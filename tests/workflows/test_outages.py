@@ -30,9 +30,11 @@ class Store(MemoryRunStore):
 
     is_away = False
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         self._check()
-        return await super().sweep(gone, lapsed)
+        return await super().sweep(gone, lapsed, spared)
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         self._check()

@@ -42,6 +42,7 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import Claim, DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
+from spine_async._threads import run_threads
 from spine_async.errors import LeaseLostError, StoreError
 
 _RELEASE_WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background
@@ -107,6 +108,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
 async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     """The run's own task."""
     pending = scope.run.pending
+    run_threads.set(scope.run.threads)
     try:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
@@ -121,6 +123,8 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
         if pending.end is not None:
             return pending.end
         if scope.run.cancellation.is_release:
+            if scope.run.cancellation.reason is CancelReason.SHUTDOWN:
+                await scope.run.threads.wait_ended()  # after `cancel_grace` the run is abandoned, and keeps its owner
             return await commit_release(runtime, scope.run, _given_up(scope.run))
         outcome = _cancelled_outcome(runtime, scope)
     return await commit_outcome(runtime, pending, outcome)
@@ -159,6 +163,8 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     error = None if is_cancelled else work.exception()
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
         _refuse_if_lost(scope)
+        if is_cancelled and scope.run.threads.names:
+            return SHUTDOWN.at(scope.run.clock.now())  # a step may still be at work, so the run keeps its owner
         end = await commit_release(runtime, scope.run, SHUTDOWN, counts=not is_cancelled)
         return end if is_cancelled else work.result()
     return work.result()
@@ -177,7 +183,9 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
         visit.release_slot()
     try:
         if run.cancellation.is_release:
-            # The step may still be at work, so the run keeps its owner until the process is gone.
+            # The step may still be at work, so the run keeps its owner until the step ends or the process is gone.
+            runtime.left_behind.add(run.run_id)
+            work.add_done_callback(lambda _: runtime.left_behind.discard(run.run_id))
             return outcome.at(run.clock.now())
         return await commit_outcome(runtime, run.pending, outcome)
     finally:

@@ -37,12 +37,15 @@ class PlainDueRuns:
                     claimed.append(DueRun(run, answer))
         return claimed
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         owners: dict[str, bool] = {}
         self._free.clear()
         self._gone = gone
         for run in await self._store.runs(RunFilter(is_under_way=True, limit=_PAGE)):
-            is_free = run.owner is None or run.owner in gone or (run.owner in lapsed and not run.is_leased)
+            is_lapsed = run.owner in lapsed and not run.is_leased and run.run_id not in spared
+            is_free = run.owner is None or run.owner in gone or is_lapsed
             if is_free:
                 self._free[run.run_id] = run
             elif run.owner is not None:

@@ -60,7 +60,7 @@ class ActiveRuns:
         self._runs: dict[str, Run] = {}
         self._pid: int | None = None
         # Optional method of a store, not part of the port.
-        self._check_caller: Callable[[], None] | None = getattr(runtime.store, "check_caller", None)
+        self._check_caller: Callable[[], Awaitable[None]] | None = getattr(runtime.store, "check_caller", None)
         self._in_use: dict[str, _Place] = {}
         self._watcher: Watcher | None = None
         self._watching: set[Task[None]] = set()
@@ -71,18 +71,20 @@ class ActiveRuns:
         """Number of executions that use the capacity of the worker."""
         return sum(each.counts and not each.awaiting_steps for each in self._executions.values())
 
+    @property
+    def run_ids(self) -> set[str]:
+        """The runs that this runner executes."""
+        return set(self._executions)
+
     def session(self, *, is_within: bool = False) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context.
 
+        Entering raises `DefinitionError` if the call would wait for a transaction of its own task.
+
         Args:
             is_within: Whether the call writes in a transaction of the caller.
-
-        Raises:
-            DefinitionError: The call would wait for a transaction of its own task.
         """
-        if self._check_caller is not None and not is_within:
-            self._check_caller()
-        return _Session(self)
+        return _Session(self, None if is_within else self._check_caller)
 
     async def acquire(self) -> None:
         """Keep the store open until `release`.
@@ -267,10 +269,13 @@ class ActiveRuns:
 
 
 class _Session(AbstractAsyncContextManager[None]):
-    def __init__(self, active_runs: ActiveRuns) -> None:
+    def __init__(self, active_runs: ActiveRuns, check: Callable[[], Awaitable[None]] | None) -> None:
         self._active_runs = active_runs
+        self._check = check
 
     async def __aenter__(self) -> None:
+        if self._check is not None:
+            await self._check()
         await self._active_runs.acquire()
 
     async def __aexit__(self, *_: object) -> None:

@@ -50,10 +50,10 @@ class Callers:
 
     async def execute(self, request: Request) -> WorkflowResult:
         """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
-        async with self._giving_way(request.run_id):
-            return await self._execute(request)
+        async with self._giving_way(request.run_id) as is_step:
+            return await self._execute(request, is_step=is_step)
 
-    async def _execute(self, request: Request) -> WorkflowResult:
+    async def _execute(self, request: Request, *, is_step: bool) -> WorkflowResult:
         while True:
             joined = self._active_runs.find(request.run_id)
             execution = joined or self._begin(request)
@@ -64,9 +64,13 @@ class Callers:
                     result = await execution.result()
             except NotClaimable:
                 result = None
-            if result is not None and not execution.was_parked:
+            if result is None or execution.was_parked:
+                await self._waits.until_claimable(request.run_id)
+            elif is_step and execution.was_released:
+                # The shutdown that gave up the run will cancel the step, unless another process ends the run first.
+                await self._waits.until_ended(request.run_id)
+            else:
                 return result
-            await self._waits.until_claimable(request.run_id)
 
     async def start(self, request: Request) -> None:
         """Store the run and execute it in the background; a stored one is executed here only if it is due."""
@@ -112,15 +116,18 @@ class Callers:
             return await self._result(run_id)
 
     @asynccontextmanager
-    async def _giving_way(self, run_id: str) -> AsyncIterator[None]:
+    async def _giving_way(self, run_id: str) -> AsyncIterator[bool]:
         """Inside, a step that awaits another run uses neither its concurrency slot nor the capacity of the worker.
+
+        Returns:
+            Whether a step awaits the run.
 
         Raises:
             RunBusyError: The step awaits its own run.
         """
         visit = self._runtime.running_visits.get(current_task())
         if visit is None:
-            yield
+            yield False
             return
         if visit.run.run_id == run_id:
             raise RunBusyError(run_id, self._runtime.owner)
@@ -131,7 +138,7 @@ class Callers:
             execution.awaiting_steps += 1
             self._runtime.changes.notify(Change.WORK)
         try:
-            yield
+            yield True
         finally:
             if execution is not None:
                 execution.awaiting_steps -= 1

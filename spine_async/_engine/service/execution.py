@@ -58,7 +58,8 @@ class Execution:
     @property
     def was_released(self) -> bool:
         """Whether it ended, or will end, without an end of the run."""
-        return self._run is not None and self._run.cancellation.is_release
+        run = self._run
+        return run is not None and (run.cancellation.is_release or run.pending.release is not None)
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[None]:

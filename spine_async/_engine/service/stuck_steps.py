@@ -117,7 +117,7 @@ def _warn_regularly(visit: Visit, now_mono: float, grace: float) -> None:
 
 
 def _cancelled(run: Run, grace: float) -> Outcome:
-    error = _message(list(run.pending.open_visits.values()), "was cancelled, but", grace)
+    error = _message(list(run.pending.open_visits.values()), "was cancelled, but", grace, run.threads.names)
     return Outcome(RunStatus.STOPPED, error=error, stop_reason=run.cancellation.text)
 
 
@@ -127,6 +127,6 @@ def _failed(visits: Iterable[OpenVisit], why: str, grace: float) -> Outcome:
     return Outcome(RunStatus.FAILED, top, _message(visits, why, grace), ErrorCategory.TIMEOUT)
 
 
-def _message(visits: Iterable[OpenVisit], why: str, grace: float) -> str:
-    names = ", ".join(repr(visit.path) for visit in visits) or "none"
+def _message(visits: Iterable[OpenVisit], why: str, grace: float, threads: Iterable[str] = ()) -> str:
+    names = ", ".join(repr(visit.path) for visit in visits) or ", ".join(map(repr, threads)) or "none"
     return f"{why} step {names} did not end within {grace:g} s of being cancelled"

@@ -27,6 +27,7 @@ from spine_async.errors import RunError, StoreError
 
 _MIN_INTERVAL = 0.005  # seconds between two rounds
 _MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
+_MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
 
 AnswerT = TypeVar("AnswerT")
 
@@ -150,7 +151,9 @@ class Worker:
         sweep = await self._answer(due_runs.sweep(), "spine_async sweep")
         gone, lapsed = await self._judge(sweep)
         if gone or lapsed:
-            sweep = await self._answer(due_runs.sweep(gone, lapsed), "spine_async sweep")
+            is_own = self._runtime.owner in lapsed
+            spared = self._active_runs.run_ids | self._runtime.left_behind if is_own else set[str]()
+            sweep = await self._answer(due_runs.sweep(gone, lapsed, spared), "spine_async sweep")
         return sweep
 
     async def _answer(self, call: Coroutine[object, object, AnswerT], name: str) -> AnswerT:
@@ -168,10 +171,11 @@ class Worker:
         """The owners whose processes are gone, and those whose ended leases nobody will renew.
 
         An owner that is alive on this host renews its lease or gives up its runs. After an outage of the store, every
-        other owner has one `lease_ttl` to renew.
+        owner has one `lease_ttl` to renew. This runner itself is judged too: a run that it does not execute may be held
+        in its name, because the answer to a claim was lost or the run could not be released.
         """
         runtime, own = self._runtime, self._runtime.owner
-        others = {owner: has_ended for owner, has_ended in sweep.owners.items() if owner != own}
+        others = {owner: has_ended for owner, has_ended in sweep.owners.items() if owner != own or has_ended}
         if not others:
             return set(), set()
         gone, alive = await to_thread.run_sync(_observed, others)
@@ -187,7 +191,7 @@ class Worker:
             owner=runtime.owner,
             workflows={name: workflow.version for name, workflow in self._workflows.items()},
             queues=self._queues,
-            limit=limit,
+            limit=min(limit, _MOST_AT_ONCE),
             ttl=runtime.config.lease_ttl,
             at=runtime.clock.now(),
         )

@@ -11,9 +11,11 @@ from spine_async._engine.run.result import position_result
 from spine_async._engine.run.supervision import REFUSED_FOR, give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import (
+    early_outcome,
     end_poison_run,
     first_event,
     has_begun,
+    is_incomplete,
     is_parked,
     is_poisoned,
     new_pending,
@@ -35,9 +37,6 @@ from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import CorruptRecordError, InvalidParamsError, SerializationError, WorkflowChangedError
-
-EXPIRED = "expired"
-"""The `stop_reason` of a run that was not claimed before its `expires_at`."""
 
 _RETRY_AFTER = 1.0  # seconds
 
@@ -78,21 +77,12 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
         return None
     if is_poisoned(runtime, stored):
         return await end_poison_run(runtime, workflow, stored, position, pending)
-    outcome = _early_outcome(stored, clock) or _begin(runtime, workflow, stored, position, pending)
+    outcome = early_outcome(stored, clock.now()) or _begin(runtime, workflow, stored, position, pending)
     if outcome is not None:
         with RAISING_ERRORS:
             end = await commit_outcome(runtime, pending, outcome)
         return position_result(workflow, stored, position, end)
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
-
-
-def _early_outcome(stored: StoredRun, clock: RunClock) -> Outcome | None:
-    """The outcome of a run that must not be executed any more, or None."""
-    if stored.stop_requested is not None:
-        return Outcome(RunStatus.STOPPED, stop_reason=stored.stop_requested)
-    if stored.epoch == 0 and stored.expires_at is not None and stored.expires_at <= clock.now():
-        return Outcome(RunStatus.STOPPED, stop_reason=EXPIRED)
-    return None
 
 
 def _begin(
@@ -104,7 +94,7 @@ def _begin(
         The outcome of a run whose params do not fit its workflow, else None.
     """
     event = first_event(stored, pending.clock.now())
-    if not stored.fingerprint and not has_begun(stored):
+    if is_incomplete(stored):
         try:
             updates = prepared_params(runtime, workflow, stored.params)
         except (InvalidParamsError, SerializationError) as exc:

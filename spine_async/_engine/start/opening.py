@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from spine_async._engine.commit.journal import Creation
@@ -12,7 +13,13 @@ from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.replay import first_position, load_position
-from spine_async._engine.start.request import Request, has_same_params, mapping_documents, prepare_run
+from spine_async._engine.start.request import (
+    Request,
+    has_same_params,
+    mapping_documents,
+    prepare_run,
+    prepared_params,
+)
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import overridden_params
@@ -102,13 +109,15 @@ async def claim_and_replay(
         stored: The run.
         override: Params to change.
         is_joining: Whether the caller wants the run to end, and did not ask to resume it. Then a run that only waited
-            continues as if its owner had waited, and an owner that is alive is spared although its lease has ended.
+            continues as if its owner had waited, an owner that is alive is spared although its lease has ended, and a
+            run that has expired is not executed.
 
     Returns:
-        The run's scope, positioned after the last committed step; or the result of a poison run, which was claimed
-        again and again without finishing a step.
+        The run's scope, positioned after the last committed step; or the result of a run that is not executed: of a
+        poison run, which was claimed again and again without finishing a step, or of one that has expired.
 
     Raises:
+        InvalidParamsError: The params of a run that was enqueued by the name of its workflow do not fit the workflow.
         RunBusyError: Another owner holds the run.
         RunConflictError: The run belongs to another workflow.
         RunNotResumableError: It has completed.
@@ -122,19 +131,19 @@ async def claim_and_replay(
             f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, not to {workflow.name!r}",
         )
     check_version(workflow, stored)
-    limit = runtime.config.max_value_bytes
-    updates = mapping_documents("params_override", override, limit) if override is not None else {}
-    is_poison = is_poisoned(runtime, stored)
     is_first = stored.epoch == 0
+    if is_first:
+        stored = replace(stored, started_at=runtime.clock.now())
+    early = early_outcome(stored, runtime.clock.now()) if is_joining else None
+    is_poison = is_poisoned(runtime, stored)
     is_resumed = not is_first and not (is_joining and is_parked(stored))
     position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
-    if updates:
-        updates = overridden_params(workflow, params_of(position.context), updates)
+    updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = first_event(stored, clock.now())
     # The claim writes the event, unless another commit follows that writes it with more.
     writes_event = runtime.config.emit_events and (is_first or is_resumed)
-    event = resumed if writes_event and not updates and not is_poison else None
+    event = resumed if writes_event and not updates and not is_poison and early is None else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
         runtime,
@@ -150,6 +159,9 @@ async def claim_and_replay(
         pending = new_pending(runtime, claim, clock)
         if is_poison:
             return await end_poison_run(runtime, workflow, stored, position, pending)
+        if early is not None:
+            with RAISING_ERRORS:
+                return position_result(workflow, stored, position, await commit_outcome(runtime, pending, early))
         if updates:
             await _commit_override(runtime, pending, updates, stored, resumed)
             position.context = with_documents(position.context, updates)
@@ -157,6 +169,24 @@ async def claim_and_replay(
         await give_up(runtime, claim, _release_unopened(runtime, stored))
         raise
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+def _param_updates(
+    runtime: Runtime,
+    workflow: Workflow,
+    stored: StoredRun,
+    position: Position,
+    override: Mapping[str, object] | None,
+) -> dict[str, Document]:
+    """The params to store: those that complete a run which was enqueued without its workflow, and the override.
+
+    Raises:
+        InvalidParamsError: They do not fit.
+    """
+    limit, current = runtime.config.max_value_bytes, params_of(position.context)
+    completed = prepared_params(runtime, workflow, stored.params) if is_incomplete(stored) else {}
+    updates = mapping_documents("params_override", override, limit) if override is not None else {}
+    return {**completed, **(overridden_params(workflow, {**current, **completed}, updates) if updates else {})}
 
 
 def _release_unopened(runtime: Runtime, stored: StoredRun) -> Release:
@@ -176,6 +206,24 @@ def check_version(workflow: Workflow, stored: StoredRun) -> None:
         step = stored.start_from or workflow.steps[0].name
         problem = f"belongs to version {stored.workflow_version} of the workflow; this is version {workflow.version}"
         raise WorkflowChangedError(stored.run_id, step, problem, role="step")
+
+
+EXPIRED = "expired"
+"""The `stop_reason` of a run that was not claimed before its `expires_at`."""
+
+
+def early_outcome(stored: StoredRun, now: datetime) -> Outcome | None:
+    """The outcome of a run that must not be executed any more, or None."""
+    if stored.stop_requested is not None:
+        return Outcome(RunStatus.STOPPED, stop_reason=stored.stop_requested)
+    if stored.epoch == 0 and stored.expires_at is not None and stored.expires_at <= now:
+        return Outcome(RunStatus.STOPPED, stop_reason=EXPIRED)
+    return None
+
+
+def is_incomplete(stored: StoredRun) -> bool:
+    """Whether the run was enqueued where its workflow is not known, and its params have not been completed yet."""
+    return not stored.fingerprint and not has_begun(stored)
 
 
 def is_poisoned(runtime: Runtime, stored: StoredRun) -> bool:

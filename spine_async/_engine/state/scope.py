@@ -30,6 +30,7 @@ from spine_async._model.policy import RetryPolicy
 from spine_async._model.record import RunEnd
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
+from spine_async._threads import AbandonedThreads
 from spine_async.errors import DefinitionError
 from spine_async.ports import Clock
 
@@ -65,6 +66,7 @@ class Run:
         started_by: The call that created it: `execute`, `start` or `enqueue`.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
+        threads: Threads of its cancelled attempts that are still running.
     """
 
     run_id: str
@@ -88,6 +90,7 @@ class Run:
     started_by: str = "execute"
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
+    threads: AbandonedThreads = field(default_factory=AbandonedThreads)
 
     @property
     def limited_from_mono(self) -> float:

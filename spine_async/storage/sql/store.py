@@ -229,9 +229,11 @@ class SqlRunStore:
         database = await self._database.for_reading()
         return await database.claim_due(request) if database is not None else []
 
-    async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
+    async def sweep(
+        self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
+    ) -> Sweep:
         database = await self._database.for_reading()
-        return await database.sweep(gone, lapsed) if database is not None else Sweep({}, None)
+        return await database.sweep(gone, lapsed, spared) if database is not None else Sweep({}, None)
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         database = await self._database.for_writing()
@@ -261,9 +263,9 @@ class SqlRunStore:
         database = await self._database.for_caller()
         return await database.send_within(connection, message)
 
-    def check_caller(self) -> None:
+    async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""
-        self._database.check_caller()
+        await self._database.check_caller()
 
     async def close(self) -> None:
         await self._database.close()

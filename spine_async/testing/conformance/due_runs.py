@@ -8,7 +8,7 @@ from datetime import timedelta
 import anyio
 
 from spine_async._model.due import DueRun
-from spine_async._model.record import Claim, DueTime, RunEnd, RunFilter
+from spine_async._model.record import Claim, DueTime, EventRow, RunEnd, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.due_rows import (
@@ -257,6 +257,15 @@ class DueRunContract:
         assert (taken.run.owner, taken.claim.epoch) == ("worker-1", 2)
         assert (await loaded(store)).claims_since_progress == 1
 
+    async def test_a_lost_run_that_was_at_work_comes_before_those_that_waited(self, store: RunStore) -> None:
+        store = due_store(store)
+        for run in ("waited", "worked"):
+            claim = await created(store, new_run(run, ttl=600))
+            if run == "waited":
+                await committed(store, change(claim, status=RunStatus.WAITING))
+        await store.sweep(gone=["worker-1"])
+        assert names(await store.claim_due(request(limit=1))) == ["worked"]
+
     async def test_the_runs_of_other_owners_stay_held(self, store: RunStore) -> None:
         store = due_store(store)
         await created(store, new_run(ttl=0.0))
@@ -270,6 +279,21 @@ class DueRunContract:
         found = await store.sweep(lapsed=["worker-1"])
         assert dict(found.owners) == {"worker-1": False}
         assert names(await store.claim_due(request())) == ["ended"]
+
+    async def test_an_explicit_claim_starts_a_due_run(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([due_run()])
+        await store.claim("run-1", "worker-1", EventRow("workflow_started", None, moment(90)), ttl=60)
+        assert (await loaded(store)).started_at == moment(90)
+        await store.claim("run-1", "worker-1", EventRow("workflow_resumed", None, moment(95)), ttl=60)
+        assert (await loaded(store)).started_at == moment(90)
+
+    async def test_a_sweep_spares_runs_of_a_lapsed_owner(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([new_run("stranded", ttl=0.0), new_run("executed", ttl=0.0)])
+        found = await store.sweep(lapsed=["worker-1"], spared=["executed", "unknown"])
+        assert dict(found.owners) == {"worker-1": True}
+        assert names(await store.claim_due(request())) == ["stranded"]
 
     async def test_an_owner_that_renews_its_lease_keeps_its_run(self, store: RunStore) -> None:
         store = due_store(store)

@@ -118,8 +118,8 @@ class PostgresDatabase(PostgresConnections):
         job = partial(due_runs.claim_due, request=request)
         return await self._write_with_retries(job, self._limit.call("claim due runs"))
 
-    async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
-        return await self._read_with_retries(partial(sweep, gone=gone, lapsed=lapsed), "sweep")
+    async def sweep(self, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
+        return await self._read_with_retries(partial(sweep, gone=gone, lapsed=lapsed, spared=spared), "sweep")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         job = partial(change_jobs.release, claim=claim, token=token_hex(TOKEN_BYTES), given=release)

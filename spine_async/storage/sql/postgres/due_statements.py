@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from spine_async.storage.sql.postgres.release_statements import STARTED_TURN
 from spine_async.storage.sql.postgres.statements import CLAIMS_AFTER, IS_LEASED, NOT_DUE
+from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS
 from spine_async.storage.sql.schema.tables import runs
 
@@ -145,11 +146,13 @@ locked, are looked at by the next sweep.
 READY_OF_OWNERS = (
     f"WITH {_UNSYNCED}, "
     "lost AS MATERIALIZED (SELECT id FROM core_workflow_runs, unsynced WHERE owner IS NOT NULL AND NOT ready "
-    f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED})) "
+    f"AND (owner = ANY($1::text[]) OR (owner = ANY($2::text[]) AND {_HAS_ENDED} AND run_id <> ALL($3::text[]))) "
     "ORDER BY id FOR NO KEY UPDATE OF core_workflow_runs SKIP LOCKED) "
-    f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM lost WHERE r.id = lost.id"
+    f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} "
+    f"+ CASE r.status WHEN 'running' THEN {EXECUTED_BEFORE} ELSE 0 END FROM lost WHERE r.id = lost.id"
 )
-"""Arguments: owners that are gone, and owners whose runs are due once their leases have ended."""
+"""Arguments: owners that are gone; owners whose runs are due once their leases have ended; ids of runs of these owners
+that stay held."""
 
 STATES = (
     f"SELECT run_id, status, epoch, owner, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased, "

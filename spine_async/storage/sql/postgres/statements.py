@@ -148,7 +148,8 @@ LEASE_STATE = (
 CLAIM = (
     f"WITH {PATIENCE}, claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $2, status = 'running', "
     "leased_until = clock_timestamp() + make_interval(secs => $8), commit_id = $9, "
-    "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, claims_since_progress = "
+    "next_seq = next_seq + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END, updated_at = $3, "
+    "started_at = CASE epoch WHEN 0 THEN $3 ELSE started_at END, claims_since_progress = "
     f"{CLAIMS_AFTER}, {NOT_DUE}, stop_requested = NULL, "
     "completed_at = NULL, error_step = NULL, error = NULL, error_category = NULL, stop_reason = NULL FROM patience "
     f"WHERE run_id = $1 AND epoch = $10 AND status = $12 AND (owner IS NULL OR owner = $2 OR NOT {IS_LEASED} "

@@ -41,7 +41,7 @@ class _Look:
         return any(each in owners for each in gone) or any(owners.get(each, False) for each in lapsed)
 
 
-async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
     """Make runs ready that are due."""
     now = await boot_now()
     found = await _look(driver, now)
@@ -52,7 +52,7 @@ async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str]) 
     if found.has_news:
         await driver.execute(due_statements.READY_BY_NEWS)
     if has_lost:
-        await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed))
+        await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed), list(spared))
     if found.is_due or has_lost:  # other runs are due next, and other owners hold runs
         return (await _look(driver, now)).sweep
     return replace(found.sweep, made_ready=found.has_news)

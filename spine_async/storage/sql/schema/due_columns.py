@@ -13,6 +13,9 @@ DUE_COLUMNS = ("due_at", "due_boot", "due_seconds", "ready", "turn")
 STARTED_BEFORE = -1e10
 """Added to the turn of a run that was claimed before, so that it comes before all new ones of its priority."""
 
+EXECUTED_BEFORE = -1e9
+"""Also added to the turn of a run that was at work when its owner was lost; it comes before those that waited."""
+
 
 @dataclass(frozen=True, slots=True)
 class DueColumns:

@@ -49,11 +49,21 @@ def within_caller(connection: sqlite3.Connection, file: Path, work: Callable[[sq
     return result
 
 
+def holds_lock(connection: sqlite3.Connection, file: Path) -> bool:
+    """Whether the connection, which is in a transaction, holds the write lock of this file."""
+    try:
+        _check_file(connection, file)
+    except DefinitionError:
+        return False
+    # Without tables nobody else writes to them, so that the lock belongs to this connection.
+    return not _can_lock(file) and (jobs.version(connection) == 0 or _can_write(connection))
+
+
 def _check_file(connection: sqlite3.Connection, file: Path) -> None:
     cursor = connection.cursor()
     cursor.row_factory = None
     found = str(next(row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main") or "")
-    if not found or not Path(found).samefile(file):
+    if not found or not file.exists() or not Path(found).samefile(file):
         place = found or "a database in memory"
         raise DefinitionError(f"connection belongs to another database: {place}; the runs are stored in {file}")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
@@ -25,7 +24,7 @@ from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
-from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, sweep
+from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, sweep, transactions
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
@@ -52,7 +51,6 @@ class SqliteDatabase(SqliteConnections):
         super().__init__(engine, makes_folder=makes_folder, durability=durability, timeout=timeout)
         self._compiled = CompiledQueries(engine.dialect)
         self._watch: FileWatch | None = None
-        self._callers: WeakKeyDictionary[asyncio.Task[Any], sqlite3.Connection] = WeakKeyDictionary()
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
@@ -97,11 +95,11 @@ class SqliteDatabase(SqliteConnections):
         # synced together with it.
         return await self._write_unsynced(job, "claim due runs")
 
-    async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+    async def sweep(self, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
         found = await self._read_with_retries(sweep.look, "sweep")
         if not found.needs_write(gone, lapsed):
             return found.sweep
-        job = partial(sweep.sweep, gone=gone, lapsed=lapsed)
+        job = partial(sweep.sweep, gone=gone, lapsed=lapsed, spared=spared)
         return await self._write_unsynced(job, "sweep")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
@@ -144,31 +142,18 @@ class SqliteDatabase(SqliteConnections):
         with self._map_errors:
             driver = await self._driver_of(connection)
             result = await run_on_thread(driver, partial(within_caller, file=self._file, work=job))
-        task = asyncio.current_task()
-        if task is not None:
-            self._callers[task] = driver._conn  # noqa: SLF001 - aiosqlite has no public attribute for it
+        if connection.sync_connection is not None:
+            transactions.note(connection.sync_connection)  # another task may have begun the transaction
         return result
 
-    def check_caller(self) -> None:
-        """Refuse a call of a task whose own transaction holds the write lock: it would wait for itself.
+    @staticmethod
+    async def check_caller(url: URL) -> None:
+        """Refuse a call that would wait for a transaction of its own task.
 
         Raises:
-            DefinitionError: The task has used its transaction for a call before, and has not ended it.
+            DefinitionError: A transaction of the task holds the write lock of the file.
         """
-        task = asyncio.current_task() if self._callers else None
-        connection = self._callers.get(task) if task is not None else None
-        if connection is not None and _is_in_transaction(connection):
-            raise DefinitionError(
-                "this task has an open transaction on the database, for which the call would wait; commit first, or "
-                "pass the connection to the call"
-            )
-
-
-def _is_in_transaction(connection: sqlite3.Connection) -> bool:
-    try:
-        return connection.in_transaction
-    except sqlite3.ProgrammingError:  # it was closed
-        return False
+        await transactions.refuse_inside(url)
 
 
 def _upgrade(connection: sqlite3.Connection, engine: AsyncEngine) -> None:

@@ -57,6 +57,7 @@ _LEASE_STATE = (
 )
 _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
+    "started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
     "next_seq = next_seq + ?, updated_at = ?, claims_since_progress = "
     f"{CLAIMS_AFTER}, status = 'running', {NOT_DUE}, stop_requested = NULL, completed_at = NULL, error_step = NULL, "
     "error = NULL, error_category = NULL, stop_reason = NULL WHERE run_id = ? RETURNING id, epoch, next_seq"
@@ -148,7 +149,8 @@ def _first_claim(run: NewRun, key: int) -> Claim:
 
 def _write_claim(connection: sqlite3.Connection, request: ClaimRequest, now: BootTime) -> Claim:
     lease = (request.owner, now.boot, now.seconds + request.ttl, request.token)
-    update = (request.event is not None, iso_timestamp(request.at), request.run_id)
+    at = iso_timestamp(request.at)
+    update = (at, request.event is not None, at, request.run_id)
     key, epoch, next_seq = (int(str(value)) for value in fetch(connection, _CLAIM, (*lease, *update))[0])
     if request.event is not None:
         values = event_values(key, request.event, iso_timestamp)

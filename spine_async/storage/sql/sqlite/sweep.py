@@ -8,6 +8,7 @@ that no sweep has seen, and of held runs. Only if there is something to do, `swe
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 
 from spine_async._model.due import Sweep
 from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
-from spine_async.storage.sql.schema.due_columns import turn_at
+from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE, turn_at
 from spine_async.storage.sql.schema.rows import Row, iso_timestamp
 from spine_async.storage.sql.sqlite.jobs import fetch
 
@@ -63,8 +64,11 @@ _FORGET_NEWS = (
     "UPDATE core_workflow_inbox SET unseen = 0 WHERE unseen "
     "AND (SELECT owner FROM core_workflow_runs r WHERE r.id = core_workflow_inbox.run) IS NULL"
 )
-_READY_GONE = "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE owner = ? AND NOT ready"
-_READY_LAPSED = f"{_READY_GONE} AND {_ENDED_LEASE}"
+_READY_GONE = (
+    f"UPDATE core_workflow_runs SET ready = 1, turn = ? + (status = 'running') * {EXECUTED_BEFORE} "
+    "WHERE owner = ? AND NOT ready"
+)
+_READY_LAPSED = f"{_READY_GONE} AND {_ENDED_LEASE} AND run_id NOT IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +102,16 @@ def look(connection: sqlite3.Connection) -> Look:
     return Look(is_due, Sweep(found, next_due, made_ready=False))
 
 
-def sweep(connection: sqlite3.Connection, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
+def sweep(
+    connection: sqlite3.Connection, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]
+) -> Sweep:
     """Make runs ready that are due.
 
     Args:
         connection: In a write transaction.
         gone: Owners that do not exist any more.
         lapsed: Owners whose runs are due once their leases have ended.
+        spared: Ids of runs of these owners that stay held.
     """
     now, at = boot_time(), datetime.now(UTC)
     turn = turn_at(at, was_started=True)
@@ -114,8 +121,9 @@ def sweep(connection: sqlite3.Connection, gone: Collection[str], lapsed: Collect
     if fetch(connection, _NEWS):
         connection.execute(_READY_BY_NEWS, (turn,))
         connection.execute(_FORGET_NEWS)
+    kept = json.dumps(list(spared))
     connection.executemany(_READY_GONE, [(turn, owner) for owner in gone])
-    connection.executemany(_READY_LAPSED, [(turn, owner, now.boot, now.seconds) for owner in lapsed])
+    connection.executemany(_READY_LAPSED, [(turn, owner, now.boot, now.seconds, kept) for owner in lapsed])
     return replace(look(connection).sweep, made_ready=True)
 
 

@@ -1,0 +1,73 @@
+"""Runs that a living runner holds and does not execute: it continues them by itself once their leases have ended."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async.ports import RunStore
+from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.testing import FaultInjectingStore
+from tests.service.flows import Config
+from tests.service.services import until
+
+LEASE = 1.0
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store(request: pytest.FixtureRequest) -> FaultInjectingStore:
+    if request.param == "memory":
+        return FaultInjectingStore(MemoryRunStore())
+    name = "sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"
+    return FaultInjectingStore(SqlRunStore.from_url(request.getfixturevalue(name)))
+
+
+def entered(store: RunStore, flow: Workflow, **config: float) -> WorkflowRunner:
+    chosen = WorkflowRunnerConfig(lease_ttl=LEASE, poll_interval=0.05, trace_enabled=False, **config)
+    return WorkflowRunner(store=store, config=chosen, workflows=[flow])
+
+
+async def test_a_claim_whose_answer_is_lost(store: FaultInjectingStore) -> None:
+    begun: list[int] = []
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    handle = await entered(store, flow).enqueue(flow)
+    store.fail("claim_due", moment="after")
+    async with entered(store, flow) as runner:
+        assert (await runner.handle(handle.run_id).result(timeout=15)).status == "completed"
+    assert begun == [1]
+
+
+async def test_a_step_that_a_shutdown_left_behind_is_not_repeated_while_it_is_at_work(
+    store: FaultInjectingStore,
+) -> None:
+    begun: list[int] = []
+    ends = threading.Event()
+
+    def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+        ends.wait(20)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    runner = entered(store, flow, drain_timeout=0, cancel_grace=0.1)
+    async with runner:
+        handle = await runner.start(flow)
+        await until(lambda: begun)
+    async with runner:
+        await until(lambda: _lease_has_ended(store, handle.run_id))
+        sweeps = store.calls["sweep"]
+        await until(lambda: store.calls["sweep"] > sweeps + 3)
+        assert (await handle.status(), begun) == (RunStatus.RUNNING, [1])
+        ends.set()
+        assert (await handle.result(timeout=15)).status == "completed"
+    assert begun == [1, 1]
+
+
+async def _lease_has_ended(store: FaultInjectingStore, run_id: str) -> bool:
+    (state,) = await store.states([run_id])
+    return not state.is_leased
