@@ -31,7 +31,7 @@ from spine_async._model.record import RunEnd
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async.errors import DefinitionError
-from spine_async.ports import Clock
+from spine_async.ports import Clock, RunSpan
 
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
@@ -65,6 +65,9 @@ class Run:
         started_by: The call that created it: `execute`, `start` or `enqueue`.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
+        span: The span of its execution, if it was begun with the creation of the run; else None.
+        continues: The stored trace context of the execution that this one continues, or of the creation; or None.
+        is_claimed: Whether a worker has claimed it.
     """
 
     run_id: str
@@ -88,6 +91,9 @@ class Run:
     started_by: str = "execute"
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
+    span: RunSpan | None = None
+    continues: str | None = None
+    is_claimed: bool = False
 
     @property
     def limited_from_mono(self) -> float:

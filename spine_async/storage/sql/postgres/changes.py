@@ -1,7 +1,8 @@
 """Commits of changes and releases as functions of an asyncpg connection.
 
 A change of an ordinary step is one statement, which is one transaction. A change that releases its run, takes messages
-or stores a trace context has another statement. If it awaits messages, the next statement of its transaction looks for them.
+or stores a trace context has another statement. If it awaits messages, the next statement of its transaction looks for
+them.
 """
 
 from __future__ import annotations

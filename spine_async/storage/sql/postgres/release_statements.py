@@ -1,4 +1,4 @@
-"""SQL statements for commits that release a run, take messages or store a trace context, and for releases without a commit."""
+"""SQL statements for commits that do more than steps, for instance release a run, and for releases without a commit."""
 
 # ruff: noqa: S608 (statements are built from constants of this package only)
 
