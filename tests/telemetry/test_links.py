@@ -1,4 +1,4 @@
-"""The trace of a run that continues links to the trace that it continues, and that of an enqueued run to its enqueuer."""
+"""Links: from an execution to the one that it continues, and from the first one to the call that enqueued the run."""
 
 from __future__ import annotations
 
