@@ -22,9 +22,10 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def reported(memory: Place, telemetry: Telemetry) -> tuple[Telemetry, dict[str, Metric]]:
     """Telemetry of a service in which everything happens that is reported, and its last metrics."""
-    leave, gate = threading.Event(), anyio.Event()
+    begun, leave, gate = threading.Event(), threading.Event(), anyio.Event()
 
     def blocks(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        begun.set()
         leave.wait(30)
 
     async def raises(context: WorkflowContext, config: Mapping[str, Any]) -> None:
@@ -36,15 +37,17 @@ async def reported(memory: Place, telemetry: Telemetry) -> tuple[Telemetry, dict
     retry = RetryPolicy(max_attempts=2, initial_delay=0)
     flows = {
         "fails": Workflow("fails", [Step.lambda_("raises", raises, retry=retry)]),
-        "late": Workflow("late", [Step.lambda_("blocks", blocks, timeout=0.01)]),
+        "blocks": Workflow("blocks", [Step.lambda_("blocks", blocks)]),
         "parked": Workflow("parked", [Step.wait_for_signal("approval")]),
         "waits": Workflow("waits", [Step.lambda_("waits", waits)]),
     }
     runner = telemetry.runner(memory, workflows=flows.values(), config={"park_after": 0, "lease_ttl": 1.5})
     async with runner:
         runner.metrics.record_step("own", StepResult.fail("gone", category="TRANSIENT"))
-        for name in ("fails", "late"):
-            await runner.execute(flows[name])
+        await runner.execute(flows["fails"])
+        blocked = await runner.start(flows["blocks"])
+        await until(begun.is_set)
+        await blocked.stop()
         await runner.enqueue(flows["parked"])
         await runner.enqueue("elsewhere")
         waiting = await runner.enqueue(flows["waits"])
