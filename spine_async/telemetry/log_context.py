@@ -35,7 +35,7 @@ class RunContextFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        _Use.is_needed = True
+        Use.is_needed = True
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields, and let the record pass."""
@@ -48,7 +48,9 @@ class _Location(NamedTuple):
     path: str
 
 
-class _Use:
+class Use:
+    """Whether observers must enter the context of each step."""
+
     is_needed = False
 
 
@@ -58,7 +60,7 @@ _current: ContextVar[_Location] = ContextVar("spine_async_location", default=_NO
 
 def located(run_id: str, path: str, span: AbstractContextManager[StepSpan]) -> AbstractContextManager[StepSpan]:
     """The span of a step, in whose context the filter knows the step."""
-    return _LocatedSpan(_Location(run_id, path), span) if _Use.is_needed else span
+    return _LocatedSpan(_Location(run_id, path), span)
 
 
 class _LocatedSpan(AbstractContextManager[StepSpan]):

@@ -8,7 +8,7 @@ from typing import Self
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
 from spine_async.ports import RunSpan, StepSpan
-from spine_async.telemetry.log_context import located
+from spine_async.telemetry.log_context import Use, located
 from spine_async.telemetry.metrics import RunnerMetrics
 
 
@@ -71,7 +71,7 @@ class SilentObserver:
         return SILENT_RUN
 
     def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[StepSpan]:
-        return located(run_id, path, self._measured)
+        return located(run_id, path, self._measured) if Use.is_needed else self._measured
 
     def enqueue(self, workflow: str, queue: str, count: int) -> AbstractContextManager[str | None]:
         return SILENT_ENQUEUE

@@ -20,7 +20,7 @@ from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
 from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry import names
-from spine_async.telemetry.log_context import located
+from spine_async.telemetry.log_context import Use, located
 from spine_async.telemetry.metrics import RunnerMetrics
 from spine_async.telemetry.silent import SILENT_ENQUEUE, SILENT_RUN, MeasuredStep
 from spine_async.telemetry.traceparent import links_to, traceparent_of
@@ -61,7 +61,7 @@ class TracingObserver:
 
     def step(self, run_id: str, path: str, step: Step) -> AbstractContextManager[StepSpan]:
         if self._is_silent:
-            return located(run_id, path, self._measured)
+            return located(run_id, path, self._measured) if Use.is_needed else self._measured
         attributes = {
             names.RUN_ID: run_id,
             names.STEP: step.name,
@@ -69,7 +69,8 @@ class TracingObserver:
             names.PATH: path,
         }
         span = self._tracer.start_span(names.STEP_SPAN.named(step.name), attributes=attributes)
-        return located(run_id, path, _StepSpan(span, self._measured))
+        step_span = _StepSpan(span, self._measured)
+        return located(run_id, path, step_span) if Use.is_needed else step_span
 
     def enqueue(self, workflow: str, queue: str, count: int) -> AbstractContextManager[str | None]:
         span = self._tracer.start_span(

@@ -12,7 +12,7 @@ import pytest
 
 from spine_async import LocalDispatcher, Step, StepResult, Workflow, WorkflowContext
 from spine_async.telemetry import RunContextFilter
-from spine_async.telemetry.log_context import _Use
+from spine_async.telemetry.log_context import Use
 from tests.service.places import Place
 from tests.telemetry.conftest import Telemetry
 
@@ -42,7 +42,7 @@ def lines() -> Iterator[Lines]:
     logger.setLevel(logging.INFO)
     yield handler
     logger.removeHandler(handler)
-    _Use.is_needed = False
+    Use.is_needed = False
 
 
 @pytest.mark.parametrize("is_traced", [True, False])
@@ -149,5 +149,5 @@ async def test_middleware_and_failures(memory: Place, lines: Lines) -> None:
 async def test_without_a_filter_no_step_enters_a_context(memory: Place) -> None:
     observer = memory.runner()._runtime.observer
     step = Step.lambda_("only", lambda context, config: None)
-    assert _Use.is_needed is False
+    assert Use.is_needed is False
     assert observer.step("r", "only", step) is observer.step("r", "only", step), "one object serves all steps"
