@@ -17,7 +17,6 @@ from spine_async._threads import WorkerThreads
 from spine_async.ports import Clock, Dispatcher, Observer, RunStore
 from spine_async.storage.null import NullRunStore
 from spine_async.storage.selection import open_store
-from spine_async.telemetry.silent import SilentObserver
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -65,7 +64,7 @@ def assemble_runtime(
     return Runtime(
         config=config,
         store=chosen_store,
-        journal=_journal(chosen_store, chosen_clock, config.lease_ttl) if is_durable else NullJournal(),
+        journal=_journal(chosen_store, chosen_clock, config.lease_ttl, metrics) if is_durable else NullJournal(),
         clock=chosen_clock,
         observer=_observer(config, tracer, metrics),
         executors=executors,
@@ -73,21 +72,30 @@ def assemble_runtime(
         dispatcher=dispatcher,
         random=random.random,
         threads=WorkerThreads(config.worker_threads, config.max_abandoned_threads, metrics.record_abandoned_thread),
+        measurements=metrics,
         is_dry=config.dry_run,
         has_own_map=has_own_map,
     )
 
 
 def _observer(config: WorkflowRunnerConfig, tracer: Tracer, metrics: RunnerMetrics) -> Observer:
-    if not config.trace_enabled:
-        return SilentObserver()
     # Imported here, because importing OpenTelemetry slows down a program that only defines workflows.
+    if not config.trace_enabled:
+        from spine_async.telemetry.silent import SilentObserver  # noqa: PLC0415
+
+        return SilentObserver(metrics)
     from spine_async.telemetry.tracing import TracingObserver  # noqa: PLC0415
 
     return TracingObserver(tracer, metrics)
 
 
-def _journal(store: RunStore, clock: Clock, lease_ttl: float) -> Journal:
+def _journal(store: RunStore, clock: Clock, lease_ttl: float, metrics: RunnerMetrics) -> Journal:
     # Optional attribute of a store, not part of the port: it only makes commits faster.
     commits_out_of_process = getattr(store, "commits_out_of_process", False)
-    return Journal(store, clock, commits_out_of_process=commits_out_of_process, max_lock_wait=lease_ttl)
+    return Journal(
+        store,
+        clock,
+        commits_out_of_process=commits_out_of_process,
+        max_lock_wait=lease_ttl,
+        measurements=metrics,
+    )

@@ -27,6 +27,7 @@ from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
+from spine_async._engine.service.run_counts import RunCounts
 from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.service.worker import Worker
@@ -130,7 +131,7 @@ class WorkflowRunner(RunReader):
             config or WorkflowRunnerConfig(), checkpoint_enabled=checkpoint_enabled, dry_run=dry_run
         )
         # Imported here, because importing OpenTelemetry slows down a program that only defines workflows.
-        from spine_async.telemetry.providers import open_metrics, open_tracer  # noqa: PLC0415
+        from spine_async.telemetry.providers import count_runs, open_metrics, open_tracer  # noqa: PLC0415
 
         self.tracer = open_tracer(tracer_provider)
         self.metrics = open_metrics(meter_provider)
@@ -147,6 +148,8 @@ class WorkflowRunner(RunReader):
             metrics=self.metrics,
         )
         self._active_runs = ActiveRuns(self._runtime)
+        self._run_counts = RunCounts(self._runtime, self._active_runs)
+        count_runs(meter_provider, self._run_counts)
         self._callers = Callers(self._runtime, self._active_runs, self._workflows)
         queue_names = {DEFAULT_QUEUE, *(queue.name for queue in check_queues(queues))}
         self._worker = Worker(self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run)

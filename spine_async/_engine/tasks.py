@@ -267,6 +267,24 @@ def call_later(seconds: float, callback: Callable[..., object], *arguments: obje
     asyncio.get_running_loop().call_later(seconds, callback, *arguments)
 
 
+def is_in_loop() -> bool:
+    """Whether an event loop runs in this thread, so that the thread must not wait."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def call_in_loop(loop: EventLoop, callback: Callable[..., object], *arguments: object) -> bool:
+    """Let a loop, which may be that of another thread, call `callback` soon; returns whether the loop is open."""
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError:
+        return False
+    return True
+
+
 async def yield_to_loop() -> None:
     """Let all other ready tasks run once; for tasks that no cancel scope encloses."""
     await asyncio.sleep(0)

@@ -63,6 +63,19 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many runs of the store have no owner, by the name of their queue; "" is for runs that belong to no queue.
+
+    Attributes:
+        due: Runs that a worker may claim now.
+        parked: Runs that wait, and that no process holds.
+    """
+
+    due: Mapping[str, int] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RunState:
     """The state of a run without its documents.
 

@@ -144,6 +144,7 @@ class NewRun:
         priority: Runs with a lower number are claimed first.
         expires_at: A due run that was not claimed before is not executed any more; None means never.
         started_by: The call that created the run: `execute`, `start` or `enqueue`.
+        traceparent: W3C trace context of the span that created the run, or None.
         records_events: Whether the run records events.
         lease_ttl: Seconds until the lease of the owner expires unless it is renewed.
         commit_id: Random token of this creation; a retry after a lost answer recognises its own run by it.
@@ -173,6 +174,7 @@ class NewRun:
     priority: int = 0
     expires_at: datetime | None = None
     started_by: str = "execute"
+    traceparent: str | None = None
 
     @property
     def is_held(self) -> bool:
@@ -283,6 +285,8 @@ class RunChange:
         size: Approximate size in bytes.
         release: How the owner gives up the run with this change, or None if it keeps or ends it.
         taken: Ids of the messages that the visits of the change have taken.
+        traceparent: W3C trace context to store with the run, or None to keep the stored one. Only the first change
+            after a claim has one.
     """
 
     run_id: str
@@ -299,6 +303,7 @@ class RunChange:
     size: int = 0
     release: Release | None = None
     taken: tuple[int, ...] = ()
+    traceparent: str | None = None
 
     @property
     def makes_progress(self) -> bool:
@@ -319,6 +324,8 @@ class StoredRun:
         stop_requested: Reason of a requested stop that no owner has carried out, or None.
         due_at: When the run may be claimed, if it has no owner; None if it has one, or if nothing but a message or an
             explicit claim makes it due.
+        traceparent: W3C trace context of the span of its last execution, or of the span that created it; None if
+            neither was traced.
     """
 
     run_id: str
@@ -356,6 +363,7 @@ class StoredRun:
     started_by: str = "execute"
     parent_run_id: str | None = None
     stop_requested: str | None = None
+    traceparent: str | None = None
 
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:
@@ -392,6 +400,7 @@ class StoredRun:
             due_at=None if new.is_held else new.due.at if new.due is not None else new.created_at,
             expires_at=new.expires_at,
             started_by=new.started_by,
+            traceparent=new.traceparent,
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeGuard
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import Claim, Release
 
 
@@ -90,6 +90,15 @@ class DueRunStore(Protocol):
         """The states of the runs that are stored, in any order."""
         ...
 
+    async def backlog(self, limit: int) -> Backlog:
+        """Count the runs that no process holds, for metrics: those that are ready, and those that wait and are not.
+
+        Args:
+            limit: Counting ends at this number of due runs, and at this number of parked runs, so that the call is
+                cheap however many there are.
+        """
+        ...
+
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         """Report changes that other users of the store make: runs that are created, released or ended, and messages.
 
@@ -100,7 +109,7 @@ class DueRunStore(Protocol):
         ...
 
 
-_METHODS = ("claim_due", "sweep", "release_run", "send", "notices", "states", "listen")
+_METHODS = ("claim_due", "sweep", "release_run", "send", "notices", "states", "backlog", "listen")
 
 
 def keeps_due_runs(store: object) -> TypeGuard[DueRunStore]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count, islice
 
 from spine_async._clock import SystemClock
-from spine_async._model.due import Delivery, DueRequest, DueRun, Message, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, Message, NewMessage, Notice, RunState, Sweep
 from spine_async._model.naming import is_path
 from spine_async._model.record import (
     Busy,
@@ -107,6 +108,8 @@ class _MemoryRun:
             self.messages = [each for each in self.messages if each.id not in change.taken]
             self.has_news = self.has_news and bool(self.messages)
         self.has_progressed = self.has_progressed or change.makes_progress
+        if change.traceparent is not None:
+            self.stored = replace(self.stored, traceparent=change.traceparent)
         self.change = change
         if change.end is not None:
             self.is_ready, self.stop_requested = False, None
@@ -247,6 +250,12 @@ class MemoryRunStore:
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]
         return [_state(each) for each in found]
+
+    async def backlog(self, limit: int) -> Backlog:
+        free = [each for each in self._runs.values() if not each.status.is_final]
+        due = islice((each.stored.queue for each in free if each.is_ready), limit)
+        parked = islice((each.stored.queue for each in free if _is_parked(each)), limit)
+        return Backlog(Counter(due), Counter(parked))
 
     async def listen(self, on_change: Callable[[], None]) -> NoListener:
         return NoListener()
@@ -448,6 +457,10 @@ def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
     is_free = not run.status.is_final and found.claim_token != request.token
     is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
     return is_free and is_known and found.is_ready and (not run.queue or run.queue in request.queues)
+
+
+def _is_parked(found: _MemoryRun) -> bool:
+    return found.run.owner is None and not found.is_ready and found.status is RunStatus.WAITING
 
 
 def _turn(found: _MemoryRun) -> tuple[object, ...]:

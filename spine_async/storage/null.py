@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -101,6 +101,9 @@ class NullRunStore:
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         return []
+
+    async def backlog(self, limit: int) -> Backlog:
+        return Backlog()
 
     async def listen(self, on_change: Callable[[], None]) -> NullRunStore:
         return self

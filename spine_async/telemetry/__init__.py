@@ -1,1 +1,5 @@
-"""Spans and metrics through the OpenTelemetry API."""
+"""Spans and metrics through the OpenTelemetry API, and a filter for log records."""
+
+from spine_async.telemetry.log_context import RunContextFilter
+
+__all__ = ["RunContextFilter"]

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -58,6 +58,7 @@ Method: TypeAlias = Literal[
     "send",
     "notices",
     "states",
+    "backlog",
     "listen",
     "create_within",
     "send_within",
@@ -215,6 +216,9 @@ class FaultInjectingStore:
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         return await self._call("states", lambda: self._due_runs.states(run_ids))
+
+    async def backlog(self, limit: int) -> Backlog:
+        return await self._call("backlog", lambda: self._due_runs.backlog(limit))
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return await self._call("listen", lambda: self._due_runs.listen(on_change))

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -128,6 +128,9 @@ class WatchedStore:
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         return await self._due_runs.states(run_ids)  # the same
+
+    async def backlog(self, limit: int) -> Backlog:
+        return await self._due_runs.backlog(limit)  # the same
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return await self._due_runs.listen(on_change)

@@ -26,6 +26,7 @@ from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.postgres import due_statements
 from spine_async.storage.sql.postgres.changes import is_special
 from spine_async.storage.sql.postgres.statements import CommitShape, commit_statement
+from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.tables import runs as RUN_TABLE  # noqa: N812
 from spine_async.testing.conformance.due_rows import (
     at_seconds,
@@ -125,6 +126,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[object]]] = {
     "READY_IN_BOOT": (due_statements.READY_IN_BOOT, ("boot", 1e9)),
     "READY_BY_NEWS": (due_statements.READY_BY_NEWS, ()),
     "LOST": (due_statements.READY_OF_OWNERS, (["gone"], ["lapsed"])),
+    "BACKLOG": (str(queries.BACKLOG).replace(":most", "$1::bigint"), (10,)),
 }
 PARTIAL = {
     "CLAIM_DUE": {"core_workflow_runs_ready", "core_workflow_runs_held"},
@@ -133,6 +135,7 @@ PARTIAL = {
     "READY_IN_BOOT": {"core_workflow_runs_due_in_boot"},
     "READY_BY_NEWS": {"core_workflow_runs_pkey"},
     "LOST": {"core_workflow_runs_held"},
+    "BACKLOG": {"core_workflow_runs_parked"},
 }
 _ARRAYS = {list: "text[]", str: "text", int: "bigint", float: "float8"}
 

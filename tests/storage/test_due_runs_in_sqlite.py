@@ -24,6 +24,7 @@ from spine_async._model.record import DueTime, Release
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError
 from spine_async.storage import SqlRunStore
+from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import changes as commits
 from spine_async.storage.sql.sqlite import due_runs, inbox, jobs, sweep
@@ -137,6 +138,14 @@ class TestCost:
                 assert not any("TEMP B-TREE" in line for line in plan), (sql, plan)
         wanted = {"ready", "due", "due_in_boot", "held"}
         assert {f"core_workflow_runs_{name}" for name in wanted} <= used
+
+    async def test_the_backlog_is_counted_in_two_indexes(self, crowded: SqlRunStore, file: Path) -> None:
+        with closing(sqlite3.connect(file)) as connection:
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {queries.BACKLOG}", {"most": 10_000}).fetchall()
+        reads = [row[3].replace("COVERING ", "") for row in rows if "core_workflow_runs" in row[3]]
+        assert reads == [
+            f"SCAN core_workflow_runs USING INDEX core_workflow_runs_{name}" for name in ("ready", "parked")
+        ]
 
     async def test_the_cost_of_a_claim_does_not_depend_on_other_runs(self, crowded: SqlRunStore, file: Path) -> None:
         assert await anyio.to_thread.run_sync(instructions, file) < 2000

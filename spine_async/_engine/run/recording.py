@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.outcome import Outcome
@@ -12,10 +12,24 @@ from spine_async._model.record import DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 
 
-async def commit_outcome(runtime: Runtime, pending: PendingWrites, outcome: Outcome) -> RunEnd:
+async def commit_end(runtime: Runtime, run: Run, outcome: Outcome) -> RunEnd:
+    """As `commit_outcome`, for a run that is executed."""
+    return await commit_outcome(runtime, run.pending, outcome, run.workflow.name, run.started_at)
+
+
+async def commit_outcome(
+    runtime: Runtime, pending: PendingWrites, outcome: Outcome, workflow: str, started_at: datetime
+) -> RunEnd:
     """Commit the run's end, with everything that is pending; returns the end as it is stored.
 
     A run that has an end keeps it.
+
+    Args:
+        runtime: What all runs share.
+        pending: The uncommitted rows of the run.
+        outcome: How the run ended.
+        workflow: Name of its workflow, for metrics.
+        started_at: When it was first started, for metrics.
 
     Raises:
         CommitFailed: The run has another owner, or the store failed.
@@ -25,6 +39,8 @@ async def commit_outcome(runtime: Runtime, pending: PendingWrites, outcome: Outc
     end = outcome.at(pending.clock.now())
     pending.close(end)
     await runtime.journal.commit(pending)
+    seconds = max(0.0, (end.at - started_at).total_seconds())
+    runtime.measurements.run_ended(workflow, end.status.value, end.error_category, seconds)
     return end
 
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 import anyio
 
 from spine_async._engine.run.loop import run_steps
-from spine_async._engine.run.recording import commit_outcome, commit_release
+from spine_async._engine.run.recording import commit_end, commit_release
 from spine_async._engine.run.result import live_result
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
@@ -44,6 +44,7 @@ from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._threads import run_threads
 from spine_async.errors import LeaseLostError, StoreError
+from spine_async.ports import RunSpan
 
 _RELEASE_WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background
 _RELEASE_RETRY = 1.0  # seconds between two attempts
@@ -70,15 +71,38 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
         The run is given up, then the cancellation is raised.
     """
     run = scope.run
-    with runtime.observer.run(run.run_id, run.workflow.name, is_resumed=run.is_resumed) as span:
+    with _span_of(runtime, run) as span:
         with RAISING_ERRORS:
             try:
                 end = await supervise(runtime, scope)
             except RunAborted as exc:
                 await give_up(runtime, run.pending.claim, _release_after(run, exc))
                 raise
-        span.ended(end.status, end.error_category)
+        span.ended(_reported_status(run, end), end.error_category)
     return live_result(scope, end)
+
+
+def _span_of(runtime: Runtime, run: Run) -> RunSpan:
+    """The span of the execution; it is stored with the first change, unless it was stored with the creation."""
+    if run.span is not None:
+        return run.span
+    span = runtime.observer.run(
+        run.run_id,
+        run.workflow.name,
+        is_resumed=run.is_resumed,
+        continues=run.continues,
+        is_claimed=run.is_claimed,
+    )
+    run.pending.traceparent = span.traceparent
+    return span
+
+
+def _reported_status(run: Run, end: RunEnd) -> str:
+    """The status in the span: that of the end, unless the run was given up and continues later."""
+    release = run.pending.release
+    if release is None and run.pending.end is not None:
+        return end.status
+    return "parked" if release is not None and release.status is RunStatus.WAITING else "released"
 
 
 async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
@@ -114,7 +138,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
                 # Commit before this scope is left, because leaving it raises if a handler did not close its own scope.
-                return await commit_outcome(runtime, pending, await run_steps(runtime, scope))
+                return await commit_end(runtime, scope.run, await run_steps(runtime, scope))
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
@@ -127,7 +151,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
                 await scope.run.threads.wait_ended()  # after `cancel_grace` the run is abandoned, and keeps its owner
             return await commit_release(runtime, scope.run, _given_up(scope.run))
         outcome = _cancelled_outcome(runtime, scope)
-    return await commit_outcome(runtime, pending, outcome)
+    return await commit_end(runtime, scope.run, outcome)
 
 
 def _time_left(runtime: Runtime, run: Run) -> float | None:
@@ -187,7 +211,7 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
             runtime.left_behind.add(run.run_id)
             work.add_done_callback(lambda _: runtime.left_behind.discard(run.run_id))
             return outcome.at(run.clock.now())
-        return await commit_outcome(runtime, run.pending, outcome)
+        return await commit_end(runtime, run, outcome)
     finally:
         run.cancellation.request(CancelReason.SIBLING_FAILED, runtime.clock.monotonic())  # steps that are not stuck
 

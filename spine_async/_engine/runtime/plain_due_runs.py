@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import Claim, Release, RunFilter, StoredRun
 from spine_async.ports import Listener, NoListener, RunStore
 
@@ -69,6 +69,9 @@ class PlainDueRuns:
             for run in runs
             if run is not None
         ]
+
+    async def backlog(self, limit: int) -> Backlog:
+        return Backlog()
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return NoListener()

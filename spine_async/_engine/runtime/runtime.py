@@ -27,7 +27,16 @@ from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
-from spine_async.ports import Clock, Dispatcher, DueRunStore, Observer, RunStore, keeps_due_runs
+from spine_async.ports import (
+    Clock,
+    Dispatcher,
+    DueRunStore,
+    Measurements,
+    NoMeasurements,
+    Observer,
+    RunStore,
+    keeps_due_runs,
+)
 
 StepFunction: TypeAlias = "Callable[[Step, WorkflowContext], Awaitable[StepResult]]"
 
@@ -55,6 +64,7 @@ class Runtime:
     """The settings and services of a runner that the execution of its runs uses.
 
     Attributes:
+        measurements: Takes what is reported as metrics.
         executors: Functions that execute one attempt, by step type; the runner's extension points.
         middleware: The first one is outermost.
         random: Returns a number from 0 to 1, for jitter.
@@ -87,6 +97,7 @@ class Runtime:
     dispatcher: Dispatcher | None
     random: Callable[[], float]
     threads: WorkerThreads
+    measurements: Measurements = field(default_factory=NoMeasurements)
     owner: str = ""
     is_dry: bool = False
     has_own_map: bool = False

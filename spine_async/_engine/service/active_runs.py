@@ -59,6 +59,7 @@ class ActiveRuns:
         self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
         self._pid: int | None = None
+        self._location: str | None = None
         # Optional method of a store, not part of the port.
         self._check_caller: Callable[[], Awaitable[None]] | None = getattr(runtime.store, "check_caller", None)
         self._in_use: dict[str, _Place] = {}
@@ -75,6 +76,22 @@ class ActiveRuns:
     def run_ids(self) -> set[str]:
         """The runs that this runner executes."""
         return set(self._executions)
+
+    @property
+    def held(self) -> int:
+        """Number of runs that are executed here; may be read in any thread."""
+        return len(self._runs)
+
+    @property
+    def place(self) -> tuple[EventLoop, str] | None:
+        """The event loop in which the runner is in use, and where its runs are stored; None if it is not in use.
+
+        May be read in any thread.
+        """
+        place = self._in_use.get(_PLACE)
+        if place is None or place.pid != os.getpid() or self._location is None:
+            return None
+        return place.loop, self._location
 
     def session(self, *, is_within: bool = False) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context.
@@ -228,7 +245,7 @@ class ActiveRuns:
         """Set the name of this runner as an owner; of several concurrent calls in one process the first one counts."""
         owner, location = await run_shielded(to_thread.run_sync(self._owner_and_location), "spine_async identify")
         if self._pid != os.getpid():
-            self._pid, self._runtime.owner = os.getpid(), owner
+            self._pid, self._runtime.owner, self._location = os.getpid(), owner, location
             _log.info("runs are stored in %s", location)
 
     def _owner_and_location(self) -> tuple[str, str]:

@@ -56,7 +56,11 @@ class LeaseKeeper:
             await end_task(self._renewal)
 
     def _is_due(self, run: Run, now_mono: float) -> bool:
-        return now_mono >= run.pending.claim.lease_until_mono - self._ttl * (1 - 1 / _RENEWALS_PER_LEASE)
+        return now_mono >= self._due_mono(run)
+
+    def _due_mono(self, run: Run) -> float:
+        """When the lease of the run is to be renewed."""
+        return run.pending.claim.lease_until_mono - self._ttl * (1 - 1 / _RENEWALS_PER_LEASE)
 
     def _has_lapsed(self, run: Run, now_mono: float) -> bool:
         """Whether the lease has ended and could not be renewed.
@@ -93,10 +97,16 @@ class LeaseKeeper:
             _log.exception("the renewal of leases failed; it will be retried")
             return
         self._runtime.reachability.answered(sent_mono, clock.monotonic())
+        self._measure(runs, clock.monotonic())
         for run, renewal in zip(runs, renewals, strict=True):
             self._apply(run, renewal, sent_mono)
         if any(renewal.is_held and not renewal.is_extended for renewal in renewals):
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
+
+    def _measure(self, runs: Sequence[Run], now_mono: float) -> None:
+        """Report how long after its time the renewal was answered that was due first."""
+        first_due_mono = min(self._due_mono(run) for run in runs)
+        self._runtime.measurements.lease_renewed(max(0.0, now_mono - first_due_mono))
 
     def _apply(self, run: Run, renewal: Renewal, sent_mono: float) -> None:
         now_mono = self._runtime.clock.monotonic()

@@ -58,7 +58,10 @@ class LoopWatchdog:
             self._timer.cancel()
 
     def _beat(self) -> None:
-        self._beat_at = _Moment(time.monotonic(), time.thread_time())
+        now_mono = time.monotonic()
+        if self._timer is not None:
+            self._runtime.measurements.loop_lagged(max(0.0, now_mono - self._beat_at.mono - _BEAT_EVERY))
+        self._beat_at = _Moment(now_mono, time.thread_time())
         self._timer = self._loop.call_later(_BEAT_EVERY, self._beat)
 
     def _watch(self) -> None:

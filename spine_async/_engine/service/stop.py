@@ -44,7 +44,8 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
     )
     try:
         with RAISING_ERRORS:
-            await commit_outcome(runtime, pending, Outcome(RunStatus.STOPPED, stop_reason=text))
+            outcome = Outcome(RunStatus.STOPPED, stop_reason=text)
+            await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
         return await stop_run(runtime, active_runs, run_id, reason)
     except StoreError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -197,6 +197,7 @@ class Worker:
         )
         sent_mono = runtime.clock.monotonic()
         claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
+        measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
         free: list[DueRun] = []
         for each in claimed:
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl
@@ -245,6 +246,17 @@ class _Round:
     pause: float
     has_claimed: bool = False
     has_more: bool = False
+
+
+def measure_claim(runtime: Runtime, claimed: Sequence[DueRun], seconds: float) -> None:
+    """Report a claim, and how long the runs that begin with it were due."""
+    runtime.measurements.claimed(seconds)
+    now = runtime.clock.now() if claimed else None
+    for each in claimed:
+        run = each.run
+        if now is not None and run.epoch == 0 and run.due_at is not None:
+            waited = max(0.0, (now - run.due_at).total_seconds())
+            runtime.measurements.run_begun(run.workflow_name, run.queue, waited)
 
 
 def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:

@@ -80,9 +80,9 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
     outcome = early_outcome(stored, clock.now()) or _begin(runtime, workflow, stored, position, pending)
     if outcome is not None:
         with RAISING_ERRORS:
-            end = await commit_outcome(runtime, pending, outcome)
+            end = await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
         return position_result(workflow, stored, position, end)
-    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed, is_claimed=True)
 
 
 def _begin(

@@ -46,7 +46,14 @@ async def enqueue_runs(
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot enqueue a run; enable checkpoints")
     check_queue_name(queue)
-    news = [await _new_run(runtime, definition, each, queue) for each in runs]
+    name = definition if isinstance(definition, str) else definition.name or ""
+    with runtime.observer.enqueue(name, queue, len(runs)) as traceparent:
+        news = [await _new_run(runtime, definition, each, queue, traceparent) for each in runs]
+        return await _stored(runtime, news, connection)
+
+
+async def _stored(runtime: Runtime, news: Sequence[NewRun], connection: object) -> list[str]:
+    """Store the runs; returns their ids."""
     if connection is not None:
         taken = await _create_within(runtime, connection, news)
     else:
@@ -61,7 +68,9 @@ async def enqueue_runs(
     return [each.run_id for each in news]
 
 
-async def _new_run(runtime: Runtime, definition: Definition, run: Enqueued, queue: str) -> NewRun:
+async def _new_run(
+    runtime: Runtime, definition: Definition, run: Enqueued, queue: str, traceparent: str | None
+) -> NewRun:
     check_key(run.key)
     check_priority(run.priority)
     due = due_time(run.delay, run.at, runtime.clock.now())
@@ -80,6 +89,7 @@ async def _new_run(runtime: Runtime, definition: Definition, run: Enqueued, queu
         priority=run.priority,
         expires_at=expires_at,
         started_by="enqueue",
+        traceparent=traceparent,
     )
 
 

@@ -44,6 +44,7 @@ from spine_async.errors import (
     RunNotResumableError,
     WorkflowChangedError,
 )
+from spine_async.ports import RunSpan
 
 
 async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowResult:
@@ -59,7 +60,11 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
     Cancellation:
         A run that was created is given up.
     """
-    creation = Creation(await prepare_run(runtime, request))
+    new = await prepare_run(runtime, request)
+    # It begins here, so that it is stored with the run. If the run is not created, its context is never entered.
+    span = runtime.observer.run(new.run_id, new.workflow_name, is_resumed=False)
+    new.traceparent = span.traceparent
+    creation = Creation(new)
     try:
         with RAISING_ERRORS:
             await runtime.journal.create(creation)
@@ -69,7 +74,7 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         raise
     if creation.claim is None:
         return await _load_existing(runtime, request.workflow, creation.run)
-    created = creation.run, creation.claim
+    created = creation.run, creation.claim, span
     if creation.run.size <= LARGE_TEXT:
         return _created_scope(runtime, request.workflow, *created)
     return await runtime.run_on_thread(_created_scope, runtime, request.workflow, *created)
@@ -161,7 +166,8 @@ async def claim_and_replay(
             return await end_poison_run(runtime, workflow, stored, position, pending)
         if early is not None:
             with RAISING_ERRORS:
-                return position_result(workflow, stored, position, await commit_outcome(runtime, pending, early))
+                end = await commit_outcome(runtime, pending, early, stored.workflow_name, stored.started_at)
+            return position_result(workflow, stored, position, end)
         if updates:
             await _commit_override(runtime, pending, updates, stored, resumed)
             position.context = with_documents(position.context, updates)
@@ -249,11 +255,13 @@ def first_event(stored: StoredRun, at: datetime) -> EventRow:
     return EventRow(EventType.WORKFLOW_STARTED, None, at, encode(metadata).text)
 
 
-def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim) -> Scope:
+def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim, span: RunSpan) -> Scope:
     stored = StoredRun.from_new(new)
     pending = new_pending(runtime, claim, RunClock(runtime.clock, stored.started_at))
     position = first_position(runtime, workflow, stored, is_resumed=False)
-    return new_scope(workflow, stored, position, pending, is_resumed=False)
+    scope = new_scope(workflow, stored, position, pending, is_resumed=False)
+    scope.run.span = span
+    return scope
 
 
 def new_pending(runtime: Runtime, claim: Claim, clock: RunClock) -> PendingWrites:
@@ -268,8 +276,9 @@ def new_scope(
     pending: PendingWrites,
     *,
     is_resumed: bool,
+    is_claimed: bool = False,
 ) -> Scope:
-    """The scope of a run that was claimed, at its position."""
+    """The scope of a run that was claimed, at its position; `is_claimed`: by a worker."""
     clock = pending.clock
     run = Run(
         stored.run_id,
@@ -285,6 +294,8 @@ def new_scope(
         tally=position.tally,
         previous_end=stored_end(stored) if stored.status.is_final else None,
         started_by=stored.started_by,
+        continues=stored.traceparent,
+        is_claimed=is_claimed,
     )
     return Scope(
         run,
@@ -386,7 +397,7 @@ async def end_poison_run(
     )
     outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
     with RAISING_ERRORS:
-        end = await commit_outcome(runtime, pending, outcome)
+        end = await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
     return position_result(workflow, stored, position, end)
 
 

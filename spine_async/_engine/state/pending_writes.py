@@ -100,6 +100,8 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
         release: How the owner gives up the run, once it does; it goes with the last change.
         has_taken: Whether a visit of the run has ever taken a message.
+        traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
+            nothing continues it.
     """
 
     def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
@@ -110,6 +112,7 @@ class PendingWrites:
         self.end: RunEnd | None = None
         self.release: Release | None = None
         self.has_taken = False
+        self.traceparent: str | None = None
         self._records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
@@ -172,6 +175,8 @@ class PendingWrites:
         """Add the run's end, unless it has one. It is committed with everything that was added before."""
         if self.end is None:
             self.end = end
+            if end.status is RunStatus.COMPLETED:
+                self.traceparent = None
             self._entries.append(_end_event(end))
 
     def give_up(self, release: Release, end: RunEnd) -> None:
@@ -222,11 +227,13 @@ class PendingWrites:
             size,
             release if is_last else None,
             tuple(_taken(entries)) if self.has_taken else (),
+            self.traceparent,
         )
 
     def committed(self, change: RunChange) -> None:
         """Accept the numbers of a change that was committed."""
         self.claim.next_seq = change.next_seq
+        self.traceparent = None
         self._drained = ()
 
     def restore(self) -> None:

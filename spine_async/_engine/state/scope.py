@@ -32,7 +32,7 @@ from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import AbandonedThreads
 from spine_async.errors import DefinitionError
-from spine_async.ports import Clock
+from spine_async.ports import Clock, RunSpan
 
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
@@ -67,6 +67,9 @@ class Run:
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
         threads: Threads of its cancelled attempts that are still running.
+        span: The span of its execution, if it was begun with the creation of the run; else None.
+        continues: The stored trace context of the execution that this one continues, or of the creation; or None.
+        is_claimed: Whether a worker has claimed it.
     """
 
     run_id: str
@@ -91,6 +94,9 @@ class Run:
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
     threads: AbandonedThreads = field(default_factory=AbandonedThreads)
+    span: RunSpan | None = None
+    continues: str | None = None
+    is_claimed: bool = False
 
     @property
     def limited_from_mono(self) -> float:

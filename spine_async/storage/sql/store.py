@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
 from spine_async._model.naming import is_path
 from spine_async._model.record import (
@@ -250,6 +250,12 @@ class SqlRunStore:
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         database = await self._database.for_reading() if run_ids else None
         return await database.states(run_ids) if database is not None else []
+
+    async def backlog(self, limit: int) -> Backlog:
+        counts: dict[str, dict[str, int]] = {"due": {}, "parked": {}}
+        for what, queue, count in await self._read(queries.BACKLOG, {"most": limit}):
+            counts[str(what)][str(queue)] = int(str(count))
+        return Backlog(**counts)
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         database = await self._database.for_listening()

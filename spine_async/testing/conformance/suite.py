@@ -15,6 +15,7 @@ from spine_async.testing.conformance.open_close import OpenContract
 from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
+from spine_async.testing.conformance.telemetry import TelemetryContract
 from spine_async.testing.conformance.values import ValueContract
 from spine_async.testing.conformance.visits import VisitContract
 
@@ -35,6 +36,7 @@ class RunStoreConformance(
     DueRunContract,
     ReleaseContract,
     MessageContract,
+    TelemetryContract,
 ):
     """The contract of `RunStore` as tests.
 

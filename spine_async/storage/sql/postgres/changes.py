@@ -1,7 +1,8 @@
 """Commits of changes and releases as functions of an asyncpg connection.
 
-A change of an ordinary step is one statement, which is one transaction. A change that releases its run or takes
-messages has another statement. If it awaits messages, the next statement of its transaction looks for them.
+A change of an ordinary step is one statement, which is one transaction. A change that releases its run, takes messages
+or stores a trace context has another statement. If it awaits messages, the next statement of its transaction looks for
+them.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ async def release(driver: Driver, claim: Claim, token: str, given: Release) -> b
 
 
 def is_special(change: RunChange) -> bool:
-    """Whether the change releases its run or takes messages."""
-    return change.release is not None or bool(change.taken)
+    """Whether the change does what the statement of an ordinary step does not."""
+    return change.release is not None or bool(change.taken) or change.traceparent is not None
 
 
 async def _commit(
@@ -174,7 +175,7 @@ def _outcome_values(change: RunChange, now: BootTime) -> tuple[object, ...]:
     due = HELD if given is None else _due_columns(given, now)
     keeps_owner = given is None and change.end is None
     counts = int(given is not None and given.counts)
-    return (change.key, keeps_owner, counts, *due.values(unchanged_timestamp, bool))
+    return (change.key, keeps_owner, counts, *due.values(unchanged_timestamp, bool), change.traceparent)
 
 
 def _due_columns(given: Release, now: BootTime) -> DueColumns:

@@ -1,4 +1,4 @@
-"""SQL statements for commits that release a run or take messages, and for releases without a commit."""
+"""SQL statements for commits that do more than steps, for instance release a run, and for releases without a commit."""
 
 # ruff: noqa: S608 (statements are built from constants of this package only)
 
@@ -18,15 +18,16 @@ _OUTCOMES = (
     ("due_seconds", "double precision"),
     ("ready", "boolean"),
     ("turn", "double precision"),
+    ("traceparent", "text"),
 )
 """What becomes of the runs of a commit; one array per column, because these commits are rare."""
 
 
 @cache
 def release_statement(shape: CommitShape) -> str:
-    """The statement of a commit with releases or taken messages, which returns the keys of the runs that were written.
+    """The statement of a commit that is not only of ordinary steps; returns the keys of the runs that were written.
 
-    Its arguments are an array of `CHANGE`, eight arrays with the outcomes, two arrays with the runs and ids of taken
+    Its arguments are an array of `CHANGE`, nine arrays with the outcomes, two arrays with the runs and ids of taken
     messages, then an array of `STEP` and an array of `EVENT` if there are any.
     """
     parts = [UNLOCKED if shape.skips_locked else PATIENCE]
@@ -65,6 +66,7 @@ _RELEASE_FENCE = (
     "error_category = c.error_category, stop_reason = c.stop_reason, "
     "owner = CASE WHEN d.keeps_owner THEN r.owner END, "
     "leased_until = CASE WHEN d.keeps_owner THEN r.leased_until END, "
+    "traceparent = COALESCE(d.traceparent, r.traceparent), "
     "due_at = d.due_at, due_boot = d.due_boot, due_seconds = d.due_seconds, "
     "ready = d.ready OR (r.ready AND d.keeps_owner), turn = CASE WHEN d.keeps_owner THEN r.turn ELSE d.turn END, "
     "stop_requested = CASE WHEN c.completed_at IS NULL THEN r.stop_requested END"

@@ -12,7 +12,7 @@ from sqlalchemy import ClauseElement, not_, select, text, tuple_
 from spine_async._model.record import RunFilter
 from spine_async.storage.sql.schema.lease import IS_LEASED, IS_LEASED_SQL
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
-from spine_async.storage.sql.schema.tables import UNDER_WAY, runs
+from spine_async.storage.sql.schema.tables import IS_PARKED, IS_READY, UNDER_WAY, runs
 
 Query: TypeAlias = ClauseElement
 
@@ -38,6 +38,13 @@ LOAD_RUN: Mapping[str, Query] = {
     for dialect, is_leased in IS_LEASED_SQL.items()
 }
 """The query for one run, by dialect name."""
+
+_COUNT = "SELECT '{what}', queue, count(*) FROM (SELECT queue FROM core_workflow_runs WHERE {condition} LIMIT :most) r"
+BACKLOG: Query = text(
+    f"{_COUNT.format(what='due', condition=IS_READY)} GROUP BY queue UNION ALL "
+    f"{_COUNT.format(what='parked', condition=IS_PARKED)} GROUP BY queue"
+)
+"""Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
 """A page of the entries outside of map items."""

@@ -33,7 +33,7 @@ RUN_COLUMNS = (
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("error_step", "error", "error_category", "stop_reason", "created_at", "started_at", "updated_at", "completed_at"),
     *("metadata", "claims_since_progress", "request_hash", "queue", "queue_key", "priority", "due_at", "expires_at"),
-    *("started_by", "parent_run_id", "stop_requested"),
+    *("started_by", "parent_run_id", "stop_requested", "traceparent"),
 )
 """Columns of a stored run. Queries add `is_leased` as the last column."""
 
@@ -41,7 +41,7 @@ NEW_RUN_COLUMNS = (
     *("run_id", "workflow_name", "workflow_version", "fingerprint", "params", "params_hash", "partition"),
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("claims_since_progress", "created_at", "started_at", "updated_at", "metadata", "commit_id"),
-    *("request_hash", "queue", "queue_key", "priority", "expires_at", "started_by"),
+    *("request_hash", "queue", "queue_key", "priority", "expires_at", "started_by", "traceparent"),
     *DUE_COLUMNS,
 )
 
@@ -142,6 +142,7 @@ def new_run_values(run: NewRun, timestamp: ToTimestamp, flag: type[int], due: Du
         run.priority,
         timestamp(run.expires_at) if run.expires_at is not None else None,
         run.started_by,
+        run.traceparent,
         *due.values(timestamp, flag),
     )
 

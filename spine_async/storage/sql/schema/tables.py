@@ -50,6 +50,7 @@ UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
 
 IS_READY = text("ready")
 IS_HELD = text("owner IS NOT NULL")
+IS_PARKED = text("owner IS NULL AND NOT ready AND status = 'waiting'")
 IS_DUE_LATER = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL")
 IS_DUE_LATER_BY_WALL = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL AND due_boot IS NULL")
 """The same without the runs for which the boot clock counts. On SQLite all processes have the same boot clock."""
@@ -103,6 +104,7 @@ runs = Table(
     Column("fingerprint", Text, nullable=False),
     Column("params_hash", Text, nullable=False),
     Column("request_hash", Text),
+    Column("traceparent", Text),
     Column("params", Text, nullable=False),
     Column("partition", Text),
     Column("initial_outputs", Text, nullable=False),
@@ -121,6 +123,8 @@ runs = Table(
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
     _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),
     _partial("core_workflow_runs_held", "owner", where=IS_HELD),
+    # Only for counting. The commit of a step changes no column of it.
+    _partial("core_workflow_runs_parked", "queue", where=IS_PARKED),
     sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
     postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )

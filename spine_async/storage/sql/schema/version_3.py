@@ -24,6 +24,7 @@ _UNFINISHED = "status IN ('pending', 'running', 'waiting')"
 _DUE_LATER = "owner IS NULL AND NOT ready AND due_at IS NOT NULL"
 _DUE_IN_BOOT = "owner IS NULL AND NOT ready AND due_boot IS NOT NULL"
 _DUE_BY = {"postgresql": _DUE_LATER, "sqlite": f"{_DUE_LATER} AND due_boot IS NULL"}
+_PARKED = "owner IS NULL AND NOT ready AND status = 'waiting'"
 _OLD_TYPES = ("new_run", "change", "step", "event")
 
 _INBOX = {
@@ -72,6 +73,7 @@ def _columns(dialect: str) -> list[str]:
         *("priority INTEGER DEFAULT '0' NOT NULL", f"ready BOOLEAN DEFAULT {false} NOT NULL"),
         *("due_boot TEXT", "queue TEXT DEFAULT '' NOT NULL", "queue_key TEXT"),
         *("started_by TEXT DEFAULT 'execute' NOT NULL", f"parent_run_id {path}", "request_hash TEXT"),
+        "traceparent TEXT",
     )
     return [f"ALTER TABLE core_workflow_runs ADD COLUMN {column}" for column in columns]
 
@@ -85,6 +87,7 @@ def _indexes(dialect: str) -> list[str]:
         f"CREATE INDEX {runs}_due ON {runs} (due_at) WHERE {_DUE_BY[dialect]}",
         f"CREATE INDEX {runs}_due_in_boot ON {runs} (due_boot, due_seconds) WHERE {_DUE_IN_BOOT}",
         f"CREATE INDEX {runs}_held ON {runs} (owner) WHERE owner IS NOT NULL",
+        f"CREATE INDEX {runs}_parked ON {runs} (queue) WHERE {_PARKED}",
         f"CREATE UNIQUE INDEX {inbox}_keys ON {inbox} (run, idempotency_key) WHERE idempotency_key IS NOT NULL",
         f"CREATE INDEX {inbox}_open ON {inbox} (run, id) WHERE NOT taken",
         f"CREATE INDEX {inbox}_unseen ON {inbox} (run) WHERE unseen",

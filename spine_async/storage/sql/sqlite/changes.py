@@ -63,6 +63,7 @@ _WAKE_IF_SENT = (
     "AND EXISTS (SELECT 1 FROM core_workflow_inbox WHERE run = ? AND NOT taken)"
 )
 _TAKE = "UPDATE core_workflow_inbox SET taken = 1, unseen = 0 WHERE id = ? AND run = ?"
+_TRACE = "UPDATE core_workflow_runs SET traceparent = ? WHERE id = ?"
 _COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
 
 
@@ -82,6 +83,8 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
     for change in written:
         if change.taken:
             connection.executemany(_TAKE, [(message, change.key) for message in change.taken])
+        if change.traceparent is not None:
+            connection.execute(_TRACE, (change.traceparent, change.key))
         if change.release is not None and change.release.awaits_messages:
             _wake_if_sent(connection, change.key)
     return [

@@ -1,0 +1,58 @@
+"""The protocol of measurements: what the engine reports as metrics."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Measurements(Protocol):
+    """Takes the measurements of one runner. Durations are in seconds.
+
+    Implementations must not raise, and must be cheap, because some methods are called for each commit.
+    """
+
+    def run_ended(self, workflow: str, status: str, category: str | None, seconds: float) -> None:
+        """A run was recorded as completed, failed or stopped, so long after its first start."""
+        ...
+
+    def run_begun(self, workflow: str, queue: str, waited: float) -> None:
+        """A worker has claimed a run of a queue for the first time, so long after it was due."""
+        ...
+
+    def claimed(self, seconds: float) -> None:
+        """A call that claims due runs was answered."""
+        ...
+
+    def committed(self, seconds: float, runs: int) -> None:
+        """A commit was answered that contained changes of so many runs."""
+        ...
+
+    def lease_renewed(self, lag: float) -> None:
+        """Leases were renewed, so long after they were to be."""
+        ...
+
+    def loop_lagged(self, lag: float) -> None:
+        """A timer of the event loop was called so long after its time."""
+        ...
+
+
+class NoMeasurements:
+    """Takes no measurements."""
+
+    def run_ended(self, workflow: str, status: str, category: str | None, seconds: float) -> None:
+        pass
+
+    def run_begun(self, workflow: str, queue: str, waited: float) -> None:
+        pass
+
+    def claimed(self, seconds: float) -> None:
+        pass
+
+    def committed(self, seconds: float, runs: int) -> None:
+        pass
+
+    def lease_renewed(self, lag: float) -> None:
+        pass
+
+    def loop_lagged(self, lag: float) -> None:
+        pass
