@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from secrets import token_hex
 
+from spine_async._model.queue import Queue
 from spine_async._model.record import TOKEN_BYTES, Claim, StoredRun
 from spine_async._model.status import RunStatus
 
@@ -19,6 +20,7 @@ class DueRequest:
     Attributes:
         workflows: The workflows that the worker knows, with the highest version of each that it understands.
         queues: The queues that it works on. It always takes runs that belong to no queue.
+        limits: Those of the queues that have limits.
         limit: Maximum number of runs.
         ttl: Seconds until the leases expire unless they are renewed.
         at: Time of the claims.
@@ -31,6 +33,7 @@ class DueRequest:
     limit: int
     ttl: float
     at: datetime
+    limits: tuple[Queue, ...] = ()
     token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
 
@@ -45,6 +48,18 @@ class DueRun:
 
     run: StoredRun
     claim: Claim
+
+
+class DueRuns(list[DueRun]):
+    """The runs that a call has claimed.
+
+    Attributes:
+        room_in: Seconds until the rate of a queue lets another run begin; None if no rate kept a run from being claimed.
+    """
+
+    def __init__(self, runs: Iterable[DueRun] = (), *, room_in: float | None = None) -> None:
+        super().__init__(runs)
+        self.room_in = room_in
 
 
 @dataclass(slots=True)

@@ -112,6 +112,17 @@ class WatchedStore:
             self._note_claim(each.claim)
         return claimed
 
+    async def claim_queued(
+        self, run_id: str, owner: str, event: EventRow | None, **asked: Any
+    ) -> Claim | Busy | NoRoom | None:
+        answer = await self._call("claim", lambda: self._due_runs.claim_queued(run_id, owner, event, **asked))
+        if not isinstance(answer, NoRoom):
+            self._note_claim(answer)
+        return answer
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return await self._due_runs.unlisted_queues(listed)  # called by time, as `notices`
+
     async def sweep(self, gone: Collection[str] = (), lapsed: Collection[str] = ()) -> Sweep:
         return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed))
 
