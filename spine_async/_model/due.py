@@ -54,7 +54,7 @@ class DueRuns(list[DueRun]):
     """The runs that a call has claimed.
 
     Attributes:
-        room_in: Seconds until the rate of a queue lets another run begin; None if no rate kept a run from being claimed.
+        room_in: Seconds until a queue lets another run begin; None if no rate has kept a run from being claimed.
     """
 
     def __init__(self, runs: Iterable[DueRun] = (), *, room_in: float | None = None) -> None:

@@ -47,8 +47,8 @@ class RateLimit:
 class Queue:
     """A queue that a runner works on, with its limits; None means no limit.
 
-    The limits count runs that are *held*, that is, executed by a runner. A run that waits for long is parked, so it does
-    not count. The limits of the runner that claims a run apply, so give all runners the same.
+    The limits count runs that are *held*, that is, executed by a runner. A run that waits for long is parked, so it
+    does not count. The limits of the runner that claims a run apply, so give all runners the same.
 
     Attributes:
         name: Name of the queue.

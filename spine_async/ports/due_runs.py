@@ -70,9 +70,9 @@ class DueRunStore(Protocol):
           the one that became ready first.
         * Of the new runs of a queue that have keys, those of the keys that were served least come first.
         * Two workers never claim the same run.
-        * No claim exceeds the limits that are given for its queue. A run counts as held from its claim until it ends, is
-          released, or a sweep finds that its owner has lost it. `rate` counts first claims, also those of runs that were
-          deleted since. Only claims with a rate are recorded.
+        * No claim exceeds the limits that are given for its queue. A run counts as held from its claim until it ends,
+          is released, or a sweep finds that its owner has lost it. `rate` counts first claims, also those of runs that
+          were deleted since. Only claims with a rate are recorded.
 
         A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run
         had an owner and the status running, it increments `claims_since_progress`. A requested stop is kept. The first
@@ -83,8 +83,8 @@ class DueRunStore(Protocol):
         towards the limit.
 
         Returns:
-            The claimed runs. If the rate of a queue has kept a run from being claimed, they are `DueRuns`, which say when
-            to ask again.
+            The claimed runs. If the rate of a queue has kept a run from being claimed, they are `DueRuns`, which say
+            when to ask again.
         """
         ...
 
@@ -105,7 +105,7 @@ class DueRunStore(Protocol):
         """Record that a worker works on the queues in `listed`; find the queues on which nobody works.
 
         Returns:
-            The queues with runs that have been ready for a minute, and that no worker has listed within the last minute.
+            The queues with runs that became due a minute ago or earlier, and that no worker has listed for a minute.
         """
         ...
 

@@ -36,7 +36,7 @@ from spine_async.storage.derived_events import has_events, merge_events, started
 from spine_async.storage.memory_queues import LISTED_FOR, MemoryQueues
 from spine_async.storage.packing import PackedVisits
 
-_TURN_STEP = 1e-4  # as `schema.due_columns.TURN_STEP`
+_TURN_STEP = 2**-13  # as `schema.due_columns.TURN_STEP`
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
@@ -13,6 +13,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -116,8 +117,7 @@ class WatchedStore:
         self, run_id: str, owner: str, event: EventRow | None, **asked: Any
     ) -> Claim | Busy | NoRoom | None:
         answer = await self._call("claim", lambda: self._due_runs.claim_queued(run_id, owner, event, **asked))
-        if not isinstance(answer, NoRoom):
-            self._note_claim(answer)
+        self._note_claim(None if isinstance(answer, NoRoom) else answer)
         return answer
 
     async def unlisted_queues(self, listed: Collection[str]) -> list[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 _SPARE = 20  # candidates beyond those that are wanted, for those whose keys have no room or whose rows are locked
+_DEPTH = 2000  # ready runs among which a run without a key is found, if those before it have keys without room
 _BUSY_FOR = 0.05  # seconds until another attempt, if somebody else has locked a queue for long
 
 
@@ -120,7 +121,7 @@ async def _limited(driver: Driver, request: DueRequest, queue: str, room: Room, 
     known = (list(request.workflows), list(request.workflows.values()))
     values = (*known, queue, min(wanted, most), list(full), window)
     by_key = [_candidate(each) for each in await driver.fetch(queue_statements.BY_KEY, *values)]
-    return {*by_key, *await _read(driver, queue_statements.WITHOUT_KEY, request, [queue], wanted)}
+    return {*by_key, *await _read(driver, queue_statements.WITHOUT_KEY, request, [queue], _DEPTH)}
 
 
 def _fitting(found: Collection[_Candidate], full: Collection[str | None], per_key: int) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from spine_async.storage.sql.schema.due_columns import TURN_STEP
 
 LOCK = (
-    "SELECT set_config('lock_timeout', $2::text, true), set_config('idle_in_transaction_session_timeout', $3::text, true), "
+    "SELECT set_config('lock_timeout', $2::text, true), "
+    "set_config('idle_in_transaction_session_timeout', $3::text, true), "
     "(SELECT count(pg_advisory_xact_lock(l.key)) FROM unnest($1::bigint[]) AS l(key))"
 )
 """Locks queues until the end of the transaction. Arguments: their locks in ascending order, and two time limits in ms.
@@ -67,8 +68,10 @@ CANDIDATES = _CANDIDATES.format(more="")
 """Arguments: workflows, versions, queues, number of runs of each workflow and queue."""
 CONTINUING = _CANDIDATES.format(more="AND n.turn < 0 ")
 """The same, of runs that were claimed before."""
-WITHOUT_KEY = _CANDIDATES.format(more="AND n.queue_key IS NULL ")
+WITHOUT_KEY = f"SELECT * FROM ({CANDIDATES}) found WHERE queue_key IS NULL"
 
+# A condition BETWEEN instead of =, and the order by the key, exclude the index by turn. Without statistics it costs the
+# same in the plan, and the query would read the runs of all keys.
 # From one key to the next through the index, so that the many runs of a key without room are not read.
 BY_KEY = (
     "WITH RECURSIVE keys AS ((SELECT queue_key FROM core_workflow_runs WHERE ready AND queue_key IS NOT NULL "
@@ -76,27 +79,30 @@ BY_KEY = (
     "WHERE r.ready AND r.queue_key IS NOT NULL AND r.queue = $3::text AND r.queue_key > k.queue_key "
     "ORDER BY r.queue_key LIMIT 1) FROM keys k WHERE k.queue_key IS NOT NULL) "
     f"SELECT c.* FROM keys k CROSS JOIN LATERAL (SELECT {_ROW} FROM core_workflow_runs n WHERE n.ready "
-    f"AND n.queue_key IS NOT NULL AND n.queue = $3::text AND n.queue_key = k.queue_key AND {_KNOWN} "
-    "ORDER BY n.priority, n.turn LIMIT $4::bigint) c "
+    f"AND n.queue_key IS NOT NULL AND n.queue = $3::text AND n.queue_key BETWEEN k.queue_key AND k.queue_key "
+    f"AND {_KNOWN} ORDER BY n.queue_key, n.priority, n.turn LIMIT $4::bigint) c "
     "WHERE k.queue_key IS NOT NULL AND k.queue_key <> ALL($5::text[]) ORDER BY c.priority, c.turn LIMIT $6::bigint"
 )
 """Arguments: workflows, versions, queue, runs of each key, keys that are left out, number of runs."""
 
 SLOT = "SELECT queue_key, epoch = 0 AS is_new FROM core_workflow_runs WHERE run_id = $1"
 
-TURNS = (
+_TURNS = (
+    "{name}_keyed AS MATERIALIZED (SELECT {id}, queue, queue_key, priority, turn, place FROM {name} "
+    "WHERE {condition}), "
     "{name}_floors AS MATERIALIZED (SELECT p.queue, p.priority, COALESCE((SELECT r.turn FROM core_workflow_runs r "
     "WHERE r.ready AND r.queue_key IS NOT NULL AND r.queue = p.queue AND r.priority = p.priority AND r.turn > 0 "
-    "ORDER BY r.turn LIMIT 1), p.turn) AS turn FROM (SELECT queue, priority, min(turn) AS turn FROM {name} "
-    "WHERE {condition} GROUP BY queue, priority) p), "
+    "ORDER BY r.turn LIMIT 1), p.turn) AS turn FROM (SELECT queue, priority, min(turn) AS turn FROM {name}_keyed "
+    "GROUP BY queue, priority) p), "
     "{name}_firsts AS MATERIALIZED (SELECT k.queue, k.queue_key, k.priority, greatest(f.turn, (SELECT r.turn + {step} "
     "FROM core_workflow_runs r WHERE r.ready AND r.queue_key IS NOT NULL AND r.queue = k.queue "
-    "AND r.queue_key = k.queue_key AND r.priority = k.priority AND r.turn > 0 ORDER BY r.turn DESC LIMIT 1)) AS turn "
-    "FROM (SELECT DISTINCT queue, queue_key, priority FROM {name} WHERE {condition}) k "
+    "AND r.queue_key BETWEEN k.queue_key AND k.queue_key AND r.priority = k.priority AND r.turn > 0 "
+    "ORDER BY r.queue_key DESC, r.priority DESC, r.turn DESC LIMIT 1)) AS turn "
+    "FROM (SELECT DISTINCT queue, queue_key, priority FROM {name}_keyed) k "
     "JOIN {name}_floors f ON f.queue = k.queue AND f.priority = k.priority), "
     "{name}_turns AS MATERIALIZED (SELECT n.{id}, f.turn + {step} * (row_number() OVER (PARTITION BY n.queue, "
-    "n.queue_key, n.priority ORDER BY n.place) - 1) AS turn FROM {name} n JOIN {name}_firsts f ON f.queue = n.queue "
-    "AND f.queue_key = n.queue_key AND f.priority = n.priority WHERE {condition})"
+    "n.queue_key, n.priority ORDER BY n.place) - 1) AS turn FROM {name}_keyed n JOIN {name}_firsts f "
+    "ON f.queue = n.queue AND f.queue_key = n.queue_key AND f.priority = n.priority)"
 )
 
 
@@ -111,7 +117,7 @@ def turns(name: str, identifier: str, condition: str) -> str:
         identifier: The column that identifies its rows.
         condition: Which of the rows get a turn; without an alias.
     """
-    return TURNS.format(name=name, id=identifier, condition=condition, step=f"{TURN_STEP}::float8")
+    return _TURNS.format(name=name, id=identifier, condition=condition, step=f"{TURN_STEP}::float8")
 
 
 LIST = (
@@ -129,7 +135,8 @@ UNLISTED = (
     "SELECT DISTINCT p.queue FROM places p WHERE p.queue <> '' AND p.queue <> ALL($1::text[]) "
     "AND NOT EXISTS (SELECT 1 FROM core_workflow_queues q WHERE q.queue = p.queue "
     "AND q.listed_at > clock_timestamp() - make_interval(secs => $2::float8)) "
-    "AND (SELECT r.id FROM core_workflow_runs r WHERE r.ready AND r.workflow_name = p.workflow_name AND r.queue = p.queue "
-    "AND r.turn < extract(epoch FROM statement_timestamp())::float8 - $2::float8 LIMIT 1) IS NOT NULL ORDER BY 1"
+    "AND (SELECT r.turn FROM core_workflow_runs r WHERE r.ready AND r.workflow_name = p.workflow_name "
+    "AND r.queue = p.queue ORDER BY r.priority, r.turn LIMIT 1) "
+    "< extract(epoch FROM statement_timestamp())::float8 - $2::float8 ORDER BY 1"
 )
 """Arguments: queues that count as listed, and for how many seconds a queue counts as listed and a run as new."""

@@ -1,8 +1,8 @@
 """The limits of queues as functions of an asyncpg connection.
 
-A run that is held uses a slot of its queue: there is no other record of it. Before a claim counts the slots, it locks the
-queue in a statement of its own. Without that, the count would use a snapshot that is older than the lock, and several
-claimers would exceed the limit.
+A run that is held uses a slot of its queue: there is no other record of it. Before a claim counts the slots, it locks
+the queue in a statement of its own. Without that, the count would use a snapshot that is older than the lock, and
+several claimers would exceed the limit.
 """
 
 from __future__ import annotations

@@ -42,10 +42,12 @@ _BY_KEY = (
     "AND queue_key IS NOT NULL AND queue = ?1) UNION ALL SELECT (SELECT min(queue_key) FROM core_workflow_runs "
     "WHERE ready AND queue_key IS NOT NULL AND queue = ?1 AND queue_key > name) FROM keys WHERE name IS NOT NULL) "
     f"SELECT {_ROW.replace('id', 'r.id')} FROM keys CROSS JOIN core_workflow_runs r ON r.id IN (SELECT n.id "
-    "FROM core_workflow_runs n WHERE n.ready AND n.queue_key IS NOT NULL AND n.queue = ?1 AND n.queue_key = keys.name "
+    "FROM core_workflow_runs n INDEXED BY core_workflow_runs_ready_keys WHERE n.ready AND n.queue_key IS NOT NULL "
+    "AND n.queue = ?1 AND n.queue_key = keys.name "
     "AND n.workflow_name = ?2 AND n.workflow_version <= ?3 ORDER BY n.priority, n.turn LIMIT ?4)"
 )
-_WITHOUT_KEY = f"SELECT {_ROW} {_READY.format(more='AND queue_key IS NULL ')} LIMIT ?"
+_WITHOUT_KEY = f"SELECT * FROM ({_CANDIDATES}) WHERE queue_key IS NULL"
+_DEPTH = 2000  # ready runs among which a run without a key is found, if those before it have keys without room
 _SPARE = 20  # candidates beyond those that are wanted, for those whose keys have no room
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
@@ -69,8 +71,6 @@ _STATE = (
 
 def look(connection: sqlite3.Connection, request: DueRequest) -> DueRuns | None:
     """The empty answer of `claim_due`, or None if it may find a run; needs no write transaction."""
-    if fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token)):
-        return None
     limited = {each.name for each in request.limits}
     has_waiting = False
     for place in _places(request):
@@ -78,6 +78,8 @@ def look(connection: sqlite3.Connection, request: DueRequest) -> DueRuns | None:
             if place[1] not in limited:
                 return None
             has_waiting = True
+    if fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token)):
+        return None
     if not has_waiting:
         return DueRuns()
     keys, rooms = _choose(connection, request, request.limit, boot_time())
@@ -166,7 +168,7 @@ def _limited(connection: sqlite3.Connection, place: tuple[str, str, int], room: 
     if most is None or not any(len(part) == window and _fitting(part, full, most) < wanted for part in parts):
         return set().union(*parts)
     by_key = _read_candidates(connection, _BY_KEY, (queue, workflow, version, min(wanted, most)))
-    without_key = _read_candidates(connection, _WITHOUT_KEY, (*place, wanted))
+    without_key = _read_candidates(connection, _WITHOUT_KEY, (*place, _DEPTH))
     return {*(each for each in by_key if each.queue_key not in full), *without_key}
 
 

@@ -7,7 +7,7 @@ which there is one at a time, so what they count is exact.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from spine_async._model.queue import Queue
@@ -20,7 +20,8 @@ from spine_async.storage.sql.sqlite.jobs import fetch
 # From one owner to the next through the index, so that held runs of other queues are not read.
 _HELD = (
     "WITH RECURSIVE owners(name) AS (SELECT (SELECT min(owner) FROM core_workflow_runs WHERE owner IS NOT NULL) "
-    "UNION ALL SELECT (SELECT min(owner) FROM core_workflow_runs WHERE owner > name) FROM owners WHERE name IS NOT NULL) "
+    "UNION ALL SELECT (SELECT min(owner) FROM core_workflow_runs WHERE owner > name) FROM owners "
+    "WHERE name IS NOT NULL) "
     "SELECT r.owner = ?, r.queue_key, count(*) FROM owners CROSS JOIN core_workflow_runs r "
     "ON r.owner = owners.name AND r.queue = ? WHERE r.owner IS NOT NULL AND NOT r.ready GROUP BY 1, 2"
 )
@@ -33,15 +34,9 @@ _LIST = (
     "ON CONFLICT (queue) DO UPDATE SET listed_at = excluded.listed_at"
 )
 _LISTED_SINCE = "SELECT queue FROM core_workflow_queues WHERE listed_at > ?"
-_QUEUES_WITH_READY_RUNS = (
-    "WITH RECURSIVE places(workflow, queue) AS (SELECT workflow_name, queue FROM (SELECT workflow_name, queue "
-    "FROM core_workflow_runs WHERE ready ORDER BY workflow_name, queue LIMIT 1) UNION ALL "
-    "SELECT r.workflow_name, r.queue FROM places CROSS JOIN core_workflow_runs r ON r.id = (SELECT n.id "
-    "FROM core_workflow_runs n WHERE n.ready AND (n.workflow_name, n.queue) > (places.workflow, places.queue) "
-    "ORDER BY n.workflow_name, n.queue LIMIT 1)) "
-    "SELECT workflow, queue FROM places WHERE queue <> ''"
-)
-_WAITS_SINCE = "SELECT 1 FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue = ? AND turn < ? LIMIT 1"
+_NEXT_WORKFLOW = "SELECT min(workflow_name) FROM core_workflow_runs WHERE ready AND workflow_name > ?"
+_NEXT_QUEUE = "SELECT min(queue) FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue > ?"
+_FIRST_TURN = "SELECT turn FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue = ? ORDER BY priority, turn LIMIT 1"
 
 
 def room_of(
@@ -82,17 +77,22 @@ def list_queues(connection: sqlite3.Connection, queues: Iterable[str]) -> None:
 
 
 def unlisted_queues(connection: sqlite3.Connection, listed: Collection[str]) -> list[str]:
-    """The queues with ready runs that wait for longer than `LISTED_FOR`, and that no runner has listed since."""
+    """The queues whose next run has waited for longer than `LISTED_FOR`, and that no runner has listed since."""
     since = datetime.now(UTC) - timedelta(seconds=LISTED_FOR)
     known = {str(row[0]) for row in fetch(connection, _LISTED_SINCE, (iso_timestamp(since),))} | set(listed)
-    places = [(str(row[0]), str(row[1])) for row in fetch(connection, _QUEUES_WITH_READY_RUNS)]
-    turn = turn_at(since, was_started=False)
-    found = {
-        queue
-        for workflow, queue in places
-        if queue not in known and fetch(connection, _WAITS_SINCE, (workflow, queue, turn))
-    }
+    turn, found = turn_at(since, was_started=False), set[str]()
+    for workflow in _following(connection, _NEXT_WORKFLOW):
+        for queue in _following(connection, _NEXT_QUEUE, workflow):
+            if queue not in known and float(str(fetch(connection, _FIRST_TURN, (workflow, queue))[0][0])) < turn:
+                found.add(queue)
     return sorted(found)
+
+
+def _following(connection: sqlite3.Connection, query: str, *values: object) -> Iterator[str]:
+    """The texts that the query finds one after the other, each through the index."""
+    text: object = ""
+    while (text := fetch(connection, query, (*values, text))[0][0]) is not None:
+        yield str(text)
 
 
 def _use(connection: sqlite3.Connection, queue: Queue, owner: str, now: BootTime) -> QueueUse:
