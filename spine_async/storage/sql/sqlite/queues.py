@@ -36,7 +36,10 @@ _LIST = (
 _LISTED_SINCE = "SELECT queue FROM core_workflow_queues WHERE listed_at > ?"
 _NEXT_WORKFLOW = "SELECT min(workflow_name) FROM core_workflow_runs WHERE ready AND workflow_name > ?"
 _NEXT_QUEUE = "SELECT min(queue) FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue > ?"
-_FIRST_TURN = "SELECT turn FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue = ? ORDER BY priority, turn LIMIT 1"
+_FIRST_TURN = (
+    "SELECT turn FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue = ? "
+    "ORDER BY priority, turn LIMIT 1"
+)
 
 
 def room_of(
