@@ -80,7 +80,8 @@ def chaos(session: nox.Session) -> None:
     `SPINE_CHAOS_SEED` sets the seed. `SPINE_CHAOS_SHARE=0.1` reduces the size to a tenth.
     """
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "tests/chaos", "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
+    tests = ("tests/chaos", "tests/service/test_queue_kills.py")
+    session.run("pytest", *tests, "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
 
 
 @nox.session

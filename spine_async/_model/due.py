@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from secrets import token_hex
 
@@ -25,6 +26,7 @@ class DueRequest:
         ttl: Seconds until the leases expire unless they are renewed.
         at: Time of the claims.
         token: Random text that is stored with the claims, so that a retry recognizes its own claims.
+        made_mono: When the request was made, on the monotonic clock of the process.
     """
 
     owner: str
@@ -35,6 +37,15 @@ class DueRequest:
     at: datetime
     limits: tuple[Queue, ...] = ()
     token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    made_mono: float = field(default_factory=time.monotonic, compare=False)
+
+    def at_now(self) -> DueRequest:
+        """The request with a later time of the claims: what has passed since is added.
+
+        A claim that has waited for others before it counted what a rate leaves has this time, so that also the times at
+        which runs have started keep to the rate.
+        """
+        return replace(self, at=self.at + timedelta(seconds=time.monotonic() - self.made_mono))
 
 
 @dataclass(slots=True)

@@ -102,7 +102,7 @@ async def _claim(driver: Driver, request: DueRequest, free: Sequence[Queue]) -> 
         own = rooms.get(each.queue)
         if own is None or own.take(each.queue_key, is_new=each.is_new):
             chosen.append(each.key)
-    claimed = await due_runs.claim_chosen(driver, request, chosen)
+    claimed = await due_runs.claim_chosen(driver, request.at_now(), chosen)
     begun = Counter(each.run.queue for each in claimed if each.run.epoch == 0)
     await record_first_claims(driver, free, begun)
     return DueRuns([*earlier, *claimed], room_in=soonest(rooms.values()))

@@ -93,13 +93,15 @@ def claim_due(connection: sqlite3.Connection, request: DueRequest) -> DueRuns:
     claimed = [_claimed_earlier(connection, key, now) for key in earlier]
     begun: Counter[str] = Counter()
     keys, rooms = _choose(connection, request, request.limit - len(earlier), now)
+    if rooms:
+        request = request.at_now()
     for key in keys:
         run = _readable(connection, key, now)
         if run is not None:
             claimed.append(_claim(connection, request, key, run, now))
             begun[run.queue] += run.epoch == 0
     for queue in request.limits:
-        record_first_claims(connection, queue, begun[queue.name], now)
+        record_first_claims(connection, queue, begun[queue.name], boot_time())
     return DueRuns(claimed, room_in=soonest(rooms.values()))
 
 
