@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from spine_async._model.naming import text_problem
 from spine_async._model.record import DueTime
-from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds
+from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds, to_seconds
 from spine_async.errors import DefinitionError
 
 DEFAULT_QUEUE = "default"
@@ -32,7 +32,7 @@ class RateLimit:
     """
 
     runs: int
-    per: float = 1.0
+    per: float | timedelta = 1.0
 
     def __post_init__(self) -> None:
         _check_count("RateLimit", "runs", self.runs)
@@ -41,6 +41,11 @@ class RateLimit:
         except ValueError as exc:
             raise DefinitionError(f"RateLimit: {str(exc).removesuffix(', or None for no limit')}") from None
         object.__setattr__(self, "per", seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window in seconds."""
+        return to_seconds(self.per)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Room:
         rate = self._queue.rate
         if rate is None or not self._refused_new:
             return None
-        return rate.per if self._leaves_in is None else self._leaves_in
+        return rate.seconds if self._leaves_in is None else self._leaves_in
 
     def take(self, key: str | None, *, is_new: bool) -> bool:
         """Use room for a run; whether there was any.

@@ -43,7 +43,7 @@ class MemoryQueues:
             if each.is_held and not each.is_ready and each.stored.queue == queue.name and each is not besides
         ]
         by_key = Counter(each.queue_key for each in held if each.queue_key is not None)
-        now, per = self._clock.monotonic(), queue.rate.per if queue.rate is not None else 0.0
+        now, per = self._clock.monotonic(), queue.rate.seconds if queue.rate is not None else 0.0
         begun = [(at, count) for at, count in self._begun[queue.name] if now - at < per]
         leaves_in = per - (now - begun[0][0]) if begun else None
         here = sum(each.owner == owner for each in held)
@@ -53,7 +53,7 @@ class MemoryQueues:
         """Record that runs of a queue have begun, if it has a rate, and forget those that have left its window."""
         if queue.rate is None or runs == 0:
             return
-        now, per = self._clock.monotonic(), queue.rate.per
+        now, per = self._clock.monotonic(), queue.rate.seconds
         begun = [each for each in self._begun[queue.name] if now - each[0] < per]
         self._begun[queue.name] = [*begun, (now, runs)]
 

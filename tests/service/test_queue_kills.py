@@ -1,4 +1,4 @@
-"""Workers with limited queues are killed by SIGKILL: no limit is ever exceeded, and no slot leaks. Part of `nox -s chaos`.
+"""Workers with limited queues are killed by SIGKILL: no limit is exceeded, and no slot leaks. Part of `nox -s chaos`.
 
 The database is looked at all the time: one query, and so one moment, gives all held runs. The notes of the steps tell
 which of them were at work at the same time, and the rows of the runs when each began.

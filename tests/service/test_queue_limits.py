@@ -183,7 +183,7 @@ async def test_resume_of_a_failed_run_waits_for_a_slot(place: Place, office: Off
 )
 @pytest.mark.parametrize("how", ["result", "execute", "resume"])
 async def test_a_step_cannot_wait_for_a_run_of_its_own_limited_queue(
-    limits: dict[str, int], child_key: str | None, how: str, *, is_refused: bool
+    limits: dict[str, Any], child_key: str | None, how: str, *, is_refused: bool
 ) -> None:
     errors: list[QueueDeadlockError] = []
 

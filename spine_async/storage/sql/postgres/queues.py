@@ -54,7 +54,7 @@ async def rooms_of(driver: Driver, queues: Sequence[Queue], owner: str, *, besid
         besides: Id of a run that is not counted, because it is about to change its owner.
     """
     held = [each.name for each in queues if each.limits_held]
-    rates = [(each.name, each.rate.per) for each in queues if each.rate is not None]
+    rates = [(each.name, each.rate.seconds) for each in queues if each.rate is not None]
     slots = await driver.fetch(queue_statements.HELD, held, owner, besides) if held else []
     begun = await driver.fetch(queue_statements.BEGUN, *map(list, zip(*rates, strict=True))) if rates else []
     by_queue = {each["queue"]: (each["runs"], each["leaves_in"]) for each in begun}
@@ -63,7 +63,9 @@ async def rooms_of(driver: Driver, queues: Sequence[Queue], owner: str, *, besid
 
 async def record_first_claims(driver: Driver, queues: Sequence[Queue], begun: Mapping[str, int]) -> None:
     """Record that runs have begun in queues with a rate, and forget those that have left their windows."""
-    rows = [(each.name, begun[each.name], each.rate.per) for each in queues if each.rate and begun.get(each.name, 0)]
+    rows = [
+        (each.name, begun[each.name], each.rate.seconds) for each in queues if each.rate and begun.get(each.name, 0)
+    ]
     if rows:
         await driver.execute(queue_statements.RECORD, *map(list, zip(*rows, strict=True)))
 

@@ -70,7 +70,7 @@ def record_first_claims(connection: sqlite3.Connection, queue: Queue, runs: int,
         return
     connection.execute(_RECORD, (queue.name, iso_timestamp(datetime.now(UTC)), now.boot, now.seconds, runs))
     ages = [(int(str(row[0])), _age(row[1], row[2], row[3], now)) for row in fetch(connection, _BEGUN, (queue.name,))]
-    connection.executemany(_LEFT, [(key,) for key, age in ages if age >= queue.rate.per])
+    connection.executemany(_LEFT, [(key,) for key, age in ages if age >= queue.rate.seconds])
 
 
 def list_queues(connection: sqlite3.Connection, queues: Iterable[str]) -> None:
@@ -116,10 +116,10 @@ def _begun(connection: sqlite3.Connection, queue: Queue, now: BootTime) -> tuple
     if queue.rate is None:
         return 0, None
     rows = [(_age(row[1], row[2], row[3], now), int(str(row[4]))) for row in fetch(connection, _BEGUN, (queue.name,))]
-    within = [(age, runs) for age, runs in rows if age < queue.rate.per]
+    within = [(age, runs) for age, runs in rows if age < queue.rate.seconds]
     if not within:
         return 0, None
-    return sum(runs for _, runs in within), queue.rate.per - max(age for age, _ in within)
+    return sum(runs for _, runs in within), queue.rate.seconds - max(age for age, _ in within)
 
 
 def _age(at: object, boot: object, seconds: object, now: BootTime) -> float:
