@@ -1,4 +1,4 @@
-"""The cost of claims within limits, past many queued runs."""
+"""The cost of claims within limits, past many queued runs, and their locks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import asyncpg
 import pytest
 
-from spine_async._model.due import DueRequest
+from spine_async._model.due import DueRequest, DueRuns
 from spine_async._model.queue import Queue, RateLimit
+from spine_async._model.record import NoRoom
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.postgres import queue_statements
+from spine_async.storage.sql.postgres.errors import is_transient_on_postgres
+from spine_async.storage.sql.postgres.queues import locked
 from spine_async.storage.sql.sqlite import due_runs, queues, turns
 from spine_async.testing.conformance.due_rows import due_run, names, request
 from tests.storage.plain_sql import execute
@@ -125,3 +129,42 @@ async def test_sqlite_executes_few_instructions(crowded: SqlRunStore, tmp_path: 
     assert len(names(await crowded.claim_due(within()))) == 2 * KEYS
     is_any, count = await anyio.to_thread.run_sync(instructions, tmp_path / "runs.db")
     assert (is_any, count < 60_000) == (False, True), count
+
+
+class TestLocks:
+    """On PostgreSQL a claim locks its queue in a statement of its own."""
+
+    @pytest.fixture
+    async def store(self, fresh_postgres_url: str) -> AsyncIterator[SqlRunStore]:
+        store = SqlRunStore(fresh_postgres_url)
+        await store.create([due_run("limited", queue="mail", queue_key="k"), due_run("free")])
+        yield store
+        await store.close()
+
+    async def test_a_locked_queue_keeps_no_other_run_from_being_claimed(
+        self, store: SqlRunStore, fresh_postgres_url: str
+    ) -> None:
+        driver = await asyncpg.connect(fresh_postgres_url.replace("+asyncpg", ""))
+        async with locked(driver, [MAIL]):
+            found = await store.claim_due(within())
+            assert names(found) == ["free"]
+            assert isinstance(found, DueRuns)
+            assert found.room_in is not None
+            refused = await store.claim_queued("limited", "worker", None, limits=MAIL, ttl=60)
+            assert isinstance(refused, NoRoom)
+        assert names(await store.claim_due(within())) == ["limited"]
+        await driver.close()
+
+    async def test_a_process_that_stands_still_during_its_claim_loses_the_lock(
+        self, store: SqlRunStore, fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("spine_async.storage.sql.postgres.queues._IDLE_MS", "20")
+        driver = await asyncpg.connect(fresh_postgres_url.replace("+asyncpg", ""))
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as caught:  # noqa: PT012
+            async with locked(driver, [MAIL]):
+                while not (found := names(await store.claim_due(within()))) or found == ["free"]:  # noqa: ASYNC110
+                    await anyio.sleep(0.005)
+                assert found[-1] == "limited"
+                await driver.fetchval("SELECT 1")
+        assert is_transient_on_postgres(caught.value), "the claim is tried again on another connection"
+        driver.terminate()
