@@ -137,7 +137,7 @@ class Worker:
         except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
             _log.exception("due runs were not claimed; it will be retried")
             return found, poll
-        return found, min(poll, *(each for each in (sweep.next_due, self._room_in) if each is not None), poll)
+        return found, min(each for each in (poll, sweep.next_due, self._room_in) if each is not None)
 
     async def _list_queues(self) -> None:
         """Record the queues that this worker works on, and warn once of a queue on which no worker works.
@@ -149,6 +149,9 @@ class Worker:
             found = set(await run_shielded(self._runtime.due_runs.unlisted_queues(self._queues), "spine_async queues"))
         except StoreError as exc:
             _log.debug("queues were not listed; it will be retried: %s", exc)
+            return
+        except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
+            _log.exception("queues were not listed; it will be retried")
             return
         for queue in sorted(found & self._unlisted - self._warned_of):
             self._warned_of.add(queue)
