@@ -80,8 +80,8 @@ def chaos(session: nox.Session) -> None:
     `SPINE_CHAOS_SEED` sets the seed. `SPINE_CHAOS_SHARE=0.1` reduces the size to a tenth.
     """
     session.install("-q", "-e", ".[test]")
-    folders = ["tests/chaos", "tests/service/test_many_waits.py"]
-    session.run("pytest", *folders, "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
+    tests = ("tests/chaos", "tests/service/test_many_waits.py", "tests/service/test_queue_kills.py")
+    session.run("pytest", *tests, "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
 
 
 @nox.session

@@ -17,6 +17,7 @@ WORKLOADS = {
     "W8": "concurrent map steps",
     "W9": "a map over an async generator, results not collected",
     "W10": "an enqueued run, executed by an idle worker process",
+    "W11": "many enqueued runs of one step, executed by two worker processes",
     "W12": "many parked runs, and a signal to one of them",
     "W14": "processor time of W1 to W3, compared with another version",
 }
@@ -67,13 +68,29 @@ class Scale:
     w8_longest: float
     w9: int
     w10: tuple[int, int]
+    w11: int
     w12: tuple[int, int, int]
     w14: tuple[int, int, tuple[int, int]]
 
 
 _SIZES = {
     "tiny": Scale(
-        5, (20, 40), 10, (4, 2), (2, 20), 20, 5, (20,), (1, 10), (0,), 1, 200, (3, 100), (40, 4, 100), (5, 20, (4, 2))
+        5,
+        (20, 40),
+        10,
+        (4, 2),
+        (2, 20),
+        20,
+        5,
+        (20,),
+        (1, 10),
+        (0,),
+        1,
+        200,
+        (3, 100),
+        20,
+        (40, 4, 100),
+        (5, 20, (4, 2)),
     ),
     "small": Scale(
         100,
@@ -89,6 +106,7 @@ _SIZES = {
         2,
         100_000,
         (100, 3000),
+        1000,
         (5000, 50, 3000),
         (300, 2000, (200, 5)),
     ),
@@ -106,6 +124,7 @@ _SIZES = {
         100,
         1_000_000,
         (200, 10_000),
+        5000,
         (100_000, 200, 10_000),
         (1000, 10_000, (500, 5)),
     ),
@@ -191,6 +210,11 @@ def _w10(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W10", "pick_up", backend, {"runs": runs, "idle_ms": idle_ms}, "ms")
 
 
+def _w11(sizes: Scale) -> Iterator[Cell]:
+    for backend in SQL:
+        yield Cell("W11", "queued", backend, {"runs": sizes.w11}, "runs/s")
+
+
 def _w12(sizes: Scale) -> Iterator[Cell]:
     runs, signals, idle_ms = sizes.w12
     for backend in SQL:
@@ -216,6 +240,7 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W8": _w8,
     "W9": _w9,
     "W10": _w10,
+    "W11": _w11,
     "W12": _w12,
     "W14": _w14,
 }

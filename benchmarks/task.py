@@ -12,7 +12,7 @@ class Task:
 
     Attributes:
         verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `costs`, `prepare`, `resume`, `stream`, `pick_up`,
-            `parked` or `import_time`.
+            `queued`, `parked` or `import_time`.
         backend: Storage of the runs: `sqlite`, `postgres`, `memory`, or `none` without durability.
         place: Path of an SQLite file, libpq URL of a PostgreSQL database, or empty.
         size: Sizes by name: `steps`, `items`, `runs`, `signals`, `concurrency`, `payload` (bytes), `step_ms`,

@@ -7,7 +7,7 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityMetrics, QualityThresholds
-from spine_async._model.queue import Enqueued, Queue
+from spine_async._model.queue import Enqueued, Queue, RateLimit
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
@@ -25,6 +25,7 @@ from spine_async.errors import (
     InvalidSignalError,
     LeaseLostError,
     MissingExtraError,
+    QueueDeadlockError,
     RunBusyError,
     RunConflictError,
     RunEndedError,
@@ -72,6 +73,8 @@ __all__ = [
     "QualityMetrics",
     "QualityThresholds",
     "Queue",
+    "QueueDeadlockError",
+    "RateLimit",
     "RetryPolicy",
     "RunBusyError",
     "RunConflictError",

@@ -49,17 +49,17 @@ def check_runner_arguments(**given: object) -> None:
 
 
 def check_queues(queues: object) -> list[Queue]:
-    """The queues of a runner as a list.
+    """The queues of a runner; a name stands for a queue without limits.
 
     Raises:
-        DefinitionError: They are no list of `Queue`, or two have the same name.
+        DefinitionError: They are no list of queues and names, or two have the same name.
     """
     if isinstance(queues, (Queue, str)) or not isinstance(queues, Iterable):
-        raise DefinitionError(f"queues is of type {type(queues).__name__}; it must be a list of Queue(name)")
-    given = list(queues)
+        raise DefinitionError(f"queues is of type {type(queues).__name__}; it must be a list of Queue(name) or names")
+    given = [Queue(each) if isinstance(each, str) else each for each in queues]
     for each in given:
         if not isinstance(each, Queue):
-            raise DefinitionError(f"{each!r:.80} is no queue; give Queue(name)")
+            raise DefinitionError(f"{each!r:.80} is no queue; give Queue(name), or the name")
     names = [each.name for each in given]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

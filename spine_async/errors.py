@@ -90,6 +90,22 @@ class RunBusyError(RunError):
         super().__init__(run_id, message)
 
 
+class QueueDeadlockError(RunError):
+    """A step waits for a run of its own limited queue, which may have to wait for the slot of the step's run.
+
+    Attributes:
+        queue: Name of the queue.
+    """
+
+    def __init__(self, run_id: str, queue: str) -> None:
+        self.queue = queue
+        message = (
+            f"a step of queue {queue!r} cannot wait for run {run_id!r} of the same queue, because the run may need the "
+            "slot that the step's own run holds; put the run into another queue, or execute() it under a new run id"
+        )
+        super().__init__(run_id, message)
+
+
 class RunConflictError(RunError):
     """The run id belongs to a run of another workflow or with other params, or a run cannot be deleted yet."""
 

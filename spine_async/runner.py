@@ -75,7 +75,7 @@ class WorkflowRunner(RunReader):
         workflows: Workflows that the runner knows by name from the start. It also knows those that it has executed.
         work: Whether the runner works while it is entered with `async with`: it claims due runs of the workflows that
             it knows, also those whose owner died. False is for processes that only start, enqueue and look.
-        queues: The queues that it works on besides `default`.
+        queues: The queues that it works on besides `default`: a `Queue` with limits, or the name of one without.
         tracer_provider: OpenTelemetry provider of spans; None means the global one.
         meter_provider: OpenTelemetry provider of metrics; None means the global one.
         clock: Source of time; None means the system clock.
@@ -109,7 +109,7 @@ class WorkflowRunner(RunReader):
         store: RunStore | None = None,
         workflows: Iterable[Workflow] = (),
         work: bool = True,
-        queues: Iterable[Queue] = (),
+        queues: Iterable[Queue | str] = (),
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
@@ -151,7 +151,9 @@ class WorkflowRunner(RunReader):
         self._run_counts = RunCounts(self._runtime, self._active_runs)
         count_runs(meter_provider, self._run_counts)
         self._callers = Callers(self._runtime, self._active_runs, self._workflows)
-        queue_names = {DEFAULT_QUEUE, *(queue.name for queue in check_queues(queues))}
+        given_queues = check_queues(queues)
+        self._runtime.queue_limits = {each.name: each for each in given_queues if each.is_limited}
+        queue_names = {DEFAULT_QUEUE, *(each.name for each in given_queues)}
         self._worker = Worker(self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run)
         self._works = work
         self._entries = 0
@@ -262,7 +264,7 @@ class WorkflowRunner(RunReader):
             partition: Partition of the run.
             run_id: Id of the run; None generates one. A stored run with this id must be the same request.
             queue: Queue that the run belongs to; a runner works on `default` and on the queues that it lists.
-            key: Key of the run within its queue, for instance the tenant.
+            key: Key of the run within its queue, for instance the tenant. The keys of a queue are served fairly.
             priority: Runs with a lower number are claimed first.
             delay: Seconds, or a `timedelta`, before which the run is not claimed.
             at: Aware datetime before which the run is not claimed.

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-from benchmarks.child import answer, latency_figures
+from benchmarks.child import answer, latency_figures, start_clock
 from benchmarks.contestants.parked_rows import copy_parked
 from benchmarks.contestants.spine import database_url, make_config
-from benchmarks.contestants.spine_worker import PARKED, PICKED_UP, WorkerProcess, worker_process
+from benchmarks.contestants.spine_worker import PARKED, PICKED_UP, QUEUED, WorkerProcess, worker_process
 from benchmarks.task import Reading, Task
 from spine_async import Enqueued, RunHandle, RunStatus, WorkflowRunner
 from spine_async.storage import SqlRunStore
@@ -56,6 +56,28 @@ async def parked(task: Task) -> Reading:
         chosen = iter(_spread(ids, signals))
         measured = await _apart(lambda: _approve(runner.handle(next(chosen))), signals)
     return _reading(measured, {"idle_cpu": idle, "growth_mb": after.rss_mb - before.rss_mb})
+
+
+async def queued(task: Task) -> Reading:
+    """Many enqueued runs of one step, from the first `enqueue_many` until two worker processes have ended all."""
+    runs = task.size["runs"]
+    config = make_config(task)
+    async with WorkflowRunner(config=config, work=False) as runner, worker_process(task), worker_process(task):
+        await runner.enqueue_many(QUEUED, [Enqueued() for _ in range(_WARM_UP)])
+        await _all_ended(runner)
+        began = start_clock()
+        for first in range(0, runs, _GROUP):
+            await runner.enqueue_many(QUEUED, [Enqueued() for _ in range(min(_GROUP, runs - first))])
+        enqueued = time.perf_counter() - began
+        await _all_ended(runner)
+        return Reading(time.perf_counter() - began, runs, {"enqueue_s": enqueued})
+
+
+async def _all_ended(runner: WorkflowRunner) -> None:
+    """Wait until no run is under way."""
+    for status in (RunStatus.PENDING, RunStatus.RUNNING):
+        while await runner.list_runs(status=status, limit=1):  # noqa: ASYNC110 - nothing tells of the last end
+            await asyncio.sleep(_POLL)
 
 
 @asynccontextmanager
@@ -132,4 +154,4 @@ def _reading(measured: Sequence[Latencies], figures: dict[str, float]) -> Readin
 
 
 if __name__ == "__main__":
-    answer({"pick_up": pick_up, "parked": parked})
+    answer({"pick_up": pick_up, "queued": queued, "parked": parked})

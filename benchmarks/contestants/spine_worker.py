@@ -107,13 +107,18 @@ async def seconds_since_approved(context: WorkflowContext, config: object) -> di
     return {"seconds": time.perf_counter() - sent}
 
 
+async def nothing(context: WorkflowContext, config: object) -> None:
+    """A step that does nothing."""
+
+
+QUEUED = Workflow("queued", [Step.lambda_("step", nothing)])
 PICKED_UP = Workflow("picked_up", [Step.lambda_("first", seconds_since_sent)])
 PARKED = Workflow("parked", [Step.wait_for_signal("approve"), Step.lambda_("next", seconds_since_approved)])
 
 
 async def work(task: Task) -> None:
     """Work until the standard input ends."""
-    async with WorkflowRunner(config=make_config(task), workflows=[PICKED_UP, PARKED]) as runner:
+    async with WorkflowRunner(config=make_config(task), workflows=[PICKED_UP, PARKED, QUEUED]) as runner:
         await warm_up(runner)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps(asdict(Usage.now())), flush=True)

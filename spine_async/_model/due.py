@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from secrets import token_hex
 
+from spine_async._model.queue import Queue
 from spine_async._model.record import TOKEN_BYTES, Claim, StoredRun
 from spine_async._model.status import RunStatus
 
@@ -19,10 +21,12 @@ class DueRequest:
     Attributes:
         workflows: The workflows that the worker knows, with the highest version of each that it understands.
         queues: The queues that it works on. It always takes runs that belong to no queue.
+        limits: Those of the queues that have limits.
         limit: Maximum number of runs.
         ttl: Seconds until the leases expire unless they are renewed.
         at: Time of the claims.
         token: Random text that is stored with the claims, so that a retry recognizes its own claims.
+        made_mono: When the request was made, on the monotonic clock of the process.
     """
 
     owner: str
@@ -31,7 +35,17 @@ class DueRequest:
     limit: int
     ttl: float
     at: datetime
+    limits: tuple[Queue, ...] = ()
     token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    made_mono: float = field(default_factory=time.monotonic, compare=False)
+
+    def at_now(self) -> DueRequest:
+        """The request with a later time of the claims: what has passed since is added.
+
+        A claim that has waited for others before it counted what a rate leaves has this time, so that also the times at
+        which runs have started keep to the rate.
+        """
+        return replace(self, at=self.at + timedelta(seconds=time.monotonic() - self.made_mono))
 
 
 @dataclass(slots=True)
@@ -45,6 +59,18 @@ class DueRun:
 
     run: StoredRun
     claim: Claim
+
+
+class DueRuns(list[DueRun]):
+    """The runs that a call has claimed.
+
+    Attributes:
+        room_in: Seconds until a queue lets another run begin; None if no rate has kept a run from being claimed.
+    """
+
+    def __init__(self, runs: Iterable[DueRun] = (), *, room_in: float | None = None) -> None:
+        super().__init__(runs)
+        self.room_in = room_in
 
 
 @dataclass(slots=True)

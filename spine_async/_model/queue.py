@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from spine_async._model.naming import text_problem
 from spine_async._model.record import DueTime
-from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds
+from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds, to_seconds
 from spine_async.errors import DefinitionError
 
 DEFAULT_QUEUE = "default"
@@ -20,17 +20,78 @@ MAX_PRIORITY = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `runs` runs of a queue begin within any `per` seconds.
+
+    Attributes:
+        runs: Number of runs, at least 1.
+        per: Length of the sliding window: seconds, or a `timedelta`; stored as seconds.
+
+    Raises:
+        DefinitionError: One of them has no such value.
+    """
+
+    runs: int
+    per: float | timedelta = 1.0
+
+    def __post_init__(self) -> None:
+        _check_count("RateLimit", "runs", self.runs)
+        try:
+            seconds = positive_option_seconds(self.per, "per")
+        except ValueError as exc:
+            raise DefinitionError(f"RateLimit: {str(exc).removesuffix(', or None for no limit')}") from None
+        object.__setattr__(self, "per", seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window in seconds."""
+        return to_seconds(self.per)
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that a runner works on.
+    """A queue that a runner works on, with its limits; None means no limit.
+
+    The limits count runs that are *held*, that is, executed by a runner. A run that waits for long is parked, so it
+    does not count. The limits of the runner that claims a run apply, so give all runners the same.
 
     Attributes:
         name: Name of the queue.
+        concurrency: Maximum number of held runs of the queue in the whole store.
+        per_process: Maximum number of runs of the queue that this runner holds.
+        per_key: Maximum number of held runs of the queue with the same key. Runs without a key are not limited by it.
+        rate: How many runs of the queue may begin within a time. Runs that continue do not count.
+
+    Raises:
+        DefinitionError: The name cannot be the name of a queue, or a limit is invalid.
     """
 
     name: str
+    concurrency: int | None = None
+    per_process: int | None = None
+    per_key: int | None = None
+    rate: RateLimit | None = None
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
+        for option in ("concurrency", "per_process", "per_key"):
+            value = getattr(self, option)
+            if value is not None:
+                _check_count(f"queue {self.name!r}", option, value)
+        if self.rate is not None and not isinstance(self.rate, RateLimit):
+            raise DefinitionError(
+                f"queue {self.name!r}: rate is {self.rate!r:.80}; it must be RateLimit(runs, per=seconds)"
+            )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has any limit."""
+        return self.limits_held or self.rate is not None
+
+    @property
+    def limits_held(self) -> bool:
+        """Whether it limits how many runs are held."""
+        return any(each is not None for each in (self.concurrency, self.per_process, self.per_key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +118,11 @@ def check_queue_name(name: object) -> str:
     if problem is not None:
         raise DefinitionError(f"invalid queue {name!r:.80}: {problem.replace('a name', 'a queue name', 1)}")
     return str(name)
+
+
+def _check_count(what: str, option: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_PRIORITY:
+        raise DefinitionError(f"{what}: {option} is {value!r:.80}; it must be an integer of at least 1")
 
 
 def check_key(key: object) -> None:

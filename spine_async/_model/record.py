@@ -225,6 +225,17 @@ class Busy:
     lease_until: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """A refused claim: the limits of the run's queue leave no room.
+
+    Attributes:
+        seconds: Seconds until the rate of the queue lets another run begin; None if another limit is the reason.
+    """
+
+    seconds: float | None = None
+
+
 @dataclass(slots=True)
 class Renewal:
     """Result of renewing one lease.

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
-from spine_async._model.record import Claim, Release
+from spine_async._model.queue import Queue
+from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release
 
 
 class Listener(Protocol):
@@ -33,6 +34,33 @@ class NoListener:
 class DueRunStore(Protocol):
     """Keeps due runs and messages. Methods raise `StoreUnavailableError` if the store cannot be reached."""
 
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        """Claim a given run as `RunStore.claim` does, within the limits of its queue.
+
+        Args:
+            run_id: The run.
+            owner: The new owner.
+            event: Event to store with the claim, or None.
+            limits: Limits of the queue of the run, as in `claim_due`.
+            ttl: Seconds until the lease expires unless it is renewed.
+            over_epoch: Epoch of an owner that is known to be dead; its lease is ignored.
+            unless_ended: Whether to refuse a run that has failed or stopped.
+
+        Returns:
+            As `RunStore.claim`; `NoRoom` if the run could be claimed, but the limits leave no room.
+        """
+        ...
+
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         """Claim ready runs for a worker.
 
@@ -40,7 +68,11 @@ class DueRunStore(Protocol):
         * Only runs of the given queues, and runs without a queue.
         * Lower `priority` numbers first. Within a priority, runs whose owner was lost while they were running come
           first, then other runs that were started before, then new ones; then the one that became ready first.
+        * Of the new runs of a queue that have keys, those of the keys that were served least come first.
         * Two workers never claim the same run.
+        * No claim exceeds the limits that are given for its queue. A run counts as held from its claim until it ends,
+          is released, or a sweep finds that its owner has lost it. `rate` counts first claims, also those of runs that
+          were deleted since. Only claims with a rate are recorded.
 
         A claim increments the epoch, sets the status to running unless the run waits, and stores no event. If the run
         had an owner and the status running, it increments `claims_since_progress`. A requested stop is kept. The first
@@ -49,6 +81,10 @@ class DueRunStore(Protocol):
 
         The call may be repeated after a lost answer: runs that it has claimed already are returned again, and count
         towards the limit.
+
+        Returns:
+            The claimed runs. If the rate of a queue has kept a run from being claimed, they are `DueRuns`, which say
+            when to ask again.
         """
         ...
 
@@ -64,6 +100,14 @@ class DueRunStore(Protocol):
 
         Only the caller can judge whether an owner still exists. So a run whose lease has ended stays held while its
         owner is in neither collection.
+        """
+        ...
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        """Record that a worker works on the queues in `listed`; find the queues on which nobody works.
+
+        Returns:
+            The queues with runs that became due a minute ago or earlier, and that no worker has listed for a minute.
         """
         ...
 
@@ -109,7 +153,18 @@ class DueRunStore(Protocol):
         ...
 
 
-_METHODS = ("claim_due", "sweep", "release_run", "send", "notices", "states", "backlog", "listen")
+_METHODS = (
+    "claim_queued",
+    "claim_due",
+    "sweep",
+    "unlisted_queues",
+    "release_run",
+    "send",
+    "notices",
+    "states",
+    "backlog",
+    "listen",
+)
 
 
 def keeps_due_runs(store: object) -> TypeGuard[DueRunStore]:

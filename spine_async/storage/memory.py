@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,14 +10,28 @@ from datetime import datetime, timedelta
 from itertools import count, islice
 
 from spine_async._clock import SystemClock
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, Message, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import (
+    Backlog,
+    Delivery,
+    DueRequest,
+    DueRun,
+    DueRuns,
+    Message,
+    NewMessage,
+    Notice,
+    RunState,
+    Sweep,
+)
 from spine_async._model.naming import is_path
+from spine_async._model.queue import Queue
+from spine_async._model.queue_room import soonest
 from spine_async._model.record import (
     Busy,
     Claim,
     DueTime,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -29,9 +44,11 @@ from spine_async._model.record import (
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
+from spine_async.storage.memory_queues import LISTED_FOR, MemoryQueues
 from spine_async.storage.packing import PackedVisits
 
 _EXECUTED_BEFORE = -1e9  # added to the turn of a run that was at work when its owner was lost
+_TURN_STEP = 2**-13  # as `schema.due_columns.TURN_STEP`
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
 
@@ -147,6 +164,7 @@ class MemoryRunStore:
         self._runs: dict[str, _MemoryRun] = {}
         self._keys = count(1)
         self._message_ids = count(1)
+        self._queues = MemoryQueues(self._clock)
 
     async def open(self) -> None:
         return None
@@ -168,6 +186,33 @@ class MemoryRunStore:
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
+        answer = self._claimable(run_id, owner, over_epoch, unless_ended=unless_ended)
+        return self._claim(answer, owner, event, ttl) if isinstance(answer, _MemoryRun) else answer
+
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        found = self._claimable(run_id, owner, over_epoch, unless_ended=unless_ended)
+        if not isinstance(found, _MemoryRun):
+            return found
+        room, is_new = self._queues.room_of(limits, owner, self._runs.values(), besides=found), found.stored.epoch == 0
+        if not room.take(found.stored.queue_key, is_new=is_new):
+            return NoRoom(room.room_in)
+        self._queues.record_first_claims(limits, int(is_new))
+        return self._claim(found, owner, event, ttl)
+
+    def _claimable(
+        self, run_id: str, owner: str, over_epoch: int | None, *, unless_ended: bool
+    ) -> _MemoryRun | Busy | None:
+        """The run if the owner may claim it, else the answer of the claim."""
         found = self._runs.get(run_id)
         if found is None or found.status is RunStatus.COMPLETED:
             return None
@@ -177,6 +222,9 @@ class MemoryRunStore:
         if holder not in {None, owner} and over_epoch != found.stored.epoch:
             remaining = timedelta(seconds=found.lease_end - self._clock.monotonic())
             return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=self._clock.now() + remaining)
+        return found
+
+    def _claim(self, found: _MemoryRun, owner: str, event: EventRow | None, ttl: float) -> Claim:
         if event is not None:
             found.events.append(replace(event, seq=found.next_seq))
         is_first, at = found.stored.epoch == 0, event.timestamp if event is not None else self._clock.now()
@@ -192,7 +240,27 @@ class MemoryRunStore:
         ready = [each for each in self._runs.values() if _is_claimable(each, request)]
         ready.sort(key=_turn)
         claimed = [DueRun(replace(_with_lease(each)), _claim_of(each)) for each in again]
-        return claimed + [_claim_for(each, request) for each in ready[: max(0, request.limit - len(again))]]
+        rooms = {
+            each.name: self._queues.room_of(each, request.owner, self._runs.values())
+            for each in request.limits
+            if ready
+        }
+        begun: Counter[str] = Counter()
+        for found in ready:
+            if len(claimed) >= request.limit:
+                break
+            queue, is_new = found.stored.queue, found.stored.epoch == 0
+            room = rooms.get(queue)
+            if room is None or room.take(found.stored.queue_key, is_new=is_new):
+                begun[queue] += is_new
+                claimed.append(_claim_for(found, request))
+        for each in request.limits:
+            self._queues.record_first_claims(each, begun[each.name])
+        return DueRuns(claimed, room_in=soonest(rooms.values()))
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        waiting = {each.stored.queue for each in self._runs.values() if _waits_for_a_minute(each)}
+        return self._queues.unlisted(listed, waiting)
 
     async def sweep(
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
@@ -204,6 +272,7 @@ class MemoryRunStore:
             owner = found.run.owner
             if owner is None:
                 _sweep_due(found, now)
+                self._give_turn(found)
                 times += [found.due_mono] if found.due_mono is not None else []
                 continue
             has_ended = found.lease_end <= now
@@ -349,11 +418,23 @@ class MemoryRunStore:
             )
             if not new.is_held:
                 found.become_due(new.due or DueTime(new.created_at, 0.0), awaits_messages=False)
+                self._give_turn(found)
             elif new.records_events:
                 found.events.append(started_event(new))
         elif found.creation_id != new.commit_id or found.stored.epoch > new.is_held or found.change is not None:
             return None
         return _claim_of(found)
+
+    def _give_turn(self, found: _MemoryRun) -> None:
+        """Give a new run with a key, which has become ready, its turn among the other keys of its queue."""
+        run, key = found.stored, found.stored.queue_key
+        if key is None or run.epoch > 0 or not found.is_ready:
+            return
+        place = (run.queue, run.priority)
+        others = [each for each in self._runs.values() if each is not found and _is_new_with_key(each, place)]
+        last = max((each.turn for each in others if each.stored.queue_key == key), default=-math.inf)
+        floor = min((each.turn for each in others), default=found.turn)
+        found.turn = max(floor, last + _TURN_STEP)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
         found = self._runs.get(claim.run_id)
@@ -461,6 +542,18 @@ def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
 
 def _is_parked(found: _MemoryRun) -> bool:
     return found.run.owner is None and not found.is_ready and found.status is RunStatus.WAITING
+
+
+def _is_new_with_key(found: _MemoryRun, place: tuple[str, int]) -> bool:
+    """Whether it is a ready run with a key that was never claimed, of this queue and priority."""
+    run = found.stored
+    return found.is_ready and run.epoch == 0 and run.queue_key is not None and (run.queue, run.priority) == place
+
+
+def _waits_for_a_minute(found: _MemoryRun) -> bool:
+    """Whether it is a ready run of a queue that nobody has claimed for a minute."""
+    is_late = found.due_mono is not None and found.clock.monotonic() - found.due_mono >= LISTED_FOR
+    return bool(found.stored.queue) and found.is_ready and is_late
 
 
 def _turn(found: _MemoryRun) -> tuple[object, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.queue import Queue
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -82,6 +84,19 @@ class NullRunStore:
     async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return False
 
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        return None
+
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         return []
 
@@ -89,6 +104,9 @@ class NullRunStore:
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
     ) -> Sweep:
         return Sweep({}, None)
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return []
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         return True

@@ -10,11 +10,13 @@ from typing import Literal, TypeAlias, TypeVar
 import anyio
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.queue import Queue
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -52,8 +54,10 @@ Method: TypeAlias = Literal[
     "events",
     "delete",
     "close",
+    "claim_queued",
     "claim_due",
     "sweep",
+    "unlisted_queues",
     "release_run",
     "send",
     "notices",
@@ -197,6 +201,24 @@ class FaultInjectingStore:
     async def close(self) -> None:
         return await self._call("close", self._store.close)
 
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        return await self._call(
+            "claim_queued",
+            lambda: self._due_runs.claim_queued(
+                run_id, owner, event, limits=limits, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended
+            ),
+        )
+
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         return await self._call("claim_due", lambda: self._due_runs.claim_due(request))
 
@@ -204,6 +226,9 @@ class FaultInjectingStore:
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
     ) -> Sweep:
         return await self._call("sweep", lambda: self._due_runs.sweep(gone, lapsed, spared))
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return await self._call("unlisted_queues", lambda: self._due_runs.unlisted_queues(listed))
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         return await self._call("release_run", lambda: self._due_runs.release_run(claim, release))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.record import (
@@ -13,6 +13,7 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -111,6 +112,16 @@ class WatchedStore:
         for each in claimed:
             self._note_claim(each.claim)
         return claimed
+
+    async def claim_queued(
+        self, run_id: str, owner: str, event: EventRow | None, **asked: Any
+    ) -> Claim | Busy | NoRoom | None:
+        answer = await self._call("claim", lambda: self._due_runs.claim_queued(run_id, owner, event, **asked))
+        self._note_claim(None if isinstance(answer, NoRoom) else answer)
+        return answer
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return await self._due_runs.unlisted_queues(listed)  # called by time, as `notices`
 
     async def sweep(
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()

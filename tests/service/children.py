@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from spine_async import Enqueued, Queue, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from spine_async import Enqueued, Queue, RateLimit, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from tests.crash.warm import warm_up
 from tests.service.flows import Flows
 
@@ -34,13 +34,17 @@ def shown(result: WorkflowResult) -> dict[str, Any]:
     }
 
 
+def _queue(*, rate: tuple[int, float] | None = None, **limits: Any) -> Queue:
+    return Queue(**limits, rate=RateLimit(*rate) if rate is not None else None)
+
+
 class Service:
     """One entered runner, and the tasks that answer the questions of the test."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._flows = Flows(job["folder"], job.get("version", 1))
         config = WorkflowRunnerConfig(database_url=job["url"], trace_enabled=False, **job.get("config", {}))
-        queues = [Queue(name) for name in job.get("queues", ())]
+        queues = [Queue(each) if isinstance(each, str) else _queue(**each) for each in job.get("queues", ())]
         flows = self._flows.by_name.values() if job.get("knows", True) else ()
         self._runner = WorkflowRunner(
             config=config, workflows=flows, work=job["work"], queues=queues, dispatcher=self._flows.dispatcher

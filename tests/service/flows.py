@@ -110,6 +110,7 @@ class Flows:
         flows = [Workflow(name, [note, step, last], version=version) for name, step in kinds.items()]
         flows += [
             Workflow("quick", [note], version=version),
+            Workflow("brief", [Step.lambda_("brief", self.work_briefly)], version=version),
             Workflow("nested_child", [Step.lambda_("hold", self.hold), last], version=version),
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
@@ -122,6 +123,11 @@ class Flows:
     async def note(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         self.notes.add(context)
         return {"run": context.run_id, "given": dict(context.params)}
+
+    async def work_briefly(self, context: WorkflowContext, config: Config) -> None:
+        self.notes.add(context)
+        await anyio.sleep(0.02)
+        self.notes.add(context, "ended")
 
     async def wait_for_gate(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         """Ends when the gate with the run's id is open."""

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from spine_async import Enqueued, Queue, SpineError, Step, Workflow, WorkflowContext, WorkflowRunner
+from spine_async import (
+    DefinitionError,
+    Enqueued,
+    Queue,
+    RateLimit,
+    SpineError,
+    Step,
+    Workflow,
+    WorkflowContext,
+    WorkflowRunner,
+)
 from tests.service.flows import Config
 from tests.service.places import Place
 
@@ -112,10 +122,31 @@ async def test_runs_of_enqueue_many(runs: Any) -> None:
     await check_nothing_is_stored(runner)
 
 
-@pytest.mark.parametrize("queues", ["mail", ["mail"], [Queue("a"), Queue("a")], 5], ids=range(4))
+@pytest.mark.parametrize("queues", ["mail", [5], [""], [Queue("a"), "a"], 5], ids=range(5))
 async def test_queues_of_a_runner(queues: Any) -> None:
     with pytest.raises(SpineError, match="queue"):
         Place(None).runner(queues=queues)
+
+
+BAD_LIMITS: list[dict[str, Any]] = [
+    {option: value} for option in ("concurrency", "per_process", "per_key") for value in (0, -1, 1.5, True, "5")
+]
+
+
+@pytest.mark.parametrize("limits", [*BAD_LIMITS, {"rate": 5}, {"rate": (100, 60)}], ids=str)
+def test_limits_of_queues(limits: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=f"queue 'mail': {next(iter(limits))} is "):
+        Queue("mail", **limits)
+
+
+@pytest.mark.parametrize(("runs", "per"), [(0, 1), (True, 1), ("5", 1), (5, 0), (5, -1), (5, "s"), (5, math.nan)])
+def test_rates_of_queues(runs: Any, per: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"RateLimit: (runs|per)"):
+        RateLimit(runs, per)
+
+
+def test_a_rate_takes_a_timedelta() -> None:
+    assert RateLimit(100, per=timedelta(minutes=1)) == RateLimit(100, per=60)
 
 
 @pytest.mark.parametrize("name", ["", None, 5, "a\x00b"], ids=repr)

@@ -119,7 +119,7 @@ _PLACES = (["orders", "refunds"], [3, 3], ["", "mail"])
 STATEMENTS: dict[str, tuple[str, Sequence[object]]] = {
     "CLAIM_DUE": (
         due_statements.CLAIM_DUE,
-        ("worker", "token", 10, *_PLACES, at_seconds(0).at, 60.0, 30),
+        ("worker", "token", 10, *_PLACES[:2], at_seconds(0).at, 60.0, _PLACES[2], 30),
     ),
     "LOOK": (due_statements.LOOK, ("boot", 1e9)),
     "READY_BY_WALL": (due_statements.READY_BY_WALL, ("boot",)),

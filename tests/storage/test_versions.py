@@ -19,7 +19,10 @@ from spine_async.storage.sql.schema.tables import VERSION
 from tests.storage.plain_sql import execute, file_of
 
 OLD = range(1, VERSION)
-TABLES = ("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox")
+TABLES = (
+    *("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox"),
+    *("core_workflow_queues", "core_workflow_first_claims"),
+)
 
 
 @pytest.fixture(params=OLD)
@@ -92,7 +95,7 @@ async def test_a_run_that_died_under_an_earlier_schema_is_resumed(old_database: 
         assert {run.run_id for run in await runner.list_runs()} == before | {"new"}
         for run_id in (*before, "new"):
             await runner.delete_run(run_id, force=True)
-    assert counts(old_database) == [0, 0, 0, 0]
+    assert counts(old_database, TABLES[:4]) == [0, 0, 0, 0]
 
 
 @pytest.mark.anyio

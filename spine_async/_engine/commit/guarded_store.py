@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from spine_async._engine.commit.isolation import store_error
-from spine_async._model.record import Busy, Claim, EventRow, PastPage, Renewal, StoredRun, VisitRow
+from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
 from spine_async.errors import SpineError, StoreError
 from spine_async.ports import CommitOutcome, DueRunStore, RunStore
 
 _ABSENT = type(None)
 _ANSWERS: dict[str, tuple[type, ...]] = {
     "claim": (Claim, Busy, _ABSENT),
+    "claim_queued": (Claim, Busy, NoRoom, _ABSENT),
     "load": (StoredRun, _ABSENT),
     "past_visits": (PastPage,),
     "last_visit": (VisitRow, _ABSENT),

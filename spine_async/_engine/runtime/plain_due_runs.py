@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
-from spine_async._model.record import Claim, Release, RunFilter, StoredRun
+from spine_async._model.queue import Queue
+from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, RunFilter, StoredRun
 from spine_async.ports import Listener, NoListener, RunStore
 
 _PAGE = 500
@@ -22,6 +23,19 @@ class PlainDueRuns:
         self._store = store
         self._free: dict[str, StoredRun] = {}
         self._gone: Collection[str] = ()
+
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        return await self._store.claim(run_id, owner, event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended)
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         claimed: list[DueRun] = []
@@ -51,6 +65,9 @@ class PlainDueRuns:
             elif run.owner is not None:
                 owners[run.owner] = owners.get(run.owner, False) or not run.is_leased
         return Sweep(owners, None)
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return []
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         (renewal,) = await self._store.renew([claim], 0.0)

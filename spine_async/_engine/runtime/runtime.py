@@ -23,6 +23,7 @@ from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.output_model import OutputModel
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.queue import Queue
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
@@ -71,11 +72,13 @@ class Runtime:
         threads: Worker threads for `def` handlers.
         owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
         has_own_map: Whether the runner's extension point for maps is overridden; it may execute a map several times.
+        queue_limits: The queues with limits that the runner works on, by name.
         parks: Whether background runs may be parked: the runner claims due runs.
         is_draining: Whether the runner is shutting down; no further step begins then.
         running_visits: The visit that each task executes.
         deadlines: Deadlines of the running attempts.
         due_runs: The store, as a store of due runs and messages.
+        keeps_queues: Whether the store keeps due runs itself, and therefore queues.
         changes: Reports changes of the store.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
@@ -101,11 +104,13 @@ class Runtime:
     owner: str = ""
     is_dry: bool = False
     has_own_map: bool = False
+    queue_limits: dict[str, Queue] = field(default_factory=dict)
     parks: bool = False
     is_draining: bool = False
     running_visits: dict[Task[Any], Visit] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
     due_runs: DueRunStore = field(init=False)
+    keeps_queues: bool = field(init=False)
     changes: Changes = field(init=False)
     reachability: Reachability = field(default_factory=Reachability)
     releases: set[Task[None]] = field(default_factory=set)
@@ -121,6 +126,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(self.clock)
+        self.keeps_queues = keeps_due_runs(self.store)
         self.due_runs = self.store if keeps_due_runs(self.store) else PlainDueRuns(self.store)
         self.changes = Changes(self.due_runs)
         # Each step reads them, and an attribute of a pydantic model takes several times as long.
@@ -159,6 +165,10 @@ class Runtime:
         return await anyio.to_thread.run_sync(
             partial(function, *args, **named), abandon_on_cancel=True, limiter=self.encoders
         )
+
+    def limits_of(self, queue: str) -> Queue | None:
+        """The limits of a queue; None if this runner gives it none, or if the store keeps no queues."""
+        return self.queue_limits.get(queue) if self.keeps_queues else None
 
     @property
     def store_name(self) -> str:

@@ -211,7 +211,7 @@ class ActiveRuns:
     def _notify_end(self, execution: Execution) -> None:
         changes = self._runtime.changes
         changes.notify(Change.STATE)
-        if execution.counts or execution.was_released:
+        if execution.counts or execution.was_released or execution.uses_slot:
             changes.notify(Change.WORK)
 
     def _bind(self) -> None:

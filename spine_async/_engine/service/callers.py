@@ -6,14 +6,16 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 
+import anyio
+
 from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
-from spine_async._engine.service.waits import Waits
+from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
+from spine_async._engine.start.claim import NotClaimable
 from spine_async._engine.start.opening import (
-    NotClaimable,
     check_due,
     check_same,
     claim_and_replay,
@@ -28,7 +30,7 @@ from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import RunBusyError, RunError, RunNotFoundError, StoreError
+from spine_async.errors import QueueDeadlockError, RunBusyError, RunError, RunNotFoundError, StoreError
 
 _log = logging.getLogger("spine_async")
 
@@ -87,7 +89,11 @@ class Callers:
     async def resume(
         self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None
     ) -> WorkflowResult:
-        """Claim a stored run, and execute it to its end; a queued run that was never started not before it is due."""
+        """Claim a stored run, and execute it to its end.
+
+        A queued run that was never started waits until it is due, and every queued run until its queue has room.
+        """
+        await self._check_own_queue(run_id)
 
         async def open_stored() -> Scope | WorkflowResult:
             stored = await load(self._runtime, run_id)
@@ -104,8 +110,11 @@ class Callers:
             try:
                 async with execution.caller():
                     result = await execution.result()
-            except NotClaimable:
-                await self._waits.until_claimable(run_id)
+            except NotClaimable as exc:
+                if not exc.has_room:  # it may have ended, so there is nothing else to wait for
+                    await anyio.sleep(self._runtime.config.poll_interval * CLAIM_PAUSE)
+                else:
+                    await self._waits.until_claimable(run_id)
                 continue
             assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
             return result
@@ -124,6 +133,7 @@ class Callers:
 
         Raises:
             RunBusyError: The step awaits its own run.
+            QueueDeadlockError: The awaited run may need the slot of the queue that the run of the step holds.
         """
         visit = self._runtime.running_visits.get(current_task())
         if visit is None:
@@ -131,6 +141,7 @@ class Callers:
             return
         if visit.run.run_id == run_id:
             raise RunBusyError(run_id, self._runtime.owner)
+        await self._check_own_queue(run_id)
         execution, slot = self._active_runs.find(visit.run.run_id), visit.slot
         if slot is not None:
             slot.release()
@@ -144,6 +155,23 @@ class Callers:
                 execution.awaiting_steps -= 1
             if slot is not None:
                 await slot.acquire()
+
+    async def _check_own_queue(self, run_id: str) -> None:
+        """Refuse to let a step wait for a run for which its own run may leave no room in their queue.
+
+        Raises:
+            QueueDeadlockError: Both runs belong to a queue that limits how many runs are held.
+        """
+        visit = self._runtime.running_visits.get(current_task())
+        limits = self._runtime.limits_of(visit.run.queue) if visit is not None else None
+        if visit is None or limits is None or not limits.limits_held:
+            return
+        awaited = await run_shielded(self._runtime.store.load(run_id), "spine_async load")
+        if awaited is None or awaited.status.is_final or awaited.queue != limits.name:
+            return
+        only_by_key = limits.concurrency is None and limits.per_process is None
+        if not only_by_key or (awaited.queue_key is not None and awaited.queue_key == visit.run.queue_key):
+            raise QueueDeadlockError(run_id, limits.name)
 
     async def _result(self, run_id: str) -> WorkflowResult:
         while True:

@@ -51,6 +51,11 @@ class Execution:
         self._waiting: tuple[CancelReason, str | None] | None = None
 
     @property
+    def uses_slot(self) -> bool:
+        """Whether the run belongs to a queue, where another run may take its place."""
+        return self._run is not None and self._run.queue != ""
+
+    @property
     def was_parked(self) -> bool:
         """Whether it ended because the run only waits."""
         return self._run is not None and self._run.cancellation.reason is CancelReason.PARKED

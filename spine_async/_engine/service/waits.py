@@ -17,7 +17,9 @@ from spine_async._engine.tasks import Future, Task, current_task, new_future, re
 from spine_async._model.due import RunState
 from spine_async.errors import StoreError
 
-_CLAIM_PAUSE = 0.2  # share of `poll_interval`
+CLAIM_PAUSE = 0.2
+"""Share of `poll_interval` between two attempts to claim a run."""
+
 _MIN_INTERVAL = 0.005  # seconds between two looks at the store
 
 _log = logging.getLogger("spine_async")
@@ -57,7 +59,7 @@ class Waits:
         A run that could be claimed wakes the caller only after a while: it has just tried to claim the run in vain.
         """
         now_mono = self._runtime.clock.monotonic()
-        await self._wait(_Waiter(run_id, now_mono + self._runtime.config.poll_interval * _CLAIM_PAUSE))
+        await self._wait(_Waiter(run_id, now_mono + self._runtime.config.poll_interval * CLAIM_PAUSE))
 
     async def _wait(self, waiter: _Waiter) -> None:
         self._waiters.add(waiter)

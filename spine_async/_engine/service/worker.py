@@ -19,7 +19,7 @@ from spine_async._engine.start.due_run import open_due_run
 from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.tasks import CANCELLATION, Task, run_shielded, spawn, wait_any, wait_shielded
-from spine_async._model.due import DueRequest, DueRun, Sweep
+from spine_async._model.due import DueRequest, DueRun, DueRuns, Sweep
 from spine_async._model.record import DueTime, Release
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
@@ -28,6 +28,8 @@ from spine_async.errors import RunError, StoreError
 _MIN_INTERVAL = 0.005  # seconds between two rounds
 _MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
+_FIRST_LISTING = 1.0  # seconds from the start until the queues are listed
+_LIST_EVERY = 20.0  # seconds; a queue counts as listed for a minute
 
 AnswerT = TypeVar("AnswerT")
 
@@ -61,11 +63,16 @@ class Worker:
         self._task: Task[None] | None = None
         self._halt = _Halt()
         self._sweep_mono = 0.0
+        self._room_in: float | None = None
+        self._list_mono = 0.0
+        self._unlisted: set[str] = set()
+        self._warned_of: set[str] = set()
 
     def start(self) -> None:
         """Work until `end_with`, unless it works already."""
         if self._task is None:
             self._runtime.parks = True
+            self._list_mono = self._runtime.clock.monotonic() + _FIRST_LISTING
             self._task = spawn(self._work(self._halt), "spine_async worker")
 
     async def end_with(self, drain: Awaitable[None]) -> None:
@@ -99,6 +106,8 @@ class Worker:
             while not halt.is_set:
                 seen = runtime.changes.count(Change.WORK)
                 done = await self._round_if_reachable(halt)
+                if runtime.clock.monotonic() >= self._list_mono:
+                    await self._list_queues()
                 interval = _MIN_INTERVAL if done.has_claimed else min(2 * interval, _MAX_QUIET_INTERVAL)
                 if not done.has_more or self._free == 0:
                     began_mono = runtime.clock.monotonic()
@@ -116,13 +125,41 @@ class Worker:
     async def _round_if_reachable(self, halt: _Halt) -> _Round:
         """Do one round, unless the store cannot be reached."""
         done = _Round(self._runtime.config.poll_interval)
+        self._room_in = None
         try:
             await self._round(done, halt)
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
         except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
             _log.exception("due runs were not claimed; it will be retried")
+        if self._room_in is not None:
+            done.pause = min(done.pause, self._room_in)
         return done
+
+    async def _list_queues(self) -> None:
+        """Record the queues that this worker works on, and warn once of a queue on which no worker works.
+
+        A queue is found twice before the warning, because its worker may just have been started.
+        """
+        self._list_mono = self._runtime.clock.monotonic() + _LIST_EVERY
+        try:
+            found = set(await run_shielded(self._runtime.due_runs.unlisted_queues(self._queues), "spine_async queues"))
+        except StoreError as exc:
+            _log.debug("queues were not listed; it will be retried: %s", exc)
+            return
+        except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
+            _log.exception("queues were not listed; it will be retried")
+            return
+        for queue in sorted(found & self._unlisted - self._warned_of):
+            self._warned_of.add(queue)
+            _log.warning(
+                "runs wait in queue %r, which no working runner has listed for a minute; start one with "
+                "WorkflowRunner(queues=[%r])",
+                queue,
+                queue,
+            )
+        self._unlisted = found
+        self._warned_of &= found
 
     async def _round(self, done: _Round, halt: _Halt) -> None:
         """Claim ready runs, make due ones ready, and claim those; sweeps less often while the capacity is used up."""
@@ -191,6 +228,7 @@ class Worker:
             owner=runtime.owner,
             workflows={name: workflow.version for name, workflow in self._workflows.items()},
             queues=self._queues,
+            limits=tuple(runtime.queue_limits.values()),
             limit=min(limit, _MOST_AT_ONCE),
             ttl=runtime.config.lease_ttl,
             at=runtime.clock.now(),
@@ -198,6 +236,7 @@ class Worker:
         sent_mono = runtime.clock.monotonic()
         claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
         measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
+        self._room_in = claimed.room_in if isinstance(claimed, DueRuns) else None
         free: list[DueRun] = []
         for each in claimed:
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl

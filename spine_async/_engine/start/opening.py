@@ -11,7 +11,7 @@ from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import position_result, stored_end, stored_failure, stored_result
 from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.claim import claim_run
+from spine_async._engine.start.claim import NotClaimable, claim_run
 from spine_async._engine.start.replay import first_position, load_position
 from spine_async._engine.start.request import (
     Request,
@@ -55,7 +55,7 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         InvalidParamsError: The params do not fit.
         SerializationError: A param has no strict JSON form.
         RunConflictError: The id belongs to a run of another workflow or with other params.
-        NotClaimable: The run is held by another owner, or is not due yet.
+        NotClaimable: The run is held by another owner, is not due yet, or its queue has no room.
 
     Cancellation:
         A run that was created is given up.
@@ -127,6 +127,7 @@ async def claim_and_replay(
         RunConflictError: The run belongs to another workflow.
         RunNotResumableError: It has completed.
         WorkflowChangedError: The definition no longer fits its finished steps; the run is not claimed then.
+        NotClaimable: The limits of its queue leave no room.
     """
     if stored.status is RunStatus.COMPLETED:
         raise RunNotResumableError(stored.run_id, f"run {stored.run_id!r} has completed; there is nothing to resume")
@@ -155,6 +156,7 @@ async def claim_and_replay(
         stored.run_id,
         event,
         unless_ended=is_under_way,
+        limits=runtime.limits_of(stored.queue),
         stored=stored if is_under_way else None,
         spares_living=is_joining,
     )
@@ -296,6 +298,8 @@ def new_scope(
         started_by=stored.started_by,
         continues=stored.traceparent,
         is_claimed=is_claimed,
+        queue=stored.queue,
+        queue_key=stored.queue_key,
     )
     return Scope(
         run,
@@ -340,10 +344,6 @@ def check_due(runtime: Runtime, stored: StoredRun) -> None:
 def is_due(stored: StoredRun, now: datetime) -> bool:
     """Whether a run without an owner may be claimed now."""
     return stored.due_at is not None and stored.due_at <= now
-
-
-class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; callers wait for the run
-    """The run has not ended, and cannot be executed here now: another owner holds it, or it is not due."""
 
 
 async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:

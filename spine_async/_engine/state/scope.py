@@ -64,6 +64,8 @@ class Run:
         departure: What the run waited for when it was asked to give up, if it was idle; else None.
         previous_end: The final state from which it was resumed, or None.
         started_by: The call that created it: `execute`, `start` or `enqueue`.
+        queue: The queue that it belongs to, or "".
+        queue_key: Its key within the queue, or None.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
         threads: Threads of its cancelled attempts that are still running.
@@ -91,6 +93,8 @@ class Run:
     departure: Idle | None = None
     previous_end: RunEnd | None = None
     started_by: str = "execute"
+    queue: str = ""
+    queue_key: str | None = None
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
     threads: AbandonedThreads = field(default_factory=AbandonedThreads)

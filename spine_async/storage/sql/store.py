@@ -10,14 +10,26 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import (
+    Backlog,
+    Delivery,
+    DueRequest,
+    DueRun,
+    DueRuns,
+    NewMessage,
+    Notice,
+    RunState,
+    Sweep,
+)
 from spine_async._model.durability import Durability
 from spine_async._model.naming import is_path
+from spine_async._model.queue import Queue
 from spine_async._model.record import (
     Busy,
     Claim,
     EventRow,
     NewRun,
+    NoRoom,
     PastPage,
     Release,
     Renewal,
@@ -125,13 +137,42 @@ class SqlRunStore:
         over_epoch: int | None = None,
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
+        answer = await self._claim(
+            ClaimRequest(
+                run_id=run_id, owner=owner, event=event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended
+            )
+        )
+        assert not isinstance(answer, NoRoom)  # noqa: S101 - the request has no limits
+        return answer
+
+    async def claim_queued(
+        self,
+        run_id: str,
+        owner: str,
+        event: EventRow | None,
+        *,
+        limits: Queue,
+        ttl: float,
+        over_epoch: int | None = None,
+        unless_ended: bool = False,
+    ) -> Claim | Busy | NoRoom | None:
+        return await self._claim(
+            ClaimRequest(
+                run_id=run_id,
+                owner=owner,
+                event=event,
+                ttl=ttl,
+                over_epoch=over_epoch,
+                unless_ended=unless_ended,
+                limits=limits,
+            )
+        )
+
+    async def _claim(self, request: ClaimRequest) -> Claim | Busy | NoRoom | None:
         if await self._database.for_reading() is None:
             return None
         database = await self._database.for_writing()
-        request = ClaimRequest(
-            run_id=run_id, owner=owner, event=event, ttl=ttl, over_epoch=over_epoch, unless_ended=unless_ended
-        )
-        with CorruptionGuard(run_id):
+        with CorruptionGuard(request.run_id):
             return await database.claim(request)
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -227,13 +268,17 @@ class SqlRunStore:
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         database = await self._database.for_reading()
-        return await database.claim_due(request) if database is not None else []
+        return await database.claim_due(request) if database is not None else DueRuns()
 
     async def sweep(
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
     ) -> Sweep:
         database = await self._database.for_reading()
         return await database.sweep(gone, lapsed, spared) if database is not None else Sweep({}, None)
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        database = await self._database.for_reading()
+        return await database.unlisted_queues(listed) if database is not None else []
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         database = await self._database.for_writing()

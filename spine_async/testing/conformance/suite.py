@@ -12,6 +12,7 @@ from spine_async.testing.conformance.fence import FenceContract
 from spine_async.testing.conformance.lease import LeaseContract
 from spine_async.testing.conformance.messages import MessageContract
 from spine_async.testing.conformance.open_close import OpenContract
+from spine_async.testing.conformance.queues import QueueContract
 from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
@@ -36,6 +37,7 @@ class RunStoreConformance(
     DueRunContract,
     ReleaseContract,
     MessageContract,
+    QueueContract,
     TelemetryContract,
 ):
     """The contract of `RunStore` as tests.

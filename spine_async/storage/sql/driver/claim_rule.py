@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from secrets import token_hex
 
+from spine_async._model.queue import Queue
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, EventRow
 from spine_async._model.status import RunStatus
 
@@ -16,6 +17,7 @@ class ClaimRequest:
     """The arguments of `RunStore.claim`.
 
     Attributes:
+        limits: Limits of the queue of the run, or None.
         token: Random text that is stored with the claim, so that a retry recognizes its own claim.
     """
 
@@ -25,6 +27,7 @@ class ClaimRequest:
     ttl: float
     over_epoch: int | None = None
     unless_ended: bool = False
+    limits: Queue | None = None
     token: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
 
     @property

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
-from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, Release, Renewal, RunChange
+from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
 from spine_async.ports import CommitOutcome, Listener, RunIdLockedError
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
@@ -19,7 +19,7 @@ from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ResultT
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.postgres import changes as change_jobs
-from spine_async.storage.sql.postgres import due_runs, inbox, leases, statements
+from spine_async.storage.sql.postgres import due_runs, inbox, leases, limited_claims, queues, statements
 from spine_async.storage.sql.postgres.announcements import Announcer, notify
 from spine_async.storage.sql.postgres.caller import IDENTITY, CommitWatch, driver_in_transaction, in_savepoint
 from spine_async.storage.sql.postgres.connections import PostgresConnections
@@ -76,7 +76,10 @@ class PostgresDatabase(PostgresConnections):
             self._announcer.announce(at_once=True)
         return claims
 
-    async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
+    async def claim(self, request: ClaimRequest) -> Claim | Busy | NoRoom | None:
+        if request.limits is not None:  # not on the writer: the claim may wait for others
+            job = partial(limited_claims.claim, request=request, queue=request.limits)
+            return await self._read_with_retries(job, "claim")
         return await self._write_with_retries(lambda driver: leases.claim(driver, request), self._limit.call("claim"))
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -114,12 +117,17 @@ class PostgresDatabase(PostgresConnections):
             deleted = await self._writer.write(job, self._limit.call("delete"))
             return deleted is not None
 
-    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+    async def claim_due(self, request: DueRequest) -> DueRuns:
+        if request.limits:  # not on the writer: the claim may wait for others
+            return await self._read_with_retries(partial(limited_claims.claim_due, request=request), "claim due runs")
         job = partial(due_runs.claim_due, request=request)
-        return await self._write_with_retries(job, self._limit.call("claim due runs"))
+        return DueRuns(await self._write_with_retries(job, self._limit.call("claim due runs")))
 
     async def sweep(self, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
         return await self._read_with_retries(partial(sweep, gone=gone, lapsed=lapsed, spared=spared), "sweep")
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        return await self._read_with_retries(partial(queues.unlisted_queues, listed=listed), "look for queues")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         job = partial(change_jobs.release, claim=claim, token=token_hex(TOKEN_BYTES), given=release)

@@ -42,6 +42,22 @@ async def claim_due(driver: Driver, request: DueRequest) -> list[DueRun]:
     return [_due_run(each, each["epoch"]) for each in again if each["id"] not in new] + claimed
 
 
+async def claimed_earlier(driver: Driver, request: DueRequest) -> list[DueRun]:
+    """The runs that an earlier attempt of the request has claimed."""
+    records = await driver.fetch(due_statements.CLAIMED_EARLIER, request.owner, request.token)
+    return [_due_run(each, each["epoch"]) for each in records]
+
+
+async def claim_chosen(driver: Driver, request: DueRequest, keys: Sequence[int]) -> list[DueRun]:
+    """Claim those of the runs that are ready and not locked."""
+    if not keys:
+        return []
+    known = (list(request.workflows), list(request.workflows.values()))
+    lease = (request.owner, request.token, list(keys))
+    records = await driver.fetch(due_statements.CLAIM_CHOSEN, *lease, *known, request.at, request.ttl)
+    return [run for each in records if (run := await _claimed(driver, request, each)) is not None]
+
+
 async def states(driver: Driver, run_ids: Sequence[str]) -> list[RunState]:
     """The states of the runs that are stored."""
     now = await boot_now()
@@ -63,7 +79,7 @@ async def _claim_rounds(driver: Driver, request: DueRequest) -> tuple[list[Recor
     """
     workflows, versions = list(request.workflows), list(request.workflows.values())
     queues = ["", *(queue for queue in request.queues if queue)]
-    places = (workflows, versions, queues, request.at, request.ttl)
+    places = (workflows, versions, request.at, request.ttl, queues)
     claimed: list[Record] = []
     window, before = request.limit + _SPARE, 0
     for number in range(_MAX_ROUNDS):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
+from spine_async.storage.sql.postgres.queue_statements import turns
 from spine_async.storage.sql.postgres.release_statements import STARTED_TURN
 from spine_async.storage.sql.postgres.statements import CLAIMS_AFTER, IS_LEASED, NOT_DUE
 from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE
@@ -33,37 +34,50 @@ _RUN = f"{', '.join(map(_readable, RUN_COLUMNS))}, (owner IS NOT NULL AND {IS_LE
 
 _CANDIDATES = (
     "SELECT c.id, c.priority, c.turn FROM unnest($4::text[], $5::integer[]) AS w(name, version) "
-    "CROSS JOIN unnest($6::text[]) AS q(name) CROSS JOIN LATERAL (SELECT n.id, n.priority, n.turn "
+    "CROSS JOIN unnest($8::text[]) AS q(name) CROSS JOIN LATERAL (SELECT n.id, n.priority, n.turn "
     "FROM core_workflow_runs n WHERE n.ready AND n.workflow_name = w.name AND n.queue = q.name "
     "AND n.workflow_version <= w.version ORDER BY n.priority, n.turn LIMIT $9::bigint) c "
     "ORDER BY c.priority, c.turn, c.id LIMIT $9::bigint"
 )
+
+_PICK_FIRST = (
+    "SELECT r.* FROM candidates c JOIN core_workflow_runs r ON r.id = c.id WHERE r.ready "
+    "ORDER BY c.priority, c.turn, c.id LIMIT greatest(0, $3::bigint - (SELECT count FROM earlier)) "
+    "FOR NO KEY UPDATE OF r SKIP LOCKED"
+)
+_CLAIMED = (
+    "claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $1::text, "
+    "status = CASE status WHEN 'waiting' THEN status ELSE 'running' END, "
+    "leased_until = clock_timestamp() + make_interval(secs => $7::float8), commit_id = $2::text, updated_at = $6, "
+    "workflow_version = CASE workflow_version WHEN 0 THEN p.known ELSE workflow_version END, "
+    f"started_at = CASE epoch WHEN 0 THEN $6 ELSE started_at END, claims_since_progress = {CLAIMS_AFTER}, {NOT_DUE} "
+    "FROM (SELECT picked.id AS key, w.version AS known FROM picked "
+    "JOIN unnest($4::text[], $5::integer[]) AS w(name, version) ON w.name = picked.workflow_name) p "
+    "WHERE id = p.key RETURNING id AS key) "
+)
+_CLAIMED_RUNS = f"SELECT id, turn, {_RUN} FROM picked JOIN claimed ON claimed.key = picked.id"
 
 CLAIM_DUE = (
     "WITH earlier AS MATERIALIZED (SELECT count(*) AS count FROM core_workflow_runs "
     "WHERE owner = $1::text AND commit_id = $2::text), "
     f"candidates AS MATERIALIZED ({_CANDIDATES}), "
     # The condition is repeated, because it is checked again for a row that another claim has changed meanwhile.
-    f"picked AS MATERIALIZED (SELECT r.* FROM candidates c JOIN core_workflow_runs r ON r.id = c.id WHERE r.ready "
-    "ORDER BY c.priority, c.turn, c.id LIMIT greatest(0, $3::bigint - (SELECT count FROM earlier)) "
-    "FOR NO KEY UPDATE OF r SKIP LOCKED), "
-    "claimed AS (UPDATE core_workflow_runs SET epoch = epoch + 1, owner = $1::text, "
-    "status = CASE status WHEN 'waiting' THEN status ELSE 'running' END, "
-    "leased_until = clock_timestamp() + make_interval(secs => $8::float8), commit_id = $2::text, updated_at = $7, "
-    "workflow_version = CASE workflow_version WHEN 0 THEN p.known ELSE workflow_version END, "
-    f"started_at = CASE epoch WHEN 0 THEN $7 ELSE started_at END, claims_since_progress = {CLAIMS_AFTER}, {NOT_DUE} "
-    "FROM (SELECT picked.id AS key, w.version AS known FROM picked "
-    "JOIN unnest($4::text[], $5::integer[]) AS w(name, version) ON w.name = picked.workflow_name) p "
-    "WHERE id = p.key RETURNING id AS key) "
+    f"picked AS MATERIALIZED ({_PICK_FIRST}), {_CLAIMED}"
     "SELECT earlier.count AS earlier, (SELECT count(*) FROM candidates) AS seen, run.* FROM earlier LEFT JOIN "
-    f"(SELECT id, turn, {_RUN} FROM picked JOIN claimed ON claimed.key = picked.id) run ON true "
-    "ORDER BY run.priority, run.turn, run.id"
+    f"({_CLAIMED_RUNS}) run ON true ORDER BY run.priority, run.turn, run.id"
 )
-"""Arguments: owner, token, limit, workflows, versions, queues, time, ttl, number of candidates.
+"""Arguments: owner, token, limit, workflows, versions, time, ttl, queues, number of candidates.
 
 Returns the runs as they were before the claim, with the number of runs that the token has claimed before, and the
 number of candidates; one row without a run if none was claimed. Rows that others have locked are passed over.
 """
+
+CLAIM_CHOSEN = (
+    "WITH picked AS MATERIALIZED (SELECT r.* FROM core_workflow_runs r WHERE r.id = ANY($3::bigint[]) AND r.ready "
+    f"ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED), {_CLAIMED}"
+    f"SELECT * FROM ({_CLAIMED_RUNS}) run ORDER BY run.priority, run.turn, run.id"
+)
+"""Arguments: owner, token, keys, workflows, versions, time, ttl. Returns the runs as they were before the claim."""
 
 CLAIMED_EARLIER = f"SELECT id, {_RUN} FROM core_workflow_runs WHERE owner = $1 AND commit_id = $2"
 
@@ -114,11 +128,15 @@ LOOK = (
 # the first row is locked, because each row that is locked has been joined with its result.
 _UNSYNCED = "unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
 
+# A new run with a key gets its turn when it becomes ready.
 _READY_BY_TIME = (
     f"WITH {_UNSYNCED}, "
-    "due AS MATERIALIZED (SELECT id FROM core_workflow_runs, unsynced WHERE {condition} ORDER BY {order} LIMIT {most} "
-    "FOR NO KEY UPDATE OF core_workflow_runs SKIP LOCKED) "
-    "UPDATE core_workflow_runs r SET ready = true FROM due WHERE r.id = due.id"
+    "due AS MATERIALIZED (SELECT id, queue, queue_key, priority, turn, {order} AS place "
+    "FROM core_workflow_runs, unsynced "
+    "WHERE {condition} ORDER BY {order} LIMIT {most} FOR NO KEY UPDATE OF core_workflow_runs SKIP LOCKED), "
+    f"{turns('due', 'id', 'queue_key IS NOT NULL AND turn > 0')} "
+    "UPDATE core_workflow_runs r SET ready = true, turn = COALESCE(due_turns.turn, r.turn) "
+    "FROM due LEFT JOIN due_turns ON due_turns.id = due.id WHERE r.id = due.id"
 )
 READY_BY_WALL = _READY_BY_TIME.format(condition=_DUE_BY_WALL, order="due_at", most=MOST)
 """Argument: the boot, whose clock counts for other runs."""

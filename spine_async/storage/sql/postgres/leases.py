@@ -15,7 +15,7 @@ from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.sql.driver.boot_clock import BootTime
-from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide, lease_state
+from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, LeaseState, decide, lease_state
 from spine_async.storage.sql.postgres import statements
 from spine_async.storage.sql.postgres.clock import boot_now
 from spine_async.storage.sql.schema.due_columns import HELD, DueColumns, due_columns
@@ -42,7 +42,7 @@ async def create(driver: Driver, runs: Sequence[NewRun], *, is_within: bool = Fa
         for run in ordered
     ]
     try:
-        created = await driver.fetch(statements.CREATE_WITHIN if is_within else statements.CREATE, rows)
+        created = await driver.fetch(_create_statement(ordered, is_within=is_within), rows)
     except asyncpg.LockNotAvailableError:
         return None
     keys: dict[str, int] = {record["run_id"]: record["id"] for record in created}
@@ -60,15 +60,19 @@ async def claim(driver: Driver, request: ClaimRequest) -> Claim | Busy | None:
         StoreUnavailableError: Other claims changed the run between each read and the following update.
     """
     for _ in range(_MAX_CLAIM_ATTEMPTS):
-        row = await driver.fetchrow(statements.LEASE_STATE, request.run_id)
-        state = lease_state(tuple(row)[:-1], lease_until=row["leased_until"]) if row is not None else None
-        decision = decide(request, state)
+        decision = decide(request, await read_state(driver, request.run_id))
         if not isinstance(decision, Claimable):
             return decision
         claimed = await _write_claim(driver, request, decision)
         if claimed is not None:
             return claimed
     raise StoreUnavailableError(f"run {request.run_id!r} cannot be claimed: its owner keeps changing; try again")
+
+
+async def read_state(driver: Driver, run_id: str) -> LeaseState | None:
+    """What `claim_rule` needs to know of the run; None if it is not stored."""
+    row = await driver.fetchrow(statements.LEASE_STATE, run_id)
+    return lease_state(tuple(row)[:-1], lease_until=row["leased_until"]) if row is not None else None
 
 
 async def renew(driver: Driver, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -117,6 +121,12 @@ async def _write_claim(driver: Driver, request: ClaimRequest, seen: Claimable) -
     if record is None:
         return None
     return Claim(run_id=request.run_id, key=record["id"], epoch=record["epoch"], next_seq=record["next_seq"])
+
+
+def _create_statement(runs: Sequence[NewRun], *, is_within: bool) -> str:
+    if any(run.queue_key is not None and not run.is_held for run in runs):
+        return statements.CREATE_WITH_TURNS_WITHIN if is_within else statements.CREATE_WITH_TURNS
+    return statements.CREATE_WITHIN if is_within else statements.CREATE
 
 
 def _due(run: NewRun, now: BootTime | None) -> DueColumns:

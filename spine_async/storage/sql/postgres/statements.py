@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from spine_async.storage.sql.driver.claim_rule import LEASE_STATE_COLUMNS
+from spine_async.storage.sql.postgres.queue_statements import turns
 from spine_async.storage.sql.schema.postgres_types import CHANGE, EVENT, NEW_RUN, STEP, RowType
 from spine_async.storage.sql.schema.rows import NEW_RUN_COLUMNS
 
@@ -125,6 +126,18 @@ CREATE_WITHIN = _CREATE.format(new=f"new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 
 """As `CREATE`, in the transaction of a caller, whose settings it does not change."""
 CREATE = _CREATE.format(new=f"{PATIENCE}, new AS (SELECT n.* FROM {NEW_RUN.unnest(1, 'n')} CROSS JOIN patience)")
 """Argument: an array of `NEW_RUN`. Returns key and id of each run that was not stored before."""
+
+_OWN_TURN = {"turn": "COALESCE(t.turn, given.turn) AS turn", "run_id": "given.run_id"}
+_NEW_WITH_TURN = ", ".join(_OWN_TURN.get(name, f'"{name}"') for name in NEW_RUN_COLUMNS)
+_WITH_TURNS = (
+    "given AS MATERIALIZED (SELECT n.*, n.turn AS place FROM {source}), "
+    f"{turns('given', 'run_id', 'queue_key IS NOT NULL AND ready')}, "
+    f"new AS (SELECT {_NEW_WITH_TURN}, ttl, started FROM given LEFT JOIN given_turns t ON t.run_id = given.run_id)"
+)
+_GIVEN = NEW_RUN.unnest(1, "n")
+CREATE_WITH_TURNS_WITHIN = _CREATE.format(new=_WITH_TURNS.format(source=_GIVEN))
+CREATE_WITH_TURNS = _CREATE.format(new=f"{PATIENCE}, {_WITH_TURNS.format(source=f'{_GIVEN} CROSS JOIN patience')}")
+"""The same for runs of which some have keys."""
 
 CREATED_EARLIER = (
     "SELECT r.id, r.run_id FROM core_workflow_runs r JOIN unnest($1::text[], $2::text[]) AS c(run_id, token) "

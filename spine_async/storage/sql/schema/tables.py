@@ -49,6 +49,9 @@ UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
 """Condition for runs that have not ended. SQLite uses the partial index only for exactly this text."""
 
 IS_READY = text("ready")
+IS_READY_AGAIN = text("ready AND turn < 0")
+"""Condition for ready runs that were claimed before."""
+IS_READY_WITH_KEY = text("ready AND queue_key IS NOT NULL")
 IS_HELD = text("owner IS NOT NULL")
 IS_PARKED = text("owner IS NULL AND NOT ready AND status = 'waiting'")
 IS_DUE_LATER = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL")
@@ -67,6 +70,8 @@ def _partial(
 
 _CLAIM_ORDER = ("workflow_name", "queue", "priority", "turn", "workflow_version")
 """The version is the last column, so that the rows of runs with a higher version are not read."""
+
+_KEY_ORDER = ("queue", "queue_key", "priority", "turn", "workflow_name", "workflow_version")
 
 schema_version = Table("core_workflow_schema", metadata, Column("version", Integer, nullable=False))
 
@@ -122,7 +127,11 @@ runs = Table(
     _partial("core_workflow_runs_ready", *_CLAIM_ORDER, where=IS_READY),
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
     _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),
-    _partial("core_workflow_runs_held", "owner", where=IS_HELD),
+    # For the limits of queues, and for fairness between keys.
+    _partial("core_workflow_runs_ready_again", *_CLAIM_ORDER, where=IS_READY_AGAIN),
+    _partial("core_workflow_runs_ready_keys", *_KEY_ORDER, where=IS_READY_WITH_KEY),
+    _partial("core_workflow_runs_ready_turns", "queue", "priority", "turn", where=IS_READY_WITH_KEY),
+    _partial("core_workflow_runs_held", "owner", "queue", "queue_key", where=IS_HELD),
     # Only for counting. The commit of a step changes no column of it.
     _partial("core_workflow_runs_parked", "queue", where=IS_PARKED),
     sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
@@ -200,3 +209,24 @@ inbox = Table(
     sqlite_autoincrement=True,  # ids are never reused, so they give the order of arrival
 )
 """Messages for runs. A message that a step took stays until its run is deleted, so that its key remains known."""
+
+queues = Table(
+    "core_workflow_queues",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("listed_at", _Timestamp, nullable=False),
+)
+"""When a working runner last said that it works on the queue."""
+
+first_claims = Table(
+    "core_workflow_first_claims",
+    metadata,
+    Column("id", _Key, Identity(always=False), primary_key=True),
+    Column("claimed_at", _Timestamp, nullable=False),
+    Column("seconds", _Float),
+    Column("runs", Integer, nullable=False),
+    Column("boot", Text),
+    Column("queue", Text, nullable=False),
+    Index("core_workflow_first_claims_window", "queue", "claimed_at"),
+)
+"""How many runs of a queue with a rate have begun, and when. Rows that have left the window are deleted."""

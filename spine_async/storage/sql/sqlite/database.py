@@ -11,9 +11,9 @@ from typing import TypeVar
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
-from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, Release, Renewal, RunChange
+from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome, Listener, NoListener
 from spine_async.storage.sql.driver.boot_clock import boot_time
@@ -24,7 +24,7 @@ from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
-from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, sweep, transactions
+from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, queues, sweep, transactions
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
@@ -66,7 +66,7 @@ class SqliteDatabase(SqliteConnections):
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
 
-    async def claim(self, request: ClaimRequest) -> Claim | Busy | None:
+    async def claim(self, request: ClaimRequest) -> Claim | Busy | NoRoom | None:
         return await self._write_with_retries(lambda connection: leases.claim(connection, request), "claim")
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -86,10 +86,11 @@ class SqliteDatabase(SqliteConnections):
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
         return await self._write(job, self._limit.call("delete"))
 
-    async def claim_due(self, request: DueRequest) -> list[DueRun]:
+    async def claim_due(self, request: DueRequest) -> DueRuns:
         # First without the write lock, so that an idle worker delays nobody.
-        if not await self._read_with_retries(partial(due_runs.is_any_ready, request=request), "look for due runs"):
-            return []
+        empty = await self._read_with_retries(partial(due_runs.look, request=request), "look for due runs")
+        if empty is not None:
+            return empty
         job = partial(due_runs.claim_due, request=request)
         # A power failure that undoes the claim has ended its owner too, and each step that was committed after it is
         # synced together with it.
@@ -101,6 +102,10 @@ class SqliteDatabase(SqliteConnections):
             return found.sweep
         job = partial(sweep.sweep, gone=gone, lapsed=lapsed, spared=spared)
         return await self._write_unsynced(job, "sweep")
+
+    async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
+        await self._write_with_retries(partial(queues.list_queues, queues=listed), "list queues")
+        return await self._read_with_retries(partial(queues.unlisted_queues, listed=listed), "look for queues")
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
         token = token_hex(TOKEN_BYTES)

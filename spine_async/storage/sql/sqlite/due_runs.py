@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from heapq import nsmallest
+from typing import NamedTuple
 
-from spine_async._model.due import DueRequest, DueRun, RunState
+from spine_async._model.due import DueRequest, DueRun, DueRuns, RunState
+from spine_async._model.queue_room import Room, soonest
 from spine_async._model.record import Claim, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
@@ -22,15 +24,31 @@ from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS, Row, iso_timestamp, read_run
 from spine_async.storage.sql.sqlite.jobs import fetch
 from spine_async.storage.sql.sqlite.leases import CLAIMS_AFTER, NOT_DUE
+from spine_async.storage.sql.sqlite.queues import record_first_claims, room_of
 
 _log = logging.getLogger("spine_async")
 
 _READY = (
     "FROM core_workflow_runs WHERE ready AND workflow_name = ? AND queue = ? AND workflow_version <= ? "
-    "ORDER BY priority, turn"
+    "{more}ORDER BY priority, turn"
 )
-_IS_ANY_READY = f"SELECT 1 {_READY} LIMIT 1"
-_CANDIDATES = f"SELECT priority, COALESCE(turn, 0), id {_READY} LIMIT ?"
+_ROW = "priority, COALESCE(turn, 0), id, queue, queue_key, epoch = 0"
+_IS_ANY_READY = f"SELECT 1 {_READY.format(more='')} LIMIT 1"
+_CANDIDATES = f"SELECT {_ROW} {_READY.format(more='')} LIMIT ?"
+_CONTINUING = f"SELECT {_ROW} {_READY.format(more='AND turn < 0 ')} LIMIT ?"
+# From one key to the next through the index, so that the many runs of a key without room are not read.
+_BY_KEY = (
+    "WITH RECURSIVE keys(name) AS (SELECT (SELECT min(queue_key) FROM core_workflow_runs WHERE ready "
+    "AND queue_key IS NOT NULL AND queue = ?1) UNION ALL SELECT (SELECT min(queue_key) FROM core_workflow_runs "
+    "WHERE ready AND queue_key IS NOT NULL AND queue = ?1 AND queue_key > name) FROM keys WHERE name IS NOT NULL) "
+    f"SELECT {_ROW.replace('id', 'r.id')} FROM keys CROSS JOIN core_workflow_runs r ON r.id IN (SELECT n.id "
+    "FROM core_workflow_runs n INDEXED BY core_workflow_runs_ready_keys WHERE n.ready AND n.queue_key IS NOT NULL "
+    "AND n.queue = ?1 AND n.queue_key = keys.name "
+    "AND n.workflow_name = ?2 AND n.workflow_version <= ?3 ORDER BY n.priority, n.turn LIMIT ?4)"
+)
+_WITHOUT_KEY = f"SELECT * FROM ({_CANDIDATES}) WHERE queue_key IS NULL"
+_DEPTH = 2000  # ready runs among which a run without a key is found, if those before it have keys without room
+_SPARE = 20  # candidates beyond those that are wanted, for those whose keys have no room
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
@@ -51,22 +69,40 @@ _STATE = (
 )
 
 
-def is_any_ready(connection: sqlite3.Connection, request: DueRequest) -> bool:
-    """Whether `claim_due` may find a run; needs no write transaction."""
-    found = (fetch(connection, _IS_ANY_READY, each) for each in _places(request))
-    return any(found) or bool(fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token)))
+def look(connection: sqlite3.Connection, request: DueRequest) -> DueRuns | None:
+    """The empty answer of `claim_due`, or None if it may find a run; needs no write transaction."""
+    limited = {each.name for each in request.limits}
+    has_waiting = False
+    for place in _places(request):
+        if fetch(connection, _IS_ANY_READY, place):
+            if place[1] not in limited:
+                return None
+            has_waiting = True
+    if fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token)):
+        return None
+    if not has_waiting:
+        return DueRuns()
+    keys, rooms = _choose(connection, request, request.limit, boot_time())
+    return None if keys else DueRuns(room_in=soonest(rooms.values()))
 
 
-def claim_due(connection: sqlite3.Connection, request: DueRequest) -> list[DueRun]:
+def claim_due(connection: sqlite3.Connection, request: DueRequest) -> DueRuns:
     """Claim ready runs, and return those again that an earlier attempt of the request has claimed."""
     now = boot_time()
     earlier = [int(str(key)) for (key,) in fetch(connection, _CLAIMED_EARLIER, (request.owner, request.token))]
     claimed = [_claimed_earlier(connection, key, now) for key in earlier]
-    for key in _first_ready(connection, request, request.limit - len(earlier)):
+    begun: Counter[str] = Counter()
+    keys, rooms = _choose(connection, request, request.limit - len(earlier), now)
+    if rooms:
+        request = request.at_now()
+    for key in keys:
         run = _readable(connection, key, now)
         if run is not None:
             claimed.append(_claim(connection, request, key, run, now))
-    return claimed
+            begun[run.queue] += run.epoch == 0
+    for queue in request.limits:
+        record_first_claims(connection, queue, begun[queue.name], boot_time())
+    return DueRuns(claimed, room_in=soonest(rooms.values()))
 
 
 def states(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunState]:
@@ -85,13 +121,69 @@ def _places(request: DueRequest) -> Iterator[tuple[str, str, int]]:
             yield workflow, queue, version
 
 
-def _first_ready(connection: sqlite3.Connection, request: DueRequest, limit: int) -> list[int]:
-    """The keys of the runs that come first."""
+class _Candidate(NamedTuple):
+    """A ready run; they sort in the order in which they are claimed."""
+
+    priority: int
+    turn: float
+    key: int
+    queue: str
+    queue_key: str | None
+    is_new: bool
+
+
+def _choose(
+    connection: sqlite3.Connection, request: DueRequest, limit: int, now: BootTime
+) -> tuple[list[int], dict[str, Room]]:
+    """The keys of the runs that come first and for which there is room, and the room that they leave."""
     if limit <= 0:
-        return []
-    places = (fetch(connection, _CANDIDATES, (*place, limit)) for place in _places(request))
-    candidates = ((int(str(row[0])), float(str(row[1])), int(str(row[2]))) for rows in places for row in rows)
-    return [key for _, _, key in nsmallest(limit, candidates)]
+        return [], {}
+    rooms = {each.name: room_of(connection, each, request.owner, now) for each in request.limits}
+    candidates: set[_Candidate] = set()
+    for workflow, queue, version in _places(request):
+        room = rooms.get(queue)
+        if room is None:
+            candidates.update(_read_candidates(connection, _CANDIDATES, (workflow, queue, version, limit)))
+        elif room.free > 0:
+            candidates |= _limited(connection, (workflow, queue, version), room, limit)
+    keys: list[int] = []
+    for each in sorted(candidates):
+        if len(keys) == limit:
+            break
+        room = rooms.get(each.queue)
+        if room is None or room.take(each.queue_key, is_new=each.is_new):
+            keys.append(each.key)
+    return keys, rooms
+
+
+def _limited(connection: sqlite3.Connection, place: tuple[str, str, int], room: Room, limit: int) -> set[_Candidate]:
+    """Ready runs of a queue with limits, among which are the first ones for which there is room."""
+    workflow, queue, version = place
+    wanted = min(limit, room.free)
+    full = set(room.full_keys)
+    window = wanted if room.per_key is None else 2 * (wanted + len(full)) + _SPARE
+    found = set(_read_candidates(connection, _CANDIDATES, (*place, window)))
+    parts = [found]
+    if room.new < wanted:  # those that continue may be behind new runs
+        parts.append(set(_read_candidates(connection, _CONTINUING, (*place, window))))
+    most = room.per_key
+    if most is None or not any(len(part) == window and _fitting(part, full, most) < wanted for part in parts):
+        return set().union(*parts)
+    by_key = _read_candidates(connection, _BY_KEY, (queue, workflow, version, min(wanted, most)))
+    without_key = _read_candidates(connection, _WITHOUT_KEY, (*place, _DEPTH))
+    return {*(each for each in by_key if each.queue_key not in full), *without_key}
+
+
+def _fitting(found: Collection[_Candidate], full: Collection[str | None], per_key: int) -> int:
+    """How many of the runs could be claimed at once if only their keys counted."""
+    by_key = Counter(each.queue_key for each in found if each.queue_key not in full)
+    return sum(count if key is None else min(count, per_key) for key, count in by_key.items())
+
+
+def _read_candidates(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> Iterator[_Candidate]:
+    for priority, turn, key, queue, queue_key, is_new in fetch(connection, query, values):
+        run_key = None if queue_key is None else str(queue_key)
+        yield _Candidate(int(str(priority)), float(str(turn)), int(str(key)), str(queue), run_key, bool(is_new))
 
 
 def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun | None:

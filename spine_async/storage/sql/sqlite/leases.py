@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
+from spine_async._model.record import Busy, Claim, DueTime, NewRun, NoRoom, Renewal
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.driver.claim_rule import (
@@ -33,6 +34,8 @@ from spine_async.storage.sql.schema.rows import (
 from spine_async.storage.sql.sqlite.changes import EVENTS, IS_HELD
 from spine_async.storage.sql.sqlite.insert import Inserter, insert_statement
 from spine_async.storage.sql.sqlite.jobs import fetch, in_savepoint
+from spine_async.storage.sql.sqlite.queues import record_first_claims, room_of
+from spine_async.storage.sql.sqlite.turns import Turns
 
 UNDER_WAY = "status IN ('pending', 'running', 'waiting')"
 NOT_DUE = "due_at = NULL, due_boot = NULL, due_seconds = NULL, ready = 0, turn = NULL"
@@ -55,6 +58,7 @@ _LEASE_STATE = (
     f"SELECT {', '.join(LEASE_STATE_COLUMNS)}, COALESCE(lease_boot = ? AND leased_until > ?, 0), leased_until "
     "FROM core_workflow_runs WHERE run_id = ?"
 )
+_SLOT = "SELECT queue_key, owner, owner IS NOT NULL AND NOT ready, epoch = 0 FROM core_workflow_runs WHERE run_id = ?"
 _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
     "started_at = CASE epoch WHEN 0 THEN ? ELSE started_at END, "
@@ -75,26 +79,36 @@ _REQUEST_STOP = f"UPDATE core_workflow_runs SET stop_requested = ? WHERE run_id 
 
 def create(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> list[Claim | None]:
     """Store new runs; returns None for an id that exists, unless an earlier attempt of this creation stored it."""
-    now, seen = boot_time(), set[str]()
+    now, turns, seen = boot_time(), Turns(connection), set[str]()
     claims: list[Claim | None] = []
     if len(runs) > 1:
         first_key = int(str(fetch(connection, _LAST_KEY)[0][0])) + 1
         # Nearly always all ids are new, and two calls for all runs take half the time of two calls per run.
-        if in_savepoint(connection, lambda: _create_all(connection, runs, first_key, now)):
+        if in_savepoint(connection, lambda: _create_all(connection, runs, first_key, now, turns)):
             return [_first_claim(run, key) for key, run in enumerate(runs, first_key)]
     for run in runs:
-        claims.append(_create(connection, run, now) if run.run_id not in seen else None)
+        claims.append(_create(connection, run, now, turns) if run.run_id not in seen else None)
         seen.add(run.run_id)
     return claims
 
 
-def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim | Busy | None:
-    """Claim the run if `claim_rule` allows it."""
+def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claim | Busy | NoRoom | None:
+    """Claim the run if `claim_rule` and the limits of its queue allow it."""
     now = boot_time()
     rows = fetch(connection, _LEASE_STATE, (now.boot, now.seconds, request.run_id))
     state = lease_state(rows[0][:-1], lease_until=_timestamp(rows[0][-1], now)) if rows else None
     decision = decide(request, state)
-    return _write_claim(connection, request, now) if isinstance(decision, Claimable) else decision
+    if not isinstance(decision, Claimable):
+        return decision
+    if request.limits is not None:
+        queue_key, owner, is_held, is_new = fetch(connection, _SLOT, (request.run_id,))[0]
+        key = None if queue_key is None else str(queue_key)
+        besides = (key, owner == request.owner) if is_held else None
+        room = room_of(connection, request.limits, request.owner, now, besides=besides)
+        if not room.take(key, is_new=bool(is_new)):
+            return NoRoom(room.room_in)
+        record_first_claims(connection, request.limits, int(bool(is_new)), now)
+    return _write_claim(connection, request, now)
 
 
 def renew(connection: sqlite3.Connection, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
@@ -114,9 +128,11 @@ def request_stop(connection: sqlite3.Connection, run_id: str, reason: str) -> bo
     return connection.execute(_REQUEST_STOP, (escaped_text(reason), run_id)).rowcount == 1
 
 
-def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_key: int, now: BootTime) -> bool:
+def _create_all(
+    connection: sqlite3.Connection, runs: Sequence[NewRun], first_key: int, now: BootTime, turns: Turns
+) -> bool:
     """Store all runs with consecutive keys; whether all ids were new."""
-    rows = [(*_values(run, now), key) for key, run in enumerate(runs, first_key)]
+    rows = [(*_values(run, now, turns), key) for key, run in enumerate(runs, first_key)]
     if _RUNS_WITH_KEY.insert(connection, rows) != len(rows):
         return False
     events = ((key, started_event(run)) for key, run in enumerate(runs, first_key) if run.next_seq > 1)
@@ -124,8 +140,8 @@ def _create_all(connection: sqlite3.Connection, runs: Sequence[NewRun], first_ke
     return True
 
 
-def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim | None:
-    inserted = fetch(connection, _INSERT_RUN, _values(run, now))
+def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime, turns: Turns) -> Claim | None:
+    inserted = fetch(connection, _INSERT_RUN, _values(run, now, turns))
     rows = inserted or fetch(connection, _CREATED_EARLIER, (run.run_id, run.commit_id))
     if not rows:
         return None
@@ -135,11 +151,13 @@ def _create(connection: sqlite3.Connection, run: NewRun, now: BootTime) -> Claim
     return _first_claim(run, key)
 
 
-def _values(run: NewRun, now: BootTime) -> tuple[object, ...]:
+def _values(run: NewRun, now: BootTime, turns: Turns) -> tuple[object, ...]:
     if run.is_held:
         return (*new_run_values(run, iso_timestamp, int, HELD), now.boot, now.seconds + run.lease_ttl)
     due = run.due or DueTime(run.created_at, 0.0)
     columns = due_columns(due, datetime.now(UTC), now.boot, now.seconds, was_started=False)
+    if run.queue_key is not None and columns.is_ready and columns.turn is not None:
+        columns = replace(columns, turn=turns.take(run.queue, run.queue_key, run.priority, columns.turn))
     return (*new_run_values(run, iso_timestamp, int, columns), None, None)
 
 

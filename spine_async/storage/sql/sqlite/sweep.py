@@ -19,6 +19,7 @@ from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE, turn_at
 from spine_async.storage.sql.schema.rows import Row, iso_timestamp
 from spine_async.storage.sql.sqlite.jobs import fetch
+from spine_async.storage.sql.sqlite.turns import Turns
 
 _MOST = 5000
 """Runs that one sweep makes ready by time, so that a sweep holds the write lock for a short time."""
@@ -47,14 +48,19 @@ _FORGET_OTHER_BOOTS = (
     f"(SELECT id FROM core_workflow_runs WHERE {_LATER_IN_BOOT} AND due_boot < ? UNION ALL "
     f"SELECT id FROM core_workflow_runs WHERE {_LATER_IN_BOOT} AND due_boot > ?)"
 )
-_READY_AT = (
-    "UPDATE core_workflow_runs SET ready = 1 WHERE id IN "
-    f"(SELECT id FROM core_workflow_runs WHERE {_LATER} AND due_at <= ? ORDER BY due_at LIMIT {_MOST})"
+_DUE_AT = (
+    "(SELECT id, queue, queue_key, priority, turn FROM core_workflow_runs "
+    f"WHERE {_LATER} AND due_at <= ? ORDER BY due_at LIMIT {_MOST})"
 )
-_READY_IN_BOOT = (
-    "UPDATE core_workflow_runs SET ready = 1 WHERE id IN (SELECT id FROM core_workflow_runs "
-    f"WHERE {_LATER_IN_BOOT} AND due_boot = ? AND due_seconds <= ? ORDER BY due_seconds LIMIT {_MOST})"
+_DUE_IN_BOOT = (
+    f"(SELECT id, queue, queue_key, priority, turn FROM core_workflow_runs WHERE {_LATER_IN_BOOT} AND due_boot = ? "
+    f"AND due_seconds <= ? ORDER BY due_seconds LIMIT {_MOST})"
 )
+_WITH_KEY = "queue_key IS NOT NULL AND COALESCE(turn, 0) > 0"
+# A new run with a key gets its turn when it becomes ready.
+_READY_BY_TIME = f"UPDATE core_workflow_runs SET ready = 1 WHERE id IN (SELECT id FROM {{due}} WHERE NOT ({_WITH_KEY}))"
+_DUE_WITH_KEY = f"SELECT id, queue, queue_key, priority, turn FROM {{due}} WHERE {_WITH_KEY}"
+_READY_WITH_TURN = "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE id = ?"
 _READY_BY_NEWS = (
     "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE id IN (SELECT run FROM core_workflow_inbox WHERE unseen) "
     "AND owner IS NULL AND NOT ready AND status = 'waiting'"
@@ -116,8 +122,8 @@ def sweep(
     now, at = boot_time(), datetime.now(UTC)
     turn = turn_at(at, was_started=True)
     connection.execute(_FORGET_OTHER_BOOTS, (now.boot, now.boot))
-    connection.execute(_READY_AT, (iso_timestamp(at),))
-    connection.execute(_READY_IN_BOOT, (now.boot, now.seconds))
+    _ready_by_time(connection, _DUE_AT, (iso_timestamp(at),))
+    _ready_by_time(connection, _DUE_IN_BOOT, (now.boot, now.seconds))
     if fetch(connection, _NEWS):
         connection.execute(_READY_BY_NEWS, (turn,))
         connection.execute(_FORGET_NEWS)
@@ -125,6 +131,16 @@ def sweep(
     connection.executemany(_READY_GONE, [(turn, owner) for owner in gone])
     connection.executemany(_READY_LAPSED, [(turn, owner, now.boot, now.seconds, kept) for owner in lapsed])
     return replace(look(connection).sweep, made_ready=True)
+
+
+def _ready_by_time(connection: sqlite3.Connection, due: str, values: tuple[object, ...]) -> None:
+    """Make the runs ready whose time has come."""
+    with_key = fetch(connection, _DUE_WITH_KEY.format(due=due), values)
+    connection.execute(_READY_BY_TIME.format(due=due), values)
+    turns = Turns(connection)
+    for key, queue, queue_key, priority, turn in with_key:
+        own = turns.take(str(queue), str(queue_key), int(str(priority)), float(str(turn)))
+        connection.execute(_READY_WITH_TURN, (own, key))
 
 
 def _seconds_until(connection: sqlite3.Connection, now: BootTime, at: datetime) -> list[float]:
