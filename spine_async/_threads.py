@@ -2,7 +2,7 @@
 
 A thread cannot be interrupted. If the caller is cancelled, the thread is abandoned: it continues, and its result is
 discarded. Abandoned threads are counted until they end. At a limit further calls are refused, so that timeouts cannot
-accumulate threads.
+accumulate threads. A call that is cancelled before its thread has begun never begins.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class WorkerThreads:
             names = ", ".join(sorted(set(self._left.values())))
             message = f"{self.abandoned} abandoned threads are still running ({names}); no further thread is started"
             raise StepError(message)
-        job = _Job(self._ended)
+        job = _Job(self._begun, self._ended)
         try:
             return await to_thread.run_sync(
                 job.run, function, args, abandon_on_cancel=True, limiter=self._thread_limiter()
@@ -110,6 +110,7 @@ class WorkerThreads:
     def _leave(self, job: _Job, name: str) -> None:
         with self._lock:
             if not job.is_running:
+                job.is_cancelled = True  # its thread may be about to begin
                 return
             self._left[job] = name
             if job.run_threads is not None:
@@ -119,6 +120,11 @@ class WorkerThreads:
         )
         if self._report is not None:
             self._report(1)
+
+    def _begun(self, job: _Job) -> bool:
+        with self._lock:
+            job.is_running = not job.is_cancelled
+        return job.is_running
 
     def _ended(self, job: _Job) -> None:
         with self._lock:
@@ -133,13 +139,16 @@ class WorkerThreads:
 class _Job:
     """One call in a thread."""
 
-    def __init__(self, ended: Callable[[_Job], None]) -> None:
+    def __init__(self, begun: Callable[[_Job], bool], ended: Callable[[_Job], None]) -> None:
         self.is_running = False
+        self.is_cancelled = False
         self.run_threads = run_threads.get()
+        self._begun = begun
         self._ended = ended
 
     def run(self, function: Callable[..., ValueT], args: tuple[object, ...]) -> ValueT:
-        self.is_running = True
+        if not self._begun(self):
+            raise StepError("the call was cancelled before it began")  # nobody waits for it
         try:
             return function(*args)
         finally:

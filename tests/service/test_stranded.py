@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async.errors import StoreError
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing import FaultInjectingStore
@@ -59,15 +60,33 @@ async def test_a_step_that_a_shutdown_left_behind_is_not_repeated_while_it_is_at
         handle = await runner.start(flow)
         await until(lambda: begun)
     async with runner:
-        await until(lambda: _lease_has_ended(store, handle.run_id))
-        sweeps = store.calls["sweep"]
-        await until(lambda: store.calls["sweep"] > sweeps + 3)
+        renewals, sweeps = store.calls["renew"], store.calls["sweep"]
+        await until(lambda: store.calls["renew"] > renewals + 3 and store.calls["sweep"] > sweeps + 3)
         assert (await handle.status(), begun) == (RunStatus.RUNNING, [1])
         ends.set()
         assert (await handle.result(timeout=15)).status == "completed"
     assert begun == [1, 1]
 
 
-async def _lease_has_ended(store: FaultInjectingStore, run_id: str) -> bool:
-    (state,) = await store.states([run_id])
-    return not state.is_leased
+async def test_a_run_that_was_left_behind_is_released_although_the_commit_of_its_release_fails(
+    store: FaultInjectingStore,
+) -> None:
+    begun: list[int] = []
+    ends = threading.Event()
+
+    def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+        ends.wait(20)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    runner = entered(store, flow, drain_timeout=0, cancel_grace=0.1)
+    async with runner:
+        handle = await runner.start(flow)
+        await until(lambda: begun)
+    for call in range(1, 11):
+        store.fail("commit", call=store.calls["commit"] + call, error=StoreError("injected"))
+    ends.set()
+    await until(lambda: runner._active_runs.place is None)  # the store is closed after the release
+    assert store.calls["release_run"] == 1
+    (state,) = await store.states([handle.run_id])
+    assert (state.status, state.is_leased) == (RunStatus.PENDING, False)

@@ -2,7 +2,8 @@
 
 No native cancellation ever reaches the middle of the run's steps. Only an event loop that is shutting down cancels the
 task that supervises a run; the run is given up then, as in a shutdown. A step that does not end although it was
-cancelled is left running after a grace period, and the run's end is recorded without it.
+cancelled is left running after a grace period, and the run's end is recorded without it. If the run was to be released,
+it is released only when its steps and threads have ended.
 """
 
 from __future__ import annotations
@@ -142,16 +143,32 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
-        return await commit_release(runtime, scope.run, SHUTDOWN)
+        return await _release_when_quiet(runtime, scope.run, SHUTDOWN)
     else:
         if pending.end is not None:
             return pending.end
         if scope.run.cancellation.is_release:
-            if scope.run.cancellation.reason is CancelReason.SHUTDOWN:
-                await scope.run.threads.wait_ended()  # after `cancel_grace` the run is abandoned, and keeps its owner
-            return await commit_release(runtime, scope.run, _given_up(scope.run))
+            return await _release_when_quiet(runtime, scope.run, _given_up(scope.run))
         outcome = _cancelled_outcome(runtime, scope)
     return await commit_end(runtime, scope.run, outcome)
+
+
+async def _release_when_quiet(runtime: Runtime, run: Run, outcome: Outcome) -> RunEnd:
+    """Release the run when none of its threads is at work; finished steps are committed before.
+
+    If the threads do not end within `cancel_grace`, the run is left behind, and this continues in the background.
+
+    Raises:
+        CommitFailed: The run has another owner, or the store failed.
+    """
+    if run.threads.names:
+        run.cancellation.request(CancelReason.SHUTDOWN, runtime.clock.monotonic())
+        try:
+            if run.pending.entry_count:
+                await runtime.journal.commit(run.pending)
+        finally:
+            await run.threads.wait_ended()
+    return await commit_release(runtime, run, outcome)
 
 
 def _time_left(runtime: Runtime, run: Run) -> float | None:
@@ -207,9 +224,8 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
         visit.release_slot()
     try:
         if run.cancellation.is_release:
-            # The step may still be at work, so the run keeps its owner until the step ends or the process is gone.
-            runtime.left_behind.add(run.run_id)
-            work.add_done_callback(lambda _: runtime.left_behind.discard(run.run_id))
+            # A step or thread may still be at work, so the run keeps its owner until that ends or the process is gone.
+            run.left_task = work
             return outcome.at(run.clock.now())
         return await commit_end(runtime, run, outcome)
     finally:

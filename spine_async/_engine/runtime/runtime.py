@@ -82,7 +82,6 @@ class Runtime:
         changes: Reports changes of the store.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
-        left_behind: Ids of runs that a shutdown has not given up, because one of their steps may still be at work here.
         refused: Ids of runs that do not fit the definitions here; each is reported once.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
@@ -114,7 +113,6 @@ class Runtime:
     changes: Changes = field(init=False)
     reachability: Reachability = field(default_factory=Reachability)
     releases: set[Task[None]] = field(default_factory=set)
-    left_behind: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)

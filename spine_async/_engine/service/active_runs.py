@@ -15,6 +15,7 @@ from anyio import to_thread
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.execution import Execution, ExecutionResult
+from spine_async._engine.service.left_behind import wait_released
 from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
 from spine_async._engine.start.owner import new_owner
 from spine_async._engine.state.cancellation import CancelReason
@@ -24,6 +25,7 @@ from spine_async._engine.tasks import (
     Future,
     Task,
     end_task,
+    mark_retrieved,
     new_future,
     run_shielded,
     running_loop,
@@ -50,7 +52,7 @@ class _Place(NamedTuple):
 class ActiveRuns:
     """The runs that a runner executes, and the use of its store.
 
-    The store is open while any run is active, or while the runner is entered with `async with`.
+    The store is open while any run is active or left behind, or while the runner is entered with `async with`.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -65,6 +67,8 @@ class ActiveRuns:
         self._in_use: dict[str, _Place] = {}
         self._watcher: Watcher | None = None
         self._watching: set[Task[None]] = set()
+        self._left: dict[str, Run] = {}
+        self._keeping: set[Task[None]] = set()
         self._execution_ended: Future[None] | None = None
 
     @property
@@ -74,12 +78,12 @@ class ActiveRuns:
 
     @property
     def run_ids(self) -> set[str]:
-        """The runs that this runner executes."""
-        return set(self._executions)
+        """The runs that this runner executes, and those whose steps or threads were left behind and are at work."""
+        return {*self._executions, *self._left_at_work()}
 
     @property
     def held(self) -> int:
-        """Number of runs that are executed here; may be read in any thread."""
+        """Number of runs that are executed here or left behind; may be read in any thread."""
         return len(self._runs)
 
     @property
@@ -170,7 +174,7 @@ class ActiveRuns:
         return execution is not None
 
     def watch(self, run: Run, execution: Execution) -> None:
-        """Watch over the run until `unwatch`."""
+        """Watch over the run until `leave`."""
         execution.attach(run)
         self._runs[run.run_id] = run
         if self._watcher is None or not self._watcher.is_watching:
@@ -179,9 +183,36 @@ class ActiveRuns:
             self._watching.add(task)
             task.add_done_callback(self._watching.discard)
 
-    def unwatch(self, run: Run) -> None:
-        """Stop watching over a run that has ended."""
-        self._runs.pop(run.run_id, None)
+    def leave(self, run: Run) -> None:
+        """Stop watching over a run whose execution has ended; if it was left behind, when it is released."""
+        if run.is_at_work and run.pending.end is None:
+            self._left = {**self._left_at_work(), run.run_id: run}
+        if run.left_task is None:
+            self._unwatch(run)
+            return
+        self._users += 1
+        task = spawn(self._keep(run), f"spine_async lease of {run.run_id}")
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        task.add_done_callback(mark_retrieved)
+
+    def _left_at_work(self) -> dict[str, Run]:
+        """Runs that keep their owner because they are at work, also those of an event loop that has ended."""
+        return {run_id: run for run_id, run in self._left.items() if run.is_at_work}
+
+    async def _keep(self, run: Run) -> None:
+        try:
+            await wait_released(self._runtime, run)
+        finally:
+            self._unwatch(run)
+            self._left = self._left_at_work()
+            self._runtime.changes.notify(Change.STATE)
+            self._runtime.changes.notify(Change.WORK)
+            await self.release()
+
+    def _unwatch(self, run: Run) -> None:
+        if self._runs.get(run.run_id) is run:  # else it is executed here again
+            del self._runs[run.run_id]
 
     def begin_drain(self) -> None:
         """Let no further step begin until `drain` has ended, which must follow."""
@@ -234,6 +265,7 @@ class ActiveRuns:
         self._in_use[_PLACE] = here
         self._users, self._watcher, self._execution_ended = 0, None, None
         self._watching.clear()
+        self._keeping.clear()
         self._executions.clear()
         self._runs.clear()
         self._runtime.running_visits.clear()

@@ -202,7 +202,7 @@ class Callers:
         try:
             return await execute_run(self._runtime, scope)
         finally:
-            self._active_runs.unwatch(scope.run)
+            self._active_runs.leave(scope.run)
 
     async def _awaited(self, execution: Execution) -> WorkflowResult | None:
         """The result of an execution of this runner; None if the run continues elsewhere or later."""

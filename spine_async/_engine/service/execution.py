@@ -20,6 +20,7 @@ ExecutionResult: TypeAlias = WorkflowResult | None
 _log = logging.getLogger("spine_async")
 
 _SETTLE = 0.02  # seconds for which a run must be idle before it is parked
+_LOOK_AGAIN = 1.0  # seconds, while a thread that a step has abandoned is at work
 
 
 class Execution:
@@ -136,6 +137,9 @@ class Execution:
             return
         has_deadline = any(each.deadline_mono is not None for each in run.pending.open_visits.values())
         if not (runtime.parks and self.is_background) or self._callers or has_deadline:
+            return
+        if run.threads.names:  # they may still be at work, so the run keeps its owner
+            call_later(_LOOK_AGAIN, self._park_if_idle, changes)
             return
         due = idle.due
         if due is None or (due.at - run.clock.now()).total_seconds() > runtime.config.park_after:

@@ -9,6 +9,7 @@ never waits for the store.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import anyio
@@ -117,5 +118,8 @@ class LeaseKeeper:
             return
         if not renewal.is_held:
             run.cancellation.request(CancelReason.LEASE_LOST, now_mono)
+            if run.left_task is not None and run.pending.claim.lease_until_mono != math.inf:
+                _log.warning("run %s has another owner, while a step of it is still at work here", run.run_id)
+                run.pending.claim.lease_until_mono = math.inf  # nothing is due, so it is reported only once
         elif renewal.stop_reason is not None:
             run.cancellation.request(CancelReason.USER, now_mono, renewal.stop_reason)

@@ -189,7 +189,7 @@ class Worker:
         gone, lapsed = await self._judge(sweep)
         if gone or lapsed:
             is_own = self._runtime.owner in lapsed
-            spared = self._active_runs.run_ids | self._runtime.left_behind if is_own else set[str]()
+            spared = self._active_runs.run_ids if is_own else set[str]()
             sweep = await self._answer(due_runs.sweep(gone, lapsed, spared), "spine_async sweep")
         return sweep
 

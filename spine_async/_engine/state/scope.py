@@ -20,7 +20,7 @@ from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.tally import Tally
-from spine_async._engine.tasks import Latch
+from spine_async._engine.tasks import Latch, Task
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
 from spine_async._model.document import Document
@@ -69,6 +69,8 @@ class Run:
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
         threads: Threads of its cancelled attempts that are still running.
+        left_task: If the run was left behind, its task, which releases the run when its steps and threads have ended;
+            else None. A run is left behind if it was to be released and its steps or threads did not end in time.
         span: The span of its execution, if it was begun with the creation of the run; else None.
         continues: The stored trace context of the execution that this one continues, or of the creation; or None.
         is_claimed: Whether a worker has claimed it.
@@ -98,9 +100,15 @@ class Run:
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
     threads: AbandonedThreads = field(default_factory=AbandonedThreads)
+    left_task: Task[Any] | None = None
     span: RunSpan | None = None
     continues: str | None = None
     is_claimed: bool = False
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a step or thread of the run may still be at work although its execution has ended."""
+        return bool(self.threads.names) or (self.left_task is not None and not self.left_task.done())
 
     @property
     def limited_from_mono(self) -> float:
