@@ -20,7 +20,8 @@ from spine_async.errors import StepError
 
 ValueT = TypeVar("ValueT")
 
-_POLL = 0.01  # seconds between two looks at abandoned threads
+_POLL = 0.01  # seconds until the first look at abandoned threads
+_MAX_POLL = 0.25  # seconds between two looks at threads that have been abandoned for long
 
 _log = logging.getLogger("spine_async")
 
@@ -38,8 +39,10 @@ class AbandonedThreads:
 
     async def wait_ended(self) -> None:
         """Wait until none of them is running."""
-        while self._left:  # noqa: ASYNC110 - they end outside of the event loop
-            await anyio.sleep(_POLL)
+        pause = _POLL
+        while self._left:  # they end outside of the event loop
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _MAX_POLL)
 
     def add(self, job: _Job, name: str) -> None:
         """Add a thread that was just abandoned."""
