@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -92,3 +93,40 @@ async def test_a_run_that_was_left_behind_is_released_although_the_commit_of_its
         run = await store.load(handle.run_id)
     assert run is not None
     assert (run.status, run.owner) == (RunStatus.PENDING, None)
+
+
+def test_a_thread_of_an_event_loop_that_has_ended_is_waited_for_in_another_loop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In memory, because a loop that ends cancels calls of a database, and leaves connections open."""
+    store, begun, ends = FaultInjectingStore(MemoryRunStore()), list[int](), threading.Event()
+
+    def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+        ends.wait(20)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    runner = entered(store, flow, drain_timeout=0, cancel_grace=0.1)
+
+    async def begin() -> None:
+        async with runner:
+            await runner.start(flow, run_id="r")
+            await until(lambda: begun)
+
+    async def go_on() -> None:
+        async with runner:
+            await until(has_lapsed)
+            sweeps = store.calls["sweep"]
+            await until(lambda: store.calls["sweep"] > sweeps + 3)
+            assert begun == [1]
+            ends.set()
+            assert (await runner.handle("r").result(timeout=15)).status == "completed"
+
+    async def has_lapsed() -> bool:
+        (state,) = await store.states(["r"])
+        return not state.is_leased
+
+    asyncio.run(begin())
+    assert "keeps its owner" in caplog.text
+    asyncio.run(go_on())
+    assert begun == [1, 1]
