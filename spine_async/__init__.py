@@ -16,6 +16,7 @@ from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 from spine_async.dispatch import Dispatcher, LocalDispatcher
 from spine_async.errors import (
+    AttemptEndedError,
     CorruptRecordError,
     DefinitionError,
     DuplicateStepError,
@@ -39,6 +40,7 @@ from spine_async.errors import (
     StepError,
     StoreError,
     StoreUnavailableError,
+    TooManyPendingEventsError,
     UnknownStepError,
     WorkflowChangedError,
 )
@@ -48,6 +50,7 @@ from spine_async.runner import WorkflowRunner
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttemptEndedError",
     "Checkpoint",
     "ChoiceStep",
     "CorruptRecordError",
@@ -98,6 +101,7 @@ __all__ = [
     "StepType",
     "StoreError",
     "StoreUnavailableError",
+    "TooManyPendingEventsError",
     "UnknownStepError",
     "WaitStep",
     "Workflow",

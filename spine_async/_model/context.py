@@ -166,6 +166,44 @@ class WorkflowContext:
             raise DefinitionError(problem, workflow=self.workflow_name, step=self.step_name)
         return str(getattr(frame, "signal_token"))  # noqa: B009 - the frame is an object of the engine
 
+    def emit(self, event_type: str, data: object = None) -> None:
+        """Add an event to the run while the step is running; readers of `runner.events` see it within milliseconds.
+
+        May be called in `async def` handlers and in threads. The event is committed at once if no commit of the run is
+        under way, else with the next one. Its metadata are `{"execution": …, "attempt": …, "data": …}`: the number of
+        the claim under which the run is executed, the attempt of the step, and the data. The events of an attempt that
+        failed stay stored; `step_retrying`, or another `step_started` after a crash, tells readers to discard them.
+
+        Args:
+            event_type: Type of the event; none of the runner's own (`EventType`).
+            data: A value with a strict JSON form.
+
+        Raises:
+            DefinitionError: The type is invalid, or the context does not belong to a running step.
+            SerializationError: The data have no strict JSON form, or are larger than `max_value_bytes`.
+            AttemptEndedError: The attempt of the step has ended.
+            TooManyPendingEventsError: `max_pending_events` of the run are not stored yet; call `flush` now and then.
+        """
+        self._running("emit").emit(self.attempt, event_type, data)
+
+    async def flush(self) -> None:
+        """Wait until the events that the run has emitted so far are stored.
+
+        A `def` handler calls it with `anyio.from_thread.run(context.flush)`.
+
+        Raises:
+            DefinitionError: The context does not belong to a running step.
+            StoreError: The store failed; the events are stored with the next commit of the run that succeeds.
+        """
+        await self._running("flush").flush()
+
+    def _running(self, method: str) -> Any:
+        """The running attempt, an object of the engine."""
+        if self._frame is None:
+            problem = f"{method} can be called only on the context of a running step"
+            raise DefinitionError(problem, workflow=self.workflow_name, step=self.step_name)
+        return self._frame
+
     @property
     def is_dry_run(self) -> bool:
         """Whether the run is a dry run."""

@@ -73,6 +73,15 @@ class Commit(Protocol):
         """Whether it has ended, so that `wait` returns at once."""
         ...
 
+    @property
+    def error(self) -> BaseException | None:
+        """The error with which it failed, or None."""
+        ...
+
+    def future(self) -> Future[None]:
+        """A future that is done when it has ended, in whatever way."""
+        ...
+
     async def wait_shielded(self) -> None:
         """Wait until it has ended, even if the caller is cancelled; never raises."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from spine_async._engine.commit.journal import Commit, Creation
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.tasks import PeriodicYield
+from spine_async._engine.tasks import Future, PeriodicYield, new_future
 from spine_async._model.record import Claim
 
 
@@ -14,6 +14,7 @@ class NullJournal:
     """Discards pending writes. `enqueue` returns this object itself, as a commit that has always ended."""
 
     is_set = True
+    error = None
 
     def __init__(self) -> None:
         self._yield = PeriodicYield()
@@ -47,6 +48,12 @@ class NullJournal:
     def wait(self) -> Awaitable[None]:
         """Yield to the event loop now and then."""
         return self._yield()
+
+    def future(self) -> Future[None]:
+        """A future that is done."""
+        future: Future[None] = new_future()
+        future.set_result(None)
+        return future
 
     async def wait_shielded(self) -> None:
         """Return at once."""

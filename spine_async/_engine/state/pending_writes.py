@@ -100,6 +100,7 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
         release: How the owner gives up the run, once it does; it goes with the last change.
         has_taken: Whether a visit of the run has ever taken a message.
+        records_events: Whether the run records events.
     """
 
     def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
@@ -110,7 +111,7 @@ class PendingWrites:
         self.end: RunEnd | None = None
         self.release: Release | None = None
         self.has_taken = False
-        self._records_events = records_events
+        self.records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
 
@@ -125,7 +126,7 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.records_events = self._records_events
+        row.records_events = self.records_events
         self.has_taken = self.has_taken or bool(visit.taken)
         if visit.is_announced or visit.events or own_events or visit.taken:
             before = [*visit.events, *own_events]
@@ -162,7 +163,7 @@ class PendingWrites:
         """Add `step_started` and waiting events of visits that began before that time; returns whether any exist."""
         due = [each for each in self.open_visits.values() if each.started_mono <= older_than_mono]
         announced = [each for each in due if self._add_waiting_events(each)]
-        return bool(announced) and self._records_events
+        return bool(announced) and self.records_events
 
     def flush_visit(self, visit: OpenVisit) -> None:
         """Add the waiting events of a visit, with its start."""
@@ -205,7 +206,7 @@ class PendingWrites:
         entries, rest, size = _split(self._entries, most_bytes)
         self._entries, self._drained = rest, entries
         claim = self.claim
-        visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
+        visits, events, next_seq = _number(entries, claim, token, records_events=self.records_events)
         is_last, release = not rest, self.release
         return RunChange(  # positional: keywords take three times as long, and each step of most runs has a change
             claim.run_id,

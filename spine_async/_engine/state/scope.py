@@ -6,6 +6,7 @@ run add to the same pending writes, with different paths.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,7 @@ from spine_async._engine.state.idleness import Idle, Idleness
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.mailbox import Mailbox
 from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.outbox import Outbox, OutboxOptions
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.tally import Tally
@@ -43,6 +45,9 @@ ITEM_MARK = "@item"
 """Suffix of the path of the row that stores the item of a scope whose first step is a map."""
 
 
+_OPENING = threading.Lock()
+
+
 @dataclass(slots=True)
 class Run:
     """A run that this runner executes.
@@ -65,6 +70,8 @@ class Run:
         started_by: The call that created it: `execute`, `start` or `enqueue`.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
         mailbox: The signals that were sent to it.
+        outbox: The events that its steps emitted; None while no step has emitted one.
+        outbox_options: What its outbox shares with others; set before its first step.
     """
 
     run_id: str
@@ -88,6 +95,17 @@ class Run:
     started_by: str = "execute"
     is_woken: bool = False
     mailbox: Mailbox = field(default_factory=Mailbox)
+    outbox: Outbox | None = None
+    outbox_options: OutboxOptions | None = None
+
+    def open_outbox(self) -> Outbox:
+        """The outbox of the run; in any thread."""
+        with _OPENING:
+            if self.outbox is None:
+                options = self.outbox_options
+                assert options is not None  # noqa: S101 - set before the first step
+                self.outbox = Outbox(self.pending, options)
+            return self.outbox
 
     @property
     def limited_from_mono(self) -> float:
@@ -279,10 +297,15 @@ class Attempt:
     """One attempt of a step; the `frame` of the context that it gets.
 
     A worker thread that a cancelled attempt has abandoned still reads its reason here.
+
+    Attributes:
+        visit: The visit.
+        has_ended: Whether it has ended, so that it emits and reports nothing more.
     """
 
     visit: Visit
     _reason: CancelReason | None = None
+    has_ended: bool = False
 
     @property
     def current_cancel_reason(self) -> CancelReason | None:
@@ -303,6 +326,23 @@ class Attempt:
             problem = "signal_token needs a step that waits for a signal, here or later in the same list of steps"
             raise DefinitionError(problem, workflow=scope.workflow.name, step=step.name)
         return signal_token(scope.child_path(segment))
+
+    def emit(self, number: int, event_type: str, data: object) -> None:
+        """Emit an event as the attempt with this number; see `WorkflowContext.emit`."""
+        self.visit.run.open_outbox().emit(self, number, event_type, data)
+
+    async def flush(self) -> None:
+        """Wait until the emitted events of the run are stored; see `WorkflowContext.flush`."""
+        outbox = self.visit.run.outbox
+        if outbox is not None:
+            await outbox.flush()
+
+    def end(self) -> None:
+        """Record that it has ended; what it emitted precedes the end of its step."""
+        self.has_ended = True  # before the outbox is read: a thread sees this, or its event is found there
+        outbox = self.visit.run.outbox
+        if outbox is not None:
+            outbox.settle()
 
     def cut_off(self) -> None:
         """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""

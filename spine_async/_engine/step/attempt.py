@@ -232,6 +232,8 @@ class _Attempts:
             if _ends_step(attempt, exc):
                 raise
             result = await self._failure_of(cancellations, exc)
+        finally:
+            attempt.end()
         if task.cancelling() > cancellations or not result.success:
             await self._continue_if_cancelled(attempt, cancellations, result)
         if is_small(result):
