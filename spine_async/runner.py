@@ -27,6 +27,7 @@ from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
+from spine_async._engine.service.followers import Followers
 from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.service.worker import Worker
@@ -147,6 +148,7 @@ class WorkflowRunner(RunReader):
             metrics=self.metrics,
         )
         self._active_runs = ActiveRuns(self._runtime)
+        self._followers = Followers(self._runtime, self._active_runs)
         self._callers = Callers(self._runtime, self._active_runs, self._workflows)
         queue_names = {DEFAULT_QUEUE, *(queue.name for queue in check_queues(queues))}
         self._worker = Worker(self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run)

@@ -111,6 +111,7 @@ class Flows:
             Workflow("gated", [note, Step.lambda_("gated", self.wait_for_gate), last], version=version),
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", 4.0), last], version=version),
+            Workflow("streams", [note, Step.lambda_("stream", self.stream), last], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows
@@ -156,6 +157,16 @@ class Flows:
     async def await_nested(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         self.notes.add(context)
         return await self._execute("nested_child", f"{context.run_id}-child")
+
+    async def stream(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        """Emits numbers, until the gate with the run's id is open."""
+        self.notes.add(context)
+        number = 0
+        while not self.notes.is_open(context.run_id):
+            context.emit("token", number)
+            number += 1
+            await anyio.sleep(LOOK_EVERY)
+        return {"emitted": number}
 
     async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)

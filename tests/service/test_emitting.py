@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -231,13 +232,12 @@ async def test_the_data_are_stored_as_they_were_when_they_were_emitted() -> None
 @pytest.mark.parametrize("is_thread", [False, True])
 async def test_emit_raises_beyond_the_limit_and_flush_makes_room(place: Place, is_thread: bool) -> None:
     def fill(context: WorkflowContext) -> int:
-        for number in range(1000):
+        for number in itertools.count():
             try:
                 context.emit("token", number)
-            except TooManyPendingEventsError as exc:
-                assert exc.limit == 20
-                return number
-        return 1000
+            except TooManyPendingEventsError:
+                break
+        return number
 
     async def on_loop(context: WorkflowContext, config: Config) -> dict[str, object]:
         accepted = [fill(context)]
@@ -292,7 +292,7 @@ async def test_where_no_events_are_stored_emit_checks_its_arguments_and_stores_n
         with pytest.raises(DefinitionError):
             context.emit("step_started")
 
-    config = WorkflowRunnerConfig(max_pending_events=10, **settings)  # type: ignore[arg-type]
+    config = WorkflowRunnerConfig(max_pending_events=10, **settings)
     runner = WorkflowRunner(store=MemoryRunStore(), config=config)
     (await runner.execute(Workflow("w", [Step.lambda_("answer", answer)]), run_id="r")).raise_for_status()
     if "emit_events" in settings:

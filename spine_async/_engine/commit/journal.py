@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
 from spine_async._engine.commit.locked_changes import LockedChanges
@@ -38,11 +38,19 @@ from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, RunIdLockedError, RunStore
 
+OnCommit: TypeAlias = "Callable[[RunChange], None]"
+
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
 class Recorder(Protocol):
-    """Creates runs and commits their pending writes."""
+    """Creates runs and commits their pending writes.
+
+    Attributes:
+        on_commit: Called after each commit of a change, or None.
+    """
+
+    on_commit: OnCommit | None
 
     async def create(self, creation: Creation) -> None: ...
 
@@ -122,11 +130,15 @@ class Journal:
         commits_out_of_process: Whether the store commits in another process, as a database server does; then waiters
             are resumed in two halves.
         max_lock_wait: Seconds for which a commit waits if a transaction of another program has locked the run's row.
+
+    Attributes:
+        on_commit: Called after each commit of a change, or None.
     """
 
     def __init__(
         self, store: RunStore, clock: Clock, *, commits_out_of_process: bool = False, max_lock_wait: float = 15.0
     ) -> None:
+        self.on_commit: OnCommit | None = None
         self._store = store
         self._locked = LockedChanges(store, max_lock_wait)
         self._commits_out_of_process = commits_out_of_process
@@ -302,10 +314,13 @@ class Journal:
         # A change that the store refuses does not affect the others.
         outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
         self._commit_seconds = time.perf_counter() - began
+        on_commit = self.on_commit
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
             if outcome is CommitOutcome.COMMITTED:
                 pending.committed(change)
+                if on_commit is not None:
+                    on_commit(change)
                 if remaining > 0:
                     left[pending] = remaining  # moved to the end of the queue
                 else:
@@ -342,6 +357,8 @@ class Journal:
             resolve(_release_failed(pending, latch, change, outcome))
         else:
             pending.committed(change)
+            if self.on_commit is not None:
+                self.on_commit(change)
             if remaining == 0:
                 latch.set()
             else:  # the next commit contains the rest and the writes that were added since

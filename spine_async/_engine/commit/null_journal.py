@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from spine_async._engine.commit.journal import Commit, Creation
+from spine_async._engine.commit.journal import Commit, Creation, OnCommit
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Future, PeriodicYield, new_future
 from spine_async._model.record import Claim
@@ -17,6 +17,7 @@ class NullJournal:
     error = None
 
     def __init__(self) -> None:
+        self.on_commit: OnCommit | None = None  # never called
         self._yield = PeriodicYield()
 
     async def create(self, creation: Creation) -> None:
