@@ -6,6 +6,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
 from spine_async._model.queue import Enqueued, Queue
 from spine_async._model.signal_step import SignalStep
@@ -72,6 +73,7 @@ __all__ = [
     "MapStep",
     "MissingExtraError",
     "PipelineStep",
+    "Progress",
     "QualityMetrics",
     "QualityThresholds",
     "Queue",

@@ -112,6 +112,7 @@ class Flows:
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", 4.0), last], version=version),
             Workflow("streams", [note, Step.lambda_("stream", self.stream), last], version=version),
+            Workflow("counts", [Step.lambda_("count", self.count)], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows
@@ -167,6 +168,17 @@ class Flows:
             number += 1
             await anyio.sleep(LOOK_EVERY)
         return {"emitted": number}
+
+    async def count(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        """Reports progress for ever in the process that executes it first; ends at once in later ones."""
+        last = context.last_progress
+        self.notes.write(what="progress", run=context.run_id, done=None if last is None else last.done)
+        number = 0
+        while last is None:
+            number += 1
+            context.progress(number)
+            await anyio.sleep(LOOK_EVERY)
+        return {}
 
     async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)

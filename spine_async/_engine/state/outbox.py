@@ -67,10 +67,12 @@ class OutboxOptions:
 class Emitter(Protocol):
     """An attempt that emits events."""
 
-    has_ended: bool
-
     @property
     def visit(self) -> OpenVisit: ...
+
+    def check_running(self, number: int) -> None:
+        """Raise `AttemptEndedError` if it has ended."""
+        ...
 
 
 @dataclass(slots=True)
@@ -105,17 +107,6 @@ class Outbox:
         self._moved = 0
         self._stored = 0
         self._commit: _Commit | None = None
-
-    def check_open(self, emitter: Emitter, attempt: int) -> None:
-        """Refuse an attempt that has ended.
-
-        Raises:
-            AttemptEndedError: It has ended, or the end of its run is recorded.
-        """
-        pending, visit = self._pending, emitter.visit
-        is_open = pending.open_visits.get(visit.path) is visit and pending.end is None
-        if emitter.has_ended or not is_open:
-            raise AttemptEndedError(pending.claim.run_id, visit.path, attempt)
 
     def emit(self, emitter: Emitter, attempt: int, event_type: str, data: object) -> None:
         """Accept an event of a running attempt; in any thread.
@@ -168,7 +159,7 @@ class Outbox:
 
     def _add(self, emitter: Emitter, attempt: int, event: EventRow) -> None:
         with self._lock:
-            self.check_open(emitter, attempt)
+            emitter.check_running(attempt)
             if not self._options.stores or not self._pending.records_events:
                 return
             if self._accepted - self._stored >= self._options.max_events and self._is_full():

@@ -13,13 +13,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from spine_async._clock import SystemClock
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, Release, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+if TYPE_CHECKING:
+    from spine_async._engine.state.progress_report import ProgressReport
 
 
 class Slot(Protocol):
@@ -46,6 +49,7 @@ class OpenVisit:
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
         slot: The concurrency slot that the current attempt holds, or None.
         taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
+        report: Its progress; None while it has reported none.
     """
 
     path: str
@@ -58,6 +62,7 @@ class OpenVisit:
     cancelled_mono: float | None = field(default=None, init=False)
     slot: Slot | None = field(default=None, init=False)
     taken: tuple[int, ...] = field(default=(), init=False)
+    report: ProgressReport | None = field(default=None, init=False)
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that is stuck."""
