@@ -74,11 +74,11 @@ CONTESTANTS = (
         "spine",
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
-            **_verbs("costs pick_up parked"),
+            **_verbs("costs pick_up parked follow"),
             "stream": frozenset({"memory", "none"}),
         },
         OURS,
-        modules={"pick_up": "spine_service", "parked": "spine_service"},
+        modules={"pick_up": "spine_service", "parked": "spine_service", "follow": "spine_events"},
     ),
     Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),
     Contestant("raw step", "raw_step", _verbs("sequential")),

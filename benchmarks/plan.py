@@ -18,6 +18,7 @@ WORKLOADS = {
     "W9": "a map over an async generator, results not collected",
     "W10": "an enqueued run, executed by an idle worker process",
     "W12": "many parked runs, and a signal to one of them",
+    "W13": "events that a running step emits, and their followers",
     "W14": "processor time of W1 to W3, compared with another version",
 }
 
@@ -68,12 +69,28 @@ class Scale:
     w9: int
     w10: tuple[int, int]
     w12: tuple[int, int, int]
+    w13: tuple[int, int, int]
     w14: tuple[int, int, tuple[int, int]]
 
 
 _SIZES = {
     "tiny": Scale(
-        5, (20, 40), 10, (4, 2), (2, 20), 20, 5, (20,), (1, 10), (0,), 1, 200, (3, 100), (40, 4, 100), (5, 20, (4, 2))
+        5,
+        (20, 40),
+        10,
+        (4, 2),
+        (2, 20),
+        20,
+        5,
+        (20,),
+        (1, 10),
+        (0,),
+        1,
+        200,
+        (3, 100),
+        (40, 4, 100),
+        (10, 50, 3),
+        (5, 20, (4, 2)),
     ),
     "small": Scale(
         100,
@@ -90,6 +107,7 @@ _SIZES = {
         100_000,
         (100, 3000),
         (5000, 50, 3000),
+        (200, 20_000, 100),
         (300, 2000, (200, 5)),
     ),
     "full": Scale(
@@ -107,6 +125,7 @@ _SIZES = {
         1_000_000,
         (200, 10_000),
         (100_000, 200, 10_000),
+        (1000, 100_000, 100),
         (1000, 10_000, (500, 5)),
     ),
 }
@@ -197,6 +216,12 @@ def _w12(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W12", "parked", backend, {"runs": runs, "signals": signals, "idle_ms": idle_ms}, "ms")
 
 
+def _w13(sizes: Scale) -> Iterator[Cell]:
+    values, emitted, followers = sizes.w13
+    for backend in SQL:
+        yield Cell("W13", "follow", backend, {"values": values, "emitted": emitted, "followers": followers}, "ms")
+
+
 def _w14(sizes: Scale) -> Iterator[Cell]:
     steps, items, (runs, steps_each) = sizes.w14
     for backend in SQL:
@@ -217,5 +242,6 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W9": _w9,
     "W10": _w10,
     "W12": _w12,
+    "W13": _w13,
     "W14": _w14,
 }
