@@ -318,11 +318,13 @@ class Attempt:
     Attributes:
         visit: The visit.
         has_ended: Whether it has ended, so that it emits and reports nothing more.
+        is_used: Whether it has tried to emit or report something.
     """
 
     visit: Visit
     _reason: CancelReason | None = None
     has_ended: bool = False
+    is_used: bool = False
 
     @property
     def current_cancel_reason(self) -> CancelReason | None:
@@ -346,11 +348,13 @@ class Attempt:
 
     def emit(self, number: int, event_type: str, data: object) -> None:
         """Emit an event as the attempt with this number; see `WorkflowContext.emit`."""
+        self.is_used = True
         self.visit.run.open_outbox().emit(self, number, event_type, data)
         self._be_active()
 
     def report(self, number: int, progress: Progress) -> None:
         """Report progress as the attempt with this number; see `WorkflowContext.progress`."""
+        self.is_used = True
         self.check_running(number)
         visit = self.visit
         if visit.report is None:
@@ -385,9 +389,8 @@ class Attempt:
         if outbox is not None:
             await outbox.flush()
 
-    def end(self) -> None:
-        """Record that it has ended; what it emitted and reported precedes the end of its step."""
-        self.has_ended = True  # before the outbox is read: a thread sees this, or its event is found there
+    def settle(self) -> None:
+        """Add what it emitted and reported to the pending writes, so that this precedes the end of its step."""
         visit = self.visit
         outbox = visit.run.outbox
         if outbox is not None:

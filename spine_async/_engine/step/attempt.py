@@ -235,7 +235,9 @@ class _Attempts:
                 raise
             result = await self._failure_of(cancellations, exc)
         finally:
-            attempt.end()
+            attempt.has_ended = True  # before `is_used` is read: a thread sees this, or what it emitted is found here
+            if attempt.is_used:
+                attempt.settle()
         if task.cancelling() > cancellations or not result.success:
             await self._continue_if_cancelled(attempt, cancellations, result)
         if is_small(result):
