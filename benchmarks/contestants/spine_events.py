@@ -21,7 +21,7 @@ _PAUSE_MS = 10
 async def follow(task: Task) -> Reading:
     """From `emit` to a follower, in the same process and in another; values stored per second; cost for the owner."""
     values, many, followers = (task.size[name] for name in ("values", "emitted", "followers"))
-    async with WorkflowRunner(config=make_config(task)) as runner:
+    async with WorkflowRunner(config=make_config(task), workflows=[EMITS]) as runner:
         same = await _latencies(runner, values)
         run_id = (await runner.start(EMITS, params={"count": many, "pause_ms": 0})).run_id
         result = await runner.result(run_id)
