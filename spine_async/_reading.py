@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal, TypeAlias
 
@@ -104,7 +104,7 @@ class RunReader:
         async with self._active_runs.session():
             return await last_checkpoint(self._runtime, check_run_id(run_id), step)
 
-    async def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncIterator[Event]:  # noqa: FBT001, FBT002 - positional in the public interface
+    async def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]:  # noqa: FBT001, FBT002 - positional in the public interface
         """Events of the run with a number above `after`, in order.
 
         Args:

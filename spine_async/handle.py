@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import anyio
@@ -20,7 +20,7 @@ class RunAccess(Protocol):
     async def _status(self, run_id: str) -> RunStatus: ...
     async def stop(self, run_id: str, reason: str | None = None) -> bool: ...
     async def signal(self, run_id: str, name: str, value: object = None) -> None: ...
-    def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncIterator[Event]: ...  # noqa: FBT001, FBT002
+    def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]: ...  # noqa: FBT001, FBT002
 
 
 class RunHandle:
@@ -62,7 +62,7 @@ class RunHandle:
         """The stored run."""
         return await self._runner.get_run(self.run_id)
 
-    def events(self, after: int = 0, follow: bool = False) -> AsyncIterator[Event]:  # noqa: FBT001, FBT002 - as in the runner
+    def events(self, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]:  # noqa: FBT001, FBT002 - as in the runner
         """Events of the run with a number above `after`, in order; see `WorkflowRunner.events`.
 
         Args:

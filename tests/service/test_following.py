@@ -114,7 +114,7 @@ async def test_a_reader_that_reconnects_with_its_last_number_sees_every_event_on
         seen: list[Event] = []
         while not seen or seen[-1].event_type != "workflow_completed":
             reader = owner if len(seen) % 2 else other
-            async with aclosing(reader.events("r", seen[-1].seq if seen else 0, follow=True)) as events:  # type: ignore[type-var]
+            async with aclosing(reader.events("r", seen[-1].seq if seen else 0, follow=True)) as events:
                 async for event in events:
                     seen.append(event)
                     if event.seq % 7 == 0:
@@ -127,7 +127,7 @@ async def test_a_slow_reader_misses_nothing_and_slows_nobody(place: Place) -> No
     gate = Gate()
     async with place.runner() as owner:
         handle = await owner.start(gate.flow, run_id="r")
-        async with aclosing(owner.events("r", follow=True)) as slow:  # type: ignore[type-var]
+        async with aclosing(owner.events("r", follow=True)) as slow:
             seen = [await anext(slow)]
             fast: list[Event] = []
             async with anyio.create_task_group() as tasks:
@@ -192,7 +192,7 @@ async def test_without_followers_the_store_is_not_asked() -> None:
     gate = Gate()
     async with WorkflowRunner(store=store) as runner:
         handle = await runner.start(gate.flow, run_id="r")
-        async with aclosing(runner.events("r", follow=True)) as events:  # type: ignore[type-var]
+        async with aclosing(runner.events("r", follow=True)) as events:
             await anext(events)
         asked = store.calls["states"], store.calls["events"]
         for number in range(5):
