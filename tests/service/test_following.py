@@ -132,9 +132,9 @@ async def test_a_slow_reader_misses_nothing_and_slows_nobody(place: Place) -> No
             fast: list[Event] = []
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(collect, owner.events("r", follow=True), fast)
-                for number in range(2500):  # more than is kept for followers
-                    if number % 500 == 499:
-                        await until(lambda number=number: len(tokens(fast)) >= number - 500)
+                for number in range(1500):  # more than is kept for followers
+                    if number % 300 == 299:
+                        await until(lambda number=number: len(tokens(fast)) >= number - 300)
                     gate.send(number)
                 gate.send(END)
             await handle.result()
@@ -148,7 +148,7 @@ async def test_hundreds_of_followers_read_each_event_once_from_the_store() -> No
     gate = Gate()
     async with WorkflowRunner(store=store) as runner:
         await runner.start(gate.flow, run_id="r")
-        seen: list[list[Event]] = [[] for _ in range(300)]
+        seen: list[list[Event]] = [[] for _ in range(200)]
         async with anyio.create_task_group() as tasks:
             for each in seen:
                 tasks.start_soon(collect, runner.events("r", follow=True), each)
