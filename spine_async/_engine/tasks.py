@@ -189,6 +189,11 @@ class Latch:
         """Whether it has completed or failed."""
         return self._is_set
 
+    @property
+    def error(self) -> BaseException | None:
+        """The error with which it failed, or None."""
+        return self._error
+
     async def wait(self) -> None:
         """Wait until it is set; raises the error it failed with.
 

@@ -565,7 +565,7 @@ def _state(found: _MemoryRun) -> RunState:
     run = _with_lease(found)
     is_free = run.owner is None and not run.status.is_final
     is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
-    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now)
+    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now, run.next_seq)
 
 
 def _sweep_due(found: _MemoryRun, now_mono: float) -> None:

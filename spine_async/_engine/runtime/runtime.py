@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
 from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
 from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.state.outbox import OutboxOptions
 from spine_async._engine.state.reachability import Reachability
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.state.wall_clock import WallClock
-from spine_async._engine.tasks import Task
+from spine_async._engine.tasks import Task, running_loop
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.output_model import OutputModel
@@ -118,6 +120,7 @@ class Runtime:
     refused: set[str] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
+    _outbox_options: OutboxOptions | None = field(default=None)
     wall_clock: WallClock = field(init=False)
     max_concurrent_steps: int | None = field(init=False)
     max_value_bytes: int = field(init=False)
@@ -148,7 +151,21 @@ class Runtime:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
         self.threads.forget_loop()
         self.changes.forget_loop()
-        self.slots = self.encoders = None
+        self.slots = self.encoders = self._outbox_options = None
+
+    @property
+    def outbox_options(self) -> OutboxOptions:
+        """What the outboxes of all runs share in the running event loop."""
+        if self._outbox_options is None:
+            self._outbox_options = OutboxOptions(
+                enqueue=self.journal.enqueue,
+                loop=running_loop(),
+                thread=threading.get_ident(),
+                max_events=self.config.max_pending_events,
+                max_bytes=self.max_value_bytes,
+                stores=not self.is_ephemeral,
+            )
+        return self._outbox_options
 
     async def run_on_thread(
         self, function: Callable[ArgumentsT, ResultT], *args: ArgumentsT.args, **named: ArgumentsT.kwargs

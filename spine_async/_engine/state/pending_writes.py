@@ -13,13 +13,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from spine_async._clock import SystemClock
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, Release, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+if TYPE_CHECKING:
+    from spine_async._engine.state.progress_report import ProgressReport
 
 
 class Slot(Protocol):
@@ -46,6 +49,7 @@ class OpenVisit:
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
         slot: The concurrency slot that the current attempt holds, or None.
         taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
+        report: Its progress; None while it has reported none.
     """
 
     path: str
@@ -58,6 +62,7 @@ class OpenVisit:
     cancelled_mono: float | None = field(default=None, init=False)
     slot: Slot | None = field(default=None, init=False)
     taken: tuple[int, ...] = field(default=(), init=False)
+    report: ProgressReport | None = field(default=None, init=False)
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that is stuck."""
@@ -100,6 +105,7 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
         release: How the owner gives up the run, once it does; it goes with the last change.
         has_taken: Whether a visit of the run has ever taken a message.
+        records_events: Whether the run records events.
         traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
             nothing continues it.
     """
@@ -113,7 +119,7 @@ class PendingWrites:
         self.release: Release | None = None
         self.has_taken = False
         self.traceparent: str | None = None
-        self._records_events = records_events
+        self.records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
 
@@ -128,7 +134,7 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.records_events = self._records_events
+        row.records_events = self.records_events
         self.has_taken = self.has_taken or bool(visit.taken)
         if visit.is_announced or visit.events or own_events or visit.taken:
             before = [*visit.events, *own_events]
@@ -165,7 +171,7 @@ class PendingWrites:
         """Add `step_started` and waiting events of visits that began before that time; returns whether any exist."""
         due = [each for each in self.open_visits.values() if each.started_mono <= older_than_mono]
         announced = [each for each in due if self._add_waiting_events(each)]
-        return bool(announced) and self._records_events
+        return bool(announced) and self.records_events
 
     def flush_visit(self, visit: OpenVisit) -> None:
         """Add the waiting events of a visit, with its start."""
@@ -210,7 +216,7 @@ class PendingWrites:
         entries, rest, size = _split(self._entries, most_bytes)
         self._entries, self._drained = rest, entries
         claim = self.claim
-        visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
+        visits, events, next_seq = _number(entries, claim, token, records_events=self.records_events)
         is_last, release = not rest, self.release
         return RunChange(  # positional: keywords take three times as long, and each step of most runs has a change
             claim.run_id,

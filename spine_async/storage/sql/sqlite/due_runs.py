@@ -65,7 +65,7 @@ _SET_ASIDE = (
 _CLAIMED_EARLIER = "SELECT id FROM core_workflow_runs WHERE owner = ? AND commit_id = ?"
 _STATE = (
     f"SELECT run_id, status, epoch, owner, {_IS_LEASED}, owner IS NULL AND (ready OR CASE WHEN due_boot = ? "
-    "THEN due_seconds <= ? ELSE COALESCE(due_at <= ?, 0) END) FROM core_workflow_runs WHERE run_id = ?"
+    "THEN due_seconds <= ? ELSE COALESCE(due_at <= ?, 0) END), next_seq FROM core_workflow_runs WHERE run_id = ?"
 )
 
 
@@ -213,7 +213,7 @@ def _claimed_earlier(connection: sqlite3.Connection, key: int, now: BootTime) ->
 
 
 def _state(row: Row) -> RunState:
-    run_id, status, epoch, owner, is_leased, is_due = row
+    run_id, status, epoch, owner, is_leased, is_due, next_seq = row
     state = RunStatus(str(status))
     return RunState(
         run_id=str(run_id),
@@ -222,4 +222,5 @@ def _state(row: Row) -> RunState:
         owner=None if owner is None else str(owner),
         is_leased=bool(is_leased),
         is_due=bool(is_due) and not state.is_final,
+        next_seq=int(str(next_seq)),
     )
