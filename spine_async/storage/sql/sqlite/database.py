@@ -90,13 +90,13 @@ class SqliteDatabase(SqliteConnections):
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         # First without the write lock, so that an idle worker delays nobody.
-        if not await self._read_with_retries(partial(due_runs.is_any_ready, request=request), "look for due runs"):
+        if not await self._look_with_retries(partial(due_runs.is_any_ready, request=request), "look for due runs"):
             return []
         job = partial(due_runs.claim_due, request=request)
         return await self._write_with_retries(job, "claim due runs")
 
     async def sweep(self, gone: Collection[str], lapsed: Collection[str]) -> Sweep:
-        found = await self._read_with_retries(sweep.look, "sweep")
+        found = await self._look_with_retries(sweep.look, "sweep")
         if not found.needs_write(gone, lapsed):
             return found.sweep
         job = partial(sweep.sweep, gone=gone, lapsed=lapsed)
@@ -111,10 +111,10 @@ class SqliteDatabase(SqliteConnections):
         return await self._write_with_retries(partial(inbox.send, message=message), "send")
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
-        return await self._read_with_retries(partial(inbox.notices, claims=claims), "read notices")
+        return await self._look_with_retries(partial(inbox.notices, claims=claims), "read notices")
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
-        return await self._read_with_retries(partial(due_runs.states, run_ids=run_ids), "read states")
+        return await self._look_with_retries(partial(due_runs.states, run_ids=run_ids), "read states")
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         if self._file is None:
