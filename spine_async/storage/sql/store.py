@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Self
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -144,7 +144,12 @@ class SqlRunStore:
         database = await self._database.for_writing()
         return await database.request_stop(run_id, reason)
 
-    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+    def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
+        # No coroutine of its own: each of them takes time when a commit begins, and again when it ends.
+        database = self._database.ready
+        return database.commit(changes) if database is not None else self._first_commit(changes)
+
+    async def _first_commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
         database = await self._database.for_writing()
         return await database.commit(changes)
 

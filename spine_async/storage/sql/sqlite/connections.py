@@ -132,12 +132,15 @@ class SqliteConnections:
 
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
-            with self._map_errors:
-                return await call.retry(attempt, is_transient_on_sqlite)
-        except StoreError as exc:
-            if is_rejected_statement(exc.__cause__):
-                await raise_if_upgraded(self.version)
-            raise
+            return await call.retry(attempt, is_transient_on_sqlite)
+        except Exception:  # noqa: BLE001 - raised again
+            try:
+                with self._map_errors:
+                    raise
+            except StoreError as exc:
+                if is_rejected_statement(exc.__cause__):
+                    await raise_if_upgraded(self.version)
+                raise
 
     async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         with self._map_errors:

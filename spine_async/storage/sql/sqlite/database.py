@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -81,8 +81,8 @@ class SqliteDatabase(SqliteConnections):
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
         return await self._write_with_retries(job, "request a stop")
 
-    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: commit(connection, changes), "commit")
+    def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
+        return self._write_with_retries(lambda connection: commit(connection, changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
