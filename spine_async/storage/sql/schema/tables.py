@@ -50,6 +50,7 @@ UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
 
 IS_READY = text("ready")
 IS_HELD = text("owner IS NOT NULL")
+IS_STOP_REQUESTED = text("stop_requested IS NOT NULL")
 IS_DUE_LATER = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL")
 IS_DUE_LATER_BY_WALL = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL AND due_boot IS NULL")
 """The same without the runs for which the boot clock counts. On SQLite all processes have the same boot clock."""
@@ -121,6 +122,8 @@ runs = Table(
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
     _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),
     _partial("core_workflow_runs_held", "owner", where=IS_HELD),
+    # PostgreSQL reads the requested stops with the rows of the runs.
+    Index("core_workflow_runs_stop_requested", "epoch", sqlite_where=IS_STOP_REQUESTED, info={"dialect": "sqlite"}),
     sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
     postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )

@@ -78,7 +78,9 @@ def _columns(dialect: str) -> list[str]:
 
 def _indexes(dialect: str) -> list[str]:
     runs, inbox = "core_workflow_runs", "core_workflow_inbox"
+    on_sqlite = f"CREATE INDEX {runs}_stop_requested ON {runs} (epoch) WHERE stop_requested IS NOT NULL"
     return [
+        *([on_sqlite] if dialect == "sqlite" else ()),
         f"DROP INDEX {runs}_under_way",
         f"CREATE INDEX {runs}_under_way ON {runs} (created_at, id) WHERE {_UNFINISHED}",
         f"CREATE INDEX {runs}_ready ON {runs} (workflow_name, queue, priority, turn, workflow_version) WHERE ready",
