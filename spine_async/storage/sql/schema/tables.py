@@ -45,8 +45,11 @@ _Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: b
 # The collation C compares bytes. So a path prefix is an index range, independent of the collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
-UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
-"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this text."""
+UNDER_WAY = text("(status = 'pending' OR status = 'running' OR status = 'waiting')")
+"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this condition.
+
+With `IN` and three values, SQLite would create a temporary table for each change of the index.
+"""
 
 IS_READY = text("ready")
 IS_HELD = text("owner IS NOT NULL")

@@ -20,7 +20,7 @@ _RENAMED = (
     ("core_workflow_steps", "attempt_id", "commit_id"),
     ("core_workflow_steps", "opening", "item_params"),
 )
-_UNFINISHED = "status IN ('pending', 'running', 'waiting')"
+_UNFINISHED = "(status = 'pending' OR status = 'running' OR status = 'waiting')"
 _DUE_LATER = "owner IS NULL AND NOT ready AND due_at IS NOT NULL"
 _DUE_IN_BOOT = "owner IS NULL AND NOT ready AND due_boot IS NOT NULL"
 _DUE_BY = {"postgresql": _DUE_LATER, "sqlite": f"{_DUE_LATER} AND due_boot IS NULL"}
