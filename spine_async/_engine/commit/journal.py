@@ -38,6 +38,7 @@ from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, RunIdLockedError, RunStore
 
+_COMMITTED = CommitOutcome.COMMITTED
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
@@ -299,7 +300,7 @@ class Journal:
         waiters: list[Future[None]] = []
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
-            if outcome is CommitOutcome.COMMITTED:
+            if outcome is _COMMITTED:
                 pending.committed(change)
                 if remaining > 0:
                     left[pending] = remaining  # moved to the end of the queue

@@ -23,7 +23,7 @@ from spine_async._engine.start.opening import (
 )
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.unknown_workflow import load_unknown_result
-from spine_async._engine.state.scope import Scope
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
@@ -50,7 +50,10 @@ class Callers:
 
     async def execute(self, request: Request) -> WorkflowResult:
         """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
-        async with self._giving_way(request.run_id):
+        visit = self._runtime.running_visits.get(current_task())
+        if visit is None:
+            return await self._execute(request)
+        async with self._giving_way(visit, request.run_id):
             return await self._execute(request)
 
     async def _execute(self, request: Request) -> WorkflowResult:
@@ -108,20 +111,19 @@ class Callers:
 
     async def result(self, run_id: str) -> WorkflowResult:
         """The result of a run, wherever it is executed; waits until it has ended."""
-        async with self._giving_way(run_id):
+        visit = self._runtime.running_visits.get(current_task())
+        if visit is None:
+            return await self._result(run_id)
+        async with self._giving_way(visit, run_id):
             return await self._result(run_id)
 
     @asynccontextmanager
-    async def _giving_way(self, run_id: str) -> AsyncIterator[None]:
-        """Inside, a step that awaits another run uses neither its concurrency slot nor the capacity of the worker.
+    async def _giving_way(self, visit: Visit, run_id: str) -> AsyncIterator[None]:
+        """Inside, the step of a visit, which awaits another run, uses neither its slot nor the worker's capacity.
 
         Raises:
             RunBusyError: The step awaits its own run.
         """
-        visit = self._runtime.running_visits.get(current_task())
-        if visit is None:
-            yield
-            return
         if visit.run.run_id == run_id:
             raise RunBusyError(run_id, self._runtime.owner)
         execution, slot = self._active_runs.find(visit.run.run_id), visit.slot
@@ -218,6 +220,6 @@ class Callers:
             return result
 
         self._active_runs.begin(execution, work)
-        if execution.task is not None:
+        if execution.is_background and execution.task is not None:
             execution.task.add_done_callback(mark_retrieved)
         return execution

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.step.result_check import checked_result
-from spine_async._model.document import Document, PlainDocument, encode, encode_object
+from spine_async._model.document import NULL, Document, PlainDocument, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.model_form import encode_model
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
@@ -22,7 +22,7 @@ from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
 _RESERVED_EVENT_TYPES = frozenset(EventType)
-_NO_OUTPUT = StepResult.ok()
+NO_OUTPUT = StepResult.ok()
 """Result of every step that returns None; one object serves all, because results are immutable."""
 
 
@@ -50,10 +50,12 @@ def as_result(step: Step, returned: object) -> StepResult:
 
     Source: `docs/tutorial.md`, "A first workflow".
     """
+    if returned is NO_OUTPUT:
+        return NO_OUTPUT
     if isinstance(returned, StepResult):
         return checked_result(step.name, returned)
     if returned is None:
-        return _NO_OUTPUT
+        return NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
         return plain_success(returned)
     if inspect.iscoroutine(returned):
@@ -63,6 +65,11 @@ def as_result(step: Step, returned: object) -> StepResult:
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
         ErrorCategory.CONFIGURATION,
     )
+
+
+def without_output() -> EncodedResult:
+    """The encoded form of `NO_OUTPUT` for a step without a model and without thresholds."""
+    return EncodedResult(NO_OUTPUT, NULL, _NO_UPDATES, None)
 
 
 def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) -> EncodedResult:
