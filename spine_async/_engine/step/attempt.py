@@ -17,7 +17,7 @@ from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
-from spine_async._engine.step.encoding import NO_OUTPUT, EncodedResult, as_result, encode_result, without_output
+from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_large, encode_small, is_small
@@ -235,7 +235,7 @@ class _Attempts:
         if task.cancelling() > cancellations or not result.success:
             await self._continue_if_cancelled(attempt, cancellations, result)
         if result is NO_OUTPUT and step.output_model is None and step.quality_thresholds is None:
-            return without_output()
+            return WITHOUT_OUTPUT
         if is_small(result):
             return encode_small(runtime, step, result)
         try:

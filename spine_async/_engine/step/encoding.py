@@ -45,6 +45,10 @@ class EncodedResult:
     events: tuple[tuple[str, str], ...] = ()
 
 
+WITHOUT_OUTPUT = EncodedResult(NO_OUTPUT, NULL, _NO_UPDATES, None)
+"""The encoded form of `NO_OUTPUT` for a step without a model and without thresholds; never changed."""
+
+
 def as_result(step: Step, returned: object) -> StepResult:
     """The result for the value that a handler, pipeline or middleware returned, with fields that can be stored.
 
@@ -65,11 +69,6 @@ def as_result(step: Step, returned: object) -> StepResult:
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
         ErrorCategory.CONFIGURATION,
     )
-
-
-def without_output() -> EncodedResult:
-    """The encoded form of `NO_OUTPUT` for a step without a model and without thresholds."""
-    return EncodedResult(NO_OUTPUT, NULL, _NO_UPDATES, None)
 
 
 def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) -> EncodedResult:
