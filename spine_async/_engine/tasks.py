@@ -122,28 +122,6 @@ async def wait_any(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def wait_for(task: asyncio.Task[Any]) -> None:
-    """Wait until the task has ended; half as expensive as `wait_any`, because each run passes here.
-
-    Cancellation:
-        Ends the wait; the task is not cancelled.
-    """
-    if task.done():
-        return
-    waiter = new_future()
-
-    def wake(ended: asyncio.Task[Any]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(wake)
-    try:
-        await waiter
-    except BaseException:
-        task.remove_done_callback(wake)
-        raise
-
-
 async def wait_shielded(*futures: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """Wait until one of the futures is done, even if the caller is cancelled.
 

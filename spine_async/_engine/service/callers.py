@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from spine_async._engine.run.supervision import execute_run
 from spine_async._engine.runtime.changes import Change
@@ -48,11 +49,12 @@ class Callers:
         self._workflows = workflows
         self._waits = Waits(runtime)
 
-    async def execute(self, request: Request) -> WorkflowResult:
+    def execute(self, request: Request) -> Coroutine[Any, Any, WorkflowResult]:
         """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
         visit = self._runtime.running_visits.get(current_task())
-        if visit is None:
-            return await self._execute(request)
+        return self._execute(request) if visit is None else self._execute_in_step(visit, request)
+
+    async def _execute_in_step(self, visit: Visit, request: Request) -> WorkflowResult:
         async with self._giving_way(visit, request.run_id):
             return await self._execute(request)
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
-from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, wait_for, wait_shielded
+from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 
@@ -88,7 +88,19 @@ class Execution:
         """Wait for the result; a cancellation ends only the wait."""
         task = self.task
         assert task is not None  # noqa: S101 - set when it was registered
-        await wait_for(task)
+        if not task.done():
+            waiter = new_future()
+
+            def wake(ended: Task[ExecutionResult]) -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            task.add_done_callback(wake)
+            try:
+                await waiter
+            except BaseException:
+                task.remove_done_callback(wake)
+                raise
         return task.result()
 
     def attach(self, run: Run) -> None:
