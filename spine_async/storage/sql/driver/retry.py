@@ -44,12 +44,15 @@ async def retry_after(
     Cancellation:
         Takes effect at once; the work may or may not have been committed.
     """
-    for delay in DELAYS:
-        if not is_transient(driver_error(error)) or clock() + delay > deadline:
-            raise error
-        await anyio.sleep(delay)
-        try:
-            return await work()
-        except Exception as exc:  # noqa: BLE001 - decided by the next iteration
-            error = exc
-    raise error
+    try:
+        for delay in DELAYS:
+            if not is_transient(driver_error(error)) or clock() + delay > deadline:
+                raise error
+            await anyio.sleep(delay)
+            try:
+                return await work()
+            except Exception as exc:  # noqa: BLE001 - decided by the next iteration
+                error = exc
+        raise error
+    finally:
+        del error  # breaks the reference cycle with its traceback

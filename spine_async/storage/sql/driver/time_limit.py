@@ -128,9 +128,11 @@ class Call:
             try:
                 return await attempt(self)
             except Exception as exc:  # noqa: BLE001 - decided by `retry_after`
-                error = exc
+                failed = [exc]
             deadline = began + self.seconds
-            return await retry_after(error, partial(attempt, self), is_transient, deadline, self._limit.clock.now)
+            return await retry_after(
+                failed.pop(), partial(attempt, self), is_transient, deadline, self._limit.clock.now
+            )
         except TimeoutError as exc:
             raise self.timeout_error(self.seconds) from exc
         finally:
