@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Self
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -144,13 +144,8 @@ class SqlRunStore:
         database = await self._database.for_writing()
         return await database.request_stop(run_id, reason)
 
-    def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
-        # No coroutine of its own: each of them takes time when a commit begins, and again when it ends.
-        database = self._database.ready
-        return database.commit(changes) if database is not None else self._first_commit(changes)
-
-    async def _first_commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        database = await self._database.for_writing()
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        database = self._database.ready or await self._database.for_writing()
         return await database.commit(changes)
 
     async def load(self, run_id: str) -> StoredRun | None:
