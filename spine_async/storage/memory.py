@@ -314,7 +314,11 @@ class MemoryRunStore:
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
         held = [self._runs[each.run_id] for each in claims if self._is_current(each)]
-        return [Notice(each.stored.run_id, each.stop_requested, tuple(each.messages)) for each in held]
+        return [
+            Notice(each.stored.run_id, each.stop_requested, tuple(each.messages))
+            for each in held
+            if each.stop_requested is not None or each.messages
+        ]
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]

@@ -40,6 +40,7 @@ from spine_async.ports import Clock, CommitOutcome, Measurements, NoMeasurements
 
 OnCommit: TypeAlias = "Callable[[RunChange], None]"
 
+_COMMITTED = CommitOutcome.COMMITTED
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
@@ -301,32 +302,36 @@ class Journal:
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
         left = {pending: pending.entry_count for pending in queue}
-        waiters = await self._commit_group(queue, left)
-        while left:
+        while True:
+            group = self._drain(left)
+            began = time.perf_counter()
+            # A change that the store refuses does not affect the others.
+            outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
+            self._commit_seconds = time.perf_counter() - began
+            self._measurements.committed(self._commit_seconds, len(group))
+            waiters = self._settle(queue, left, group, outcomes)
+            if not left:
+                return waiters
             resolve(waiters)
             # Runs with little to write do not wait for the rest of a run that has much.
             resolve(await self._create_queued())
             for pending in [each for each in self._queue if each not in left]:
                 queue[pending] = self._queue.pop(pending)
                 left[pending] = pending.entry_count
-            waiters = await self._commit_group(queue, left)
-        return waiters
 
-    async def _commit_group(
-        self, queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]
+    def _settle(
+        self,
+        queue: dict[PendingWrites, Latch],
+        left: dict[PendingWrites, int],
+        group: dict[PendingWrites, RunChange],
+        outcomes: Sequence[CommitOutcome | StoreError],
     ) -> list[Future[None]]:
-        """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
+        """End a group; removes from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
-        group = self._drain(left)
-        began = time.perf_counter()
-        # A change that the store refuses does not affect the others.
-        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
-        self._commit_seconds = time.perf_counter() - began
-        self._measurements.committed(self._commit_seconds, len(group))
         on_commit = self.on_commit
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
-            if outcome is CommitOutcome.COMMITTED:
+            if outcome is _COMMITTED:
                 pending.committed(change)
                 if on_commit is not None:
                     on_commit(change)

@@ -182,6 +182,7 @@ class ActiveRuns:
     def unwatch(self, run: Run) -> None:
         """Stop watching over a run that has ended."""
         self._runs.pop(run.run_id, None)
+        run.idleness.on_idle = None  # a reference cycle with the execution, which only the garbage collector would end
 
     def begin_drain(self) -> None:
         """Let no further step begin until `drain` has ended, which must follow."""

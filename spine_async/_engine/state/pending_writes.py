@@ -135,8 +135,8 @@ class PendingWrites:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
         row.records_events = self.records_events
-        self.has_taken = self.has_taken or bool(visit.taken)
         if visit.is_announced or visit.events or own_events or visit.taken:
+            self.has_taken = self.has_taken or bool(visit.taken)
             before = [*visit.events, *own_events]
             self._entries.append(_RowWithEvents(row, visit.is_announced, before, taken=visit.taken))
         else:
@@ -213,11 +213,15 @@ class PendingWrites:
             token: Random text.
             most_bytes: Entries are removed until they exceed this size; at least one is removed.
         """
-        entries, rest, size = _split(self._entries, most_bytes)
+        entries = self._entries
+        rest: list[_Entry]
+        if len(entries) == 1:  # nearly always; a single entry is written whatever its size
+            rest, size = [], _size(entries[0])
+        else:
+            entries, rest, size = _split(entries, most_bytes)
         self._entries, self._drained = rest, entries
-        claim = self.claim
+        claim, latest, release = self.claim, self.clock.latest, self.release
         visits, events, next_seq = _number(entries, claim, token, records_events=self.records_events)
-        is_last, release = not rest, self.release
         return RunChange(  # positional: keywords take three times as long, and each step of most runs has a change
             claim.run_id,
             claim.key,
@@ -227,12 +231,12 @@ class PendingWrites:
             token,
             tuple(visits),
             tuple(events),
-            max(at, self.clock.latest),
+            max(latest, at),
             self.status,
-            self.end if is_last and release is None else None,
+            None if rest or release is not None else self.end,
             size,
-            release if is_last else None,
-            tuple(_taken(entries)) if self.has_taken else (),
+            None if rest else release,
+            tuple(_taken(entries)) if self.has_taken else _NONE_TAKEN,
             self.traceparent,
         )
 
@@ -285,22 +289,25 @@ def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list
 def _size(entry: _Entry) -> int:
     """Approximate size in bytes."""
     if isinstance(entry, VisitRow):
-        row, events = entry, _NO_EVENTS
-    elif isinstance(entry, EventRow):
+        return _row_size(entry)
+    if isinstance(entry, EventRow):
         return _ROW_BYTES + len(entry.metadata)
-    else:
-        row, events = entry.row, entry.before
+    return _row_size(entry.row) + sum(_ROW_BYTES + len(event.metadata) for event in entry.before)
+
+
+def _row_size(row: VisitRow) -> int:
     size = _ROW_BYTES + row.output_size
-    for text in (row.updates, row.item_params, row.quality):
-        if text is not None:
-            size += len(text)
-    for event in events:
-        size += _ROW_BYTES + len(event.metadata)
+    if row.updates is not None:
+        size += len(row.updates)
+    if row.item_params is not None:
+        size += len(row.item_params)
+    if row.quality is not None:
+        size += len(row.quality)
     return size
 
 
+_NONE_TAKEN: tuple[int, ...] = ()
 _ROW_BYTES = 200  # of a row without its documents
-_NO_EVENTS: Sequence[EventRow] = ()
 
 
 def _number(

@@ -19,7 +19,7 @@ from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
-from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_large, encode_small, is_small
@@ -240,10 +240,13 @@ class _Attempts:
                 attempt.settle()
         if task.cancelling() > cancellations or not result.success:
             await self._continue_if_cancelled(attempt, cancellations, result)
-        if is_small(result):
-            return encode_small(runtime, step, result)
+        if result is NO_OUTPUT and step.output_model is None and step.quality_thresholds is None:
+            return WITHOUT_OUTPUT
+        return encode_small(runtime, step, result) if is_small(result) else await self._encode_large(attempt, result)
+
+    async def _encode_large(self, attempt: Attempt, result: StepResult) -> EncodedResult:
         try:
-            return await encode_large(runtime, step, result)
+            return await encode_large(self.runtime, self.step, result)
         except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
