@@ -74,11 +74,11 @@ CONTESTANTS = (
         "spine",
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
-            **_verbs("costs pick_up queued parked"),
+            **_verbs("costs pick_up queued parked follow"),
             "stream": frozenset({"memory", "none"}),
         },
         OURS,
-        modules=dict.fromkeys(("pick_up", "queued", "parked"), "spine_service"),
+        modules={**dict.fromkeys(("pick_up", "queued", "parked"), "spine_service"), "follow": "spine_events"},
     ),
     Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),
     Contestant("raw step", "raw_step", _verbs("sequential")),

@@ -19,6 +19,7 @@ WORKLOADS = {
     "W10": "an enqueued run, executed by an idle worker process",
     "W11": "many enqueued runs of one step, executed by two worker processes",
     "W12": "many parked runs, and a signal to one of them",
+    "W13": "events that a running step emits, and their followers",
     "W14": "processor time of W1 to W3, compared with another version",
 }
 
@@ -70,6 +71,7 @@ class Scale:
     w10: tuple[int, int]
     w11: int
     w12: tuple[int, int, int]
+    w13: tuple[int, int, int]
     w14: tuple[int, int, tuple[int, int]]
 
 
@@ -90,6 +92,7 @@ _SIZES = {
         (3, 100),
         20,
         (40, 4, 100),
+        (10, 50, 3),
         (5, 20, (4, 2)),
     ),
     "small": Scale(
@@ -108,6 +111,7 @@ _SIZES = {
         (100, 3000),
         1000,
         (5000, 50, 3000),
+        (200, 20_000, 100),
         (300, 2000, (200, 5)),
     ),
     "full": Scale(
@@ -126,6 +130,7 @@ _SIZES = {
         (200, 10_000),
         5000,
         (100_000, 200, 10_000),
+        (1000, 100_000, 100),
         (1000, 10_000, (500, 5)),
     ),
 }
@@ -221,6 +226,12 @@ def _w12(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W12", "parked", backend, {"runs": runs, "signals": signals, "idle_ms": idle_ms}, "ms")
 
 
+def _w13(sizes: Scale) -> Iterator[Cell]:
+    values, emitted, followers = sizes.w13
+    for backend in SQL:
+        yield Cell("W13", "follow", backend, {"values": values, "emitted": emitted, "followers": followers}, "ms")
+
+
 def _w14(sizes: Scale) -> Iterator[Cell]:
     steps, items, (runs, steps_each) = sizes.w14
     for backend in SQL:
@@ -242,5 +253,6 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W10": _w10,
     "W11": _w11,
     "W12": _w12,
+    "W13": _w13,
     "W14": _w14,
 }

@@ -21,6 +21,11 @@ _FURTHER = {
     "read_ahead": "{} read ahead",
     "result_p50_ms": "p50 {} ms until the result is known",
     "result_p95_ms": "p95 {} ms",
+    "same_p50_ms": "p50 {} ms in the same process",
+    "same_p95_ms": "p95 {} ms",
+    "stored_per_s": "{} values stored per s",
+    "followers_cpu": "followers cost the owner {} % of a core",
+    "owner_cpu": "which uses {} % without them",
     "idle_cpu": "{} % of a core when idle",
 }
 

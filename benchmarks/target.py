@@ -178,6 +178,10 @@ TARGETS = (
     *_both("W12", "RSS growth of the worker, MB", 20, _figure("growth_mb"), is_least=False),
     *_both("W12", "% of a core, idle worker", 2, _figure("idle_cpu"), is_least=False),
     *_both("W12", "ms from signal to the next step, p50", 20, _value, is_least=False),
+    *_both("W13", "ms from emit to a follower in another process, p50", 15, _value, is_least=False),
+    *_both("W13", "ms from emit to a follower in the same process, p50", 2, _figure("same_p50_ms"), is_least=False),
+    *_both("W13", "emitted values stored per second", 10_000, _figure("stored_per_s")),
+    *_both("W13", "% of a core that the followers cost the owner", 10, _figure("followers_cpu"), is_least=False),
     *_both("W14", "CPU time, before / now, least", 1 / 1.03, _least_ratio(_by_cpu)),
     *_both("W14", "wall time, before / now, least", 1 / 1.1, _least_ratio(_by_wall)),
 )

@@ -12,10 +12,10 @@ class Task:
 
     Attributes:
         verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `costs`, `prepare`, `resume`, `stream`, `pick_up`,
-            `queued`, `parked` or `import_time`.
+            `queued`, `parked`, `follow` or `import_time`.
         backend: Storage of the runs: `sqlite`, `postgres`, `memory`, or `none` without durability.
         place: Path of an SQLite file, libpq URL of a PostgreSQL database, or empty.
-        size: Sizes by name: `steps`, `items`, `runs`, `signals`, `concurrency`, `payload` (bytes), `step_ms`,
+        size: Sizes by name: `steps`, `items`, `runs`, `signals`, `values`, `concurrency`, `payload` (bytes), `step_ms`,
             `idle_ms`.
     """
 
@@ -30,7 +30,7 @@ class Reading:
     """The result of a measurement.
 
     Attributes:
-        seconds: Wall time of the measured part, without imports, connecting and the schema; of W10 and W12 the median
+        seconds: Wall time of the measured part, without imports, connecting and the schema; of W10, W12, W13 the median
             latency.
         units: Number of executed steps, items or runs, or of sent signals.
         figures: Additional numbers by name, such as `p95_ms`, `peak_rss_mb`, `bytes`.

@@ -6,6 +6,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
 from spine_async._model.queue import Enqueued, Queue, RateLimit
 from spine_async._model.signal_step import SignalStep
@@ -16,6 +17,7 @@ from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 from spine_async.dispatch import Dispatcher, LocalDispatcher
 from spine_async.errors import (
+    AttemptEndedError,
     CorruptRecordError,
     DefinitionError,
     DuplicateStepError,
@@ -40,6 +42,7 @@ from spine_async.errors import (
     StepError,
     StoreError,
     StoreUnavailableError,
+    TooManyPendingEventsError,
     UnknownStepError,
     WorkflowChangedError,
 )
@@ -49,6 +52,7 @@ from spine_async.runner import WorkflowRunner
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttemptEndedError",
     "Checkpoint",
     "ChoiceStep",
     "CorruptRecordError",
@@ -70,6 +74,7 @@ __all__ = [
     "MapStep",
     "MissingExtraError",
     "PipelineStep",
+    "Progress",
     "QualityMetrics",
     "QualityThresholds",
     "Queue",
@@ -101,6 +106,7 @@ __all__ = [
     "StepType",
     "StoreError",
     "StoreUnavailableError",
+    "TooManyPendingEventsError",
     "UnknownStepError",
     "WaitStep",
     "Workflow",

@@ -59,12 +59,15 @@ def assemble_runtime(
         StoreError: The configured kind of store does not exist.
     """
     is_durable = config.checkpoint_enabled and not config.dry_run
-    chosen_store = guarded(store or open_store(config, db_engine)) if is_durable else NullRunStore()
+    given_store = store or open_store(config, db_engine) if is_durable else NullRunStore()
+    chosen_store = guarded(given_store) if is_durable else given_store
     chosen_clock = clock or SystemClock()
+    # Each step commits. The journal itself handles all errors; only the answers of foreign stores need a check.
+    commit_store = chosen_store if store is not None else given_store
     return Runtime(
         config=config,
         store=chosen_store,
-        journal=_journal(chosen_store, chosen_clock, config.lease_ttl, metrics) if is_durable else NullJournal(),
+        journal=_journal(commit_store, chosen_clock, config.lease_ttl, metrics) if is_durable else NullJournal(),
         clock=chosen_clock,
         observer=_observer(config, tracer, metrics),
         executors=executors,

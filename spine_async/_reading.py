@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 from spine_async._arguments import check_number, check_type, checked_page
@@ -10,6 +11,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
+from spine_async._engine.service.followers import Followers
 from spine_async._engine.start.opening import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
@@ -24,6 +26,7 @@ class RunReader:
 
     _runtime: Runtime
     _active_runs: ActiveRuns
+    _followers: Followers
 
     async def get_run(self, run_id: str) -> RunRecord:
         """The stored run; raises `RunNotFoundError` if there is none."""
@@ -101,16 +104,25 @@ class RunReader:
         async with self._active_runs.session():
             return await last_checkpoint(self._runtime, check_run_id(run_id), step)
 
-    async def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Stored events of the run with a number above `after`, in order.
+    async def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]:  # noqa: FBT001, FBT002 - positional in the public interface
+        """Events of the run with a number above `after`, in order.
+
+        Args:
+            run_id: The run.
+            after: Only events with a greater `seq`. The `seq` of the last event that was read continues a reading.
+            follow: Whether to wait for further events until the run has ended, wherever it is executed. False ends with
+                the events that are stored now. Close an iterator that you leave early (`contextlib.aclosing`).
 
         Raises:
-            RunNotFoundError: The run is not stored.
+            RunNotFoundError: The run is not stored, or was deleted meanwhile.
+            StoreError: The store cannot be read.
         """
         checked_page(run_id, after)
         async with self._active_runs.session():
-            async for event in query.events(self._runtime, run_id, after):
-                yield event
+            found = self._followers.follow(run_id, after) if follow else query.events(self._runtime, run_id, after)
+            async with aclosing(found) as events:
+                async for event in events:
+                    yield event
 
     async def delete_run(self, run_id: str, *, force: bool = False) -> None:
         """Delete a run with its checkpoints and events.

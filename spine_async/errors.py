@@ -126,6 +126,40 @@ class RunEndedError(RunError):
         super().__init__(run_id, f"run {run_id!r} has completed, so it takes no signal {signal!r}")
 
 
+class AttemptEndedError(RunError):
+    """An attempt of a step emits an event or reports progress after it has ended.
+
+    A thread that outlives its attempt gets it, for instance after a timeout, and should end.
+
+    Attributes:
+        path: Path of the visit of the step.
+        attempt: Number of the attempt.
+    """
+
+    def __init__(self, run_id: str, path: str, attempt: int) -> None:
+        self.path = path
+        self.attempt = attempt
+        super().__init__(
+            run_id, f"run {run_id!r}: attempt {attempt} of step {path!r} has ended and reports nothing more"
+        )
+
+
+class TooManyPendingEventsError(RunError):
+    """A run has emitted more events than the store has taken up, so the event is refused.
+
+    Attributes:
+        limit: `max_pending_events` of the config.
+    """
+
+    def __init__(self, run_id: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            run_id,
+            f"run {run_id!r} has {limit:,} emitted events that are not stored yet (max_pending_events); "
+            "call `await context.flush()` now and then",
+        )
+
+
 class InvalidSignalError(RunError, ValueError):
     """The name, the idempotency key or the value of a signal is invalid, or the value does not fit the step's model.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import anyio
@@ -20,7 +20,7 @@ class RunAccess(Protocol):
     async def _status(self, run_id: str) -> RunStatus: ...
     async def stop(self, run_id: str, reason: str | None = None) -> bool: ...
     async def signal(self, run_id: str, name: str, value: object = None) -> None: ...
-    def events(self, run_id: str, after: int = 0) -> AsyncIterator[Event]: ...
+    def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]: ...  # noqa: FBT001, FBT002
 
 
 class RunHandle:
@@ -62,9 +62,14 @@ class RunHandle:
         """The stored run."""
         return await self._runner.get_run(self.run_id)
 
-    def events(self, after: int = 0) -> AsyncIterator[Event]:
-        """Stored events of the run with a number above `after`, in order."""
-        return self._runner.events(self.run_id, after)
+    def events(self, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]:  # noqa: FBT001, FBT002 - as in the runner
+        """Events of the run with a number above `after`, in order; see `WorkflowRunner.events`.
+
+        Args:
+            after: Only events with a greater `seq`.
+            follow: Whether to wait for further events until the run has ended.
+        """
+        return self._runner.events(self.run_id, after, follow)
 
     async def signal(self, name: str, value: object = None) -> None:
         """Send a signal to the run; see `WorkflowRunner.signal`."""

@@ -27,6 +27,7 @@ from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
+from spine_async._engine.service.followers import Followers
 from spine_async._engine.service.run_counts import RunCounts
 from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
@@ -150,6 +151,7 @@ class WorkflowRunner(RunReader):
         self._active_runs = ActiveRuns(self._runtime)
         self._run_counts = RunCounts(self._runtime, self._active_runs)
         count_runs(meter_provider, self._run_counts)
+        self._followers = Followers(self._runtime, self._active_runs)
         self._callers = Callers(self._runtime, self._active_runs, self._workflows)
         given_queues = check_queues(queues)
         self._runtime.queue_limits = {each.name: each for each in given_queues if each.is_limited}

@@ -112,13 +112,31 @@ async def nothing(context: WorkflowContext, config: object) -> None:
 
 
 QUEUED = Workflow("queued", [Step.lambda_("step", nothing)])
+
+
+async def emit_values(context: WorkflowContext, config: object) -> dict[str, float]:
+    """A step that emits the time, `count` times with pauses of `pause_ms`; without pauses it flushes now and then."""
+    count, pause = cast("int", context.params["count"]), cast("float", context.params["pause_ms"]) / 1000
+    began = time.perf_counter()
+    for number in range(count):
+        if pause:
+            await asyncio.sleep(pause)
+        elif number % 1000 == 999:
+            await context.flush()
+        context.emit("value", {"sent": time.perf_counter()})
+    await context.flush()
+    return {"seconds": time.perf_counter() - began}
+
+
 PICKED_UP = Workflow("picked_up", [Step.lambda_("first", seconds_since_sent)])
 PARKED = Workflow("parked", [Step.wait_for_signal("approve"), Step.lambda_("next", seconds_since_approved)])
+
+EMITS = Workflow("emits", [Step.lambda_("emit", emit_values)])
 
 
 async def work(task: Task) -> None:
     """Work until the standard input ends."""
-    async with WorkflowRunner(config=make_config(task), workflows=[PICKED_UP, PARKED, QUEUED]) as runner:
+    async with WorkflowRunner(config=make_config(task), workflows=[PICKED_UP, PARKED, QUEUED, EMITS]) as runner:
         await warm_up(runner)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps(asdict(Usage.now())), flush=True)

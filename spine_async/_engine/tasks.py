@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -189,6 +190,11 @@ class Latch:
         """Whether it has completed or failed."""
         return self._is_set
 
+    @property
+    def error(self) -> BaseException | None:
+        """The error with which it failed, or None."""
+        return self._error
+
     async def wait(self) -> None:
         """Wait until it is set; raises the error it failed with.
 
@@ -314,41 +320,27 @@ async def retry_if_cancelled(call: Callable[[ArgumentT], Coroutine[Any, Any, Val
         return await ensure_suspends(call(argument))
 
 
-async def ensure_suspends(work: Coroutine[Any, Any, ValueT]) -> ValueT:
+@types.coroutine
+def ensure_suspends(work: Coroutine[Any, Any, ValueT]) -> Generator[Any, Any, ValueT]:
     """The result of `work`, delivered in a later iteration of the event loop, even if `work` never suspends.
 
     A cancel scope looks for waiting tasks once per iteration. Tasks that wait for this result are then found waiting.
     """
-    observed = _Observed(work)
-    result = await observed
-    if not observed.has_suspended:
-        await yield_to_loop()
-    return result
-
-
-class _Observed(Generator[Any, Any, ValueT]):
-    """An awaitable that records whether its coroutine has ever suspended."""
-
-    __slots__ = ("_work", "has_suspended")
-
-    def __init__(self, work: Coroutine[Any, Any, ValueT]) -> None:
-        self._work = work
-        self.has_suspended = False
-
-    def __await__(self) -> Generator[Any, Any, ValueT]:
-        return self
-
-    def __next__(self) -> Any:
-        awaited = self._work.send(None)  # raises StopIteration with the result
-        self.has_suspended = True
-        return awaited
-
-    def send(self, value: Any) -> Any:
-        awaited = self._work.send(value)
-        self.has_suspended = True
-        return awaited
-
-    def throw(self, *error: Any) -> Any:
-        awaited = self._work.throw(*error)
-        self.has_suspended = True
-        return awaited
+    try:
+        awaited = work.send(None)
+    except StopIteration as stop:
+        yield  # one iteration of the event loop
+        return cast("ValueT", stop.value)
+    while True:
+        try:
+            yield awaited
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the work decides
+            try:
+                awaited = work.throw(exc)
+            except StopIteration as stop:
+                return cast("ValueT", stop.value)
+        else:
+            return (yield from work.__await__())

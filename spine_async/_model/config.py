@@ -49,6 +49,8 @@ class WorkflowRunnerConfig(BaseModel):
         drain_timeout: How long running steps may continue after the exit of `async with runner`.
         cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
         max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
+        max_pending_events: Maximum number of events of one run that its steps have emitted and that are not stored yet;
+            `context.emit` raises beyond it.
         worker_concurrency: Maximum number of claimed runs that a working runner executes at the same time.
         park_after: A background run that only waits, and for longer than this, is given up until the wait ends. It
             uses no memory and no lease meanwhile.
@@ -81,6 +83,7 @@ class WorkflowRunnerConfig(BaseModel):
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10
     cancel_grace: Seconds = 5
     max_claims: Annotated[int, Field(ge=1)] = 5
+    max_pending_events: Annotated[int, Field(ge=1)] = 10_000
     worker_concurrency: Annotated[int, Field(ge=1)] = 100
     park_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
     poll_interval: Seconds = 0.5

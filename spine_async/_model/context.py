@@ -15,6 +15,7 @@ from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
 from spine_async._model.output_model import OutputModel
 from spine_async._model.private_copy import is_flat, private_copy, private_members
+from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics
 from spine_async.errors import DefinitionError
 
@@ -165,6 +166,72 @@ class WorkflowContext:
             problem = "signal_token can be read only from the context of a running step"
             raise DefinitionError(problem, workflow=self.workflow_name, step=self.step_name)
         return str(getattr(frame, "signal_token"))  # noqa: B009 - the frame is an object of the engine
+
+    def emit(self, event_type: str, data: object = None) -> None:
+        """Add an event to the run while the step is running; readers of `runner.events` see it within milliseconds.
+
+        May be called in `async def` handlers and in threads. The event is committed at once if no commit of the run is
+        under way, else with the next one. Its metadata are `{"execution": …, "attempt": …, "data": …}`: the number of
+        the claim under which the run is executed, the attempt of the step, and the data. The events of an attempt that
+        failed stay stored; `step_retrying`, or another `step_started` after a crash, tells readers to discard them.
+
+        Args:
+            event_type: Type of the event; none of the runner's own (`EventType`).
+            data: A value with a strict JSON form.
+
+        Raises:
+            DefinitionError: The type is invalid, or the context does not belong to a running step.
+            SerializationError: The data have no strict JSON form, or are larger than `max_value_bytes`.
+            AttemptEndedError: The attempt of the step has ended.
+            TooManyPendingEventsError: `max_pending_events` of the run are not stored yet; call `flush` now and then.
+        """
+        self._running("emit").emit(self.attempt, event_type, data)
+
+    async def flush(self) -> None:
+        """Wait until the events that the run has emitted so far are stored.
+
+        A `def` handler calls it with `anyio.from_thread.run(context.flush)`.
+
+        Raises:
+            DefinitionError: The context does not belong to a running step.
+            StoreError: The store failed; the events are stored with the next commit of the run that succeeds.
+        """
+        await self._running("flush").flush()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Report how far the step has come. The latest report counts.
+
+        May be called in `async def` handlers and in threads, as often as you like: a report takes about a microsecond.
+        While the step is running, the latest one is stored at most five times a second, and once more when the attempt
+        ends, as an event `step_progress`.
+
+        Args:
+            done: How much is done, in a unit of your choice.
+            total: How much there is to do, or None if that is not known.
+            message: A text for people.
+
+        Raises:
+            DefinitionError: An argument is invalid, or the context does not belong to a running step.
+            AttemptEndedError: The attempt of the step has ended.
+        """
+        self._running("progress").report(self.attempt, Progress(done, total, message))
+
+    @property
+    def last_progress(self) -> Progress | None:
+        """The latest progress of this visit of the step, or None.
+
+        In a later attempt this is the last progress that an earlier one reported, also in another process after a
+        crash. So a step can continue where the earlier attempt was.
+        """
+        progress: Progress | None = getattr(self._frame, "last_progress", None)
+        return progress
+
+    def _running(self, method: str) -> Any:
+        """The running attempt, an object of the engine."""
+        if self._frame is None:
+            problem = f"{method} can be called only on the context of a running step"
+            raise DefinitionError(problem, workflow=self.workflow_name, step=self.step_name)
+        return self._frame
 
     @property
     def is_dry_run(self) -> bool:

@@ -108,6 +108,7 @@ class RunState:
     Attributes:
         is_leased: Whether it has an owner whose lease has not ended.
         is_due: Whether it has no owner and may be claimed now.
+        next_seq: Number of its next event.
     """
 
     run_id: str
@@ -116,6 +117,7 @@ class RunState:
     owner: str | None
     is_leased: bool
     is_due: bool
+    next_seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from spine_async.errors import SerializationError
 
 _BUDGET = 400_000
 _NODE_COST = 50  # a value takes as much time as this number of characters
+_SHORT = 10_000  # characters of a text; an object of few such texts is below the budget
 _BATCH = 200  # elements
 _PIECE_CHARS = 400_000
 _MAX_DEPTH = 100  # levels that are encoded in pieces; `encode` refuses values that are nested deeper than 150 levels
@@ -70,7 +71,9 @@ def _is_plainly_small(value: object) -> bool:
         return False
     for key, item in value.items():  # type: ignore[attr-defined]
         kind = type(item)
-        if type(key) is not str or len(key) > 1000 or (kind not in _SCALARS and (kind is not str or len(item) > 1000)):
+        if kind not in _SCALARS and (kind is not str or len(item) > _SHORT):
+            return False
+        if type(key) is not str or len(key) > _SHORT:
             return False
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spine_async._model.status import EventType
 from spine_async.errors import InvalidRunIdError
 
 MAX_NAME_LENGTH = 200
@@ -38,6 +39,17 @@ def text_problem(text: object, limit: int) -> str | None:
     if not text.isprintable():
         return "a name must not contain control characters or lone surrogates"
     return None
+
+
+def event_type_problem(event_type: object) -> str | None:
+    """Why a step cannot add an event of this type, or None if it can."""
+    problem = text_problem(event_type, MAX_NAME_LENGTH)
+    if problem is None and event_type in _RESERVED_EVENT_TYPES:
+        return f"{event_type!r} is one of the runner's own event types"
+    return problem
+
+
+_RESERVED_EVENT_TYPES = frozenset(EventType)
 
 
 def check_run_id(run_id: object) -> str:

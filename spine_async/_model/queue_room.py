@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from spine_async._model.queue import Queue
 
@@ -38,17 +37,6 @@ class QueueUse:
         if key is not None and by_key.get(key, 0):
             by_key[key] -= 1
         return QueueUse(self.held - 1, self.held_here - is_here, by_key, self.begun, self.leaves_in)
-
-
-class Candidate(Protocol):
-    """A ready run that may be claimed."""
-
-    @property
-    def queue(self) -> str: ...
-    @property
-    def queue_key(self) -> str | None: ...
-    @property
-    def is_new(self) -> bool: ...
 
 
 class Room:

@@ -17,6 +17,7 @@ from secrets import token_hex
 
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
+_OVERRIDE = StepStatus.OVERRIDE  # each step needs it, and Python 3.11 takes 140 ns to look up a member
 TOKEN_BYTES = 6
 """Random bytes in the token of a creation, claim or commit; a retry recognises its earlier write by the token.
 
@@ -320,7 +321,7 @@ class RunChange:
     def makes_progress(self) -> bool:
         """Whether the change contains a finished step; events and param overrides are no progress."""
         for visit in self.visits:  # noqa: SIM110 - the first row decides nearly always, and `any` needs a generator
-            if visit.status is not StepStatus.OVERRIDE:
+            if visit.status is not _OVERRIDE:
                 return True
         return False
 

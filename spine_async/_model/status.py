@@ -77,6 +77,7 @@ class EventType(StrEnum):
     STEP_COMPLETED = "step_completed"
     STEP_FAILED = "step_failed"
     STEP_RETRYING = "step_retrying"
+    STEP_PROGRESS = "step_progress"
     STEP_SKIPPED = "step_skipped"
     MAP_ITEM_COMPLETED = "map_item_completed"
     MAP_ITEM_FAILED = "map_item_failed"

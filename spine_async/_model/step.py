@@ -91,6 +91,7 @@ class Step:
     on_error: ErrorPolicy = ErrorPolicy.STOP
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    idle_timeout: float | None = None
     checkpoint: bool | None = None
     output_model: type[BaseModel] | None = None
     quality_thresholds: QualityThresholds | None = None
@@ -107,6 +108,8 @@ class Step:
         self._set("on_error", self._checked(lambda: ErrorPolicy(self.on_error)))
         if self.timeout is not None:
             self._set("timeout", self._checked(lambda: positive_option_seconds(self.timeout, "timeout")))
+        if self.idle_timeout is not None:
+            self._set("idle_timeout", self._checked(lambda: positive_option_seconds(self.idle_timeout, "idle_timeout")))
         self._checked(lambda: check_option_types(self))
 
     @property
@@ -122,6 +125,7 @@ class Step:
         on_error: OnError = ErrorPolicy.STOP,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
         checkpoint: bool | None = None,
         output_model: type[BaseModel] | None = None,
         quality_thresholds: QualityThresholds | None = None,
@@ -137,6 +141,8 @@ class Step:
             retry: Policy for further attempts; None means one attempt (or the default of the runner with
                 `on_error="retry"`).
             timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
+                `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.
@@ -149,6 +155,7 @@ class Step:
             on_error=on_error,  # type: ignore[arg-type]
             retry=retry,
             timeout=timeout,  # type: ignore[arg-type]
+            idle_timeout=idle_timeout,  # type: ignore[arg-type]
             checkpoint=checkpoint,
             output_model=output_model,
             quality_thresholds=quality_thresholds,
@@ -164,6 +171,7 @@ class Step:
         on_error: OnError = ErrorPolicy.STOP,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
         checkpoint: bool | None = None,
         output_model: type[BaseModel] | None = None,
         quality_thresholds: QualityThresholds | None = None,
@@ -179,6 +187,8 @@ class Step:
             retry: Policy for further attempts; None means one attempt (or the default of the runner with
                 `on_error="retry"`).
             timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
+                `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.
@@ -191,6 +201,7 @@ class Step:
             on_error=on_error,  # type: ignore[arg-type]
             retry=retry,
             timeout=timeout,  # type: ignore[arg-type]
+            idle_timeout=idle_timeout,  # type: ignore[arg-type]
             checkpoint=checkpoint,
             output_model=output_model,
             quality_thresholds=quality_thresholds,

@@ -127,7 +127,10 @@ class DueRunStore(Protocol):
         ...
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
-        """For each claim the requested stop and the messages that no step has taken; nothing for a superseded one."""
+        """For each claim the requested stop and the messages that no step has taken.
+
+        Nothing for a claim that is superseded, and nothing for a run with neither.
+        """
         ...
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:

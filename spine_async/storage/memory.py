@@ -314,7 +314,11 @@ class MemoryRunStore:
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
         held = [self._runs[each.run_id] for each in claims if self._is_current(each)]
-        return [Notice(each.stored.run_id, each.stop_requested, tuple(each.messages)) for each in held]
+        return [
+            Notice(each.stored.run_id, each.stop_requested, tuple(each.messages))
+            for each in held
+            if each.stop_requested is not None or each.messages
+        ]
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]
@@ -565,7 +569,7 @@ def _state(found: _MemoryRun) -> RunState:
     run = _with_lease(found)
     is_free = run.owner is None and not run.status.is_final
     is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
-    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now)
+    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now, run.next_seq)
 
 
 def _sweep_due(found: _MemoryRun, now_mono: float) -> None:

@@ -40,7 +40,7 @@ def test_it_does_what_it_is_asked(
     found = measured(cell, contestant, places)
     assert found.value is not None
     assert found.reading is not None
-    wanted = next((cell.size[name] for name in ("signals", "runs", "items", "steps") if name in cell.size), 1)
+    wanted = next((cell.size[name] for name in ("signals", "values", "runs", "items", "steps") if name in cell.size), 1)
     assert found.reading.units == (1 if cell.verb == "resume" else wanted)
     assert found.reading.figures["peak_rss_mb"] > 1
 

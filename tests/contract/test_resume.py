@@ -115,12 +115,16 @@ async def test_after_a_cancellation(make_runner: Any) -> None:
     async def waits_once(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, int]:
         calls.append(1)
         if len(calls) == 1:
+            begun.set()
             await anyio.sleep_forever()
         return {"calls": len(calls)}
 
+    begun = anyio.Event()
     workflow = Workflow("w", [Step.lambda_("waits", waits_once)])
-    with anyio.move_on_after(0.02):
-        await make_runner().execute(workflow, run_id="r1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: make_runner().execute(workflow, run_id="r1"))
+        await begun.wait()
+        tasks.cancel_scope.cancel()
     resumed = await make_runner(workflows=(workflow,)).resume("r1")
     assert resumed.context.get_output("waits") == {"calls": 2}
     assert resumed.stop_reason is None

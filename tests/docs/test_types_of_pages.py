@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/tutorial.md", "docs/testing.md", "docs/services.md", "docs/signals.md"]
+PAGES = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/testing.md",
+    "docs/services.md",
+    "docs/signals.md",
+    "docs/live-events.md",
+]
 _OTHER_FRAMEWORK = ("fastapi", "aiohttp", "web.", "MyStore")  # not installed, or the name of a placeholder
 
 WRONG = """

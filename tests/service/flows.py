@@ -116,6 +116,8 @@ class Flows:
             Workflow("long_wait", [note, Step.wait("nap", FOREVER), last], version=version),
             Workflow("short_wait", [note, Step.wait("nap", SHORT_WAIT), last], version=version),
             Workflow("rolling", [note, last] if version == 1 else [note, last, added], version=version),
+            Workflow("streams", [note, Step.lambda_("stream", self.stream), last], version=version),
+            Workflow("counts", [Step.lambda_("count", self.count)], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
         ]
         return flows
@@ -166,6 +168,27 @@ class Flows:
     async def await_nested(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         self.notes.add(context)
         return await self._execute("nested_child", f"{context.run_id}-child")
+
+    async def stream(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        """Emits numbers, until the gate with the run's id is open."""
+        self.notes.add(context)
+        number = 0
+        while not self.notes.is_open(context.run_id):
+            context.emit("token", number)
+            number += 1
+            await anyio.sleep(LOOK_EVERY)
+        return {"emitted": number}
+
+    async def count(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        """Reports progress for ever in the process that executes it first; ends at once in later ones."""
+        last = context.last_progress
+        self.notes.write(what="progress", run=context.run_id, done=None if last is None else last.done)
+        number = 0
+        while last is None:
+            number += 1
+            context.progress(number)
+            await anyio.sleep(LOOK_EVERY)
+        return {}
 
     async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)

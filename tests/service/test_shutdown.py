@@ -92,7 +92,7 @@ class Endings:
             "ended": sorted(
                 f"{event.event_type} {event.path}"
                 for event in events
-                if event.event_type not in {"step_started", "workflow_started", "workflow_resumed"}
+                if event.event_type not in {"step_started", "step_progress", "workflow_started", "workflow_resumed"}
             ),
         }
 

@@ -125,7 +125,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[object]]] = {
     "READY_BY_WALL": (due_statements.READY_BY_WALL, ("boot",)),
     "READY_IN_BOOT": (due_statements.READY_IN_BOOT, ("boot", 1e9)),
     "READY_BY_NEWS": (due_statements.READY_BY_NEWS, ()),
-    "LOST": (due_statements.READY_OF_OWNERS, (["gone"], ["lapsed"])),
+    "LOST": (due_statements.READY_OF_OWNERS, (["gone"], ["lapsed"], ["spared"])),
     "BACKLOG": (str(queries.BACKLOG).replace(":most", "$1::bigint"), (10,)),
 }
 PARTIAL = {

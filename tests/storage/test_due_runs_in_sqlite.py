@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from spine_async._model.due import Delivery
-from spine_async._model.record import DueTime, Release
+from spine_async._model.record import Claim, DueTime, Release
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError
 from spine_async.storage import SqlRunStore
@@ -28,6 +28,8 @@ from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import changes as commits
 from spine_async.storage.sql.sqlite import due_runs, inbox, jobs, sweep
+from spine_async.storage.sql.sqlite.database import SqliteDatabase
+from spine_async.storage.sql.sqlite.watch import OwnCommits
 from spine_async.testing.conformance.due_rows import (
     at_seconds,
     claimed,
@@ -176,6 +178,51 @@ class TestCost:
             program = connection.execute(f"EXPLAIN {commits._ADVANCE_RUNNING}", (1, "", "", 1, 1, 1, 1)).fetchall()
         assert [row[1] for row in program].count("OpenWrite") == 1
 
+    async def test_the_end_of_a_run_needs_no_temporary_table(self, store: SqlRunStore, file: Path) -> None:
+        await created(store)
+        with closing(sqlite3.connect(file)) as connection:
+            program = connection.execute(f"EXPLAIN {commits._END}", (1,) * commits._END.count("?")).fetchall()
+        assert [row[1] for row in program if row[1] == "OpenEphemeral"] == []
+
+
+class TestLooks:
+    async def test_a_look_does_not_wait_for_a_renewal_that_waits_for_a_lock(
+        self, store: SqlRunStore, file: Path
+    ) -> None:
+        claim = await created(store)
+        await sent(store, message())
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            renewal = asyncio.create_task(store.renew([claim], 30.0))
+            while not renewing(store):  # noqa: ASYNC110 - nothing reports it
+                await asyncio.sleep(0.001)
+            (found,) = await store.notices([claim])
+            assert len(found.messages) == 1
+            assert not renewal.done()
+            other.execute("ROLLBACK")
+        assert (await renewal)[0].is_held
+
+    async def test_looks_use_one_connection(self, file: Path) -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+        store = SqlRunStore(engine)
+        claim = await created(store)
+        await store.notices([claim])
+        checkouts = list[object]()
+        event.listen(engine.sync_engine, "checkout", lambda *each: checkouts.append(each))
+        for _ in range(3):
+            await store.notices([claim])
+            await store.states([claim.run_id])
+            await store.sweep()
+        assert checkouts == []
+        await store.close()
+        await engine.dispose()
+
+
+def renewing(store: SqlRunStore) -> bool:
+    """Whether a renewal uses its connection."""
+    database = store._database._opened
+    return isinstance(database, SqliteDatabase) and database._renewer.is_busy
+
 
 class TestBoots:
     async def test_after_a_restart_of_the_host_the_time_of_the_wall_clock_counts(
@@ -219,6 +266,30 @@ class Changes:
         self.happened.clear()
         with anyio.fail_after(5):
             await self.happened.wait()
+
+
+@asynccontextmanager
+async def committing(store: SqlRunStore, claim: Claim) -> AsyncIterator[None]:
+    """Inside, the store commits all the time."""
+    is_over = False
+
+    async def work() -> None:
+        held, number = claim, 0
+        while not is_over:
+            made = change(held, [visit(f"step{number}", held.next_seq)])
+            await store.commit([made])
+            held, number = replace(held, next_seq=made.next_seq), number + 1
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        is_over = True
+        await task
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(file, isolation_level=None)
 
 
 def watches() -> list[threading.Thread]:
@@ -277,6 +348,55 @@ class TestWatch:
         elapsed = time.perf_counter() - began
         assert changes.count - before <= elapsed / 0.05 + 2
         await listener.close()
+
+    async def test_a_commit_of_another_process_is_reported_while_this_one_commits(
+        self, store: SqlRunStore, file: Path
+    ) -> None:
+        claim = await created(store)
+        changes = Changes()
+        await store.listen(changes)
+        async with committing(store, claim):
+            await changes.next()
+            with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as other:
+                for number in range(3):
+                    other.execute("UPDATE core_workflow_runs SET priority = ?", (number + 1,))
+                    await changes.next()
+
+    async def test_two_runners_that_share_a_store_learn_of_the_commits_of_each_other(self, store: SqlRunStore) -> None:
+        claim = await created(store)
+        first, second = Changes(), Changes()
+        await store.listen(first)
+        await store.listen(second)
+        async with committing(store, claim):
+            for _ in range(3):
+                await first.next()
+                await second.next()
+
+    def test_own_commits_are_told_from_those_of_others(self, file: Path) -> None:
+        with closing(_opened(file)) as writer, closing(_opened(file)) as other:
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("CREATE TABLE t (x)")
+            own = OwnCommits()
+
+            def others_after_own_commit() -> int:
+                question = own.ask()
+                own.add()
+                writer.execute("INSERT INTO t VALUES (1)")
+                own.end(writer)
+                assert own.answered == question
+                return own.others
+
+            unknown = others_after_own_commit()  # the first comparison knows no earlier state
+            assert others_after_own_commit() == others_after_own_commit() == unknown
+            other.execute("INSERT INTO t VALUES (2)")
+            assert others_after_own_commit() == unknown + 1
+            assert others_after_own_commit() == unknown + 1
+            other.execute("INSERT INTO t VALUES (3)")
+            own.add()
+            writer.execute("INSERT INTO t VALUES (4)")
+            own.end(writer)
+            assert own.others == unknown + 1, "nobody asked"
+            assert others_after_own_commit() == unknown + 2
 
     async def test_the_last_own_commit_is_reported_as_well(self, store: SqlRunStore) -> None:
         await created(store)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from spine_async.storage.sql.driver.retry import DELAYS, MAX_ELAPSED, retry_if_transient
+from spine_async.storage.sql.driver.retry import DELAYS
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.postgres.errors import is_transient_on_postgres
 from spine_async.testing import run_virtual
 
@@ -17,11 +18,15 @@ class _Work:
         self._errors = list(errors)
         self.attempts: list[bool] = []
 
-    async def __call__(self) -> str:
+    async def __call__(self, call: Call) -> str:
         self.attempts.append(bool(self.attempts))  # whether it is a retry
         if self._errors:
             raise self._errors.pop(0)
         return "done"
+
+
+async def _retried(work: _Work) -> str:
+    return await TimeLimit("db", DEFAULT_SECONDS).call("work").retry(work, _is_os_error)
 
 
 def _is_os_error(exc: Exception) -> bool:
@@ -30,23 +35,23 @@ def _is_os_error(exc: Exception) -> bool:
 
 def test_a_transient_error_is_retried() -> None:
     work = _Work(OSError(), OSError())
-    assert run_virtual(lambda: retry_if_transient(work, _is_os_error)) == "done"
+    assert run_virtual(lambda: _retried(work)) == "done"
     assert work.attempts == [False, True, True]
 
 
 def test_another_error_is_raised_at_once() -> None:
     work = _Work(OSError(), KeyError("no"))
     with pytest.raises(KeyError):
-        run_virtual(lambda: retry_if_transient(work, _is_os_error))
+        run_virtual(lambda: _retried(work))
     assert work.attempts == [False, True]
 
 
 def test_retries_are_bounded() -> None:
     work = _Work(*(OSError() for _ in range(100)))
     with pytest.raises(OSError):  # noqa: PT011 (a plain one)
-        run_virtual(lambda: retry_if_transient(work, _is_os_error))
+        run_virtual(lambda: _retried(work))
     assert len(work.attempts) == len(DELAYS) + 1
-    assert sum(DELAYS) < MAX_ELAPSED == 10
+    assert sum(DELAYS) < DEFAULT_SECONDS == 10
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
 from spine_async._engine.commit.locked_changes import LockedChanges
@@ -38,11 +38,20 @@ from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, Measurements, NoMeasurements, RunIdLockedError, RunStore
 
+OnCommit: TypeAlias = "Callable[[RunChange], None]"
+
+_COMMITTED = CommitOutcome.COMMITTED
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
 
 
 class Recorder(Protocol):
-    """Creates runs and commits their pending writes."""
+    """Creates runs and commits their pending writes.
+
+    Attributes:
+        on_commit: Called after each commit of a change, or None.
+    """
+
+    on_commit: OnCommit | None
 
     async def create(self, creation: Creation) -> None: ...
 
@@ -71,6 +80,15 @@ class Commit(Protocol):
     @property
     def is_set(self) -> bool:
         """Whether it has ended, so that `wait` returns at once."""
+        ...
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error with which it failed, or None."""
+        ...
+
+    def future(self) -> Future[None]:
+        """A future that is done when it has ended, in whatever way."""
         ...
 
     async def wait_shielded(self) -> None:
@@ -114,6 +132,9 @@ class Journal:
             are resumed in two halves.
         max_lock_wait: Seconds for which a commit waits if a transaction of another program has locked the run's row.
         measurements: Takes the durations and sizes of commits; None for nobody.
+
+    Attributes:
+        on_commit: Called after each commit of a change, or None.
     """
 
     def __init__(
@@ -125,6 +146,7 @@ class Journal:
         max_lock_wait: float = 15.0,
         measurements: Measurements | None = None,
     ) -> None:
+        self.on_commit: OnCommit | None = None
         self._store = store
         self._measurements = measurements or NoMeasurements()
         self._locked = LockedChanges(store, max_lock_wait)
@@ -280,32 +302,39 @@ class Journal:
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
         left = {pending: pending.entry_count for pending in queue}
-        waiters = await self._commit_group(queue, left)
-        while left:
+        while True:
+            group = self._drain(left)
+            began = time.perf_counter()
+            # A change that the store refuses does not affect the others.
+            outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
+            self._commit_seconds = time.perf_counter() - began
+            self._measurements.committed(self._commit_seconds, len(group))
+            waiters = self._settle(queue, left, group, outcomes)
+            if not left:
+                return waiters
             resolve(waiters)
             # Runs with little to write do not wait for the rest of a run that has much.
             resolve(await self._create_queued())
             for pending in [each for each in self._queue if each not in left]:
                 queue[pending] = self._queue.pop(pending)
                 left[pending] = pending.entry_count
-            waiters = await self._commit_group(queue, left)
-        return waiters
 
-    async def _commit_group(
-        self, queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]
+    def _settle(
+        self,
+        queue: dict[PendingWrites, Latch],
+        left: dict[PendingWrites, int],
+        group: dict[PendingWrites, RunChange],
+        outcomes: Sequence[CommitOutcome | StoreError],
     ) -> list[Future[None]]:
-        """Commit the next group, and remove from `left` the changes that were written completely, refused or locked."""
+        """End a group; removes from `left` the changes that were written completely, refused or locked."""
         waiters: list[Future[None]] = []
-        group = self._drain(left)
-        began = time.perf_counter()
-        # A change that the store refuses does not affect the others.
-        outcomes = await call_isolated(partial(retry_if_cancelled, self._store.commit), list(group.values()))
-        self._commit_seconds = time.perf_counter() - began
-        self._measurements.committed(self._commit_seconds, len(group))
+        on_commit = self.on_commit
         for (pending, change), outcome in zip(group.items(), outcomes, strict=True):
             remaining = left.pop(pending)
-            if outcome is CommitOutcome.COMMITTED:
+            if outcome is _COMMITTED:
                 pending.committed(change)
+                if on_commit is not None:
+                    on_commit(change)
                 if remaining > 0:
                     left[pending] = remaining  # moved to the end of the queue
                 else:
@@ -342,6 +371,8 @@ class Journal:
             resolve(_release_failed(pending, latch, change, outcome))
         else:
             pending.committed(change)
+            if self.on_commit is not None:
+                self.on_commit(change)
             if remaining == 0:
                 latch.set()
             else:  # the next commit contains the rest and the writes that were added since

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from spine_async._engine.commit.journal import Commit, Creation
+from spine_async._engine.commit.journal import Commit, Creation, OnCommit
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.tasks import PeriodicYield
+from spine_async._engine.tasks import Future, PeriodicYield, new_future
 from spine_async._model.record import Claim
 
 
@@ -14,8 +14,10 @@ class NullJournal:
     """Discards pending writes. `enqueue` returns this object itself, as a commit that has always ended."""
 
     is_set = True
+    error = None
 
     def __init__(self) -> None:
+        self.on_commit: OnCommit | None = None  # never called
         self._yield = PeriodicYield()
 
     async def create(self, creation: Creation) -> None:
@@ -47,6 +49,12 @@ class NullJournal:
     def wait(self) -> Awaitable[None]:
         """Yield to the event loop now and then."""
         return self._yield()
+
+    def future(self) -> Future[None]:
+        """A future that is done."""
+        future: Future[None] = new_future()
+        future.set_result(None)
+        return future
 
     async def wait_shielded(self) -> None:
         """Return at once."""

@@ -32,6 +32,7 @@ from spine_async._engine.state.interrupts import Draining, RunAborted, RunInterr
 from spine_async._engine.state.map_progress import MapProgress, StoredItem
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import item_params
+from spine_async._engine.state.progress_report import ProgressReport
 from spine_async._engine.state.scope import Position, Scope, visit_of
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
 from spine_async._model.context import WorkflowContext
@@ -81,6 +82,7 @@ class _Pool:
         self._items = ItemQueue(runtime, progress, feed)
         self._report = MapReport(step, progress, feed)
         self._visit.tolerates_failure = self._report.tolerates_another
+        self._visit.report = ProgressReport(read=self._report.progress, stored=self._report.progress())
         self._item_context = base_context(context, self._workflow, runtime.models(self._workflow))
         self._tasks = anyio.create_task_group()
         self._is_single = step.max_concurrency == 1 or feed.total == 1
@@ -280,6 +282,7 @@ class _Pool:
             position.last_output,
             item_index=index,
             retries=position.retries,
+            reported_path=position.reported_path,
             item_params=None if stored.has_params else self._stored_params(item, own),
             parent=self._visit,
             maps=stored.maps,

@@ -12,6 +12,7 @@ from spine_async._model.context_access import models_of, outside_steps, params_o
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
 from spine_async._model.model_input import all_names
 from spine_async._model.output_model import OutputModel
+from spine_async._model.progress import Progress
 from spine_async._model.step import Definition, MapStep
 from spine_async._model.step_result import StepResult
 
@@ -70,6 +71,10 @@ class MapReport:
             return failed > 0 and tolerated == 0
         # A product may round below the share that was written: 29 > 0.29 * 100.
         return failed > 0 and failed / total > tolerated + _ROUNDING
+
+    def progress(self) -> Progress:
+        """How many items have ended, and how many there are if that is known."""
+        return Progress(len(self._progress.finished) + self._failed, self._feed.total)
 
     def result(self) -> StepResult:
         """The result of the map."""

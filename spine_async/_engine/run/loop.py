@@ -14,6 +14,7 @@ from spine_async._engine.step.attempt import execute_step
 from spine_async._engine.step.encoding import EncodedResult
 from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.step.large_values import item_problem
+from spine_async._engine.step.stored_progress import load_progress
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.signal_step import SignalStep
@@ -76,6 +77,8 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
 async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, task: Task[Any]) -> Outcome | None:
     """Execute one visit and apply its result; returns the outcome of the scope if this was its last step."""
     run = visit.scope.run
+    if visit.scope.reported_path == visit.path:
+        await load_progress(runtime, visit)
     runtime.running_visits[task] = visit
     try:
         with runtime.observer.step(run.run_id, visit.path, visit.step) as span:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from spine_async._engine.state.scope import Position, Scope
@@ -19,11 +18,15 @@ from spine_async._model.workflow_result import StepMetric, WorkflowResult
 def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
     """The result of a run that this runner executed."""
     run = scope.run
-    result = _result(run.workflow.name, len(run.workflow.steps), scope.context, run.tally, run.started_at, end)
-    return replace(
-        result,
-        duration_ms=round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
-        exception=run.exception if end.status is RunStatus.FAILED else None,
+    return _result(
+        run.workflow.name,
+        len(run.workflow.steps),
+        scope.context,
+        run.tally,
+        run.started_at,
+        end,
+        round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
+        run.exception if end.status is RunStatus.FAILED else None,
     )
 
 
@@ -70,7 +73,14 @@ def stored_end(stored: StoredRun) -> RunEnd:
 
 
 def _result(  # noqa: PLR0917 - in the order of the result's fields
-    name: str, total_steps: int, context: WorkflowContext, tally: Tally, started_at: datetime, end: RunEnd
+    name: str,
+    total_steps: int,
+    context: WorkflowContext,
+    tally: Tally,
+    started_at: datetime,
+    end: RunEnd,
+    duration_ms: float | None = None,
+    exception: BaseException | None = None,
 ) -> WorkflowResult:
     return WorkflowResult(
         run_id=context.run_id,
@@ -87,8 +97,9 @@ def _result(  # noqa: PLR0917 - in the order of the result's fields
         stop_reason=end.stop_reason,
         started_at=started_at,
         completed_at=end.at,
-        duration_ms=_elapsed_ms(started_at, end.at),
+        duration_ms=_elapsed_ms(started_at, end.at) if duration_ms is None else duration_ms,
         step_metrics=tally.metrics,
+        exception=exception,
     )
 
 

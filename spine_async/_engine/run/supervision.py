@@ -116,6 +116,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         Cancels the run, as a shutdown does; raised once it is given up.
     """
     run = scope.run
+    run.outbox_options = runtime.outbox_options
     work = spawn(_run_to_end(runtime, scope), f"spine_async run {run.run_id}")
     work.add_done_callback(run.done.callback)
     try:

@@ -9,6 +9,7 @@ from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.params import under_all_names
+from spine_async._engine.state.progress_report import PROGRESS_MARK
 from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._model.context import WorkflowContext
@@ -98,7 +99,10 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
 
 
 def _replay_pending(position: Position, row: PastVisit) -> None:
-    """Note a wait or a delay that had begun."""
+    """Note a wait or a delay that had begun, or that a visit has stored its progress."""
+    if row.path.endswith(PROGRESS_MARK):
+        position.reported_path = row.path.removesuffix(PROGRESS_MARK)
+        return
     stored = Document(row.output or "null").value()
     path, mark, _ = row.path.partition(RETRY_MARK)
     if mark:

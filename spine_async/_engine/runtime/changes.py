@@ -17,12 +17,14 @@ class Change(Enum):
     """What may have changed.
 
     `work`: a run may have become due, or a worker may have capacity again. `state`: a run may have ended or may be
-    claimed. `notice`: a message or a stop request may have arrived for an active run.
+    claimed. `notice`: a message or a stop request may have arrived for an active run. `events`: a followed run may have
+    new events.
     """
 
     WORK = auto()
     STATE = auto()
     NOTICE = auto()
+    EVENTS = auto()
 
 
 class Changes:

@@ -82,7 +82,7 @@ class PlainDueRuns:
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         runs = [await self._store.load(run_id) for run_id in dict.fromkeys(run_ids)]
         return [
-            RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_due=run.owner is None)
+            RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, run.owner is None, run.next_seq)
             for run in runs
             if run is not None
         ]

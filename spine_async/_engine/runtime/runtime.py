@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
 from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
 from spine_async._engine.state.deadline import Deadlines
+from spine_async._engine.state.outbox import OutboxOptions
 from spine_async._engine.state.reachability import Reachability
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.state.wall_clock import WallClock
-from spine_async._engine.tasks import Task
+from spine_async._engine.tasks import Task, running_loop
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.output_model import OutputModel
@@ -57,6 +59,8 @@ ResultT = TypeVar("ResultT")
 ArgumentsT = ParamSpec("ArgumentsT")
 
 _ENCODERS = 2  # more would not be faster, and each of them holds a copy of a large value
+# Each step needs them, and Python 3.11 takes 140 ns to look up a member of an enumeration.
+_SIGNAL, _RETRY = StepType.SIGNAL, ErrorPolicy.RETRY
 _ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
 
 
@@ -116,6 +120,7 @@ class Runtime:
     refused: set[str] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)
+    _outbox_options: OutboxOptions | None = field(default=None)
     wall_clock: WallClock = field(init=False)
     max_concurrent_steps: int | None = field(init=False)
     max_value_bytes: int = field(init=False)
@@ -146,7 +151,21 @@ class Runtime:
         """Drop what belongs to the event loop, so that the runner works in another loop afterwards."""
         self.threads.forget_loop()
         self.changes.forget_loop()
-        self.slots = self.encoders = None
+        self.slots = self.encoders = self._outbox_options = None
+
+    @property
+    def outbox_options(self) -> OutboxOptions:
+        """What the outboxes of all runs share in the running event loop."""
+        if self._outbox_options is None:
+            self._outbox_options = OutboxOptions(
+                enqueue=self.journal.enqueue,
+                loop=running_loop(),
+                thread=threading.get_ident(),
+                max_events=self.config.max_pending_events,
+                max_bytes=self.max_value_bytes,
+                stores=not self.is_ephemeral,
+            )
+        return self._outbox_options
 
     async def run_on_thread(
         self, function: Callable[ArgumentsT, ResultT], *args: ArgumentsT.args, **named: ArgumentsT.kwargs
@@ -180,12 +199,12 @@ class Runtime:
 
     def limits(self, step: Step) -> tuple[float | None, RetryPolicy | None]:
         """Seconds that one attempt of the step may take (None: no limit), and its retry policy (None: one attempt)."""
-        timeout, retry = step.timeout, step.retry
-        if step.step_type is StepType.SIGNAL:
+        timeout, retry, kind = step.timeout, step.retry, step.step_type
+        if kind is _SIGNAL:
             return None, None  # its executor applies the timeout to the whole wait
-        if timeout is None and step.step_type in _ATTEMPT_TYPES:
+        if timeout is None and kind in _ATTEMPT_TYPES:
             timeout = self.default_step_timeout
-        if retry is None and step.on_error is ErrorPolicy.RETRY:
+        if retry is None and step.on_error is _RETRY:
             retry = self.config.default_retry_policy
         return timeout, retry
 

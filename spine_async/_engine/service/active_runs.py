@@ -213,6 +213,7 @@ class ActiveRuns:
     def _unwatch(self, run: Run) -> None:
         if self._runs.get(run.run_id) is run:  # else it is executed here again
             del self._runs[run.run_id]
+        run.idleness.on_idle = None  # a reference cycle with the execution, which only the garbage collector would end
 
     def begin_drain(self) -> None:
         """Let no further step begin until `drain` has ended, which must follow."""

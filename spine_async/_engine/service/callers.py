@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -25,7 +26,7 @@ from spine_async._engine.start.opening import (
 )
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.unknown_workflow import load_unknown_result
-from spine_async._engine.state.scope import Scope
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
@@ -50,10 +51,16 @@ class Callers:
         self._workflows = workflows
         self._waits = Waits(runtime)
 
-    async def execute(self, request: Request) -> WorkflowResult:
+    def execute(self, request: Request) -> Coroutine[Any, Any, WorkflowResult]:
         """The result of the run: of a new one, or of the stored one with its id, which is joined until it ends."""
-        async with self._giving_way(request.run_id) as is_step:
-            return await self._execute(request, is_step=is_step)
+        visit = self._runtime.running_visits.get(current_task())
+        if visit is None:
+            return self._execute(request, is_step=False)
+        return self._execute_in_step(visit, request)
+
+    async def _execute_in_step(self, visit: Visit, request: Request) -> WorkflowResult:
+        async with self._giving_way(visit, request.run_id):
+            return await self._execute(request, is_step=True)
 
     async def _execute(self, request: Request, *, is_step: bool) -> WorkflowResult:
         while True:
@@ -121,24 +128,20 @@ class Callers:
 
     async def result(self, run_id: str) -> WorkflowResult:
         """The result of a run, wherever it is executed; waits until it has ended."""
-        async with self._giving_way(run_id):
+        visit = self._runtime.running_visits.get(current_task())
+        if visit is None:
+            return await self._result(run_id)
+        async with self._giving_way(visit, run_id):
             return await self._result(run_id)
 
     @asynccontextmanager
-    async def _giving_way(self, run_id: str) -> AsyncIterator[bool]:
-        """Inside, a step that awaits another run uses neither its concurrency slot nor the capacity of the worker.
-
-        Returns:
-            Whether a step awaits the run.
+    async def _giving_way(self, visit: Visit, run_id: str) -> AsyncIterator[None]:
+        """Inside, the step of a visit, which awaits another run, uses neither its slot nor the worker's capacity.
 
         Raises:
             RunBusyError: The step awaits its own run.
             QueueDeadlockError: The awaited run may need the slot of the queue that the run of the step holds.
         """
-        visit = self._runtime.running_visits.get(current_task())
-        if visit is None:
-            yield False
-            return
         if visit.run.run_id == run_id:
             raise RunBusyError(run_id, self._runtime.owner)
         await self._check_own_queue(run_id)
@@ -149,7 +152,7 @@ class Callers:
             execution.awaiting_steps += 1
             self._runtime.changes.notify(Change.WORK)
         try:
-            yield True
+            yield
         finally:
             if execution is not None:
                 execution.awaiting_steps -= 1
@@ -253,6 +256,6 @@ class Callers:
             return result
 
         self._active_runs.begin(execution, work)
-        if execution.task is not None:
+        if execution.is_background and execution.task is not None:
             execution.task.add_done_callback(mark_retrieved)
         return execution

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
-from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, wait_any, wait_shielded
+from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 
@@ -67,21 +66,27 @@ class Execution:
         run = self._run
         return run is not None and (run.cancellation.is_release or run.pending.release is not None)
 
-    @asynccontextmanager
-    async def caller(self) -> AsyncIterator[None]:
+    def caller(self) -> AbstractAsyncContextManager[None]:
         """Inside, the run is executed for a caller: it stays in memory.
 
         Cancellation:
             If the run was created by `execute` and this is its last caller, raised once the run is recorded as stopped.
         """
+        return _Caller(self)
+
+    def join(self) -> None:
+        """Count another caller, until `leave`."""
         self._callers += 1
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Count one caller less, which leaves with this error or without one."""
         try:
-            yield
-        except CANCELLATION:
-            if self._callers == 1 and self._stops_with_callers() and self.task is not None:
+            if error is None or self.task is None:
+                return
+            self.task.add_done_callback(mark_retrieved)
+            if isinstance(error, CANCELLATION) and self._callers == 1 and self._stops_with_callers():
                 self.cancel(CancelReason.CANCELLED)
                 await wait_shielded(self.task)
-            raise
         finally:
             self._callers -= 1
             self._look_at_idleness()
@@ -90,7 +95,19 @@ class Execution:
         """Wait for the result; a cancellation ends only the wait."""
         task = self.task
         assert task is not None  # noqa: S101 - set when it was registered
-        await wait_any(task)
+        if not task.done():
+            waiter = new_future()
+
+            def wake(ended: Task[ExecutionResult]) -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            task.add_done_callback(wake)
+            try:
+                await waiter
+            except BaseException:
+                task.remove_done_callback(wake)
+                raise
         return task.result()
 
     def attach(self, run: Run) -> None:
@@ -144,6 +161,17 @@ class Execution:
         due = idle.due
         if due is None or (due.at - run.clock.now()).total_seconds() > runtime.config.park_after:
             self.cancel(CancelReason.PARKED)
+
+
+class _Caller(AbstractAsyncContextManager[None]):
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    async def __aenter__(self) -> None:
+        self._execution.join()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self._execution.leave(error)
 
 
 def log_if_failed(result: ExecutionResult) -> None:

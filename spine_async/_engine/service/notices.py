@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import anyio
+
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
-from spine_async._engine.tasks import Task, end_task, spawn
+from spine_async._engine.tasks import Task, end_task, spawn, wait_any
 from spine_async._model.due import Notice
 from spine_async.errors import StoreError
+
+_END_WITHIN = 0.2  # seconds
 
 _log = logging.getLogger("spine_async")
 
@@ -42,6 +46,8 @@ class NoticeReader:
     async def end(self) -> None:
         """End the call that is under way."""
         if self._reading is not None:
+            with anyio.move_on_after(_END_WITHIN):  # a cancelled call costs its connection
+                await wait_any(self._reading)
             await end_task(self._reading)
 
     async def _read(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from spine_async._engine.runtime.runtime import Runtime
@@ -14,7 +14,7 @@ from spine_async._model.document import split_values
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import RunFilter, StoredRun
+from spine_async._model.record import EventRow, RunFilter, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import RunConflictError
 
@@ -46,16 +46,21 @@ async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
     return records
 
 
-async def events(runtime: Runtime, run_id: str, after: int) -> AsyncIterator[Event]:
+async def events(runtime: Runtime, run_id: str, after: int) -> AsyncGenerator[Event, None]:
     """The run's events with a number above `after`, in order."""
     await load(runtime, run_id)
     last = max(after, 0)
     while page := await runtime.store.events(run_id, last, _PAGE):
         for row in page:
-            with CorruptionGuard(run_id):
-                metadata = split_values(row.metadata)
-            yield Event(run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, metadata)
+            yield as_event(run_id, row)
         last = page[-1].seq
+
+
+def as_event(run_id: str, row: EventRow) -> Event:
+    """An event as users receive it, with values of its own."""
+    with CorruptionGuard(run_id):
+        metadata = split_values(row.metadata)
+    return Event(run_id, row.seq, row.event_type, row.step_name, row.path, row.timestamp, metadata)
 
 
 async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:

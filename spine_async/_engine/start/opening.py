@@ -310,6 +310,7 @@ def new_scope(
         position.waits,
         position.last_output,
         retries=position.retries,
+        reported_path=position.reported_path,
     )
 
 

@@ -8,6 +8,7 @@ serves all consecutive attempts of a task, until one of them times out.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
 
@@ -25,10 +26,11 @@ def _scope_class() -> Any:
     class AttemptScope(base):  # type: ignore[misc]  # known only where there is a loop
         """A cancel scope that sets no timer of its own, but reports its deadline.
 
+        When its deadline has passed, `prolong` may give it a later one.
         `anyio.current_effective_deadline()` returns that deadline inside a handler.
         """
 
-        __slots__ = ("deadline_mono",)
+        __slots__ = ("deadline_mono", "prolong")
 
         @property
         def deadline(self) -> float:
@@ -54,7 +56,7 @@ class Deadlines:
             self._scopes.clear()
             self._loop, self._timer, self._next_mono = loop, None, math.inf
         scope = _scope_class()()
-        scope.deadline_mono = math.inf
+        scope.deadline_mono, scope.prolong = math.inf, None
         self._scopes.add(scope)
         return scope
 
@@ -81,6 +83,10 @@ class Deadlines:
         self._next_mono, self._timer = math.inf, None
         now = loop.time()
         for scope in [scope for scope in self._scopes if scope.deadline_mono <= now]:
+            if scope.prolong is not None:
+                scope.deadline_mono = scope.prolong(now)
+                if scope.deadline_mono > now:
+                    continue
             self._scopes.discard(scope)
             scope.cancel()
         earliest = min((scope.deadline_mono for scope in self._scopes), default=math.inf)
@@ -110,14 +116,20 @@ class AttemptLimit:
         self._scope: Any = None
         self._cancellations = 0
 
-    def begin(self, seconds: float) -> float:
-        """Begin an attempt that may take `seconds`; returns its deadline in loop time."""
+    def begin(self, seconds: float, prolong: Callable[[float], float] | None = None) -> float:
+        """Begin an attempt that may take `seconds`; returns its deadline in loop time.
+
+        Args:
+            seconds: Time until the deadline.
+            prolong: Is called with the loop time when the deadline has passed, and returns a later one or the same.
+        """
         if self._scope is not None and self.task.cancelling() != self._cancellations:
             self._leave()  # a handler cancelled its own task; a scope entered earlier would treat that as its own
         if self._scope is None:
             self._cancellations = self.task.cancelling()
             self._scope = self._deadlines.new_scope()
             self._scope.__enter__()
+        self._scope.prolong = prolong
         return self._deadlines.set(self._scope, seconds)
 
     def end(self, error: BaseException | None = None) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from spine_async._engine.state.scope import Visit
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus
+
+if TYPE_CHECKING:
+    from spine_async._engine.state.scope import Visit
 
 
 def marker_row(

@@ -13,13 +13,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from spine_async._clock import SystemClock
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
 from spine_async._model.record import Claim, EventRow, Release, RunChange, RunEnd, VisitRow
 from spine_async._model.status import EventType, RunStatus
+
+if TYPE_CHECKING:
+    from spine_async._engine.state.progress_report import ProgressReport
 
 
 class Slot(Protocol):
@@ -46,6 +49,7 @@ class OpenVisit:
         cancelled_mono: For a map: when it cancelled its items because one failed, or None.
         slot: The concurrency slot that the current attempt holds, or None.
         taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
+        report: Its progress; None while it has reported none.
     """
 
     path: str
@@ -58,6 +62,7 @@ class OpenVisit:
     cancelled_mono: float | None = field(default=None, init=False)
     slot: Slot | None = field(default=None, init=False)
     taken: tuple[int, ...] = field(default=(), init=False)
+    report: ProgressReport | None = field(default=None, init=False)
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that is stuck."""
@@ -100,6 +105,7 @@ class PendingWrites:
         end: The run's end, once it was added; nothing may be added after it.
         release: How the owner gives up the run, once it does; it goes with the last change.
         has_taken: Whether a visit of the run has ever taken a message.
+        records_events: Whether the run records events.
         traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
             nothing continues it.
     """
@@ -113,7 +119,7 @@ class PendingWrites:
         self.release: Release | None = None
         self.has_taken = False
         self.traceparent: str | None = None
-        self._records_events = records_events
+        self.records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
 
@@ -128,9 +134,9 @@ class PendingWrites:
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
         """Add the row of a settled visit."""
         self.open_visits.pop(visit.path, None)
-        row.records_events = self._records_events
-        self.has_taken = self.has_taken or bool(visit.taken)
+        row.records_events = self.records_events
         if visit.is_announced or visit.events or own_events or visit.taken:
+            self.has_taken = self.has_taken or bool(visit.taken)
             before = [*visit.events, *own_events]
             self._entries.append(_RowWithEvents(row, visit.is_announced, before, taken=visit.taken))
         else:
@@ -165,7 +171,7 @@ class PendingWrites:
         """Add `step_started` and waiting events of visits that began before that time; returns whether any exist."""
         due = [each for each in self.open_visits.values() if each.started_mono <= older_than_mono]
         announced = [each for each in due if self._add_waiting_events(each)]
-        return bool(announced) and self._records_events
+        return bool(announced) and self.records_events
 
     def flush_visit(self, visit: OpenVisit) -> None:
         """Add the waiting events of a visit, with its start."""
@@ -207,11 +213,15 @@ class PendingWrites:
             token: Random text.
             most_bytes: Entries are removed until they exceed this size; at least one is removed.
         """
-        entries, rest, size = _split(self._entries, most_bytes)
+        entries = self._entries
+        rest: list[_Entry]
+        if len(entries) == 1:  # nearly always; a single entry is written whatever its size
+            rest, size = [], _size(entries[0])
+        else:
+            entries, rest, size = _split(entries, most_bytes)
         self._entries, self._drained = rest, entries
-        claim = self.claim
-        visits, events, next_seq = _number(entries, claim, token, records_events=self._records_events)
-        is_last, release = not rest, self.release
+        claim, latest, release = self.claim, self.clock.latest, self.release
+        visits, events, next_seq = _number(entries, claim, token, records_events=self.records_events)
         return RunChange(  # positional: keywords take three times as long, and each step of most runs has a change
             claim.run_id,
             claim.key,
@@ -221,12 +231,12 @@ class PendingWrites:
             token,
             tuple(visits),
             tuple(events),
-            max(at, self.clock.latest),
+            max(latest, at),
             self.status,
-            self.end if is_last and release is None else None,
+            None if rest or release is not None else self.end,
             size,
-            release if is_last else None,
-            tuple(_taken(entries)) if self.has_taken else (),
+            None if rest else release,
+            tuple(_taken(entries)) if self.has_taken else _NONE_TAKEN,
             self.traceparent,
         )
 
@@ -279,22 +289,25 @@ def _split(entries: list[_Entry], most_bytes: float) -> tuple[list[_Entry], list
 def _size(entry: _Entry) -> int:
     """Approximate size in bytes."""
     if isinstance(entry, VisitRow):
-        row, events = entry, _NO_EVENTS
-    elif isinstance(entry, EventRow):
+        return _row_size(entry)
+    if isinstance(entry, EventRow):
         return _ROW_BYTES + len(entry.metadata)
-    else:
-        row, events = entry.row, entry.before
+    return _row_size(entry.row) + sum(_ROW_BYTES + len(event.metadata) for event in entry.before)
+
+
+def _row_size(row: VisitRow) -> int:
     size = _ROW_BYTES + row.output_size
-    for text in (row.updates, row.item_params, row.quality):
-        if text is not None:
-            size += len(text)
-    for event in events:
-        size += _ROW_BYTES + len(event.metadata)
+    if row.updates is not None:
+        size += len(row.updates)
+    if row.item_params is not None:
+        size += len(row.item_params)
+    if row.quality is not None:
+        size += len(row.quality)
     return size
 
 
+_NONE_TAKEN: tuple[int, ...] = ()
 _ROW_BYTES = 200  # of a row without its documents
-_NO_EVENTS: Sequence[EventRow] = ()
 
 
 def _number(

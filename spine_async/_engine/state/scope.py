@@ -6,6 +6,7 @@ run add to the same pending writes, with different paths.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,12 +14,15 @@ from typing import Any, NoReturn
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
+from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.idleness import Idle, Idleness
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.mailbox import Mailbox
 from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.outbox import Outbox, OutboxOptions
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
+from spine_async._engine.state.progress_report import ProgressReport, add_progress_event
 from spine_async._engine.state.tally import Tally
 from spine_async._engine.tasks import Latch, Task
 from spine_async._model.context import WorkflowContext
@@ -27,11 +31,12 @@ from spine_async._model.document import Document
 from spine_async._model.due import Message
 from spine_async._model.naming import is_path
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.progress import Progress
 from spine_async._model.record import RunEnd
 from spine_async._model.step import Definition, Step
 from spine_async._model.step_result import StepResult
 from spine_async._threads import AbandonedThreads
-from spine_async.errors import DefinitionError
+from spine_async.errors import AttemptEndedError, DefinitionError
 from spine_async.ports import Clock, RunSpan
 
 WAIT_MARK = "@until"
@@ -42,6 +47,9 @@ RETRY_MARK = "@retry"
 
 ITEM_MARK = "@item"
 """Suffix of the path of the row that stores the item of a scope whose first step is a map."""
+
+
+_OPENING = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -74,6 +82,8 @@ class Run:
         span: The span of its execution, if it was begun with the creation of the run; else None.
         continues: The stored trace context of the execution that this one continues, or of the creation; or None.
         is_claimed: Whether a worker has claimed it.
+        outbox: The events that its steps emitted; None while no step has emitted one.
+        outbox_options: What its outbox shares with others; set before its first step.
     """
 
     run_id: str
@@ -104,6 +114,17 @@ class Run:
     span: RunSpan | None = None
     continues: str | None = None
     is_claimed: bool = False
+    outbox: Outbox | None = None
+    outbox_options: OutboxOptions | None = None
+
+    def open_outbox(self) -> Outbox:
+        """The outbox of the run; in any thread."""
+        with _OPENING:
+            if self.outbox is None:
+                options = self.outbox_options
+                assert options is not None  # noqa: S101 - set before the first step
+                self.outbox = Outbox(self.pending, options)
+            return self.outbox
 
     @property
     def is_at_work(self) -> bool:
@@ -150,6 +171,7 @@ class Position:
         last_output: Output of the last step that ran.
         tally: Counts of the replayed visits; used for the run's own scope only.
         retries: The stored delays before another attempt, by the path of the visit.
+        reported_path: Path of the last visit that has stored its progress, or None.
     """
 
     cursor: Cursor
@@ -158,6 +180,7 @@ class Position:
     last_output: Document | None = None
     tally: Tally = field(default_factory=Tally)
     retries: dict[str, StoredRetry] = field(default_factory=dict)
+    reported_path: str | None = None
 
 
 @dataclass(slots=True)
@@ -179,6 +202,7 @@ class Scope:
         maps: Progress of the maps in this scope, by the path of the map's visit.
         is_run: Whether this is the run's own scope, not that of a map item.
         open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
+        reported_path: Path of the last visit that has stored its progress, or None.
     """
 
     run: Run
@@ -195,6 +219,7 @@ class Scope:
     open_items: dict[str, Scope] = field(default_factory=dict)
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
     retries: dict[str, StoredRetry] = field(default_factory=dict)
+    reported_path: str | None = None
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -207,7 +232,11 @@ class Scope:
     @property
     def has_stored(self) -> bool:
         """Whether an item has rows, stored or pending, so that its map must not have another item at this index."""
-        return self.item_params is None or bool(self.waits or self.retries or self.maps) or self.cursor.has_moved
+        return self.item_params is None or self._has_marks or self.cursor.has_moved
+
+    @property
+    def _has_marks(self) -> bool:
+        return bool(self.waits or self.retries or self.maps) or self.reported_path is not None
 
     def validated_fields(self) -> set[str]:
         """Names of the fields that the `params_model` of this workflow and those around it have stored as params."""
@@ -235,6 +264,7 @@ class Visit(OpenVisit):
         tolerates_failure: For a map: whether it tolerates the failure of another item.
         warned_mono: When a warning last reported that it does not end, or None.
         received: The message that it has taken, or None.
+        idle_limit: The limits of the current attempt, if it has an `idle_timeout`; else None.
     """
 
     scope: Scope
@@ -248,6 +278,7 @@ class Visit(OpenVisit):
     tolerates_failure: Callable[[], bool] | None = field(default=None, init=False)
     warned_mono: float | None = field(default=None, init=False)
     received: Message | None = field(default=None, init=False)
+    idle_limit: IdleLimit | None = field(default=None, init=False)
 
     @property
     def run(self) -> Run:
@@ -263,7 +294,11 @@ class Visit(OpenVisit):
         """Why the step is being cancelled at that time, or None."""
         deadline_mono = self.deadline_mono  # read once: the caller may be a worker thread
         if deadline_mono is not None and deadline_mono <= now_mono:
-            return CancelReason.STEP_TIMEOUT
+            idle_limit = self.idle_limit
+            if idle_limit is None or idle_limit.is_over_at(
+                now_mono
+            ):  # else the timer prolongs the deadline in a moment
+                return CancelReason.STEP_TIMEOUT
         parent = self.scope.parent
         if parent is None:
             return self.run.cancellation.reason_at(now_mono)
@@ -300,10 +335,17 @@ class Attempt:
     """One attempt of a step; the `frame` of the context that it gets.
 
     A worker thread that a cancelled attempt has abandoned still reads its reason here.
+
+    Attributes:
+        visit: The visit.
+        has_ended: Whether it has ended, so that it emits and reports nothing more.
+        is_used: Whether it has tried to emit or report something.
     """
 
     visit: Visit
     _reason: CancelReason | None = None
+    has_ended: bool = False
+    is_used: bool = False
 
     @property
     def current_cancel_reason(self) -> CancelReason | None:
@@ -324,6 +366,63 @@ class Attempt:
             problem = "signal_token needs a step that waits for a signal, here or later in the same list of steps"
             raise DefinitionError(problem, workflow=scope.workflow.name, step=step.name)
         return signal_token(scope.child_path(segment))
+
+    def emit(self, number: int, event_type: str, data: object) -> None:
+        """Emit an event as the attempt with this number; see `WorkflowContext.emit`."""
+        self.is_used = True
+        self.visit.run.open_outbox().emit(self, number, event_type, data)
+        self._be_active()
+
+    def report(self, number: int, progress: Progress) -> None:
+        """Report progress as the attempt with this number; see `WorkflowContext.progress`."""
+        self.is_used = True
+        self.check_running(number)
+        visit = self.visit
+        if visit.report is None:
+            with _OPENING:
+                visit.report = visit.report or ProgressReport()
+        visit.report.value, visit.report.attempt = progress, number
+        self._be_active()
+
+    @property
+    def last_progress(self) -> Progress | None:
+        """The latest progress of the visit, or None."""
+        report = self.visit.report
+        return report.latest() if report is not None else None
+
+    def check_running(self, number: int) -> None:
+        """Check that it may emit and report; in any thread.
+
+        Args:
+            number: Its number, for the error.
+
+        Raises:
+            AttemptEndedError: It has ended, or the end of its run is recorded.
+        """
+        visit = self.visit
+        pending = visit.run.pending
+        if self.has_ended or pending.end is not None or pending.open_visits.get(visit.path) is not visit:
+            raise AttemptEndedError(pending.claim.run_id, visit.path, number)
+
+    async def flush(self) -> None:
+        """Wait until the emitted events of the run are stored; see `WorkflowContext.flush`."""
+        outbox = self.visit.run.outbox
+        if outbox is not None:
+            await outbox.flush()
+
+    def settle(self) -> None:
+        """Add what it emitted and reported to the pending writes, so that this precedes the end of its step."""
+        visit = self.visit
+        outbox = visit.run.outbox
+        if outbox is not None:
+            outbox.settle()
+        if visit.report is not None and visit.report.read is None:
+            add_progress_event(visit, visit.run.clock.monotonic())
+
+    def _be_active(self) -> None:
+        limit = self.visit.idle_limit
+        if limit is not None:
+            limit.active_mono = self.visit.run.clock.monotonic()
 
     def cut_off(self) -> None:
         """Record that a cancellation ended this attempt; if the run is not cancelled, middleware caused it."""

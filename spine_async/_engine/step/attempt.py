@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,11 +14,12 @@ import anyio.lowlevel
 
 from spine_async._engine.runtime.runtime import Middleware, Runtime, StepFunction
 from spine_async._engine.state.deadline import AttemptLimit
+from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Attempt, Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
-from spine_async._engine.step.encoding import EncodedResult, as_result, encode_result
+from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_large, encode_small, is_small
@@ -232,12 +234,19 @@ class _Attempts:
             if _ends_step(attempt, exc):
                 raise
             result = await self._failure_of(cancellations, exc)
+        finally:
+            attempt.has_ended = True  # before `is_used` is read: a thread sees this, or what it emitted is found here
+            if attempt.is_used:
+                attempt.settle()
         if task.cancelling() > cancellations or not result.success:
             await self._continue_if_cancelled(attempt, cancellations, result)
-        if is_small(result):
-            return encode_small(runtime, step, result)
+        if result is NO_OUTPUT and step.output_model is None and step.quality_thresholds is None:
+            return WITHOUT_OUTPUT
+        return encode_small(runtime, step, result) if is_small(result) else await self._encode_large(attempt, result)
+
+    async def _encode_large(self, attempt: Attempt, result: StepResult) -> EncodedResult:
         try:
-            return await encode_large(runtime, step, result)
+            return await encode_large(self.runtime, self.step, result)
         except CANCELLATION:  # cancelled while a thread encodes a large value
             attempt.cut_off()
             raise
@@ -259,9 +268,12 @@ class _Attempts:
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
-        if timeout is None:
+        if timeout is None and step.idle_timeout is None:
             return as_result(step, await with_own_variables(execute(step, context), self.groups))
-        visit.deadline_mono = self.limit.begin(timeout)
+        if step.idle_timeout is None and timeout is not None:
+            visit.deadline_mono = self.limit.begin(timeout)
+        else:
+            self._begin_idle(timeout, step.idle_timeout or math.inf)
         try:
             result = as_result(step, await with_own_variables(execute(step, context), self.groups))
         except BaseException as exc:
@@ -271,11 +283,31 @@ class _Attempts:
                 raise
             if not isinstance(exc, CANCELLATION):
                 log_error_of_cancelled(visit, exc)
-            return _timed_out(step, timeout)
+            return self._timed_out(timeout)
         if not result.success:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
-        return _timed_out(step, timeout) if self.limit.end() and not result.success else result
+        return self._timed_out(timeout) if self.limit.end() and not result.success else result
+
+    def _begin_idle(self, timeout: float | None, seconds: float) -> None:
+        """Begin an attempt that must not be silent for `seconds`."""
+        visit = self.visit
+        limit = visit.idle_limit = IdleLimit(seconds, visit.run.clock.monotonic(), timeout)
+
+        def prolong(now_mono: float) -> float:
+            visit.deadline_mono = limit.deadline_at(now_mono)
+            return visit.deadline_mono
+
+        visit.deadline_mono = self.limit.begin(limit.first_seconds, prolong)
+
+    def _timed_out(self, timeout: float | None) -> StepResult:
+        name, idle_limit = self.step.name, self.visit.idle_limit
+        if idle_limit is not None and idle_limit.has_expired:
+            problem = f"step {name!r} emitted no event and reported no progress for {idle_limit.seconds:g} s"
+        else:
+            problem = f"step {name!r} timed out after {timeout:g} s"
+        error = TimeoutError(problem)
+        return replace(StepResult.fail(problem, ErrorCategory.TIMEOUT), exception=error)
 
 
 def _ends_step(attempt: Attempt, error: BaseException) -> bool:
@@ -296,8 +328,3 @@ def _stray_failure(error: BaseException) -> StepResult:
     """The failure of a step that raised a cancellation although nobody cancelled it."""
     is_own_type = type(error) is not CANCELLATION
     return StepResult.from_exception(error) if is_own_type else StepResult.fail(STRAY_CANCELLATION)
-
-
-def _timed_out(step: Step, timeout: float) -> StepResult:
-    error = TimeoutError(f"step {step.name!r} timed out after {timeout:g} s")
-    return replace(StepResult.fail(str(error), ErrorCategory.TIMEOUT), exception=error)

@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.step.result_check import checked_result
-from spine_async._model.document import Document, PlainDocument, encode, encode_object
+from spine_async._model.document import NULL, Document, PlainDocument, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.model_form import encode_model
-from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
+from spine_async._model.naming import event_type_problem
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.status import EventType
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepEvent, StepResult, plain_success
 from spine_async.errors import SerializationError
 
 _NO_UPDATES: Mapping[str, Document] = {}
-_RESERVED_EVENT_TYPES = frozenset(EventType)
-_NO_OUTPUT = StepResult.ok()
+NO_OUTPUT = StepResult.ok()
 """Result of every step that returns None; one object serves all, because results are immutable."""
 
 
@@ -45,15 +43,21 @@ class EncodedResult:
     events: tuple[tuple[str, str], ...] = ()
 
 
+WITHOUT_OUTPUT = EncodedResult(NO_OUTPUT, NULL, _NO_UPDATES, None)
+"""The encoded form of `NO_OUTPUT` for a step without a model and without thresholds; never changed."""
+
+
 def as_result(step: Step, returned: object) -> StepResult:
     """The result for the value that a handler, pipeline or middleware returned, with fields that can be stored.
 
     Source: `docs/tutorial.md`, "A first workflow".
     """
+    if returned is NO_OUTPUT:
+        return NO_OUTPUT
     if isinstance(returned, StepResult):
         return checked_result(step.name, returned)
     if returned is None:
-        return _NO_OUTPUT
+        return NO_OUTPUT
     if isinstance(returned, (dict, Mapping, BaseModel)) or _is_dataclass_value(returned):
         return plain_success(returned)
     if inspect.iscoroutine(returned):
@@ -120,9 +124,7 @@ def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
 
 
 def _own_type(event_type: str) -> str:
-    problem = text_problem(event_type, MAX_NAME_LENGTH)
-    if problem is None and event_type in _RESERVED_EVENT_TYPES:
-        problem = f"{event_type!r} is one of the runner's own event types"
+    problem = event_type_problem(event_type)
     if problem is not None:
         raise SerializationError(problem, (".events",))
     return event_type

@@ -124,6 +124,11 @@ class LazyDatabase:
         path = sqlite_file(url)
         return redacted(url if path is None else url.set(database=str(path.absolute())))
 
+    @property
+    def ready(self) -> SqlDatabase | None:
+        """The database if it is open in the running event loop and its schema is current, else None."""
+        return self._opened if self._opened is not None and self.is_ready else None
+
     async def for_writing(self) -> SqlDatabase:
         """The database, which is created if it does not exist."""
         if self._opened is not None and self.is_ready:

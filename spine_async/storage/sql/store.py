@@ -186,7 +186,7 @@ class SqlRunStore:
         return await database.request_stop(run_id, reason)
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        database = await self._database.for_writing()
+        database = self._database.ready or await self._database.for_writing()
         return await database.commit(changes)
 
     async def load(self, run_id: str) -> StoredRun | None:

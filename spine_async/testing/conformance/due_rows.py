@@ -128,9 +128,9 @@ async def sent(store: DueStore, *messages: NewMessage) -> None:
 
 
 async def notice(store: DueStore, claim: Claim) -> Notice:
-    """The notice of a current claim."""
-    (found,) = await store.notices([claim])
-    return found
+    """The notice of a claim; an empty one if there is none."""
+    found = await store.notices([claim])
+    return found[0] if found else Notice(claim.run_id)
 
 
 async def open_names(store: DueStore, claim: Claim) -> list[str]:

@@ -363,3 +363,13 @@ class DueRunContract:
         }
         assert {name for name, each in found.items() if each.is_leased} == {"held"}
         assert {name for name, each in found.items() if each.is_due} == {"due"}
+
+    async def test_a_state_has_the_number_of_the_next_event(self, store: RunStore) -> None:
+        store = due_store(store)
+        await store.create([due_run("due")])
+        claim = await created(store, new_run("held"))
+        assert {each.run_id: each.next_seq for each in await store.states(["due", "held"])} == {"due": 1, "held": 2}
+        await committed(store, change(claim, [visit("fetch", 3, started_seq=2)]))
+        (found,) = await store.states(["held"])
+        assert found.next_seq == 4
+        assert [each.seq for each in await store.events("held", 1, 100)] == [2, 3]  # a follower reads them at once

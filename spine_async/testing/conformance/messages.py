@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from spine_async._model.due import Delivery, Message, NewMessage
+from spine_async._model.due import Delivery, Message, NewMessage, Notice
 from spine_async._model.record import Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
@@ -285,3 +285,11 @@ class MessageContract:
             ("run-2", None, 1),
         ]
         assert await store.notices([]) == []
+
+    async def test_a_run_without_a_message_or_a_requested_stop_has_no_notice(self, store: RunStore) -> None:
+        store = due_store(store)
+        quiet, stopped = await created(store), await created(store, new_run("run-2"))
+        await store.request_stop("run-2", "user")
+        assert await store.notices([quiet, stopped]) == [Notice("run-2", "user")]
+        await sent(store, message())
+        assert sorted(each.run_id for each in await store.notices([quiet, stopped])) == ["run-1", "run-2"]

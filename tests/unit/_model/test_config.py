@@ -20,6 +20,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     for name in ("lease_ttl", "drain_timeout", "cancel_grace"):
         assert shown.pop(name) > 0
     assert shown.pop("max_value_bytes") == 64 * 1024 * 1024
+    assert shown.pop("max_pending_events") == 10_000
     for name in ("max_claims", "max_abandoned_threads"):
         assert shown.pop(name) >= 1
     assert shown == {

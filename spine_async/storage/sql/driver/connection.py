@@ -186,16 +186,34 @@ class WriterConnection(Generic[DriverT]):
         self._waiting = 0
         self._current: tuple[AsyncConnection, DriverT] | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job runs on the connection, or waits for it."""
+        return self._waiting > 0 or self._lock.locked()
+
     async def write(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on the connection, after all jobs that were submitted earlier."""
-        lock = await self._acquire(call)
+        # Each commit passes here, so nothing is called that it does not need.
+        lock = self._lock_of_loop()
+        if lock.locked() or self._waiting:
+            await self._acquire(call)
+        else:
+            await lock.acquire()  # the lock is free, so no timer is needed
         try:
-            connection, driver = await self._checkout(call)
+            current = self._current
+            if current is None or not self._hooks.is_usable(current[1]):
+                current = await self._checkout(call)
+            connection, driver = current
+            attempt = call.begin_attempt(driver, self._hooks.abort)
             try:
-                return await call.run(job, driver, self._hooks.abort)
-            except BaseException:
+                return await job(driver)
+            except BaseException as exc:
+                attempt.finish()
                 await self._drop(connection)
+                attempt.raise_if_aborted(exc)
                 raise
+            finally:
+                attempt.finish()
         finally:
             lock.release()
 
@@ -231,9 +249,6 @@ class WriterConnection(Generic[DriverT]):
     async def _acquire(self, call: Call) -> asyncio.Lock:
         """The lock, once no other job holds it or waits for it."""
         lock = self._lock_of_loop()
-        if not lock.locked() and not self._waiting:
-            await lock.acquire()  # the lock is free, so no timer is needed
-            return lock
         self._waiting += 1
         try:
             async with call.within():

@@ -9,7 +9,6 @@ that the first one did it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -22,23 +21,22 @@ ResultT = TypeVar("ResultT")
 DELAYS = (0.02, 0.2, 1.0, 2.0, 4.0)
 """Seconds before each retry. A server restart or a failover to a standby takes a few seconds."""
 
-MAX_ELAPSED = 10.0
-"""Seconds since the start of the first attempt after which no retry begins. Limits the total time of slow attempts."""
 
-
-async def retry_if_transient(
+async def retry_after(
+    error: Exception,
     work: Callable[[], Awaitable[ResultT]],
     is_transient: Callable[[Exception], bool],
-    max_elapsed: float = MAX_ELAPSED,
-    clock: Callable[[], float] = time.monotonic,
+    deadline: float,
+    clock: Callable[[], float],
 ) -> ResultT:
-    """Await `work`, and retry it while it fails with transient errors.
+    """Retry `work`, whose first attempt has raised `error`, while it fails with transient errors.
 
     Args:
+        error: What the last attempt raised.
         work: Detects whether an earlier attempt of it was committed.
         is_transient: Whether a retry may succeed after this error of the driver.
-        max_elapsed: Seconds after the first attempt began, after which no retry begins.
-        clock: Measures them.
+        deadline: Time of the clock after which no retry begins.
+        clock: Measures it.
 
     Raises:
         Exception: The error of the last attempt.
@@ -46,12 +44,15 @@ async def retry_if_transient(
     Cancellation:
         Takes effect at once; the work may or may not have been committed.
     """
-    deadline = clock() + max_elapsed
-    for delay in DELAYS:
-        try:
-            return await work()
-        except Exception as exc:
-            if not is_transient(driver_error(exc)) or clock() + delay > deadline:
-                raise
-        await anyio.sleep(delay)
-    return await work()
+    try:
+        for delay in DELAYS:
+            if not is_transient(driver_error(error)) or clock() + delay > deadline:
+                raise error
+            await anyio.sleep(delay)
+            try:
+                return await work()
+            except Exception as exc:  # noqa: BLE001 - decided by the next iteration
+                error = exc
+        raise error
+    finally:
+        del error  # breaks the reference cycle with its traceback

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from spine_async.storage.sql.driver.awake_clock import BEAT, AwakeClock
-from spine_async.storage.sql.driver.retry import retry_if_transient
+from spine_async.storage.sql.driver.retry import retry_after
 
 DEFAULT_SECONDS = 10.0
 """Time limit of a call, unless the store is created with another one."""
@@ -50,11 +50,11 @@ class TimeLimit:
         self.database = database
         self.seconds = seconds
         self.clock = AwakeClock()
-        self._watched: set[Call | _Attempt] = set()
+        self._watched: set[Call | Attempt] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_ticking = False
 
-    def begin(self, watched: Call | _Attempt) -> None:
+    def begin(self, watched: Call | Attempt) -> None:
         """Watch over a call or an attempt until `end`. One timer serves all, because a timer for each costs more."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -66,7 +66,7 @@ class TimeLimit:
             self.clock.beat()
             loop.call_later(BEAT, self._tick, loop)
 
-    def end(self, watched: Call | _Attempt) -> None:
+    def end(self, watched: Call | Attempt) -> None:
         """Stop watching over a call or an attempt."""
         self._watched.discard(watched)
 
@@ -103,7 +103,7 @@ class Call:
         max_attempts: Number of attempts without an answer that fit into this time.
     """
 
-    __slots__ = ("_deadline", "_limit", "_max_attempts", "name", "seconds")
+    __slots__ = ("_attempt", "_deadline", "_is_watched", "_limit", "_max_attempts", "name", "seconds")
 
     def __init__(self, name: str, limit: TimeLimit, seconds: float, max_attempts: int = 2) -> None:
         self.name = name
@@ -111,6 +111,8 @@ class Call:
         self._limit = limit
         self._max_attempts = max_attempts
         self._deadline = limit.clock.now() + seconds
+        self._attempt: Attempt | None = None
+        self._is_watched = False
 
     async def retry(
         self, attempt: Callable[[Call], Awaitable[ResultT]], is_transient: Callable[[Exception], bool]
@@ -120,16 +122,27 @@ class Call:
         Raises:
             TimeoutError: The database did not answer in time.
         """
+        began, self._is_watched = self._limit.clock.now(), True
         self._limit.begin(self)
         try:
-            return await retry_if_transient(partial(attempt, self), is_transient, self.seconds, self._limit.clock.now)
+            try:
+                return await attempt(self)
+            except Exception as exc:  # noqa: BLE001 - decided by `retry_after`
+                failed = [exc]
+            deadline = began + self.seconds
+            return await retry_after(
+                failed.pop(), partial(attempt, self), is_transient, deadline, self._limit.clock.now
+            )
         except TimeoutError as exc:
-            raise self._timeout(self.seconds) from exc
+            raise self.timeout_error(self.seconds) from exc
         finally:
+            self._is_watched = False
             self._limit.end(self)
 
     def check(self, now: float) -> None:
-        """Do nothing: a call is watched so that the clock is informed between its attempts too."""
+        """Check the attempt that runs. The call is watched between its attempts too, so that the clock is informed."""
+        if self._attempt is not None:
+            self._attempt.check(now)
 
     async def run(
         self, job: Callable[[DriverT], Awaitable[ResultT]], driver: DriverT, abort: Callable[[DriverT], None] | None
@@ -144,16 +157,23 @@ class Call:
         Raises:
             TimeoutError: The connection was aborted.
         """
-        attempt = _Attempt(self, partial(abort, driver) if abort is not None else None)
-        self._limit.begin(attempt)
+        attempt = self.begin_attempt(driver, abort)
         try:
             return await job(driver)
         except Exception as exc:
-            if attempt.is_aborted:
-                raise self._timeout(attempt.limit) from exc
+            attempt.raise_if_aborted(exc)
             raise
         finally:
-            self._limit.end(attempt)
+            attempt.finish()
+
+    def begin_attempt(self, driver: DriverT, abort: Callable[[DriverT], None] | None) -> Attempt:
+        """Watch over an attempt as `run` does, until its `finish`."""
+        attempt = Attempt(self, partial(abort, driver) if abort is not None else None)
+        if self._is_watched:
+            self._attempt = attempt
+        else:
+            self._limit.begin(attempt)
+        return attempt
 
     @asynccontextmanager
     async def within(self, seconds: float | None = None) -> AsyncIterator[None]:
@@ -165,7 +185,7 @@ class Call:
         limit = self.attempt_seconds() if seconds is None else seconds
         try:
             async with asyncio.timeout(None) as timeout:
-                wait = _Attempt(self, partial(timeout.reschedule, 0.0), limit)
+                wait = Attempt(self, partial(timeout.reschedule, 0.0), limit)
                 wait.is_reported = True  # the database was not asked yet
                 self._limit.begin(wait)
                 try:
@@ -173,7 +193,7 @@ class Call:
                 finally:
                     self._limit.end(wait)
         except TimeoutError as exc:
-            raise self._timeout(limit) from exc
+            raise self.timeout_error(limit) from exc
 
     def now(self) -> float:
         """The time by the clock of the limit."""
@@ -188,15 +208,23 @@ class Call:
         """How long the call may take from now on, with all its attempts."""
         return max(0.01, self._deadline - self.now())
 
+    def end(self, attempt: Attempt) -> None:
+        """Stop watching over an attempt."""
+        if self._attempt is attempt:
+            self._attempt = None
+        else:
+            self._limit.end(attempt)
+
     def warn_slow(self, seconds: float) -> None:
         """Report an attempt that has not ended after `seconds`."""
         _log.warning("%s has not answered for %.1f s (%s)", self._limit.database, seconds, self.name)
 
-    def _timeout(self, seconds: float) -> TimeoutError:
+    def timeout_error(self, seconds: float) -> TimeoutError:
+        """The error of a call or an attempt that took so long."""
         return TimeoutError(f"no answer within {seconds:.3g} s ({self.name})")
 
 
-class _Attempt:
+class Attempt:
     """An attempt that has not ended; `end` ends it at once."""
 
     __slots__ = ("_limit", "began", "call", "end", "is_aborted", "is_reported")
@@ -213,6 +241,15 @@ class _Attempt:
     def limit(self) -> float:
         """How many seconds it may take."""
         return self.call.attempt_seconds(self.began) if self._limit is None else self._limit
+
+    def finish(self) -> None:
+        """Stop watching over it."""
+        self.call.end(self)
+
+    def raise_if_aborted(self, error: BaseException) -> None:
+        """Raise `TimeoutError` if the attempt raised `error` because its connection was aborted."""
+        if self.is_aborted and isinstance(error, Exception):
+            raise self.call.timeout_error(self.limit) from error
 
     def check(self, now: float) -> None:
         """Report the attempt if it is slow, and abort it at its limit."""

@@ -68,7 +68,7 @@ async def states(driver: Driver, run_ids: Sequence[str]) -> list[RunState]:
 def _state(record: Record) -> RunState:
     with CorruptionGuard(record["run_id"]):
         status = RunStatus(record["status"])
-    flags = {"is_leased": record["is_leased"], "is_due": bool(record["is_due"])}
+    flags = {"is_leased": record["is_leased"], "is_due": bool(record["is_due"]), "next_seq": record["next_seq"]}
     return RunState(record["run_id"], status, record["epoch"], record["owner"], **flags)
 
 

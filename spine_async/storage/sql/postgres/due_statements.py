@@ -175,7 +175,7 @@ that stay held."""
 STATES = (
     f"SELECT run_id, status, epoch, owner, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased, "
     "owner IS NULL AND status IN ('pending', 'running', 'waiting') AND (ready OR CASE WHEN due_boot = $2::text "
-    "THEN due_seconds <= $3::float8 ELSE COALESCE(due_at <= clock_timestamp(), false) END) AS is_due "
+    "THEN due_seconds <= $3::float8 ELSE COALESCE(due_at <= clock_timestamp(), false) END) AS is_due, next_seq "
     "FROM core_workflow_runs WHERE run_id = ANY($1::text[])"
 )
 """Arguments: ids, the boot, and the reading of its clock."""

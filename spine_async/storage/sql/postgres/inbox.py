@@ -43,7 +43,8 @@ _OPEN = (
     "SELECT r.id AS run, r.stop_requested, i.id, i.name, i.value, i.received_at "
     "FROM unnest($1::bigint[], $2::integer[]) AS c(id, epoch) "
     f"JOIN core_workflow_runs r ON r.id = c.id AND r.epoch = c.epoch AND {IS_HELD} "
-    "LEFT JOIN core_workflow_inbox i ON i.run = r.id AND NOT i.taken ORDER BY r.id, i.id"
+    "LEFT JOIN core_workflow_inbox i ON i.run = r.id AND NOT i.taken "
+    "WHERE r.stop_requested IS NOT NULL OR i.id IS NOT NULL ORDER BY r.id, i.id"
 )
 
 
@@ -66,7 +67,7 @@ async def send(driver: Driver, message: NewMessage, *, is_within: bool = False) 
 
 
 async def notices(driver: Driver, claims: Sequence[Claim]) -> list[Notice]:
-    """The requested stop and the open messages of each claim that is current."""
+    """The requested stop and the open messages of each claim that is current and has either."""
     rows = await driver.fetch(_OPEN, [each.key for each in claims], [each.epoch for each in claims])
     ids = {each.key: each.run_id for each in claims}
     stops = {row["run"]: row["stop_requested"] for row in rows}

@@ -7,10 +7,10 @@ that have both, reads their room again and the ready runs that come first, choos
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
@@ -18,6 +18,7 @@ from spine_async._model.due import DueRequest, DueRuns
 from spine_async._model.queue import Queue
 from spine_async._model.queue_room import Room, soonest
 from spine_async._model.record import Busy, Claim, NoRoom
+from spine_async.storage.sql.driver.candidates import DEPTH, Candidate, choose, hides_others, window
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide
 from spine_async.storage.sql.postgres import due_runs, leases, queue_statements
 from spine_async.storage.sql.postgres.queues import locked, record_first_claims, rooms_of
@@ -25,8 +26,7 @@ from spine_async.storage.sql.postgres.queues import locked, record_first_claims,
 if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-_SPARE = 20  # candidates beyond those that are wanted, for those whose keys have no room or whose rows are locked
-_DEPTH = 2000  # ready runs among which a run without a key is found, if those before it have keys without room
+_SPARE = 20  # candidates beyond those that are wanted, for those whose rows are locked
 _BUSY_FOR = 0.05  # seconds until another attempt, if somebody else has locked a queue for long
 
 
@@ -73,17 +73,6 @@ async def claim(driver: Driver, request: ClaimRequest, queue: Queue) -> Claim | 
         return NoRoom(_BUSY_FOR)
 
 
-class _Candidate(NamedTuple):
-    """A ready run; they sort in the order in which they are claimed."""
-
-    priority: int
-    turn: float
-    key: int
-    queue: str
-    queue_key: str | None
-    is_new: bool
-
-
 async def _claim(driver: Driver, request: DueRequest, free: Sequence[Queue]) -> DueRuns:
     """Claim runs of these queues, which are locked, and of those without limits."""
     earlier = await due_runs.claimed_earlier(driver, request)
@@ -94,49 +83,44 @@ async def _claim(driver: Driver, request: DueRequest, free: Sequence[Queue]) -> 
     candidates = set(await _read(driver, queue_statements.CANDIDATES, request, unlimited, wanted + _SPARE))
     for name, room in rooms.items():
         if room.free > 0 and wanted > 0:
-            candidates |= await _limited(driver, request, name, room, wanted)
-    chosen: list[int] = []
-    for each in sorted(candidates):
-        if len(chosen) == wanted:
-            break
-        own = rooms.get(each.queue)
-        if own is None or own.take(each.queue_key, is_new=each.is_new):
-            chosen.append(each.key)
+            candidates |= await _limited(driver, request, name, room, min(wanted, room.free))
+    chosen = choose(candidates, rooms, wanted)
     claimed = await due_runs.claim_chosen(driver, request.at_now(), chosen)
     begun = Counter(each.run.queue for each in claimed if each.run.epoch == 0)
     await record_first_claims(driver, free, begun)
     return DueRuns([*earlier, *claimed], room_in=soonest(rooms.values()))
 
 
-async def _limited(driver: Driver, request: DueRequest, queue: str, room: Room, limit: int) -> set[_Candidate]:
+async def _limited(driver: Driver, request: DueRequest, queue: str, room: Room, wanted: int) -> set[Candidate]:
     """Ready runs of a queue with limits, among which are the first ones for which there is room."""
-    wanted, full, most = min(limit, room.free), set(room.full_keys), room.per_key
-    window = wanted if most is None else 2 * (wanted + len(full))
-    window += _SPARE
-    parts = [await _read(driver, queue_statements.CANDIDATES, request, [queue], window)]
+    size = window(room, wanted)
+    parts = await _parts(driver, queue_statements.CANDIDATES, request, queue, size)
     if room.new < wanted:  # those that continue may be behind new runs
-        parts.append(await _read(driver, queue_statements.CONTINUING, request, [queue], window))
-    if most is None or not any(len(part) >= window and _fitting(part, full, most) < wanted for part in parts):
+        parts += await _parts(driver, queue_statements.CONTINUING, request, queue, size)
+    if room.per_key is None or not any(hides_others(part, size, room, wanted) for part in parts):
         return set().union(*parts)
     known = (list(request.workflows), list(request.workflows.values()))
-    values = (*known, queue, min(wanted, most), list(full), window)
-    by_key = [_candidate(each) for each in await driver.fetch(queue_statements.BY_KEY, *values)]
-    return {*by_key, *await _read(driver, queue_statements.WITHOUT_KEY, request, [queue], _DEPTH)}
+    by_key = (*known, queue, min(wanted, room.per_key), room.full_keys, size)
+    with_key = [_candidate(each) for each in await driver.fetch(queue_statements.BY_KEY, *by_key)]
+    return {*with_key, *await _read(driver, queue_statements.WITHOUT_KEY, request, [queue], DEPTH)}
 
 
-def _fitting(found: Collection[_Candidate], full: Collection[str | None], per_key: int) -> int:
-    """How many of the runs could be claimed at once if only their keys counted."""
-    by_key = Counter(each.queue_key for each in found if each.queue_key not in full)
-    return sum(count if key is None else min(count, per_key) for key, count in by_key.items())
+async def _parts(driver: Driver, statement: str, request: DueRequest, queue: str, size: int) -> list[list[Candidate]]:
+    """The first ready runs of the queue of each workflow."""
+    known = (list(request.workflows), list(request.workflows.values()))
+    by_workflow: defaultdict[str, list[Candidate]] = defaultdict(list)
+    for each in await driver.fetch(statement, *known, [queue], size):
+        by_workflow[each["workflow_name"]].append(_candidate(each))
+    return list(by_workflow.values())
 
 
 async def _read(
     driver: Driver, statement: str, request: DueRequest, queues: Sequence[str], limit: int
-) -> list[_Candidate]:
+) -> list[Candidate]:
     known = (list(request.workflows), list(request.workflows.values()))
     return [_candidate(each) for each in await driver.fetch(statement, *known, list(queues), limit)]
 
 
-def _candidate(record: asyncpg.Record) -> _Candidate:
+def _candidate(record: asyncpg.Record) -> Candidate:
     turn = record["turn"] if record["turn"] is not None else 0.0
-    return _Candidate(record["priority"], turn, record["id"], record["queue"], record["queue_key"], record["is_new"])
+    return Candidate(record["priority"], turn, record["id"], record["queue"], record["queue_key"], record["is_new"])

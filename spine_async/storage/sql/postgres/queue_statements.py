@@ -58,7 +58,7 @@ _KNOWN = (
     "EXISTS (SELECT 1 FROM unnest($1::text[], $2::integer[]) AS w(name, version) "
     "WHERE w.name = n.workflow_name AND n.workflow_version <= w.version)"
 )
-_ROW = "n.id, n.priority, n.turn, n.queue, n.queue_key, n.epoch = 0 AS is_new"
+_ROW = "n.id, n.priority, n.turn, n.queue, n.queue_key, n.epoch = 0 AS is_new, n.workflow_name"
 _CANDIDATES = (
     "SELECT c.* FROM unnest($1::text[], $2::integer[]) AS w(name, version) CROSS JOIN unnest($3::text[]) AS q(name) "
     f"CROSS JOIN LATERAL (SELECT {_ROW} FROM core_workflow_runs n WHERE n.ready AND n.workflow_name = w.name "

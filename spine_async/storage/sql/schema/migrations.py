@@ -69,7 +69,8 @@ def statements_from(found: int, dialect: Dialect) -> list[str]:
 def _creation(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
     creations: list[DDLElement] = [CreateTable(table) for table in tables]
-    creations += [CreateIndex(index) for table in tables for index in table.indexes]
+    indexes = (index for table in tables for index in table.indexes)
+    creations += [CreateIndex(each) for each in indexes if each.info.get("dialect", dialect.name) == dialect.name]
     additions = CREATE_TYPES_AND_TRIGGERS if dialect.name == "postgresql" else ()
     return [*(str(each.compile(dialect=dialect)) for each in creations), *additions]
 

@@ -42,7 +42,8 @@ LOAD_RUN: Mapping[str, Query] = {
 _COUNT = "SELECT '{what}', queue, count(*) FROM (SELECT queue FROM core_workflow_runs WHERE {condition} LIMIT :most) r"
 BACKLOG: Query = text(
     f"{_COUNT.format(what='due', condition=IS_READY)} GROUP BY queue UNION ALL "
-    f"{_COUNT.format(what='parked', condition=IS_PARKED)} GROUP BY queue"
+    # The order tells SQLite to read the index of parked runs, not that of unfinished ones.
+    f"{_COUNT.format(what='parked', condition=f'{IS_PARKED} ORDER BY queue')} GROUP BY queue"
 )
 """Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
 

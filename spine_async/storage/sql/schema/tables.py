@@ -45,8 +45,11 @@ _Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: b
 # The collation C compares bytes. So a path prefix is an index range, independent of the collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
-UNDER_WAY = text("status IN ('pending', 'running', 'waiting')")
-"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this text."""
+UNDER_WAY = text("(status = 'pending' OR status = 'running' OR status = 'waiting')")
+"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this condition.
+
+With `IN` and three values, SQLite would create a temporary table for each change of the index.
+"""
 
 IS_READY = text("ready")
 IS_READY_AGAIN = text("ready AND turn < 0")
@@ -54,6 +57,7 @@ IS_READY_AGAIN = text("ready AND turn < 0")
 IS_READY_WITH_KEY = text("ready AND queue_key IS NOT NULL")
 IS_HELD = text("owner IS NOT NULL")
 IS_PARKED = text("owner IS NULL AND NOT ready AND status = 'waiting'")
+IS_STOP_REQUESTED = text("stop_requested IS NOT NULL")
 IS_DUE_LATER = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL")
 IS_DUE_LATER_BY_WALL = text("owner IS NULL AND NOT ready AND due_at IS NOT NULL AND due_boot IS NULL")
 """The same without the runs for which the boot clock counts. On SQLite all processes have the same boot clock."""
@@ -134,6 +138,8 @@ runs = Table(
     _partial("core_workflow_runs_held", "owner", "queue", "queue_key", where=IS_HELD),
     # Only for counting. The commit of a step changes no column of it.
     _partial("core_workflow_runs_parked", "queue", where=IS_PARKED),
+    # PostgreSQL reads the requested stops with the rows of the runs.
+    Index("core_workflow_runs_stop_requested", "epoch", sqlite_where=IS_STOP_REQUESTED, info={"dialect": "sqlite"}),
     sqlite_autoincrement=True,  # keys are never reused, so a late commit to a deleted run passes no fence
     postgresql_with={"fillfactor": 70},  # free space for HOT updates: each commit updates the row of its run
 )

@@ -20,7 +20,7 @@ _RENAMED = (
     ("core_workflow_steps", "attempt_id", "commit_id"),
     ("core_workflow_steps", "opening", "item_params"),
 )
-_UNFINISHED = "status IN ('pending', 'running', 'waiting')"
+_UNFINISHED = "(status = 'pending' OR status = 'running' OR status = 'waiting')"
 _DUE_LATER = "owner IS NULL AND NOT ready AND due_at IS NOT NULL"
 _DUE_IN_BOOT = "owner IS NULL AND NOT ready AND due_boot IS NOT NULL"
 _DUE_BY = {"postgresql": _DUE_LATER, "sqlite": f"{_DUE_LATER} AND due_boot IS NULL"}
@@ -104,7 +104,9 @@ def _columns(dialect: str) -> list[str]:
 
 def _indexes(dialect: str) -> list[str]:
     runs, inbox = "core_workflow_runs", "core_workflow_inbox"
+    on_sqlite = f"CREATE INDEX {runs}_stop_requested ON {runs} (epoch) WHERE stop_requested IS NOT NULL"
     return [
+        *([on_sqlite] if dialect == "sqlite" else ()),
         f"DROP INDEX {runs}_under_way",
         f"CREATE INDEX {runs}_under_way ON {runs} (created_at, id) WHERE {_UNFINISHED}",
         f"CREATE INDEX {runs}_ready ON {runs} ({_CLAIM_ORDER}) WHERE ready",

@@ -87,8 +87,9 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
             connection.execute(_TRACE, (change.traceparent, change.key))
         if change.release is not None and change.release.awaits_messages:
             _wake_if_sent(connection, change.key)
+    committed, fenced = CommitOutcome.COMMITTED, CommitOutcome.FENCED
     return [
-        CommitOutcome.COMMITTED if has_passed or _is_committed(connection, change) else CommitOutcome.FENCED
+        committed if has_passed or _is_committed(connection, change) else fenced
         for change, has_passed in zip(changes, passed, strict=True)
     ]
 
@@ -123,10 +124,10 @@ def _due(given: Release) -> DueColumns:
 def _advance_all(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list[bool]:
     """Update the runs of the changes; whether each change passed its fence."""
     if len(changes) > 1 and all(change.release is None for change in changes):
-        unended = [change for change in changes if change.end is None]
+        unended, running = [change for change in changes if change.end is None], RunStatus.RUNNING
         rows: dict[str, list[Row]] = {
-            _ADVANCE_RUNNING: [_running_values(each) for each in unended if each.status is RunStatus.RUNNING],
-            _ADVANCE: [_advance_values(each) for each in unended if each.status is not RunStatus.RUNNING],
+            _ADVANCE_RUNNING: [_running_values(each) for each in unended if each.status is running],
+            _ADVANCE: [_advance_values(each) for each in unended if each.status is not running],
             _END: [_end_values(each, each.end) for each in changes if each.end is not None],
         }
         # Nearly always all changes pass, and one call per statement takes half the time of one call per change.

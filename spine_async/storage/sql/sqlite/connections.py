@@ -25,7 +25,7 @@ from spine_async.storage.sql.sqlite import jobs
 from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
 from spine_async.storage.sql.sqlite.open_file import OpenFile
 from spine_async.storage.sql.sqlite.private_file import create_file, file_exists
-from spine_async.storage.sql.sqlite.watch import CommitCount
+from spine_async.storage.sql.sqlite.watch import OwnCommits
 
 ResultT = TypeVar("ResultT")
 SqliteJob = Callable[[sqlite3.Connection], ResultT]
@@ -61,7 +61,7 @@ class SqliteConnections:
             shields_connect=True,
         )
         self._abandoned: list[object] = []
-        self._own_commits = CommitCount()
+        self._own_commits = OwnCommits()
         self._pool = ConnectionPool(engine, hooks)
         self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
@@ -109,6 +109,24 @@ class SqliteConnections:
     async def _read_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
         return await self._with_retries(partial(self._read, job), self._limit.call(name))
 
+    async def _look_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
+        """Like `_read_with_retries`, for the regular looks of services.
+
+        They use the connection of the renewals while it is free: it stays checked out, and a checkout costs more than
+        the look.
+        """
+        attempt = self._read if self._renewer is self._writer or self._renewer.is_busy else self._look
+        return await self._with_retries(partial(attempt, job), self._limit.call(name))
+
+    def _look(self, job: SqliteJob[ResultT], call: Call) -> Coroutine[Any, Any, ResultT]:
+        def checked(connection: sqlite3.Connection) -> ResultT:
+            result = job(connection)
+            self._open_file.check()
+            return result
+
+        self._open_file.check_earlier()
+        return self._renewer.write(lambda driver: run_on_thread(driver, checked), call)
+
     def _write_with_retries(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
         return self._with_retries(partial(self._transact, job), self._limit.call(name))
 
@@ -118,12 +136,15 @@ class SqliteConnections:
 
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
         try:
-            with self._map_errors:
-                return await call.retry(attempt, is_transient_on_sqlite)
-        except StoreError as exc:
-            if is_rejected_statement(exc.__cause__):
-                await raise_if_upgraded(self.version)
-            raise
+            return await call.retry(attempt, is_transient_on_sqlite)
+        except Exception:  # noqa: BLE001 - raised again
+            try:
+                with self._map_errors:
+                    raise
+            except StoreError as exc:
+                if is_rejected_statement(exc.__cause__):
+                    await raise_if_upgraded(self.version)
+                raise
 
     async def _write(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         with self._map_errors:
@@ -166,14 +187,18 @@ class SqliteConnections:
             is_synced: Whether the commit waits for the disk, if the durability asks for it.
         """
         transact = jobs.in_transaction if is_synced else jobs.in_unsynced_transaction
+        own, is_main = self._own_commits, writer is self._writer
 
         def checked(driver: aiosqlite.Connection) -> Awaitable[ResultT]:
             def work(connection: sqlite3.Connection) -> ResultT:
                 if busy_seconds is not None:
                     jobs.set_busy_timeout(connection, busy_seconds)
-                self._own_commits.add()
+                own.add()
                 result = transact(connection, job)
-                self._own_commits.add()
+                if is_main:
+                    own.end(connection)
+                else:
+                    own.add()
                 # After the commit, so that what is acknowledged is in the file.
                 self._open_file.check_with_log(driver)
                 return result

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -79,8 +79,8 @@ class SqliteDatabase(SqliteConnections):
         job = partial(leases.request_stop, run_id=run_id, reason=reason)
         return await self._write_with_retries(job, "request a stop")
 
-    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        return await self._write_with_retries(lambda connection: commit(connection, changes), "commit")
+    def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
+        return self._write_with_retries(lambda connection: commit(connection, changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
@@ -88,7 +88,7 @@ class SqliteDatabase(SqliteConnections):
 
     async def claim_due(self, request: DueRequest) -> DueRuns:
         # First without the write lock, so that an idle worker delays nobody.
-        empty = await self._read_with_retries(partial(due_runs.look, request=request), "look for due runs")
+        empty = await self._look_with_retries(partial(due_runs.look, request=request), "look for due runs")
         if empty is not None:
             return empty
         job = partial(due_runs.claim_due, request=request)
@@ -97,7 +97,7 @@ class SqliteDatabase(SqliteConnections):
         return await self._write_unsynced(job, "claim due runs")
 
     async def sweep(self, gone: Collection[str], lapsed: Collection[str], spared: Collection[str]) -> Sweep:
-        found = await self._read_with_retries(sweep.look, "sweep")
+        found = await self._look_with_retries(sweep.look, "sweep")
         if not found.needs_write(gone, lapsed):
             return found.sweep
         job = partial(sweep.sweep, gone=gone, lapsed=lapsed, spared=spared)
@@ -116,10 +116,10 @@ class SqliteDatabase(SqliteConnections):
         return await self._write_with_retries(partial(inbox.send, message=message), "send")
 
     async def notices(self, claims: Sequence[Claim]) -> list[Notice]:
-        return await self._read_with_retries(partial(inbox.notices, claims=claims), "read notices")
+        return await self._look_with_retries(partial(inbox.notices, claims=claims), "read notices")
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
-        return await self._read_with_retries(partial(due_runs.states, run_ids=run_ids), "read states")
+        return await self._look_with_retries(partial(due_runs.states, run_ids=run_ids), "read states")
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         if self._file is None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from spine_async._model.due import DueRequest, DueRun, DueRuns, RunState
 from spine_async._model.queue_room import Room, soonest
@@ -21,6 +20,7 @@ from spine_async._model.record import Claim, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
+from spine_async.storage.sql.driver.candidates import DEPTH, Candidate, choose, hides_others, window
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS, Row, iso_timestamp, read_run
 from spine_async.storage.sql.sqlite.jobs import fetch
 from spine_async.storage.sql.sqlite.leases import CLAIMS_AFTER, NOT_DUE
@@ -47,8 +47,6 @@ _BY_KEY = (
     "AND n.workflow_name = ?2 AND n.workflow_version <= ?3 ORDER BY n.priority, n.turn LIMIT ?4)"
 )
 _WITHOUT_KEY = f"SELECT * FROM ({_CANDIDATES}) WHERE queue_key IS NULL"
-_DEPTH = 2000  # ready runs among which a run without a key is found, if those before it have keys without room
-_SPARE = 20  # candidates beyond those that are wanted, for those whose keys have no room
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
 _RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
 _CLAIM = (
@@ -65,7 +63,7 @@ _SET_ASIDE = (
 _CLAIMED_EARLIER = "SELECT id FROM core_workflow_runs WHERE owner = ? AND commit_id = ?"
 _STATE = (
     f"SELECT run_id, status, epoch, owner, {_IS_LEASED}, owner IS NULL AND (ready OR CASE WHEN due_boot = ? "
-    "THEN due_seconds <= ? ELSE COALESCE(due_at <= ?, 0) END) FROM core_workflow_runs WHERE run_id = ?"
+    "THEN due_seconds <= ? ELSE COALESCE(due_at <= ?, 0) END), next_seq FROM core_workflow_runs WHERE run_id = ?"
 )
 
 
@@ -121,17 +119,6 @@ def _places(request: DueRequest) -> Iterator[tuple[str, str, int]]:
             yield workflow, queue, version
 
 
-class _Candidate(NamedTuple):
-    """A ready run; they sort in the order in which they are claimed."""
-
-    priority: int
-    turn: float
-    key: int
-    queue: str
-    queue_key: str | None
-    is_new: bool
-
-
 def _choose(
     connection: sqlite3.Connection, request: DueRequest, limit: int, now: BootTime
 ) -> tuple[list[int], dict[str, Room]]:
@@ -139,51 +126,34 @@ def _choose(
     if limit <= 0:
         return [], {}
     rooms = {each.name: room_of(connection, each, request.owner, now) for each in request.limits}
-    candidates: set[_Candidate] = set()
-    for workflow, queue, version in _places(request):
-        room = rooms.get(queue)
+    candidates: set[Candidate] = set()
+    for place in _places(request):
+        room = rooms.get(place[1])
         if room is None:
-            candidates.update(_read_candidates(connection, _CANDIDATES, (workflow, queue, version, limit)))
+            candidates.update(_read_candidates(connection, _CANDIDATES, (*place, limit)))
         elif room.free > 0:
-            candidates |= _limited(connection, (workflow, queue, version), room, limit)
-    keys: list[int] = []
-    for each in sorted(candidates):
-        if len(keys) == limit:
-            break
-        room = rooms.get(each.queue)
-        if room is None or room.take(each.queue_key, is_new=each.is_new):
-            keys.append(each.key)
-    return keys, rooms
+            candidates |= _limited(connection, place, room, min(limit, room.free))
+    return choose(candidates, rooms, limit), rooms
 
 
-def _limited(connection: sqlite3.Connection, place: tuple[str, str, int], room: Room, limit: int) -> set[_Candidate]:
+def _limited(connection: sqlite3.Connection, place: tuple[str, str, int], room: Room, wanted: int) -> set[Candidate]:
     """Ready runs of a queue with limits, among which are the first ones for which there is room."""
-    workflow, queue, version = place
-    wanted = min(limit, room.free)
-    full = set(room.full_keys)
-    window = wanted if room.per_key is None else 2 * (wanted + len(full)) + _SPARE
-    found = set(_read_candidates(connection, _CANDIDATES, (*place, window)))
-    parts = [found]
+    size = window(room, wanted)
+    parts = [set(_read_candidates(connection, _CANDIDATES, (*place, size)))]
     if room.new < wanted:  # those that continue may be behind new runs
-        parts.append(set(_read_candidates(connection, _CONTINUING, (*place, window))))
-    most = room.per_key
-    if most is None or not any(len(part) == window and _fitting(part, full, most) < wanted for part in parts):
+        parts.append(set(_read_candidates(connection, _CONTINUING, (*place, size))))
+    if room.per_key is None or not any(hides_others(part, size, room, wanted) for part in parts):
         return set().union(*parts)
-    by_key = _read_candidates(connection, _BY_KEY, (queue, workflow, version, min(wanted, most)))
-    without_key = _read_candidates(connection, _WITHOUT_KEY, (*place, _DEPTH))
-    return {*(each for each in by_key if each.queue_key not in full), *without_key}
+    workflow, queue, version = place
+    full, by_key = set(room.full_keys), (queue, workflow, version, min(wanted, room.per_key))
+    with_key = (each for each in _read_candidates(connection, _BY_KEY, by_key) if each.queue_key not in full)
+    return {*with_key, *_read_candidates(connection, _WITHOUT_KEY, (*place, DEPTH))}
 
 
-def _fitting(found: Collection[_Candidate], full: Collection[str | None], per_key: int) -> int:
-    """How many of the runs could be claimed at once if only their keys counted."""
-    by_key = Counter(each.queue_key for each in found if each.queue_key not in full)
-    return sum(count if key is None else min(count, per_key) for key, count in by_key.items())
-
-
-def _read_candidates(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> Iterator[_Candidate]:
+def _read_candidates(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> Iterator[Candidate]:
     for priority, turn, key, queue, queue_key, is_new in fetch(connection, query, values):
         run_key = None if queue_key is None else str(queue_key)
-        yield _Candidate(int(str(priority)), float(str(turn)), int(str(key)), str(queue), run_key, bool(is_new))
+        yield Candidate(int(str(priority)), float(str(turn)), int(str(key)), str(queue), run_key, bool(is_new))
 
 
 def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun | None:
@@ -213,7 +183,7 @@ def _claimed_earlier(connection: sqlite3.Connection, key: int, now: BootTime) ->
 
 
 def _state(row: Row) -> RunState:
-    run_id, status, epoch, owner, is_leased, is_due = row
+    run_id, status, epoch, owner, is_leased, is_due, next_seq = row
     state = RunStatus(str(status))
     return RunState(
         run_id=str(run_id),
@@ -222,4 +192,5 @@ def _state(row: Row) -> RunState:
         owner=None if owner is None else str(owner),
         is_leased=bool(is_leased),
         is_due=bool(is_due) and not state.is_final,
+        next_seq=int(str(next_seq)),
     )

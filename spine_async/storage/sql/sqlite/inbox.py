@@ -19,8 +19,17 @@ _INSERT = (
     "INSERT INTO core_workflow_inbox (run, name, value, received_at, idempotency_key, token, taken, unseen) "
     "VALUES (?, ?, ?, ?, ?, ?, 0, 1)"
 )
-_STOP = f"SELECT stop_requested FROM core_workflow_runs WHERE id = ? AND epoch = ? AND {IS_HELD}"  # noqa: S608
-_OPEN = "SELECT id, name, value, received_at FROM core_workflow_inbox WHERE run = ? AND NOT taken ORDER BY id"
+# Two statements for all claims. Neither reads the rows of runs without a notice, because the index of requested stops
+# and that of open messages are small.
+_STOPS = (
+    "SELECT id, epoch, stop_requested FROM core_workflow_runs INDEXED BY core_workflow_runs_stop_requested "  # noqa: S608
+    f"WHERE stop_requested IS NOT NULL AND {IS_HELD}"
+)
+_OPEN = (
+    "SELECT i.run, r.epoch, i.id, i.name, i.value, i.received_at FROM json_each(?) k "  # noqa: S608
+    "CROSS JOIN core_workflow_inbox i ON i.run = k.value CROSS JOIN core_workflow_runs r ON r.id = i.run "
+    f"WHERE NOT i.taken AND r.{IS_HELD.replace(' owner', ' r.owner')} ORDER BY i.id"
+)
 
 
 def send(connection: sqlite3.Connection, message: NewMessage) -> Delivery:
@@ -42,17 +51,20 @@ def send(connection: sqlite3.Connection, message: NewMessage) -> Delivery:
 
 
 def notices(connection: sqlite3.Connection, claims: Sequence[Claim]) -> list[Notice]:
-    """The requested stop and the open messages of each claim that is current."""
-    return [notice for claim in claims for notice in _notices_of(connection, claim)]
+    """The requested stop and the open messages of each claim that is current and has either."""
+    claimed = {(each.key, each.epoch): each.run_id for each in claims}
+    stops = {(row[0], row[1]): str(row[2]) for row in fetch(connection, _STOPS)}
+    messages: dict[object, list[Message]] = {}
+    for run, epoch, key, name, value, received_at in fetch(connection, _OPEN, (_listed(claims),)):
+        found = Message(int(str(key)), str(name), str(value), parse_timestamp(received_at))
+        messages.setdefault((run, epoch), []).append(found)
+    return [
+        Notice(run_id, stops.get(claim), tuple(messages.get(claim, ())))
+        for claim, run_id in claimed.items()
+        if claim in stops or claim in messages
+    ]
 
 
-def _notices_of(connection: sqlite3.Connection, claim: Claim) -> list[Notice]:
-    rows = fetch(connection, _STOP, (claim.key, claim.epoch))
-    if not rows:
-        return []
-    (reason,) = rows[0]
-    messages = tuple(
-        Message(int(str(key)), str(name), str(value), parse_timestamp(received_at))
-        for key, name, value, received_at in fetch(connection, _OPEN, (claim.key,))
-    )
-    return [Notice(claim.run_id, None if reason is None else str(reason), messages)]
+def _listed(claims: Sequence[Claim]) -> str:
+    """The keys of the runs as a JSON array, each once."""
+    return f"[{','.join({str(each.key) for each in claims})}]"

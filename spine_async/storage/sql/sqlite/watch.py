@@ -19,23 +19,63 @@ import anyio
 import anyio.to_thread
 
 POLL_SECONDS = 0.008
-_OWN_SECONDS = 0.1
-"""Time between two reports of commits while this process commits itself. It knows its own commits anyway."""
+_BUSY_POLL_SECONDS = 0.032
+"""Time between two readings while this process commits itself."""
+_SHARED_SECONDS = 0.1
+"""Time between two reports of commits of this process, if several runners in it share the store."""
 _RETRY_SECONDS = 0.1
 _JOIN_SECONDS = 2.0
 
 
-class CommitCount:
-    """Counts the commits of this process, so that the watch can tell them from others. Any thread may add to it."""
+class OwnCommits:
+    """Tells the commits of this process from those of others.
 
-    __slots__ = ("value",)
+    `PRAGMA data_version` of the connection that writes is not changed by its own commits. So a watch that sees a change
+    while this process commits asks for a comparison, and the next commit makes it. A commit for which nobody asks costs
+    nothing.
+
+    Attributes:
+        count: Changes before and after each commit of this process.
+        others: Number of comparisons that found commits of others.
+        answered: Number of the last question that was answered.
+    """
+
+    __slots__ = ("_asked", "_version", "answered", "count", "others")
 
     def __init__(self) -> None:
-        self.value = 0
+        self.count = 0
+        self.others = 0
+        self.answered = 0
+        self._asked = 0
+        self._version: object = None
+
+    def ask(self) -> int:
+        """Ask for a comparison; returns the number of the question. Any thread may ask."""
+        self._asked += 1
+        return self._asked
 
     def add(self) -> None:
-        """Call it before and after each commit."""
-        self.value += 1
+        """Call it before each commit, and after one on another connection than the one that writes."""
+        self.count += 1
+
+    def end(self, connection: sqlite3.Connection) -> None:
+        """Call it after each commit of the connection that writes, in its thread."""
+        self.count += 1
+        if self._asked != self.answered:
+            self._compare(connection)
+
+    def _compare(self, connection: sqlite3.Connection) -> None:
+        asked = self._asked  # read first: a question during the comparison is left to the next commit
+        try:
+            cursor = connection.cursor()
+            cursor.row_factory = None
+            found = _data_version(cursor)
+        except sqlite3.Error:  # the commit was made; a report too many does no harm
+            found = None
+        if found is None or found != self._version:
+            self._version = found
+            self.others += 1
+        self.answered = asked
 
 
 class FileWatch:
@@ -48,7 +88,7 @@ class FileWatch:
         own_commits: The commits of this process.
     """
 
-    def __init__(self, file: Path, own_commits: CommitCount) -> None:
+    def __init__(self, file: Path, own_commits: OwnCommits) -> None:
         self._file = file
         self._own_commits = own_commits
         self._threads: dict[WatchListener, _Poller] = {}
@@ -56,10 +96,15 @@ class FileWatch:
     def listen(self, on_change: Callable[[], None]) -> WatchListener:
         """Call `on_change` in the running event loop after each change, until the listener is closed."""
         listener = WatchListener(self)
-        poller = _Poller(self._file, self._own_commits, asyncio.get_running_loop(), on_change)
+        poller = _Poller(self, self._file, self._own_commits, asyncio.get_running_loop(), on_change)
         self._threads[listener] = poller
         poller.start()
         return listener
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several runners of this process listen, so that each has to learn of the commits of the others."""
+        return len(self._threads) > 1
 
     async def stop(self, listener: WatchListener) -> None:
         """Stop calling back."""
@@ -89,13 +134,21 @@ class _Poller:
     """The thread of one listener."""
 
     def __init__(
-        self, file: Path, own_commits: CommitCount, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
+        self,
+        watch: FileWatch,
+        file: Path,
+        own_commits: OwnCommits,
+        loop: asyncio.AbstractEventLoop,
+        on_change: Callable[[], None],
     ) -> None:
+        self._watch = watch
         self._file = file
-        self._own_commits = own_commits
+        self._own = own_commits
         self._loop = loop
         self._on_change = on_change
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._running = threading.Lock()  # held until the thread is to end; an Event costs ten times as much
+        self._running.acquire()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="spine_async watch", daemon=True)
 
@@ -104,18 +157,19 @@ class _Poller:
 
     async def stop(self) -> None:
         """End the thread and wait for it. In a fork there is no such thread."""
-        self._stopping.set()
+        self._is_stopping = True
+        self._running.release()
         if self._pid == os.getpid():
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._thread.join, _JOIN_SECONDS)
 
     def _run(self) -> None:
         with suppress(RuntimeError):  # the event loop was closed without `close`
-            while not self._stopping.is_set():
+            while not self._is_stopping:
                 try:
                     self._poll_file()
                 except (sqlite3.Error, OSError):  # the file does not exist yet, or was replaced
-                    self._stopping.wait(_RETRY_SECONDS)
+                    self._pause(_RETRY_SECONDS)
 
     def _poll_file(self) -> None:
         connection = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
@@ -129,24 +183,34 @@ class _Poller:
 
     def _poll(self, cursor: sqlite3.Cursor, known: object) -> None:
         """Report changes until the watch stops."""
-        own, is_pending, reported_mono = self._own_commits.value, False, 0.0
-        while not self._stopping.wait(POLL_SECONDS):
-            found, own_now = _data_version(cursor), self._own_commits.value
-            is_pending = is_pending or found != known
-            is_own = own_now != own
-            known, own = found, own_now
-            if not is_pending:
-                continue
-            now_mono = time.monotonic()
-            if not is_own or now_mono - reported_mono >= _OWN_SECONDS:
-                is_pending, reported_mono = False, now_mono
+        own, pause = self._own, POLL_SECONDS
+        count, others, question = own.count, own.others, None
+        reported_mono = 0.0
+        while not self._pause(pause):
+            found, count_before, count = _data_version(cursor), count, own.count
+            is_busy, has_changed = count != count_before, found != known
+            known, pause = found, min(2 * pause, _BUSY_POLL_SECONDS) if is_busy else POLL_SECONDS
+            if question is not None and own.answered >= question:
+                question = None
+            is_news = own.others != others
+            if has_changed or question is not None:
+                # Either who made the change is known when the next commit ends, or this process makes no more commits.
+                question, is_news = (own.ask(), is_news) if is_busy else (None, True)
+            if is_busy and self._watch.is_shared and time.monotonic() - reported_mono >= _SHARED_SECONDS:
+                is_news = True
+            if is_news:
+                others, reported_mono = own.others, time.monotonic()
                 self._report()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; returns whether the thread is to end."""
+        return self._running.acquire(timeout=seconds) or self._is_stopping
 
     def _report(self) -> None:
         self._loop.call_soon_threadsafe(self._call)
 
     def _call(self) -> None:
-        if not self._stopping.is_set():
+        if not self._is_stopping:
             self._on_change()
 
 
