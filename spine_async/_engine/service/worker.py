@@ -15,6 +15,7 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
+from spine_async._engine.service.pace import Pace
 from spine_async._engine.start.due_run import open_due_run
 from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.state.scope import Scope
@@ -25,8 +26,9 @@ from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import RunError, StoreError
 
-_MIN_INTERVAL = 0.005  # seconds between two rounds
-_MAX_QUIET_INTERVAL = 0.025  # the same, while changes of other processes bring no work
+_ROUNDS_PER_SECOND = 40.0  # in the long run, while changes of other processes bring no work
+_ROUNDS_AT_ONCE = 8.0  # after a quiet time
+_COST_OF_WORK = 0.2  # of a round that has claimed a run, where a round in vain costs 1
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
 _FIRST_LISTING = 1.0  # seconds from the start until the queues are listed
 _LIST_EVERY = 20.0  # seconds; a queue counts as listed for a minute
@@ -101,22 +103,19 @@ class Worker:
             running = {each for each in running if not each.done()}
 
     async def _work(self, halt: _Halt) -> None:
-        runtime, interval = self._runtime, _MIN_INTERVAL
+        runtime = self._runtime
+        pace = Pace(_ROUNDS_PER_SECOND, _ROUNDS_AT_ONCE, runtime.clock.monotonic())
         async with runtime.changes.listening():
             while not halt.is_set:
                 seen = runtime.changes.count(Change.WORK)
                 done = await self._round_if_reachable(halt)
                 if runtime.clock.monotonic() >= self._list_mono:
                     await self._list_queues()
-                interval = _MIN_INTERVAL if done.has_claimed else min(2 * interval, _MAX_QUIET_INTERVAL)
                 if not done.has_more or self._free == 0:
-                    began_mono = runtime.clock.monotonic()
                     await runtime.changes.wait(Change.WORK, done.pause, seen)
-                    waited = runtime.clock.monotonic() - began_mono
-                    if waited < interval:
-                        await anyio.sleep(interval - waited)
-                    elif waited > 2 * _MAX_QUIET_INTERVAL:
-                        interval = _MIN_INTERVAL
+                    delay = pace.delay(runtime.clock.monotonic(), _COST_OF_WORK if done.has_claimed else 1.0)
+                    if delay > 0:
+                        await anyio.sleep(delay)
 
     @property
     def _free(self) -> int:
