@@ -38,6 +38,11 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than processors, because tests wait for half of their time: for servers, disks and timers."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Run the earlier blocks of a page first, if another worker of pytest has run them: blocks share their names."""

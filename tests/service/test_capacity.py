@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner
+from spine_async import Enqueued, Step, Workflow, WorkflowContext, WorkflowRunner
 from tests.service.conftest import StartService
 from tests.service.flows import Config, Notes
 from tests.service.places import Place
@@ -37,6 +37,26 @@ async def test_a_step_that_awaits_another_run_gives_up_its_slot(place: Place, ho
         for handle in handles:
             result = await handle.result(timeout=10)
             assert result.context.get_output("outer", "status") == "completed"
+
+
+async def test_more_runs_than_one_claim_takes_begin_without_a_pause(place: Place) -> None:
+    count, begun = 450, 0
+    everything_began = anyio.Event()
+
+    async def block(context: WorkflowContext, config: Config) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == count:
+            everything_began.set()
+        await everything_began.wait()
+
+    flow = Workflow("block", [Step.lambda_("block", block)])
+    config = {"worker_concurrency": 1_000, "poll_interval": 60.0}
+    async with place.runner(config=config, work=False) as producer:
+        await producer.enqueue_many(flow, [Enqueued() for _ in range(count)])
+    async with place.runner(config=config, workflows=[flow]):
+        with anyio.fail_after(30):
+            await everything_began.wait()
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from spine_async.errors import RunError, StoreError
 
 _ROUNDS_PER_SECOND = 40.0  # in the long run, while changes of other processes bring no work
 _ROUNDS_AT_ONCE = 8.0  # after a quiet time
+_REST = 0.01  # seconds after a round that has claimed a run
 _COST_OF_WORK = 0.2  # of a round that has claimed a run, where a round in vain costs 1
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
 _FIRST_LISTING = 1.0  # seconds from the start until the queues are listed
@@ -112,6 +113,8 @@ class Worker:
                 if runtime.clock.monotonic() >= self._list_mono:
                     await self._list_queues()
                 if not done.has_more or self._free == 0:
+                    if done.has_claimed:
+                        await anyio.sleep(_REST)  # the claimed runs are opened first
                     await runtime.changes.wait(Change.WORK, done.pause, seen)
                     delay = pace.delay(runtime.clock.monotonic(), _COST_OF_WORK if done.has_claimed else 1.0)
                     if delay > 0:
@@ -178,7 +181,8 @@ class Worker:
         for each in claimed:
             self._begin(each, None)
         done.has_claimed = done.has_claimed or bool(claimed)
-        done.has_more = len(claimed) == limit > 0
+        is_full = len(claimed) >= min(limit, _MOST_AT_ONCE)
+        done.has_more = bool(claimed) and (is_full or bool(self._runtime.queue_limits))
 
     async def _sweep(self) -> Sweep:
         """Make due runs ready."""
@@ -278,7 +282,8 @@ class _Round:
     Attributes:
         pause: Seconds until the next round is needed.
         has_claimed: Whether it has claimed a run.
-        has_more: Whether there may be more ready runs, because a claim has filled the capacity.
+        has_more: Whether there may be more runs to claim now: the last claim took as many as it may, or it took some
+            and queues have limits, so that it did not look at all runs.
     """
 
     pause: float
