@@ -14,7 +14,7 @@ import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async._model.record import Renewal
-from spine_async.errors import RunConflictError, StoreError, StoreUnavailableError
+from spine_async.errors import LeaseLostError, RunConflictError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunIdLockedError
 from spine_async.storage.sql.store import SqlRunStore
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, taken_over, visit
@@ -151,6 +151,31 @@ async def test_a_run_that_stays_blocked_ends_with_its_lease_and_the_others_keep_
                 await all_ended.wait()
     assert results.pop("r0") == "LeaseLostError"
     assert set(results.values()) == {"completed"}
+
+
+async def test_a_locked_change_is_not_sent_after_the_runner_was_left(fresh_postgres_url: str) -> None:
+    begun = anyio.Event()
+
+    async def sleep(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        begun.set()
+        await anyio.sleep(3)
+
+    async def execute() -> None:
+        with pytest.raises((LeaseLostError, StoreUnavailableError)):
+            await runner.execute(Workflow("w", [Step.lambda_("sleep", sleep)]), run_id="r0")
+
+    runner = WorkflowRunner(config=WorkflowRunnerConfig(database_url=fresh_postgres_url, lease_ttl=1.5))
+    async with runner, anyio.create_task_group() as tasks:
+        tasks.start_soon(execute)
+        await begun.wait()
+        lock = locked(fresh_postgres_url, "r0")
+        other = await lock.__aenter__()
+    await anyio.sleep(0.7)  # longer than the pause between two attempts
+    found = await other.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert await found.fetchone() == (0,)
+    await lock.__aexit__(None, None, None)
 
 
 @asynccontextmanager

@@ -32,6 +32,7 @@ from spine_async._engine.tasks import (
     resolve,
     retry_if_cancelled,
     spawn,
+    wait_shielded,
     yield_to_loop,
 )
 from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
@@ -63,6 +64,10 @@ class Recorder(Protocol):
 
     def defer(self) -> Awaitable[None]:
         """Leave the pending writes for a later commit; yields to the event loop now and then."""
+        ...
+
+    async def end_retries(self) -> None:
+        """Give up the locked changes of runs that are not executed any more, before the store is closed."""
         ...
 
     def forget_loop(self) -> None:
@@ -208,6 +213,11 @@ class Journal:
     def defer(self) -> Awaitable[None]:
         """Leave the pending writes for a later commit; yields to the event loop now and then."""
         return self._yield()
+
+    async def end_retries(self) -> None:
+        """Give up the locked changes of runs that are not executed any more, before the store is closed."""
+        if await self._locked.end() and self._writer is not None:
+            await wait_shielded(self._writer)  # writes of these runs that waited for the locked changes
 
     def forget_loop(self) -> None:
         """Drop the queue and the writer of an event loop that is closed."""

@@ -16,7 +16,7 @@ import anyio
 
 from spine_async._engine.commit.isolation import call_isolated, store_error
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.tasks import Latch, retry_if_cancelled, spawn
+from spine_async._engine.tasks import Latch, Task, end_task, retry_if_cancelled, spawn
 from spine_async._model.record import Claim, NewRun, RunChange
 from spine_async.errors import StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunIdLockedError, RunStore
@@ -41,6 +41,8 @@ class LockedChanges:
         self._store = store
         self._max_wait = max_wait
         self._later: dict[PendingWrites, Latch | None] = {}
+        self._tasks: set[Task[None]] = set()
+        self._is_ending = False
 
     def __bool__(self) -> bool:
         return bool(self._later)
@@ -52,6 +54,26 @@ class LockedChanges:
     def clear(self) -> None:
         """Forget all changes, whose event loop is closed."""
         self._later.clear()
+        self._tasks.clear()
+
+    async def end(self) -> bool:
+        """Give up the changes of runs that are not executed any more, so that none is sent after the store is closed.
+
+        Returns:
+            Whether there were any.
+        """
+        tasks, self._is_ending = list(self._tasks), True
+        try:
+            for task in tasks:
+                await end_task(task)
+        finally:
+            self._is_ending = False
+        return bool(tasks)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], run_id: str) -> None:
+        task = spawn(work, f"spine_async locked run {run_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def later(self, pending: PendingWrites) -> Latch | None:
         """The latch for the next commit of a run whose last change is locked; None if it is not."""
@@ -72,7 +94,7 @@ class LockedChanges:
             settle: Is called with the outcome or the error.
         """
         self._later[pending] = later
-        spawn(self._retry(change, settle), f"spine_async locked run {change.run_id}")
+        self._spawn(self._retry(change, settle), change.run_id)
 
     def remove(self, pending: PendingWrites) -> Latch | None:
         """Forget a change that was settled; returns the latch of the run's next commit if one was enqueued."""
@@ -105,7 +127,7 @@ class LockedChanges:
             run: The run.
             settle: Is called with the answer of the store, and how long the call took.
         """
-        spawn(self._create(run, settle), f"spine_async locked run {run.run_id}")
+        self._spawn(self._create(run, settle), run.run_id)
 
     async def _create(self, run: NewRun, settle: Callable[[Claim | StoreError | None, float], None]) -> None:
         answer: Claim | StoreError | None
@@ -131,6 +153,6 @@ class LockedChanges:
             sent = time.monotonic()
             is_in_time = sent - began < self._max_wait  # read before the attempt, so that one follows each pause
             (answer,) = await call_isolated(partial(retry_if_cancelled, write), records)
-            if not is_locked(answer) or not is_in_time:
+            if not is_locked(answer) or not is_in_time or self._is_ending:
                 return answer, time.monotonic() - sent
             delay = min(2 * delay, _MAX_DELAY)

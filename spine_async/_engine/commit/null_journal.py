@@ -43,6 +43,9 @@ class NullJournal:
         """Yield to the event loop now and then."""
         return self._yield()
 
+    async def end_retries(self) -> None:
+        """Do nothing, because nothing is locked."""
+
     def forget_loop(self) -> None:
         """Do nothing, because nothing belongs to an event loop."""
 

@@ -310,6 +310,8 @@ class ActiveRuns:
             for release in list(self._runtime.releases):
                 await end_task(release)
         if self._users == 0:
+            await self._runtime.journal.end_retries()
+        if self._users == 0:
             try:
                 await self._runtime.store.close()
             finally:
