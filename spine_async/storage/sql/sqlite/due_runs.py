@@ -39,12 +39,12 @@ _CONTINUING = f"SELECT {_ROW} {_READY.format(more='AND turn < 0 ')} LIMIT ?"
 # From one key to the next through the index, so that the many runs of a key without room are not read.
 _BY_KEY = (
     "WITH RECURSIVE keys(name) AS (SELECT (SELECT min(queue_key) FROM core_workflow_runs WHERE ready "
-    "AND queue_key IS NOT NULL AND queue = ?1) UNION ALL SELECT (SELECT min(queue_key) FROM core_workflow_runs "
-    "WHERE ready AND queue_key IS NOT NULL AND queue = ?1 AND queue_key > name) FROM keys WHERE name IS NOT NULL) "
+    "AND queue_key IS NOT NULL AND queue = ?) UNION ALL SELECT (SELECT min(queue_key) FROM core_workflow_runs "
+    "WHERE ready AND queue_key IS NOT NULL AND queue = ? AND queue_key > name) FROM keys WHERE name IS NOT NULL) "
     f"SELECT {_ROW.replace('id', 'r.id')} FROM keys CROSS JOIN core_workflow_runs r ON r.id IN (SELECT n.id "
     "FROM core_workflow_runs n INDEXED BY core_workflow_runs_ready_keys WHERE n.ready AND n.queue_key IS NOT NULL "
-    "AND n.queue = ?1 AND n.queue_key = keys.name "
-    "AND n.workflow_name = ?2 AND n.workflow_version <= ?3 ORDER BY n.priority, n.turn LIMIT ?4)"
+    "AND n.queue = ? AND n.queue_key = keys.name "
+    "AND n.workflow_name = ? AND n.workflow_version <= ? ORDER BY n.priority, n.turn LIMIT ?)"
 )
 _WITHOUT_KEY = f"SELECT * FROM ({_CANDIDATES}) WHERE queue_key IS NULL"
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
@@ -145,7 +145,8 @@ def _limited(connection: sqlite3.Connection, place: tuple[str, str, int], room: 
     if room.per_key is None or not any(hides_others(part, size, room, wanted) for part in parts):
         return set().union(*parts)
     workflow, queue, version = place
-    full, by_key = set(room.full_keys), (queue, workflow, version, min(wanted, room.per_key))
+    full = set(room.full_keys)
+    by_key = (queue, queue, queue, workflow, version, min(wanted, room.per_key))
     with_key = (each for each in _read_candidates(connection, _BY_KEY, by_key) if each.queue_key not in full)
     return {*with_key, *_read_candidates(connection, _WITHOUT_KEY, (*place, DEPTH))}
 
