@@ -17,6 +17,8 @@ LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 """The latest due time; PostgreSQL's driver takes the last moment of Python for infinity."""
 
 MAX_PRIORITY = 2**31 - 1
+LISTED_FOR = 60.0
+"""Seconds for which a queue counts as listed by a working runner."""
 
 
 @dataclass(frozen=True, slots=True)

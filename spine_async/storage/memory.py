@@ -23,7 +23,7 @@ from spine_async._model.due import (
     Sweep,
 )
 from spine_async._model.naming import is_path
-from spine_async._model.queue import Queue
+from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import soonest
 from spine_async._model.record import (
     Busy,
@@ -42,13 +42,12 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.status import FINISHED, RunStatus
+from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
-from spine_async.storage.memory_queues import LISTED_FOR, MemoryQueues
+from spine_async.storage.memory_queues import MemoryQueues
 from spine_async.storage.packing import PackedVisits
 
-_EXECUTED_BEFORE = -1e9  # added to the turn of a run that was at work when its owner was lost
-_TURN_STEP = 2**-13  # as `schema.due_columns.TURN_STEP`
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
 
@@ -278,7 +277,7 @@ class MemoryRunStore:
             has_ended = found.lease_end <= now
             if owner in gone or (has_ended and owner in lapsed and found.stored.run_id not in spared):
                 found.become_ready()
-                found.turn += _EXECUTED_BEFORE if found.status is RunStatus.RUNNING else 0.0
+                found.turn += EXECUTED_BEFORE if found.status is RunStatus.RUNNING else 0.0
             else:
                 owners[owner] = owners.get(owner, False) or has_ended
                 times.append(found.lease_end)
@@ -438,7 +437,7 @@ class MemoryRunStore:
         others = [each for each in self._runs.values() if each is not found and _is_new_with_key(each, place)]
         last = max((each.turn for each in others if each.stored.queue_key == key), default=-math.inf)
         floor = min((each.turn for each in others), default=found.turn)
-        found.turn = max(floor, last + _TURN_STEP)
+        found.turn = max(floor, last + TURN_STEP)
 
     def _renew(self, claim: Claim, ttl: float) -> Renewal:
         found = self._runs.get(claim.run_id)

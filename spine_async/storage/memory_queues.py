@@ -6,13 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from spine_async._model.queue import Queue
+from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import QueueUse, Room
 from spine_async._model.record import StoredRun
 from spine_async.ports import Clock
-
-LISTED_FOR = 60.0
-"""Seconds for which a queue counts as listed by a working runner."""
 
 
 class _Run(Protocol):

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
+from spine_async._model.turn import EXECUTED_BEFORE
 from spine_async.storage.sql.postgres.queue_statements import turns
 from spine_async.storage.sql.postgres.release_statements import STARTED_TURN
 from spine_async.storage.sql.postgres.statements import CLAIMS_AFTER, IS_LEASED, NOT_DUE
-from spine_async.storage.sql.schema.due_columns import EXECUTED_BEFORE
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS
 from spine_async.storage.sql.schema.tables import runs
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from spine_async.storage.sql.schema.due_columns import TURN_STEP
+from spine_async._model.turn import TURN_STEP
 
 LOCK = (
     "SELECT set_config('lock_timeout', $2::text, true), "
@@ -109,7 +109,7 @@ _TURNS = (
 def turns(name: str, identifier: str, condition: str) -> str:
     """Common table expressions that give turns to the new runs with a key in the expression `name`.
 
-    See `due_columns.TURN_STEP` for the theory. The last expression is `<name>_turns`, with the columns `identifier` and
+    See `_model.turn.TURN_STEP` for the theory. The last expression is `<name>_turns`, with the columns `identifier` and
     `turn`. The expression `name` needs the columns `queue`, `queue_key`, `priority`, `turn` and `place`, their order.
 
     Args:

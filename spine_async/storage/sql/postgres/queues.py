@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
-from spine_async._model.queue import Queue
+from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import QueueUse, Room
 from spine_async.storage.sql.postgres import queue_statements
-from spine_async.storage.sql.schema.due_columns import LISTED_FOR
 
 if TYPE_CHECKING:
     import asyncpg

@@ -65,7 +65,7 @@ _QUEUES = {
     ),
 }
 _RELEASED = "owner IS NULL AND status IN ('running', 'waiting')"
-# Runs that version 2 released: any worker may claim them now. 1e10 as in `due_columns.STARTED_BEFORE`.
+# Runs that version 2 released: any worker may claim them now. 1e10 as in `_model.turn.STARTED_BEFORE`.
 _MAKE_DUE = {
     "postgresql": (
         "UPDATE core_workflow_runs SET due_at = clock_timestamp(), ready = true, "

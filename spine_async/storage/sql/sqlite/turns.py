@@ -1,13 +1,13 @@
 """The turns of runs with a key, as functions of a plain `sqlite3.Connection` in a write transaction.
 
-See `due_columns.TURN_STEP` for the theory.
+See `_model.turn.TURN_STEP` for the theory.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from spine_async.storage.sql.schema.due_columns import TURN_STEP
+from spine_async._model.turn import TURN_STEP
 from spine_async.storage.sql.sqlite.jobs import fetch
 
 _FIRST_TURN = (
