@@ -66,7 +66,6 @@ class Worker:
         self._task: Task[None] | None = None
         self._halt = _Halt()
         self._sweep_mono = 0.0
-        self._room_in: float | None = None
         self._list_mono = 0.0
         self._unlisted: set[str] = set()
         self._warned_of: set[str] = set()
@@ -127,15 +126,14 @@ class Worker:
     async def _round_if_reachable(self, halt: _Halt) -> _Round:
         """Do one round, unless the store cannot be reached."""
         done = _Round(self._runtime.config.poll_interval)
-        self._room_in = None
         try:
             await self._round(done, halt)
         except StoreError as exc:
             _log.warning("due runs were not claimed; it will be retried: %s", exc)
         except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
             _log.exception("due runs were not claimed; it will be retried")
-        if self._room_in is not None:
-            done.pause = min(done.pause, self._room_in)
+        if done.room_in is not None:
+            done.pause = min(done.pause, done.room_in)
         return done
 
     async def _list_queues(self) -> None:
@@ -180,6 +178,7 @@ class Worker:
         claimed = await self._claim(limit)
         for each in claimed:
             self._begin(each, None)
+        done.room_in = claimed.room_in
         done.has_claimed = done.has_claimed or bool(claimed)
         is_full = len(claimed) >= min(limit, _MOST_AT_ONCE)
         done.has_more = bool(claimed) and (is_full or bool(self._runtime.queue_limits))
@@ -223,10 +222,10 @@ class Worker:
             return gone, set()
         return gone, {owner for owner, has_ended in others.items() if has_ended} - gone - alive
 
-    async def _claim(self, limit: int) -> list[DueRun]:
+    async def _claim(self, limit: int) -> DueRuns:
         runtime = self._runtime
         if limit <= 0 or not self._workflows or runtime.is_draining:
-            return []
+            return DueRuns()
         request = DueRequest(
             owner=runtime.owner,
             workflows={name: workflow.version for name, workflow in self._workflows.items()},
@@ -238,9 +237,8 @@ class Worker:
         )
         sent_mono = runtime.clock.monotonic()
         claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
-        measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
-        self._room_in = claimed.room_in if isinstance(claimed, DueRuns) else None
-        free: list[DueRun] = []
+        _measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
+        free = DueRuns(room_in=claimed.room_in if isinstance(claimed, DueRuns) else None)
         for each in claimed:
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl
             if self._active_runs.find(each.run.run_id) is None:
@@ -282,6 +280,7 @@ class _Round:
     Attributes:
         pause: Seconds until the next round is needed.
         has_claimed: Whether it has claimed a run.
+        room_in: Seconds until the rate of a queue lets another run begin, by the last claim; None if it refused none.
         has_more: Whether there may be more runs to claim now: the last claim took as many as it may, or it took some
             and queues have limits, so that it did not look at all runs.
     """
@@ -289,9 +288,10 @@ class _Round:
     pause: float
     has_claimed: bool = False
     has_more: bool = False
+    room_in: float | None = None
 
 
-def measure_claim(runtime: Runtime, claimed: Sequence[DueRun], seconds: float) -> None:
+def _measure_claim(runtime: Runtime, claimed: Sequence[DueRun], seconds: float) -> None:
     """Report a claim, and how long the runs that begin with it were due."""
     runtime.measurements.claimed(seconds)
     now = runtime.clock.now() if claimed else None
