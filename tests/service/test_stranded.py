@@ -31,6 +31,19 @@ def entered(store: RunStore, flow: Workflow, **config: float) -> WorkflowRunner:
     return WorkflowRunner(store=store, config=chosen, workflows=[flow])
 
 
+class Blocking:
+    """A workflow whose step blocks its thread until `ends` is set; `begun` has an entry for each attempt."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ends = threading.Event()
+        self.flow = Workflow("flow", [Step.lambda_("step", self._step)])
+
+    def _step(self, context: WorkflowContext, config: Config) -> None:
+        self.begun.append(1)
+        self.ends.wait(20)
+
+
 async def test_a_claim_whose_answer_is_lost(store: FaultInjectingStore) -> None:
     begun: list[int] = []
 
@@ -48,45 +61,31 @@ async def test_a_claim_whose_answer_is_lost(store: FaultInjectingStore) -> None:
 async def test_a_step_that_a_shutdown_left_behind_is_not_repeated_while_it_is_at_work(
     store: FaultInjectingStore,
 ) -> None:
-    begun: list[int] = []
-    ends = threading.Event()
-
-    def step(context: WorkflowContext, config: Config) -> None:
-        begun.append(1)
-        ends.wait(20)
-
-    flow = Workflow("flow", [Step.lambda_("step", step)])
-    runner = entered(store, flow, drain_timeout=0, cancel_grace=0.1)
+    blocking = Blocking()
+    runner = entered(store, blocking.flow, drain_timeout=0, cancel_grace=0.1)
     async with runner:
-        handle = await runner.start(flow)
-        await until(lambda: begun)
+        handle = await runner.start(blocking.flow)
+        await until(lambda: blocking.begun)
     async with runner:
         renewals, sweeps = store.calls["renew"], store.calls["sweep"]
         await until(lambda: store.calls["renew"] > renewals + 3 and store.calls["sweep"] > sweeps + 3)
-        assert (await handle.status(), begun) == (RunStatus.RUNNING, [1])
-        ends.set()
+        assert (await handle.status(), blocking.begun) == (RunStatus.RUNNING, [1])
+        blocking.ends.set()
         assert (await handle.result(timeout=15)).status == "completed"
-    assert begun == [1, 1]
+    assert blocking.begun == [1, 1]
 
 
 async def test_a_run_that_was_left_behind_is_released_although_the_commit_of_its_release_fails(
     store: FaultInjectingStore,
 ) -> None:
-    begun: list[int] = []
-    ends = threading.Event()
-
-    def step(context: WorkflowContext, config: Config) -> None:
-        begun.append(1)
-        ends.wait(20)
-
-    flow = Workflow("flow", [Step.lambda_("step", step)])
-    runner = entered(store, flow, drain_timeout=0, cancel_grace=0.1)
+    blocking = Blocking()
+    runner = entered(store, blocking.flow, drain_timeout=0, cancel_grace=0.1)
     async with runner:
-        handle = await runner.start(flow)
-        await until(lambda: begun)
+        handle = await runner.start(blocking.flow)
+        await until(lambda: blocking.begun)
     for call in range(1, 11):
         store.fail("commit", call=store.calls["commit"] + call, error=StoreError("injected"))
-    ends.set()
+    blocking.ends.set()
     await until(lambda: runner._active_runs.place is None)  # the store is closed after the release
     assert store.calls["release_run"] == 1
     async with WorkflowRunner(store=store, work=False):  # it closes the store
