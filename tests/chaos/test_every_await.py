@@ -24,6 +24,7 @@ from tests.chaos.diary import ListDiary
 from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.size import draws, report, size
 from tests.chaos.stories import Story, memory_of
+from tests.servers.postgres import OTHER_CLIENTS
 
 HOW = ("scope", "native")
 
@@ -159,7 +160,6 @@ def open_transactions(database_url: str) -> list[Any]:
         return []
     with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
         return connection.execute(
-            "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid() AND (state LIKE 'idle in transaction%' OR application_name <> '') "
-            "AND backend_type = 'client backend'"
+            f"SELECT pid, state, query {OTHER_CLIENTS} "
+            "AND (state LIKE 'idle in transaction%' OR application_name <> '')"
         ).fetchall()

@@ -18,14 +18,13 @@ from tests.chaos.failpoints import Points, WatchedStore
 from tests.chaos.size import draws, report, size
 from tests.chaos.stories import Story, memory_of
 from tests.servers import postgres
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import OTHER_CLIENTS, PostgresServer
 from tests.servers.process import _is_alive
 from tests.storage.reply_dropper import reply_dropper
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.allow_blocking]
 
 TOGETHER = 4
-_OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
 class Weather:
@@ -72,14 +71,14 @@ class Weather:
         self.history.look(stored)
         check_completed(stored, names)
         for _ in range(500):
-            if not self.reader.rows(f"SELECT pid {_OTHERS} AND backend_type = 'client backend'"):
+            if not self.reader.rows(f"SELECT pid {OTHER_CLIENTS}"):
                 break
             time.sleep(0.01)  # the server needs time to detect that a client has disconnected
         else:
             require(False, "connections were leaked")
 
     def terminate(self) -> int:
-        return len(self.reader.rows(f"SELECT pg_terminate_backend(pid) {_OTHERS}"))
+        return len(self.reader.rows(f"SELECT pg_terminate_backend(pid) {OTHER_CLIENTS}"))
 
 
 class _Windy(Points):

@@ -69,6 +69,13 @@ class Installation:
             return False
 
 
+OTHER_CLIENTS = (
+    "FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+"""What a query selects from to see the other connections to its database, without the server's own, as autovacuum's."""
+
+
 @dataclass
 class PostgresServer:
     """A server to make databases on.
@@ -111,10 +118,7 @@ class PostgresServer:
 def empty_database(dsn: str) -> None:
     """Make a database as good as new: nobody connected, nothing in it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        connection.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CLIENTS}")
         connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 
 

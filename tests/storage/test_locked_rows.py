@@ -18,6 +18,7 @@ from spine_async.errors import LeaseLostError, RunConflictError, StoreError, Sto
 from spine_async.ports import CommitOutcome, RunIdLockedError
 from spine_async.storage.sql.store import SqlRunStore
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, taken_over, visit
+from tests.servers.postgres import OTHER_CLIENTS
 
 
 @pytest.fixture
@@ -171,10 +172,18 @@ async def test_a_locked_change_is_not_sent_after_the_runner_was_left(fresh_postg
         lock = locked(fresh_postgres_url, "r0")
         other = await lock.__aenter__()
     await anyio.sleep(0.7)  # longer than the pause between two attempts
-    found = await other.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    assert await found.fetchone() == (0,)
+
+    async def others() -> list[Any]:
+        await other.execute("SELECT pg_stat_clear_snapshot()")
+        return await (await other.execute(f"SELECT state, wait_event_type, query {OTHER_CLIENTS}")).fetchall()
+
+    found = await others()
+    assert not [row for row in found if row[1] == "Lock"]
+    with anyio.move_on_after(10):  # the server needs time to detect that a client has disconnected
+        while found:
+            await anyio.sleep(0.01)
+            found = await others()
+    assert not found
     await lock.__aexit__(None, None, None)
 
 

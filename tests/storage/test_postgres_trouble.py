@@ -21,7 +21,7 @@ from spine_async.ports import CommitOutcome, RunStore
 from spine_async.storage.sql.driver import retry
 from spine_async.testing.conformance.rows import change, created, loaded, moment, new_run, taken_over, visit
 from tests.servers import postgres
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import OTHER_CLIENTS, PostgresServer
 from tests.servers.process import _is_alive
 from tests.storage.history import advanced, assert_whole, begun, store_without_leaks
 from tests.storage.reply_dropper import reply_dropper
@@ -32,10 +32,7 @@ _RESUMED = EventRow("workflow_resumed", None, moment(90))
 def _terminate_others(dsn: str) -> int:
     """End every other connection to the database; returns how many."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        ended = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchall()
+        ended = connection.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CLIENTS}").fetchall()
     return len(ended)
 
 
@@ -49,8 +46,7 @@ async def _open_transactions(url: str) -> int:
     def ask() -> int:
         with psycopg.connect(_dsn(url), autocommit=True) as connection:
             found = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+                f"SELECT count(*) {OTHER_CLIENTS} AND state LIKE 'idle in transaction%'"
             ).fetchone()
         return int(found[0]) if found else 0
 
