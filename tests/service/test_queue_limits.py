@@ -22,7 +22,7 @@ from spine_async import (
     WorkflowContext,
     WorkflowRunner,
 )
-from spine_async._engine.service import worker
+from spine_async._engine.service import queue_listing
 from tests.service.flows import Config
 from tests.service.places import Place
 from tests.service.services import until
@@ -219,8 +219,8 @@ async def test_names_stand_for_queues_without_limits(place: Place, office: Offic
 async def test_a_queue_that_nobody_lists_is_warned_of_once(
     place: Place, office: Office, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_FIRST_LISTING", 0.0)
-    monkeypatch.setattr(worker, "_LIST_EVERY", 0.01)
+    monkeypatch.setattr(queue_listing, "_FIRST_LISTING", 0.0)
+    monkeypatch.setattr(queue_listing, "_LIST_EVERY", 0.01)
     early = datetime.now(UTC) - timedelta(seconds=90)
     caplog.set_level(logging.WARNING)
     async with place.runner(workflows=[office.flow], config={"poll_interval": 0.01}) as runner:

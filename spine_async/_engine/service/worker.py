@@ -16,10 +16,19 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
 from spine_async._engine.service.pace import Pace
+from spine_async._engine.service.queue_listing import QueueListing
 from spine_async._engine.start.due_run import open_due_run
 from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.state.scope import Scope
-from spine_async._engine.tasks import CANCELLATION, Task, run_shielded, spawn, wait_any, wait_shielded
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    Task,
+    mark_retrieved,
+    run_shielded,
+    spawn,
+    wait_any,
+    wait_shielded,
+)
 from spine_async._model.due import DueRequest, DueRun, DueRuns, Sweep
 from spine_async._model.record import DueTime, Release
 from spine_async._model.workflow import Workflow
@@ -31,8 +40,6 @@ _ROUNDS_AT_ONCE = 8.0  # after a quiet time
 _REST = 0.01  # seconds after a round that has claimed a run
 _COST_OF_WORK = 0.2  # of a round that has claimed a run, where a round in vain costs 1
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
-_FIRST_LISTING = 1.0  # seconds from the start until the queues are listed
-_LIST_EVERY = 20.0  # seconds; a queue counts as listed for a minute
 
 AnswerT = TypeVar("AnswerT")
 
@@ -62,19 +69,18 @@ class Worker:
         self._active_runs = active_runs
         self._workflows = workflows
         self._queues = frozenset(queues)
+        self._listing = QueueListing(runtime, self._queues)
         self._execute = execute
         self._task: Task[None] | None = None
         self._halt = _Halt()
         self._sweep_mono = 0.0
-        self._list_mono = 0.0
-        self._unlisted: set[str] = set()
-        self._warned_of: set[str] = set()
+        self._is_busy = False
 
     def start(self) -> None:
         """Work until `end_with`, unless it works already."""
         if self._task is None:
             self._runtime.parks = True
-            self._list_mono = self._runtime.clock.monotonic() + _FIRST_LISTING
+            self._listing.begin(self._runtime.clock.monotonic())
             self._task = spawn(self._work(self._halt), "spine_async worker")
 
     async def end_with(self, drain: Awaitable[None]) -> None:
@@ -109,8 +115,7 @@ class Worker:
             while not halt.is_set:
                 seen = runtime.changes.count(Change.WORK)
                 done = await self._round_if_reachable(halt)
-                if runtime.clock.monotonic() >= self._list_mono:
-                    await self._list_queues()
+                await self._listing.list_if_due(runtime.clock.monotonic())
                 if not done.has_more or self._free == 0:
                     if done.has_claimed:
                         await anyio.sleep(_REST)  # the claimed runs are opened first
@@ -136,37 +141,21 @@ class Worker:
             done.pause = min(done.pause, done.room_in)
         return done
 
-    async def _list_queues(self) -> None:
-        """Record the queues that this worker works on, and warn once of a queue on which no worker works.
-
-        A queue is found twice before the warning, because its worker may just have been started.
-        """
-        self._list_mono = self._runtime.clock.monotonic() + _LIST_EVERY
-        try:
-            found = set(await run_shielded(self._runtime.due_runs.unlisted_queues(self._queues), "spine_async queues"))
-        except StoreError as exc:
-            _log.debug("queues were not listed; it will be retried: %s", exc)
-            return
-        except Exception:  # noqa: BLE001 - a worker that ends would execute no further run
-            _log.exception("queues were not listed; it will be retried")
-            return
-        for queue in sorted(found & self._unlisted - self._warned_of):
-            self._warned_of.add(queue)
-            _log.warning(
-                "runs wait in queue %r, which no working runner has listed for a minute; start one with "
-                "WorkflowRunner(queues=[%r])",
-                queue,
-                queue,
-            )
-        self._unlisted = found
-        self._warned_of &= found
-
     async def _round(self, done: _Round, halt: _Halt) -> None:
-        """Claim ready runs, make due ones ready, and claim those; sweeps less often while the capacity is used up."""
-        await self._claim_and_begin(done)  # before the sweep, because a new run is ready already
-        if done.has_more and self._runtime.clock.monotonic() - self._sweep_mono < done.pause:
+        """Claim ready runs, make due ones ready, and claim those; sweeps less often while the capacity is used up.
+
+        A new run is ready already, but a run that was sent a signal is not, so neither waits for the other's call.
+        """
+        sweeping = None if self._is_busy else self._begin_sweep()
+        try:
+            await self._claim_and_begin(done)
+        finally:
+            if sweeping is not None:
+                await wait_shielded(sweeping)
+        self._is_busy = done.has_more
+        if self._is_busy and self._runtime.clock.monotonic() - self._sweep_mono < done.pause:
             return
-        sweep = await self._sweep()
+        sweep = sweeping.result() if sweeping is not None else await self._sweep()
         if sweep.next_due is not None:
             done.pause = min(done.pause, sweep.next_due)
         if sweep.made_ready and not halt.is_set:
@@ -182,6 +171,11 @@ class Worker:
         done.has_claimed = done.has_claimed or bool(claimed)
         is_full = len(claimed) >= min(limit, _MOST_AT_ONCE)
         done.has_more = bool(claimed) and (is_full or bool(self._runtime.queue_limits))
+
+    def _begin_sweep(self) -> Task[Sweep]:
+        sweeping = spawn(self._sweep(), "spine_async sweep")
+        sweeping.add_done_callback(mark_retrieved)  # a claim that fails meanwhile ends the round
+        return sweeping
 
     async def _sweep(self) -> Sweep:
         """Make due runs ready."""

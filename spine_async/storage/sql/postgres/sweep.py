@@ -50,7 +50,7 @@ async def sweep(driver: Driver, gone: Collection[str], lapsed: Collection[str], 
         await driver.execute(due_statements.READY_BY_WALL, now.boot)
         await driver.execute(due_statements.READY_IN_BOOT, now.boot, now.seconds)
     if found.has_news:
-        await driver.execute(due_statements.READY_BY_NEWS)
+        await driver.fetch(due_statements.READY_BY_NEWS)  # prepared, unlike `execute` without arguments
     if has_lost:
         await driver.execute(due_statements.READY_OF_OWNERS, list(gone), list(lapsed), list(spared))
     if found.is_due or has_lost:  # other runs are due next, and other owners hold runs
