@@ -2,6 +2,9 @@
 
 `PRAGMA data_version` of an open connection changes with each commit of another connection, in any process. It is read
 on a thread of its own with a plain connection: through aiosqlite a reading costs twice as much.
+
+A commit writes to the file or its log, and is visible some time later, when the log has reached the disk. So the thread
+waits for a write, and then reads repeatedly for a while.
 """
 
 from __future__ import annotations
@@ -18,9 +21,18 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from spine_async.storage.sql.sqlite.write_events import write_events
+
 POLL_SECONDS = 0.008
+"""Time between two readings while there are writes, and where writes are not reported."""
+_FIRST_POLL_SECONDS = 0.001
+"""Time from a write after a quiet time to the next reading; it is doubled after each reading."""
 _BUSY_POLL_SECONDS = 0.032
 """Time between two readings while this process commits itself."""
+_ACTIVE_SECONDS = 0.1
+"""Time after a write in which its commit is looked for."""
+_QUIET_SECONDS = 0.25
+"""Longest time without a reading, because no file system promises to report each write."""
 _SHARED_SECONDS = 0.1
 """Time between two reports of commits of this process, if several runners in it share the store."""
 _RETRY_SECONDS = 0.1
@@ -147,8 +159,8 @@ class _Poller:
         self._loop = loop
         self._on_change = on_change
         self._is_stopping = False
-        self._running = threading.Lock()  # held until the thread is to end; an Event costs ten times as much
-        self._running.acquire()
+        self._events = write_events(POLL_SECONDS)
+        self._active_until_mono = 0.0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="spine_async watch", daemon=True)
 
@@ -158,7 +170,7 @@ class _Poller:
     async def stop(self) -> None:
         """End the thread and wait for it. In a fork there is no such thread."""
         self._is_stopping = True
-        self._running.release()
+        self._events.stop()
         if self._pid == os.getpid():
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._thread.join, _JOIN_SECONDS)
@@ -169,12 +181,14 @@ class _Poller:
                 try:
                     self._poll_file()
                 except (sqlite3.Error, OSError):  # the file does not exist yet, or was replaced
-                    self._pause(_RETRY_SECONDS)
+                    self._events.pause(_RETRY_SECONDS)
 
     def _poll_file(self) -> None:
         connection = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
         try:
             cursor = connection.cursor()
+            _data_version(cursor)  # opens the log
+            self._events.watch(self._file)
             known = _data_version(cursor)
             self._report()  # what was committed before the first reading
             self._poll(cursor, known)
@@ -183,13 +197,13 @@ class _Poller:
 
     def _poll(self, cursor: sqlite3.Cursor, known: object) -> None:
         """Report changes until the watch stops."""
-        own, pause = self._own, POLL_SECONDS
+        own, pause = self._own, _FIRST_POLL_SECONDS
         count, others, question = own.count, own.others, None
         reported_mono = 0.0
-        while not self._pause(pause):
+        while not self._wait(pause):
             found, count_before, count = _data_version(cursor), count, own.count
             is_busy, has_changed = count != count_before, found != known
-            known, pause = found, min(2 * pause, _BUSY_POLL_SECONDS) if is_busy else POLL_SECONDS
+            known, pause = found, self._next_pause(pause, is_busy=is_busy)
             if question is not None and own.answered >= question:
                 question = None
             is_news = own.others != others
@@ -202,9 +216,22 @@ class _Poller:
                 others, reported_mono = own.others, time.monotonic()
                 self._report()
 
-    def _pause(self, seconds: float) -> bool:
-        """Wait; returns whether the thread is to end."""
-        return self._running.acquire(timeout=seconds) or self._is_stopping
+    def _next_pause(self, pause: float, *, is_busy: bool) -> float:
+        if time.monotonic() >= self._active_until_mono:
+            return _FIRST_POLL_SECONDS
+        return min(2 * pause, _BUSY_POLL_SECONDS if is_busy else POLL_SECONDS)
+
+    def _wait(self, pause: float) -> bool:
+        """Wait until the next reading; returns whether the thread is to end."""
+        if time.monotonic() < self._active_until_mono:
+            is_written = not self._events.pause(pause) and self._events.wait(0)
+        else:
+            is_written = self._events.wait(_QUIET_SECONDS)
+            if not is_written:
+                self._events.watch(self._file)  # its log may have been created since
+        if is_written:
+            self._active_until_mono = time.monotonic() + _ACTIVE_SECONDS
+        return self._is_stopping
 
     def _report(self) -> None:
         self._loop.call_soon_threadsafe(self._call)
