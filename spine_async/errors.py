@@ -127,7 +127,7 @@ class RunEndedError(RunError):
 
 
 class AttemptEndedError(RunError):
-    """An attempt of a step emits an event or reports progress after it has ended.
+    """An attempt of a step emits an event, reports progress or makes a call of `context.once` after it has ended.
 
     A thread that outlives its attempt gets it, for instance after a timeout, and should end.
 

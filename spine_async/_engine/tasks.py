@@ -8,6 +8,7 @@ during the wait, it is raised after the task has ended.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import math
 import time
 import types
@@ -289,6 +290,23 @@ def call_in_loop(loop: EventLoop, callback: Callable[..., object], *arguments: o
     except RuntimeError:
         return False
     return True
+
+
+def run_in_loop(loop: EventLoop, work: Coroutine[Any, Any, ValueT], ended: Exception) -> ValueT:
+    """The result of `work`, which runs in the loop of another thread; this thread waits for it.
+
+    Raises:
+        Exception: `ended`, if the loop is closed, or ends before the work does.
+    """
+    try:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        work.close()
+        raise ended from None
+    except concurrent.futures.CancelledError:
+        raise ended from None
 
 
 async def yield_to_loop() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, TypeVarTuple, cast, overload
 
 from pydantic import BaseModel
 
 from spine_async._model.document import Document, JsonValue, encode, encode_object
 from spine_async._model.document_view import DocumentView
 from spine_async._model.layered import NO_ENTRIES, LayeredMap
+from spine_async._model.once_request import OnceRequest
 from spine_async._model.output_model import OutputModel
 from spine_async._model.private_copy import is_flat, private_copy, private_members
 from spine_async._model.progress import Progress
@@ -24,6 +25,7 @@ DRY_RUN_PARAM = "__dry_run__"
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 DefaultT = TypeVar("DefaultT")
+ArgumentsT = TypeVarTuple("ArgumentsT")
 
 _MISSING: Any = object()
 _NO_MODELS: Mapping[str, OutputModel] = {}
@@ -197,6 +199,58 @@ class WorkflowContext:
             StoreError: The store failed; the events are stored with the next commit of the run that succeeds.
         """
         await self._running("flush").flush()
+
+    async def once(
+        self, name: str, call: Callable[[*ArgumentsT], object], *args: *ArgumentsT, key: object = None
+    ) -> Any:
+        """Call `call(*args)` and record what it returns, so that a later attempt of this step does not repeat the call.
+
+        A later attempt is a retry, or the attempt after a resume or a crash, in any process. There `once` returns the
+        recorded value, and `call` is not called. A call that raised is not recorded. If the process ends between the
+        return of `call` and the commit of its value, `call` is called again.
+
+        A call is identified by its name and by the JSON of its arguments, not by its position. So calls may run
+        concurrently, and their order may differ between attempts. Equal calls of one attempt are counted: the second
+        one is another call than the first. A call that raised is not counted, so you may repeat it.
+
+        Args:
+            name: What the call does.
+            call: An `async def`, or a `def`, which runs in a worker thread.
+            args: Its arguments. They need a strict JSON form, unless `key` is given.
+            key: A JSON value that identifies the call in place of its arguments.
+
+        Returns:
+            The JSON form of what `call` returned, as later steps see the output of a step. It is committed by then.
+
+        Raises:
+            DefinitionError: The name is invalid, or the context does not belong to a running step.
+            SerializationError: The arguments have no strict JSON form and there is no `key`, or the returned value has
+                none or is larger than `max_value_bytes`.
+            AttemptEndedError: The attempt of the step has ended.
+            StoreError: The value could not be stored.
+
+        Cancellation:
+            Takes effect at once. If `call` had returned, its value is stored with the next commit of the run.
+
+        Example:
+            >>> async def pay(context, config):
+            ...     receipt = await context.once("charge", charge_card, context.params["card"], 49.90)
+            ...     await context.once("mail", send_receipt, receipt["id"])
+        """
+        return await self._running("once").once(self.attempt, OnceRequest(name, call, args, key))
+
+    def once_in_thread(
+        self, name: str, call: Callable[[*ArgumentsT], object], *args: *ArgumentsT, key: object = None
+    ) -> Any:
+        """`once` for a `def` handler: waits in its thread, and calls a plain `call` in this thread.
+
+        Raises:
+            DefinitionError: As in `once`, or it is called in the thread of the event loop.
+            SerializationError: As in `once`.
+            AttemptEndedError: As in `once`.
+            StoreError: As in `once`.
+        """
+        return self._running("once_in_thread").once_in_thread(self.attempt, OnceRequest(name, call, args, key))
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Report how far the step has come. The latest report counts.

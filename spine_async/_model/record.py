@@ -24,6 +24,9 @@ TOKEN_BYTES = 6
 A token must be unique within one run only, so 48 bits suffice. Each step row stores one.
 """
 
+ONCE_NAME = "@once"
+"""The step name of the row that stores the value of a call of `context.once`; its path is `think/@once:<hash>`."""
+
 
 @dataclass(slots=True)
 class PastVisit:
@@ -98,6 +101,11 @@ class VisitRow(PastVisit):
     item_seq: int | None = None
     epoch: int = 0
     commit_id: str = ""
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether only a query for its scope returns the row: it stores a recorded call, and no item of a map."""
+        return self.step_name == ONCE_NAME and self.item_params is None
 
 
 @dataclass(slots=True)

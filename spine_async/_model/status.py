@@ -27,8 +27,9 @@ _FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED})
 class StepStatus(StrEnum):
     """How a visit of a step ended, or one of two other kinds of journal entries.
 
-    A `waiting` entry stores the time at which a wait ends, or null for a wait without a limit. An `override` entry
-    stores the `params_override` of a resume, the item of a map, or that a signal was rejected.
+    A `waiting` entry stores the time at which a wait ends (null for a wait without a limit), or something else about a
+    visit that has not ended, such as the value of a recorded call. An `override` entry stores the `params_override` of
+    a resume, the item of a map, or that a signal was rejected.
     """
 
     COMPLETED = "completed"
@@ -82,3 +83,4 @@ class EventType(StrEnum):
     MAP_ITEM_COMPLETED = "map_item_completed"
     MAP_ITEM_FAILED = "map_item_failed"
     SIGNAL_REJECTED = "signal_rejected"
+    CALL_RECORDED = "call_recorded"

@@ -164,7 +164,7 @@ class RunStore(Protocol):
     async def visits(
         self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
     ) -> list[VisitRow]:
-        """Journal entries in the order of their numbers.
+        """Journal entries in the order of their numbers, without the hidden ones (`VisitRow.is_hidden`).
 
         A page of a map that is still being executed costs as much as the page, however many entries precede it.
 
@@ -187,8 +187,9 @@ class RunStore(Protocol):
             run_id: The run.
             after: Only entries with a greater number.
             limit: How many, at least 1.
-            scope: Scope of the entries: "" for the run itself, or a map item such as `process_all[17]`. None returns
-                the entries of all scopes.
+            scope: Scope of the entries: "" for the run itself, a map item such as `process_all[17]`, or the path of a
+                visit that has recorded calls. None returns the entries of all scopes, without the hidden ones
+                (`VisitRow.is_hidden`).
         """
         ...
 

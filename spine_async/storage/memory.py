@@ -354,7 +354,7 @@ class MemoryRunStore:
     ) -> list[VisitRow]:
         found = self._runs.get(run_id)
         rows = found.visits.below(below, after) if found is not None else ()
-        return [replace(row) for row in islice(rows, limit)]
+        return [replace(row) for row in islice((row for row in rows if not row.is_hidden), limit)]
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         page = await self.visit_page(run_id, after, limit, "")
@@ -363,7 +363,7 @@ class MemoryRunStore:
     async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
         found = self._runs.get(run_id)
         rows = found.visits.ending_after(after) if found is not None else iter(())
-        wanted = (row for row in rows if scope is None or row.scope == scope)
+        wanted = (row for row in rows if (not row.is_hidden if scope is None else row.scope == scope))
         return [replace(row) for row in islice(wanted, limit)]
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:

@@ -119,6 +119,7 @@ class Flows:
             Workflow("streams", [note, Step.lambda_("stream", self.stream), last], version=version),
             Workflow("counts", [Step.lambda_("count", self.count)], version=version),
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
+            Workflow("agent", [note, Step.lambda_("think", self.think), last], version=version),
         ]
         return flows
 
@@ -189,6 +190,22 @@ class Flows:
             context.progress(number)
             await anyio.sleep(LOOK_EVERY)
         return {}
+
+    async def think(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        """Makes five calls; the third does not end in the process that executes it first."""
+        async with anyio.create_task_group() as group:
+            for tool in ("a", "b"):
+                group.start_soon(context.once, "tool", self.call_tool, context.run_id, tool)
+        await context.once("hold", self.call_holding, context.run_id)
+        return {"said": [await context.once("tool", self.call_tool, context.run_id, tool) for tool in ("b", "c")]}
+
+    async def call_tool(self, run: str, tool: str) -> str:
+        self.notes.write(what="called", run=run, tool=tool)
+        return tool.upper()
+
+    async def call_holding(self, run: str) -> None:
+        self.notes.write(what="called", run=run, tool="hold")
+        await self._block_if_first(f"{run}/hold")
 
     async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)

@@ -283,6 +283,7 @@ class _Pool:
             item_index=index,
             retries=position.retries,
             reported_path=position.reported_path,
+            has_calls=position.has_calls,
             item_params=None if stored.has_params else self._stored_params(item, own),
             parent=self._visit,
             maps=stored.maps,

@@ -29,6 +29,7 @@ from spine_async._engine.state.interrupts import (
 )
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.scope import Run, Scope
+from spine_async._engine.step.once import RuntimeOnceCaller
 from spine_async._engine.tasks import (
     CANCELLATION,
     Future,
@@ -116,7 +117,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         Cancels the run, as a shutdown does; raised once it is given up.
     """
     run = scope.run
-    run.outbox_options = runtime.outbox_options
+    run.outbox_options, run.once_caller = runtime.outbox_options, RuntimeOnceCaller(runtime)
     work = spawn(_run_to_end(runtime, scope), f"spine_async run {run.run_id}")
     work.add_done_callback(run.done.callback)
     try:

@@ -18,7 +18,7 @@ from spine_async._model.document import Document, PlainDocument, encode, join_ob
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import split_members
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.record import EventRow, PastVisit, VisitRow
+from spine_async._model.record import ONCE_NAME, EventRow, PastVisit, VisitRow
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
 from spine_async._model.step import ChoiceStep, Definition
@@ -99,9 +99,12 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
 
 
 def _replay_pending(position: Position, row: PastVisit) -> None:
-    """Note a wait or a delay that had begun, or that a visit has stored its progress."""
+    """Note a wait or a delay that had begun, or that a visit has stored its progress or recorded calls."""
     if row.path.endswith(PROGRESS_MARK):
         position.reported_path = row.path.removesuffix(PROGRESS_MARK)
+        return
+    if row.step_name == ONCE_NAME:
+        position.has_calls = True
         return
     stored = Document(row.output or "null").value()
     path, mark, _ = row.path.partition(RETRY_MARK)

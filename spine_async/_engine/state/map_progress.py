@@ -16,7 +16,7 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.index_table import DigestTable, IndexSet
 from spine_async._engine.state.item_digest import item_digest, stored_digest
 from spine_async._model.document import quote
-from spine_async._model.record import VisitRow
+from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepStatus
 from spine_async._model.step import MapStep
 from spine_async.errors import CorruptRecordError, WorkflowChangedError
@@ -123,7 +123,7 @@ class MapProgress:
         item = self.stored.get(index)
         if item is None:
             item = self.stored[index] = StoredItem(Cursor(self._step.workflow))
-        if len(row.scope) == end:
+        if len(row.scope) == end or (row.step_name == ONCE_NAME and "[" not in row.scope[end:]):
             self._add_own(index, item, row)
         else:
             self._inner_map(index, item, row, end).add(row)

@@ -19,17 +19,19 @@ from spine_async._engine.state.idleness import Idle, Idleness
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.mailbox import Mailbox
 from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.once_calls import OnceCaller, OnceCalls
 from spine_async._engine.state.outbox import Outbox, OutboxOptions
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.progress_report import ProgressReport, add_progress_event
 from spine_async._engine.state.tally import Tally
-from spine_async._engine.tasks import Latch, Task
+from spine_async._engine.tasks import EventLoop, Latch, Task
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
 from spine_async._model.document import Document
 from spine_async._model.due import Message
 from spine_async._model.naming import is_path
+from spine_async._model.once_request import OnceRequest
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.progress import Progress
 from spine_async._model.record import RunEnd
@@ -84,6 +86,7 @@ class Run:
         is_claimed: Whether a worker has claimed it.
         outbox: The events that its steps emitted; None while no step has emitted one.
         outbox_options: What its outbox shares with others; set before its first step.
+        once_caller: Executes the calls of `context.once`; set before its first step.
     """
 
     run_id: str
@@ -116,6 +119,7 @@ class Run:
     is_claimed: bool = False
     outbox: Outbox | None = None
     outbox_options: OutboxOptions | None = None
+    once_caller: OnceCaller | None = None
 
     def open_outbox(self) -> Outbox:
         """The outbox of the run; in any thread."""
@@ -172,6 +176,7 @@ class Position:
         tally: Counts of the replayed visits; used for the run's own scope only.
         retries: The stored delays before another attempt, by the path of the visit.
         reported_path: Path of the last visit that has stored its progress, or None.
+        has_calls: Whether a visit in the scope of an item has recorded a call of `context.once`.
     """
 
     cursor: Cursor
@@ -181,6 +186,7 @@ class Position:
     tally: Tally = field(default_factory=Tally)
     retries: dict[str, StoredRetry] = field(default_factory=dict)
     reported_path: str | None = None
+    has_calls: bool = False
 
 
 @dataclass(slots=True)
@@ -203,6 +209,7 @@ class Scope:
         is_run: Whether this is the run's own scope, not that of a map item.
         open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
         reported_path: Path of the last visit that has stored its progress, or None.
+        has_calls: Whether a visit has recorded a call of `context.once`, so that a row stores the item.
     """
 
     run: Run
@@ -220,6 +227,7 @@ class Scope:
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
     retries: dict[str, StoredRetry] = field(default_factory=dict)
     reported_path: str | None = None
+    has_calls: bool = False
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -236,7 +244,7 @@ class Scope:
 
     @property
     def _has_marks(self) -> bool:
-        return bool(self.waits or self.retries or self.maps) or self.reported_path is not None
+        return bool(self.waits or self.retries or self.maps) or self.reported_path is not None or self.has_calls
 
     def validated_fields(self) -> set[str]:
         """Names of the fields that the `params_model` of this workflow and those around it have stored as params."""
@@ -265,6 +273,7 @@ class Visit(OpenVisit):
         warned_mono: When a warning last reported that it does not end, or None.
         received: The message that it has taken, or None.
         idle_limit: The limits of the current attempt, if it has an `idle_timeout`; else None.
+        once_calls: The calls of `context.once` that it has recorded; None before the first one.
     """
 
     scope: Scope
@@ -279,6 +288,7 @@ class Visit(OpenVisit):
     warned_mono: float | None = field(default=None, init=False)
     received: Message | None = field(default=None, init=False)
     idle_limit: IdleLimit | None = field(default=None, init=False)
+    once_calls: OnceCalls | None = field(default=None, init=False)
 
     @property
     def run(self) -> Run:
@@ -371,7 +381,7 @@ class Attempt:
         """Emit an event as the attempt with this number; see `WorkflowContext.emit`."""
         self.is_used = True
         self.visit.run.open_outbox().emit(self, number, event_type, data)
-        self._be_active()
+        self.be_active()
 
     def report(self, number: int, progress: Progress) -> None:
         """Report progress as the attempt with this number; see `WorkflowContext.progress`."""
@@ -382,7 +392,28 @@ class Attempt:
             with _OPENING:
                 visit.report = visit.report or ProgressReport()
         visit.report.value, visit.report.attempt = progress, number
-        self._be_active()
+        self.be_active()
+
+    @property
+    def loop(self) -> EventLoop:
+        """The event loop that executes the run."""
+        options = self.visit.run.outbox_options
+        assert options is not None  # noqa: S101 - set before the first step
+        return options.loop
+
+    async def once(self, number: int, request: OnceRequest) -> Any:
+        """Execute a call unless its value is recorded; see `WorkflowContext.once`."""
+        return await self._once_caller.call(self, number, request)
+
+    def once_in_thread(self, number: int, request: OnceRequest) -> Any:
+        """As `once`, in a thread; see `WorkflowContext.once_in_thread`."""
+        return self._once_caller.call_in_thread(self, number, request)
+
+    @property
+    def _once_caller(self) -> OnceCaller:
+        caller = self.visit.run.once_caller
+        assert caller is not None  # noqa: S101 - set before the first step
+        return caller
 
     @property
     def last_progress(self) -> Progress | None:
@@ -419,7 +450,8 @@ class Attempt:
         if visit.report is not None and visit.report.read is None:
             add_progress_event(visit, visit.run.clock.monotonic())
 
-    def _be_active(self) -> None:
+    def be_active(self) -> None:
+        """Record that the attempt has shown a sign of life, for its `idle_timeout`."""
         limit = self.visit.idle_limit
         if limit is not None:
             limit.active_mono = self.visit.run.clock.monotonic()

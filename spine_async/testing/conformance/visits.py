@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from spine_async._model.record import PastVisit, VisitRow
+from spine_async._model.record import ONCE_NAME, PastVisit, VisitRow
 from spine_async._model.status import StepStatus, StepType
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, new_run, visit
@@ -47,6 +47,24 @@ class VisitContract:
     async def test_without_a_map_come_the_entries_outside_of_items(self, store: RunStore) -> None:
         rows = await self._journal(store)
         assert await store.visits("run-1") == [rows[path] for path in ("a", "a#2", "ab", "b")]
+
+    async def test_recorded_calls_are_read_with_their_scope_only(self, store: RunStore) -> None:
+        claim = await created(store)
+        paths = ["a/@once:1", "a[0]/x/@once:1", "a[0]/x/@once:2", "a[0]/x", "a"]
+        rows = [visit(path, number) for number, path in enumerate(paths, claim.next_seq)]
+        for row in rows[:3]:
+            row.status, row.step_name = StepStatus.WAITING, ONCE_NAME
+        rows[1].item_params = '{"item":1}'
+        await committed(store, change(claim, rows))
+        assert [row.path for row in await store.visits("run-1")] == ["a"]
+        assert [row.path for row in (await store.past_visits("run-1", 0, 9)).visits] == ["a"]
+        shown = ["a[0]/x/@once:1", "a[0]/x"]  # the first one stores the item
+        assert await self._paths_below(store, "a") == shown
+        assert [row.path for row in await store.visits("run-1", "a", limit=9)] == shown
+        assert [row.path for row in await store.visit_page("run-1", 0, 9)] == [*shown, "a"]
+        assert [row.path for row in await store.visit_page("run-1", 0, 9, "a")] == ["a/@once:1"]
+        page = await store.visit_page("run-1", rows[1].seq, 9, "a[0]/x")
+        assert [(row.path, row.output) for row in page] == [("a[0]/x/@once:2", rows[2].output)]
 
     async def test_below_a_map_come_all_entries_of_its_items(self, store: RunStore) -> None:
         rows = await self._journal(store)

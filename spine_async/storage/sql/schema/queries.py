@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from sqlalchemy import ClauseElement, not_, select, text, tuple_
 
-from spine_async._model.record import RunFilter
+from spine_async._model.record import ONCE_NAME, RunFilter
 from spine_async.storage.sql.schema.lease import IS_LEASED, IS_LEASED_SQL
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
 from spine_async.storage.sql.schema.tables import IS_PARKED, IS_READY, UNDER_WAY, runs
@@ -23,6 +23,8 @@ def _listed(names: Iterable[str]) -> str:
 
 _OF_RUN = "run = (SELECT id FROM core_workflow_runs WHERE run_id = :run_id)"
 _VISITS = f"SELECT {_listed(VISIT_FIELDS)} FROM core_workflow_steps WHERE {_OF_RUN}"
+# Recorded calls are read with their scope only, except one that also stores the item of a map.
+_IS_SHOWN = f"(step_name <> '{ONCE_NAME}' OR item_params IS NOT NULL)"
 _PAGE = "AND seq > :after ORDER BY seq LIMIT :most"
 _IS_FINISHED = "status IN ('completed', 'skipped')"
 
@@ -53,7 +55,7 @@ PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
 )
 # Without a condition on the path, so that every page is a range of the primary key and no page is sorted.
-VISIT_PAGE: Query = text(f"{_VISITS} {_PAGE}")
+VISIT_PAGE: Query = text(f"{_VISITS} AND {_IS_SHOWN} {_PAGE}")
 SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = :scope AND path >= :from_path AND path < :to_path {_PAGE}")
 FINISHED_VISIT: Query = text(f"{_VISITS} AND path = :path AND {_IS_FINISHED}")
 LAST_VISIT: Query = text(
@@ -63,7 +65,7 @@ LAST_VISIT: Query = text(
 
 # A range instead of LIKE, because it uses the index and needs no escaping.
 _IN_RANGE = "path >= :from_path AND path < :to_path"
-VISITS_BELOW: Query = text(f"{_VISITS} AND {_IN_RANGE} AND seq > :after ORDER BY seq")
+VISITS_BELOW: Query = text(f"{_VISITS} AND {_IS_SHOWN} AND {_IN_RANGE} AND seq > :after ORDER BY seq")
 FIRST_BELOW: Query = text(f"SELECT min(seq) FROM core_workflow_steps WHERE {_OF_RUN} AND {_IN_RANGE}")
 
 KEY_AND_NEXT_SEQ: Query = text("SELECT id, next_seq FROM core_workflow_runs WHERE run_id = :run_id")
