@@ -33,6 +33,7 @@ from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.service.worker import Worker
 from spine_async._engine.start.enqueueing import enqueue_runs
+from spine_async._engine.start.fork_request import ForkRequest
 from spine_async._engine.start.request import Request
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.config import WorkflowRunnerConfig
@@ -233,8 +234,7 @@ class WorkflowRunner(RunReader):
             StoreError: The store cannot be reached or written.
         """
         check_execute_arguments(workflow, context, start_from)
-        if self._entries == 0:
-            raise DefinitionError("start() needs an entered runner; use it inside `async with runner:`, or enqueue()")
+        self._check_entered("start")
         run_id = check_run_id(run_id) if run_id is not None else str(uuid.uuid4())
         async with self._active_runs.session():
             await self._callers.start(
@@ -365,6 +365,52 @@ class WorkflowRunner(RunReader):
         check_workflow(workflow)
         async with self._active_runs.session():
             return await self._callers.resume(run_id, lambda stored: workflow or self._known(stored), params_override)
+
+    async def fork(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        params: Mapping[str, object] | None = None,
+        outputs: Mapping[str, object] | None = None,
+        new_run_id: str | None = None,
+        workflow: Workflow | None = None,
+    ) -> RunHandle:
+        """Store a new run that begins with the finished steps of another one, and execute it in the background.
+
+        The new run has everything that the other run had committed before the visit at `path`: visits with their map
+        items, params, and events. It continues with that visit. The other run, which may be under way or have ended
+        in any way, does not change. Signals that were sent to it are not copied.
+
+        Args:
+            run_id: Id of the run to fork.
+            path: The visit before which the run is forked: a step, or a later visit of it, such as `review#2`. The run
+                has finished this visit, or it comes next.
+            params: Params that change from then on; the others stay.
+            outputs: Outputs that replace those of finished steps, by step name: of the last visit before `path`.
+            new_run_id: Id of the new run; None generates one. A stored run with this id must be the same fork.
+            workflow: Definition of the new run; None finds it by name, as `resume` does. It may differ from that of
+                the other run from `path` on.
+
+        Raises:
+            RunNotFoundError: The run is not stored.
+            DefinitionError: The runner is not entered; the run has no such visit; the path is inside a map item; a
+                step in `outputs` has no output before it.
+            InvalidParamsError: The params or an output do not fit the models of the workflow.
+            SerializationError: A param or an output has no strict JSON form.
+            WorkflowChangedError: The definition does not match the finished steps before `path`.
+            RunNotResumableError: The workflow of the run is not known.
+            RunConflictError: `workflow` has another name than the workflow of the run, or `new_run_id` is taken.
+            StoreError: The store cannot be reached or written, or cannot fork runs.
+        """
+        check_run_id(run_id)
+        check_workflow(workflow)
+        self._check_entered("fork")
+        new_id = check_run_id(new_run_id) if new_run_id is not None else str(uuid.uuid4())
+        request = ForkRequest.of(run_id, path, params, outputs, new_id)
+        async with self._active_runs.session():
+            await self._callers.fork(lambda stored: workflow or self._known(stored), request)
+        return self.handle(new_id)
 
     async def stop(self, run_id: str, reason: str | None = None) -> bool:
         """Stop a run, wherever it is: executed here or elsewhere, waiting, or not started yet.
@@ -524,6 +570,12 @@ class WorkflowRunner(RunReader):
     async def _execute_signal(self, step: SignalStep, context: WorkflowContext) -> StepResult:
         """Execute a wait for a signal."""
         return await run_signal(self._runtime, step, context)
+
+    def _check_entered(self, method: str) -> None:
+        """Refuse a call that executes a run in the background of a runner that is not entered."""
+        if self._entries == 0:
+            otherwise = ", or enqueue()" if method == "start" else ""
+            raise DefinitionError(f"{method}() needs an entered runner; use it inside `async with runner:`{otherwise}")
 
     def _definition(self, workflow: Workflow | str) -> Workflow | str:
         """The workflow that a call to enqueue means: a known one, if it gives a name."""

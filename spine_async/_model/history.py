@@ -17,6 +17,7 @@ class RunRecord:
         queue: The queue that it was put into, or None.
         key: Its key within the queue, or None.
         due_at: When it may be claimed, if no runner executes it; else None.
+        forked_from: Id of the run that it was forked from, or None.
         outputs: Outputs by step name, of a completed run that `get_run` returned; else None.
     """
 
@@ -40,6 +41,7 @@ class RunRecord:
     priority: int = 0
     due_at: datetime | None = None
     parent_run_id: str | None = None
+    forked_from: str | None = None
     outputs: Mapping[str, object] | None = field(default=None, repr=False)
 
 

@@ -152,7 +152,7 @@ class NewRun:
         queue_key: Key within the queue, for limits and fairness, or None.
         priority: Runs with a lower number are claimed first.
         expires_at: A due run that was not claimed before is not executed any more; None means never.
-        started_by: The call that created the run: `execute`, `start` or `enqueue`.
+        started_by: The call that created the run: `execute`, `start`, `enqueue` or `fork`.
         traceparent: W3C trace context of the span that created the run, or None.
         records_events: Whether the run records events.
         lease_ttl: Seconds until the lease of the owner expires unless it is renewed.
@@ -346,6 +346,7 @@ class StoredRun:
             explicit claim makes it due.
         traceparent: W3C trace context of the span of its last execution, or of the span that created it; None if
             neither was traced.
+        forked_from: Id of the run whose rows it began with, or None.
     """
 
     run_id: str
@@ -384,6 +385,7 @@ class StoredRun:
     parent_run_id: str | None = None
     stop_requested: str | None = None
     traceparent: str | None = None
+    forked_from: str | None = None
 
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:

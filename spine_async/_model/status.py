@@ -71,6 +71,7 @@ class EventType(StrEnum):
 
     WORKFLOW_STARTED = "workflow_started"
     WORKFLOW_RESUMED = "workflow_resumed"
+    WORKFLOW_FORKED = "workflow_forked"
     WORKFLOW_COMPLETED = "workflow_completed"
     WORKFLOW_FAILED = "workflow_failed"
     WORKFLOW_STOPPED = "workflow_stopped"

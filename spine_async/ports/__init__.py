@@ -4,6 +4,7 @@ from spine_async.ports.caller_transaction import CallerTransactionStore, writes_
 from spine_async.ports.clock import Clock
 from spine_async.ports.dispatcher import Dispatcher
 from spine_async.ports.due_runs import DueRunStore, Listener, NoListener, keeps_due_runs
+from spine_async.ports.forks import ForkStore, forks_runs
 from spine_async.ports.measurements import Measurements, NoMeasurements
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
@@ -14,6 +15,7 @@ __all__ = [
     "CommitOutcome",
     "Dispatcher",
     "DueRunStore",
+    "ForkStore",
     "Listener",
     "Measurements",
     "NoListener",
@@ -23,6 +25,7 @@ __all__ = [
     "RunSpan",
     "RunStore",
     "StepSpan",
+    "forks_runs",
     "keeps_due_runs",
     "writes_within",
 ]

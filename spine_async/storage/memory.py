@@ -22,6 +22,7 @@ from spine_async._model.due import (
     RunState,
     Sweep,
 )
+from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.naming import is_path
 from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import soonest
@@ -45,6 +46,7 @@ from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
+from spine_async.storage.memory_forks import forked_events, forked_visits
 from spine_async.storage.memory_queues import MemoryQueues
 from spine_async.storage.packing import PackedVisits
 
@@ -405,6 +407,19 @@ class MemoryRunStore:
             return False
         del self._runs[run_id]
         return True
+
+    async def fork(self, new: NewFork) -> ForkOutcome:
+        source = self._runs.get(new.source_id)
+        if source is None or source.stored.created_at != new.source_created_at:
+            return ForkOutcome.NOT_FOUND
+        if self._create(new.run) is None:
+            return ForkOutcome.TAKEN
+        found = self._runs[new.run.run_id]
+        if found.stored.forked_from is None:
+            found.stored = replace(found.stored, next_seq=new.next_seq, forked_from=new.source_id)
+            found.visits.extend(forked_visits(new, source.visits))
+            found.events.extend(forked_events(new, source.events))
+        return ForkOutcome.FORKED
 
     async def close(self) -> None:
         return None

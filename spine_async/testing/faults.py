@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, TypeVar
 import anyio
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.queue import Queue
 from spine_async._model.record import (
     Busy,
@@ -30,8 +31,10 @@ from spine_async.ports import (
     CallerTransactionStore,
     CommitOutcome,
     DueRunStore,
+    ForkStore,
     Listener,
     RunStore,
+    forks_runs,
     keeps_due_runs,
     writes_within,
 )
@@ -66,6 +69,7 @@ Method: TypeAlias = Literal[
     "listen",
     "create_within",
     "send_within",
+    "fork",
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -253,6 +257,15 @@ class FaultInjectingStore:
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._call("send_within", lambda: self._callers.send_within(connection, message))
+
+    async def fork(self, new: NewFork) -> ForkOutcome:
+        return await self._call("fork", lambda: self._forks.fork(new))
+
+    @property
+    def _forks(self) -> ForkStore:
+        if not forks_runs(self._store):
+            raise DefinitionError("the wrapped store cannot fork runs")
+        return self._store
 
     @property
     def _due_runs(self) -> DueRunStore:

@@ -9,9 +9,11 @@ from typing import Any, cast
 from spine_async._engine.commit.isolation import store_error
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
 from spine_async.errors import SpineError, StoreError
-from spine_async.ports import CommitOutcome, DueRunStore, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, ForkStore, RunStore
 
 _ABSENT = type(None)
+_OPTIONAL = (DueRunStore, ForkStore)
+"""The capabilities that a store need not have."""
 _ANSWERS: dict[str, tuple[type, ...]] = {
     "claim": (Claim, Busy, _ABSENT),
     "claim_queued": (Claim, Busy, NoRoom, _ABSENT),
@@ -61,9 +63,9 @@ class _GuardedStore:
         return str(getattr(self._store, "location", type(self._store).__name__))
 
     def __getattr__(self, name: str) -> Any:
-        is_due_call = hasattr(DueRunStore, name) and hasattr(self._store, name)
+        is_optional = any(hasattr(port, name) for port in _OPTIONAL) and hasattr(self._store, name)
         # A foreign error of `open` prevents entering the runner.
-        if name in {"open", "listen"} or not (hasattr(RunStore, name) or is_due_call):
+        if name in {"open", "listen"} or not (hasattr(RunStore, name) or is_optional):
             return getattr(self._store, name)
         method = self.__dict__[name] = self._guarded_method(name)
         return method

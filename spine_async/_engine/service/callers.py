@@ -16,6 +16,8 @@ from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
 from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
 from spine_async._engine.start.claim import NotClaimable
+from spine_async._engine.start.fork_request import ForkRequest, check_same_fork
+from spine_async._engine.start.forking import open_fork
 from spine_async._engine.start.opening import (
     check_due,
     check_same,
@@ -87,7 +89,28 @@ class Callers:
         if joined is not None:
             await self._check_same(request, joined)
             return
-        execution = self._begin(request, is_background=True)
+        await self._when_open(self._begin(request, is_background=True))
+
+    async def fork(self, definition: Callable[[StoredRun], Workflow], request: ForkRequest) -> None:
+        """Store the fork of a run and execute it in the background; a stored one is executed here only if it is due."""
+        stored = await load(self._runtime, request.source_id)
+        workflow = definition(stored)
+        joined = self._active_runs.find(request.run_id)
+        if joined is not None:
+            await joined.opened.future()
+            check_same_fork(request, await load(self._runtime, request.run_id))
+            return
+
+        async def open_forked() -> Scope | WorkflowResult:
+            opened = await open_fork(self._runtime, workflow, stored, request)
+            self._workflows[workflow.name] = workflow
+            return opened
+
+        execution = Execution(self._runtime, request.run_id, is_background=True)
+        await self._when_open(self._start(execution, open_forked))
+
+    async def _when_open(self, execution: Execution) -> None:
+        """Wait until the run is open, or raise the reason for which it cannot be opened."""
         await execution.opened.wait()
         task = execution.task
         if task is not None and task.done() and not isinstance(task.exception(), NotClaimable):

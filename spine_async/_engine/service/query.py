@@ -100,4 +100,5 @@ def _as_record(stored: StoredRun) -> RunRecord:
         priority=stored.priority,
         due_at=stored.due_at,
         parent_run_id=stored.parent_run_id,
+        forked_from=stored.forked_from,
     )

@@ -148,7 +148,8 @@ async def claim_and_replay(
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = first_event(stored, clock.now())
     # The claim writes the event, unless another commit follows that writes it with more.
-    writes_event = runtime.config.emit_events and (is_first or is_resumed)
+    begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
+    writes_event = runtime.config.emit_events and begins
     event = resumed if writes_event and not updates and not is_poison and early is None else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
@@ -317,6 +318,15 @@ def new_scope(
 async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> Scope | WorkflowResult:
     stored = await load(runtime, new.run_id)
     check_same(new, stored)
+    return await open_existing(runtime, workflow, stored)
+
+
+async def open_existing(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> Scope | WorkflowResult:
+    """The scope of a stored run that is claimed, or the result of one that has ended.
+
+    Raises:
+        NotClaimable: Another owner holds it, it is not due yet, or its queue has no room.
+    """
     if not stored.status.is_final:
         if stored.workflow_version > workflow.version:  # a process with the newer definition executes it
             raise NotClaimable(stored.run_id)
@@ -327,7 +337,7 @@ async def _load_existing(runtime: Runtime, workflow: Workflow, new: NewRun) -> S
         except RunBusyError:
             raise NotClaimable(stored.run_id) from None
         except RunNotResumableError:  # it has ended since it was loaded
-            stored = await load(runtime, new.run_id)
+            stored = await load(runtime, stored.run_id)
     return await load_result(runtime, workflow, stored)
 
 

@@ -45,7 +45,7 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun,
     """
     guard, pause = CorruptionGuard(stored.run_id), PeriodicYield()
     with guard:
-        position = await _first_position(runtime, workflow, stored, is_resumed=is_resumed)
+        position = await first_position_of(runtime, workflow, stored, is_resumed=is_resumed)
     if stored.next_seq == 1:  # no owner has committed anything
         return position
     after = 0
@@ -53,21 +53,23 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun,
         call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
         page = await run_shielded(call, "spine_async load")
         with guard:
-            await _replay_page(runtime, position, stored.run_id, page.visits)
+            await replay_rows(runtime, position, stored.run_id, page.visits)
         if len(page.visits) < _PAGE_ROWS:
             return position
         after = page.last_seq
         await pause()
 
 
-async def _replay_page(runtime: Runtime, position: Position, run_id: str, rows: Sequence[PastVisit]) -> None:
+async def replay_rows(runtime: Runtime, position: Position, run_id: str, rows: Sequence[PastVisit]) -> None:
+    """Move the position past the rows; large values are decoded on a thread."""
     if any(len(row.updates or "") > LARGE_TEXT for row in rows):
         await runtime.run_on_thread(replay, position, run_id, rows)
     else:
         replay(position, run_id, rows)
 
 
-async def _first_position(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
+async def first_position_of(runtime: Runtime, workflow: Workflow, stored: StoredRun, *, is_resumed: bool) -> Position:
+    """As `first_position`; large values are decoded on a thread."""
     if max(len(stored.params), len(stored.initial_outputs)) > LARGE_TEXT:
         return await runtime.run_on_thread(first_position, runtime, workflow, stored, is_resumed=is_resumed)
     return first_position(runtime, workflow, stored, is_resumed=is_resumed)

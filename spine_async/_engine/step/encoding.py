@@ -99,6 +99,17 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
     return encoded
 
 
+def encode_output(step: Step, output: object) -> Document:
+    """The stored form of an output that a step would have returned.
+
+    Raises:
+        SerializationError: It has no strict JSON form.
+        ValidationError: It does not fit the `output_model` of the step.
+    """
+    document = _output(StepResult.ok(output), step.output_model)
+    return NULL if document is None else document
+
+
 def _own_events(events: Iterable[StepEvent]) -> tuple[tuple[str, str], ...]:
     return tuple((_own_type(event.event_type), _within("events", event.metadata).text) for event in events)
 

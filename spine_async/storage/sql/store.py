@@ -22,6 +22,7 @@ from spine_async._model.due import (
     Sweep,
 )
 from spine_async._model.durability import Durability
+from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.naming import is_path
 from spine_async._model.queue import Queue
 from spine_async._model.record import (
@@ -313,6 +314,12 @@ class SqlRunStore:
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         database = await self._database.for_caller()
         return await database.send_within(connection, message)
+
+    async def fork(self, new: NewFork) -> ForkOutcome:
+        if await self._database.for_reading() is None:
+            return ForkOutcome.NOT_FOUND
+        database = await self._database.for_writing()
+        return await database.fork(new)
 
     async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""

@@ -9,6 +9,7 @@ from spine_async.testing.conformance.delete import DeleteContract
 from spine_async.testing.conformance.due_runs import DueRunContract
 from spine_async.testing.conformance.events import EventContract
 from spine_async.testing.conformance.fence import FenceContract
+from spine_async.testing.conformance.forks import ForkContract
 from spine_async.testing.conformance.lease import LeaseContract
 from spine_async.testing.conformance.messages import MessageContract
 from spine_async.testing.conformance.open_close import OpenContract
@@ -39,6 +40,7 @@ class RunStoreConformance(
     MessageContract,
     QueueContract,
     TelemetryContract,
+    ForkContract,
 ):
     """The contract of `RunStore` as tests.
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
+from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
 from spine_async.ports import CommitOutcome, Listener, RunIdLockedError
 from spine_async.storage.sql.driver.caller_connection import caller_connection
@@ -19,7 +20,7 @@ from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ResultT
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.postgres import changes as change_jobs
-from spine_async.storage.sql.postgres import due_runs, inbox, leases, limited_claims, queues, statements
+from spine_async.storage.sql.postgres import due_runs, forks, inbox, leases, limited_claims, queues, statements
 from spine_async.storage.sql.postgres.announcements import Announcer, notify
 from spine_async.storage.sql.postgres.caller import IDENTITY, CommitWatch, driver_in_transaction, in_savepoint
 from spine_async.storage.sql.postgres.connections import PostgresConnections
@@ -162,6 +163,13 @@ class PostgresDatabase(PostgresConnections):
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._within(connection, partial(inbox.send, message=message, is_within=True), "send")
+
+    async def fork(self, new: NewFork) -> ForkOutcome:
+        # Not on the writer: copying many rows takes long.
+        outcome = await self._read_with_retries(partial(forks.fork, new=new), "fork")
+        if outcome is None:
+            raise RunIdLockedError
+        return outcome
 
     async def close(self) -> None:
         await self._callers.close()

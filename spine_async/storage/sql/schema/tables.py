@@ -109,6 +109,7 @@ runs = Table(
     Column("queue_key", Text),
     Column("started_by", Text, nullable=False, server_default="execute"),
     Column("parent_run_id", _Path),
+    Column("forked_from", _Path),
     Column("commit_id", Text),
     Column("fingerprint", Text, nullable=False),
     Column("params_hash", Text, nullable=False),

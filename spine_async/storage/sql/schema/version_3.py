@@ -97,6 +97,7 @@ def _columns(dialect: str) -> list[str]:
         *("priority INTEGER DEFAULT '0' NOT NULL", f"ready BOOLEAN DEFAULT {false} NOT NULL"),
         *("due_boot TEXT", "queue TEXT DEFAULT '' NOT NULL", "queue_key TEXT"),
         *("started_by TEXT DEFAULT 'execute' NOT NULL", f"parent_run_id {path}", "request_hash TEXT"),
+        f"forked_from {path}",
         "traceparent TEXT",
     )
     return [f"ALTER TABLE core_workflow_runs ADD COLUMN {column}" for column in columns]

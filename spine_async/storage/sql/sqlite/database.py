@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability
+from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome, Listener, NoListener
@@ -24,7 +25,7 @@ from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
-from spine_async.storage.sql.sqlite import changes, due_runs, inbox, jobs, leases, queues, sweep, transactions
+from spine_async.storage.sql.sqlite import changes, due_runs, forks, inbox, jobs, leases, queues, sweep, transactions
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
@@ -133,6 +134,9 @@ class SqliteDatabase(SqliteConnections):
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._within(connection, partial(inbox.send, message=message))
+
+    async def fork(self, new: NewFork) -> ForkOutcome:
+        return await self._write_with_retries(partial(forks.fork, new=new), "fork")
 
     async def close(self) -> None:
         if self._watch is not None:
