@@ -13,6 +13,7 @@ from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
 from spine_async._model.step_result import StepEvent, StepResult
+from spine_async._model.target import END
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 from spine_async.dispatch import Dispatcher, LocalDispatcher
@@ -52,6 +53,7 @@ from spine_async.runner import WorkflowRunner
 __version__ = "0.1.0"
 
 __all__ = [
+    "END",
     "AttemptEndedError",
     "Checkpoint",
     "ChoiceStep",

@@ -18,6 +18,7 @@ from spine_async._model.output_model import OutputModel
 from spine_async._model.private_copy import is_flat, private_copy, private_members
 from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics
+from spine_async._model.step_failure import StepFailure
 from spine_async.errors import DefinitionError
 
 DRY_RUN_PARAM = "__dry_run__"
@@ -72,6 +73,7 @@ class WorkflowContext:
     _outputs: LayeredMap[Document]
     _quality: LayeredMap[QualityMetrics]
     _models: Mapping[str, OutputModel]
+    _failures: LayeredMap[StepFailure | None] = NO_ENTRIES  # of the class: nearly no context has one
     _seen_params: DocumentView | None
     _seen_outputs: DocumentView | None
     _seen_rest: dict[str, object] | None
@@ -316,7 +318,7 @@ class WorkflowContext:
         return _as_model(self.params.get(key, _MISSING), default, model, f"there is no param {key!r}")
 
     def has_output(self, step: str) -> bool:
-        """Whether `step` has finished with an output in this run."""
+        """Whether the last visit of `step` that completed or failed has an output."""
         return step in self._outputs
 
     @overload
@@ -355,6 +357,16 @@ class WorkflowContext:
         if isinstance(output, Mapping):
             return output.get(key, _MISSING)
         return getattr(output, key, _MISSING) if isinstance(output, BaseModel) else _MISSING
+
+    def get_error(self, step: str) -> dict[str, Any] | None:
+        """The failure of the last visit of `step`, if the run continued after it: by `catch` or `on_error="continue"`.
+
+        Returns:
+            `{"error": text, "category": error category, "attempts": number of attempts}`; None if the last visit did
+            not fail, or if there was none.
+        """
+        failure = self._failures.get(step)
+        return failure.as_dict() if failure is not None else None
 
     def get_quality(self, step: str) -> QualityMetrics | None:
         """Quality metrics that `step` reported, or None."""
@@ -441,9 +453,25 @@ class WorkflowContext:
             return self._with_documents(params)._with_documents(outputs=outputs)
         if params:
             return self._changed(_params=self._params.adding(params), _seen_params=None)
+        if outputs and self._failures is not NO_ENTRIES:
+            failures = self._failures.adding(dict.fromkeys(outputs))
+            return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None, _failures=failures)
         if outputs:
             return self._changed(_outputs=self._outputs.adding(outputs), _seen_outputs=None)
         return self
+
+    def _with_failure(self, step: str, failure: StepFailure | None, *, has_output: bool = True) -> Self:
+        """A context in which the last visit of `step` failed in this way, or did not fail.
+
+        Args:
+            step: Name of the step.
+            failure: Its failure, or None.
+            has_output: Whether the output that the context has for the step remains.
+        """
+        outputs = self._outputs if has_output else self._outputs.without(step)
+        return self._changed(
+            _failures=self._failures.adding({step: failure}), _outputs=outputs, _seen_outputs=None, _seen_rest=None
+        )
 
     def _with_models(self, models: Mapping[str, OutputModel]) -> Self:
         """A context that decodes the outputs of these steps as these models, and other outputs as plain values."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document
-from spine_async._model.layered import LayeredMap
+from spine_async._model.layered import NO_ENTRIES, LayeredMap
 from spine_async._model.output_model import OutputModel
 
 
@@ -23,6 +23,11 @@ def params_of(context: WorkflowContext) -> LayeredMap[Document]:
 def outputs_of(context: WorkflowContext) -> LayeredMap[Document]:
     """Outputs as they are stored."""
     return context._outputs
+
+
+def has_failures(context: WorkflowContext) -> bool:
+    """Whether a step of the run has ever failed after which the run continued."""
+    return context._failures is not NO_ENTRIES
 
 
 def models_of(context: WorkflowContext) -> Mapping[str, OutputModel]:
@@ -47,6 +52,9 @@ for_attempt = WorkflowContext._for_attempt
 
 for_item = WorkflowContext._for_item
 """The initial context of a map item: the given one, with additional params."""
+
+with_failure = WorkflowContext._with_failure
+"""A context in which the last visit of a step failed, or did not fail."""
 
 with_documents = WorkflowContext._with_documents
 """`with_params` and `with_output` for encoded values."""

@@ -31,6 +31,10 @@ class LayeredMap(Mapping[str, ValueT]):
         grown._layers = (*layers, entries) if is_small else _carry([*layers, entries])
         return grown
 
+    def without(self, key: str) -> LayeredMap[ValueT]:
+        """A mapping without this key. It copies all entries."""
+        return LayeredMap({name: value for name, value in self.items() if name != key}) if key in self else self
+
     def __getitem__(self, key: str) -> ValueT:
         for layer in reversed(self._layers):
             if key in layer:

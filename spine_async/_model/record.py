@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from secrets import token_hex
 
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
 _OVERRIDE = StepStatus.OVERRIDE  # each step needs it, and Python 3.11 takes 140 ns to look up a member
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)  # every row has a time; a default must follow those of `PastVisit`
 TOKEN_BYTES = 6
 """Random bytes in the token of a creation, claim or commit; a retry recognises its earlier write by the token.
 
@@ -41,6 +42,9 @@ class PastVisit:
         quality: JSON object text of the quality metrics, or None.
         item_params: On the first row of a map item, JSON object text of the initial params of its scope (the item);
             `updates` override them. None on other rows.
+        error: Error text of a failure, reason of a skip, or None.
+        target: For a failure that was caught: the step that the scope continued with, or `END`; else None.
+        appends: JSON object text of the elements that were appended to params: an array for each; or None.
     """
 
     path: str
@@ -55,6 +59,10 @@ class PastVisit:
     updates: str | None
     quality: str | None
     item_params: str | None
+    error: str | None = None
+    error_category: str | None = None
+    target: str | None = None
+    appends: str | None = None
 
 
 @dataclass(slots=True)
@@ -78,7 +86,6 @@ class VisitRow(PastVisit):
 
     Attributes:
         scope: The path before the last slash: empty, or `process_all[17]`.
-        error: Error text of a failure, reason of a skip, or None.
         item_index: Index of the innermost map item the visit belongs to, or None.
         ends_item: Whether this is the last visit of its item.
         records_events: Whether events are derived from this row.
@@ -89,10 +96,8 @@ class VisitRow(PastVisit):
         commit_id: Token of the commit that wrote the row.
     """
 
-    scope: str
-    completed_at: datetime
-    error: str | None = None
-    error_category: str | None = None
+    scope: str = ""
+    completed_at: datetime = _UNKNOWN
     item_index: int | None = None
     ends_item: bool = False
     records_events: bool = True

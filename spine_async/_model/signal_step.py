@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,8 @@ class SignalStep(Step):
             raise self._error(f"signal: {problem}")
         if self.model is not None and not (isinstance(self.model, type) and issubclass(self.model, BaseModel)):
             raise self._error(f"model is {self.model!r}; it must be a pydantic model class")
+        if self.timeout == math.inf:
+            self._set("timeout", None)
         self._check_on_timeout()
         self._check_unsupported()
 

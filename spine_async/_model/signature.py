@@ -9,6 +9,7 @@ _ARGUMENTS = {
     "condition": ("context",),
     "items": ("context",),
     "until": ("context",),
+    "max_concurrency": ("context",),
     "pipeline": ("params",),
     "middleware": ("step", "context", "next_fn"),
     "retryable_errors": ("error",),

@@ -20,14 +20,17 @@ from spine_async._model.quality import QualityThresholds
 from spine_async._model.signature import check_callable
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step_options import (
+    Concurrency,
     Condition,
     Handler,
     ItemFunction,
     Moment,
     OnError,
+    check_concurrency,
     check_option_types,
 )
-from spine_async._model.time_option import as_moment, option_seconds, positive_option_seconds
+from spine_async._model.target import as_catch, caught_by
+from spine_async._model.time_option import as_moment, limit_option_seconds, option_seconds, positive_option_seconds
 from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -96,6 +99,7 @@ class Step:
     output_model: type[BaseModel] | None = None
     quality_thresholds: QualityThresholds | None = None
     next_step: str | None = None
+    catch: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         problem = name_problem(self.name)
@@ -107,9 +111,10 @@ class Step:
         self._set("config", MappingProxyType(private_members(self.config)))
         self._set("on_error", self._checked(lambda: ErrorPolicy(self.on_error)))
         if self.timeout is not None:
-            self._set("timeout", self._checked(lambda: positive_option_seconds(self.timeout, "timeout")))
+            self._set("timeout", self._checked(lambda: limit_option_seconds(self.timeout, "timeout")))
         if self.idle_timeout is not None:
             self._set("idle_timeout", self._checked(lambda: positive_option_seconds(self.idle_timeout, "idle_timeout")))
+        self._set("catch", self._checked(lambda: as_catch(self.catch)))
         self._checked(lambda: check_option_types(self))
 
     @property
@@ -130,6 +135,7 @@ class Step:
         output_model: type[BaseModel] | None = None,
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
     ) -> LambdaStep:
         """A step that calls `handler(context, config)`.
 
@@ -140,13 +146,16 @@ class Step:
             on_error: What the run does after the last failed attempt.
             retry: Policy for further attempts; None means one attempt (or the default of the runner with
                 `on_error="retry"`).
-            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner,
+                `math.inf` no limit.
             idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
                 `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.
-            next_step: Step to continue with instead of the next in the list.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
         """
         return LambdaStep(
             name=name,
@@ -160,6 +169,7 @@ class Step:
             output_model=output_model,
             quality_thresholds=quality_thresholds,
             next_step=next_step,
+            catch=catch,
         )
 
     @staticmethod
@@ -176,6 +186,7 @@ class Step:
         output_model: type[BaseModel] | None = None,
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
     ) -> PipelineStep:
         """A step that runs a pipeline through the dispatcher of the runner.
 
@@ -186,13 +197,16 @@ class Step:
             on_error: What the run does after the last failed attempt.
             retry: Policy for further attempts; None means one attempt (or the default of the runner with
                 `on_error="retry"`).
-            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner,
+                `math.inf` no limit.
             idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
                 `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.
-            next_step: Step to continue with instead of the next in the list.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
         """
         return PipelineStep(
             name=name,
@@ -206,19 +220,33 @@ class Step:
             output_model=output_model,
             quality_thresholds=quality_thresholds,
             next_step=next_step,
+            catch=catch,
         )
 
     @staticmethod
-    def choice(name: str, condition: Condition, then_step: str, else_step: str | None = None) -> ChoiceStep:
-        """A step that chooses the next step.
+    def choice(
+        name: str,
+        condition: Condition,
+        then_step: str,
+        else_step: str | None = None,
+        *,
+        next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
+    ) -> ChoiceStep:
+        """A step that chooses the next step. Each target is the name of a step, or `END`.
 
         Args:
             name: Name of the step.
             condition: Function of the context, sync or async, that returns a bool.
             then_step: Next step if the condition is true.
-            else_step: Next step if it is false; None means the next in the list.
+            else_step: Next step if it is false; None means `next_step`.
+            next_step: Next step if no other option names one; None means the next in the list.
+            catch: Steps to continue with if the condition raises, by error category; `"*"` stands for every other
+                category.
         """
-        return ChoiceStep(name=name, condition=condition, then_step=then_step, else_step=else_step)
+        return ChoiceStep(
+            name=name, condition=condition, then_step=then_step, else_step=else_step, next_step=next_step, catch=catch
+        )
 
     @staticmethod
     def map(
@@ -228,7 +256,7 @@ class Step:
         items: Iterable[object] | AsyncIterable[object] | ItemFunction | None = None,
         items_path: str | None = None,
         item_param: str = "item",
-        max_concurrency: int = 10,
+        max_concurrency: Concurrency = 10,
         tolerated_failures: float = 0,
         collect: bool = True,
         on_error: OnError = ErrorPolicy.STOP,
@@ -238,6 +266,7 @@ class Step:
         output_model: type[BaseModel] | None = None,
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
     ) -> MapStep:
         """A step that runs a workflow for each item.
 
@@ -247,17 +276,20 @@ class Step:
             items: An iterable, an async iterable, or a function of the context that returns one.
             items_path: Path of the items instead of `items`: a key of the params, or `step.key` of an earlier output.
             item_param: Param that contains the item.
-            max_concurrency: Maximum number of items that run at the same time; at least 1.
+            max_concurrency: Maximum number of items that run at the same time, at least 1; or a plain function of the
+                context that returns it, called at the start of each attempt.
             tolerated_failures: Number of items that may fail (int), or their share of all items (float, 0 to 1).
             collect: Whether the output contains the results; False keeps memory constant for any number of items.
             on_error: What the run does after the last failed attempt.
             retry: Policy for further attempts; None means one attempt (or the default of the runner with
                 `on_error="retry"`).
-            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means no limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Refused; a map reports no quality metrics.
-            next_step: Step to continue with instead of the next in the list.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
         """
         return MapStep(
             name=name,
@@ -274,10 +306,18 @@ class Step:
             output_model=output_model,
             quality_thresholds=quality_thresholds,
             next_step=next_step,
+            catch=catch,
         )
 
     @staticmethod
-    def wait(name: str, seconds: float | timedelta | None = None, *, until: Moment | None = None) -> WaitStep:
+    def wait(
+        name: str,
+        seconds: float | timedelta | None = None,
+        *,
+        until: Moment | None = None,
+        next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
+    ) -> WaitStep:
         """A step that waits.
 
         The end of the wait is stored when the wait begins, so a resumed run waits only for the remaining time.
@@ -287,8 +327,11 @@ class Step:
             seconds: Duration of the wait, in seconds or as a `timedelta`.
             until: End of the wait instead of `seconds`: an aware datetime, ISO 8601 text with a time zone, or a
                 function of the context that returns one of these.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with if the function given as `until` fails, by error category; `"*"` stands for
+                every other category.
         """
-        return WaitStep(name=name, seconds=seconds, until=until)
+        return WaitStep(name=name, seconds=seconds, until=until, next_step=next_step, catch=catch)
 
     @staticmethod
     def wait_for_signal(
@@ -301,6 +344,7 @@ class Step:
         on_error: Literal["stop", "continue"] | ErrorPolicy = ErrorPolicy.STOP,
         checkpoint: bool | None = None,
         next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
     ) -> SignalStep:
         """A step that waits for a signal, which anybody sends with `runner.signal`.
 
@@ -315,10 +359,12 @@ class Step:
                 when the wait begins, so a resumed run waits only for the remaining time.
             on_timeout: What happens if no signal comes in time. `fail`: the step fails with category TIMEOUT.
                 `continue`: the output is `{"value": None, "received_at": None, "timed_out": True}`. The name of a step:
-                the output is the same, and the run continues with that step.
+                the output is the same, and the run continues with that step. `END` ends the scope.
             on_error: What the run does if the step fails.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
-            next_step: Step to continue with instead of the next in the list.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
         """
         from spine_async._model.signal_step import SignalStep  # noqa: PLC0415 - SignalStep derives from Step
 
@@ -331,12 +377,18 @@ class Step:
             on_error=on_error,  # type: ignore[arg-type]
             checkpoint=checkpoint,
             next_step=next_step,
+            catch=catch,
         )
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the steps that a choice or `next_step` of this step can jump to."""
-        return (self.next_step,) if self.next_step is not None else ()
+        """Names of the steps that this step can jump to, by its options; also `END`."""
+        following = (self.next_step,) if self.next_step is not None else ()
+        return following if self.catch is None else (*following, *self.catch.values())
+
+    def continues_after(self, category: str | None) -> bool:
+        """Whether the scope continues after a failure of this category when the attempts are used up."""
+        return self.on_error is ErrorPolicy.CONTINUE or caught_by(self.catch, category) is not None
 
     @property
     def revived_as(self) -> OutputModel | None:
@@ -408,7 +460,8 @@ class ChoiceStep(Step):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return (self.then_step,) if self.else_step is None else (self.then_step, self.else_step)
+        branches = (self.then_step,) if self.else_step is None else (self.then_step, self.else_step)
+        return (*branches, *Step.targets.fget(self))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,15 +473,13 @@ class MapStep(Step):
     iterator: Definition | Handler
     source: ItemSource
     item_param: str = "item"
-    max_concurrency: int = 10
+    max_concurrency: Concurrency = 10
     tolerated_failures: int | float = 0
     collect: bool = True
 
     def __post_init__(self) -> None:
         Step.__post_init__(self)
-        limit = self.max_concurrency
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise self._error(f"max_concurrency is {limit!r}; it must be an integer of at least 1")
+        self._checked(lambda: check_concurrency(self.max_concurrency))
         if not isinstance(self.item_param, str) or not self.item_param or not self.item_param.isprintable():
             raise self._error(f"item_param is {self.item_param!r}; it must be the name of a param")
         self._checked(lambda: check_tolerance(self.tolerated_failures))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel
 
+from spine_async._model.async_callable import is_async_callable
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityThresholds
+from spine_async._model.signature import check_callable, function_name
 from spine_async._model.status import ErrorPolicy
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ Handler: TypeAlias = "Callable[[WorkflowContext, dict[str, Any]], object]"
 OnError: TypeAlias = ErrorPolicy | Literal["stop", "continue", "retry"]
 Condition: TypeAlias = "Callable[[WorkflowContext], bool | Awaitable[bool]]"
 ItemFunction: TypeAlias = "Callable[[WorkflowContext], object]"
+Concurrency: TypeAlias = "int | Callable[[WorkflowContext], int]"
 Moment: TypeAlias = "datetime | str | Callable[[WorkflowContext], datetime | str | Awaitable[datetime | str]]"
 
 
@@ -43,3 +46,22 @@ def check_option_types(step: object) -> None:
     model: object = getattr(step, "output_model", None)
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ValueError(f"output_model is {model!r}; it must be a pydantic model class")
+
+
+def check_concurrency(limit: object) -> None:
+    """Check the option `max_concurrency` of a map.
+
+    Raises:
+        ValueError: It is neither an integer of at least 1 nor a plain function of the context.
+    """
+    if callable(limit):
+        if is_async_callable(limit):
+            raise ValueError(f"max_concurrency {function_name(limit)} is async; pass a plain function of the context")
+        check_callable("max_concurrency", limit)
+    elif not is_concurrency(limit):
+        raise ValueError(f"max_concurrency is {limit!r}; it must be an integer of at least 1, or a function")
+
+
+def is_concurrency(limit: object) -> bool:
+    """Whether the value is an integer of at least 1."""
+    return isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1

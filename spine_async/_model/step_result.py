@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -39,6 +39,7 @@ class StepResult:
         success: True for ok, skip and stop.
         output: Output that later steps read by the name of the step.
         context_updates: Changed params for the following steps.
+        append: Elements to append to params that are lists, by name.
         quality: Quality metrics of the step's data, or None.
         events: Events of the step.
         error: Error text of a failure, or None.
@@ -60,6 +61,7 @@ class StepResult:
     skip_reason: str | None = None
     stop_reason: str | None = None
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    append: Mapping[str, Sequence[object]] | None = None
 
     @classmethod
     def ok(
@@ -68,6 +70,7 @@ class StepResult:
         context_updates: Mapping[str, object] | None = None,
         quality: QualityMetrics | None = None,
         events: Iterable[StepEvent | Mapping[str, object] | str] | None = None,
+        append: Mapping[str, Sequence[object]] | None = None,
     ) -> StepResult:
         """The step succeeded.
 
@@ -76,11 +79,15 @@ class StepResult:
             context_updates: Changed params for the following steps.
             quality: Quality metrics of the step's data.
             events: Events of the step; a string is an event without metadata.
+            append: Lists of elements, by name of the param that they are appended to. The param must be a list; if it
+                does not exist, it is created. Only the elements are stored, so a loop that appends in each turn stores
+                each element once.
         """
         return cls(
             success=True,
             output=output,
             context_updates=context_updates,
+            append=append,
             quality=quality,
             events=as_events(events) if events is not None else (),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -53,6 +54,13 @@ def positive_option_seconds(value: object, option: str) -> float:
     if seconds == 0:
         raise ValueError(f"{option} is 0; it must be a number of seconds above 0, or None for no limit")
     return seconds
+
+
+def limit_option_seconds(value: object, option: str) -> float:
+    """As `positive_option_seconds`; `math.inf` is valid too, and means no limit."""
+    if isinstance(value, float) and value == math.inf:
+        return math.inf
+    return positive_option_seconds(value, option)
 
 
 def as_moment(value: object) -> datetime:

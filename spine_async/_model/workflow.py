@@ -15,6 +15,7 @@ from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.output_model import OutputModel
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.target import END
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
 
 ITEM_STEP = "item"
@@ -42,7 +43,7 @@ class Workflow:
 
     Raises:
         DuplicateStepError: Two steps have the same name.
-        UnknownStepError: A choice or `next_step` names a step that does not exist.
+        UnknownStepError: A choice, `next_step`, `catch` or `on_timeout` names a step that does not exist.
         DefinitionError: Another part of the definition is invalid; the message names workflow, step and problem.
 
     Example:
@@ -159,7 +160,7 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
         seen.add(step.name)
     for step in steps:
         for target in step.targets:
-            if target not in seen:
+            if target not in seen and target != END:
                 problem = f"it jumps to {target!r}, which is not a step; the steps are {_names(steps)}"
                 raise UnknownStepError(problem, workflow=workflow, step=step.name)
 
@@ -206,6 +207,8 @@ def _plan(workflow: Definition) -> dict[str, object]:
 
 def _planned(step: Step) -> dict[str, object]:
     plan: dict[str, object] = {"name": step.name, "type": step.step_type, "targets": list(step.targets)}
+    if step.catch is not None:
+        plan["catch"] = dict(step.catch)
     if isinstance(step, PipelineStep):
         plan["pipeline"] = step.pipeline_name
     if isinstance(step, MapStep):

@@ -82,6 +82,7 @@ def _end_metadata(visit: VisitRow) -> Mapping[str, object]:
             "attempts": visit.attempts,
             "error_category": visit.error_category,
             "error": visit.error,
+            **({"next_step": visit.target} if visit.target is not None else {}),
         }
     return {"duration_ms": visit.duration_ms, "output_size": visit.output_size, "attempts": visit.attempts}
 

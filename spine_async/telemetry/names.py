@@ -14,6 +14,7 @@ STEP = "spine.step"
 STEP_TYPE = "spine.step_type"
 PATH = "spine.path"
 ATTEMPTS = "spine.attempts"
+NEXT_STEP = "spine.next_step"
 QUEUE = "spine.queue"
 COUNT = "spine.count"
 
@@ -28,6 +29,7 @@ ATTRIBUTES = {
     STEP_TYPE: "type of the step",
     PATH: "path of the step visit in the run, for instance `load` or `process_all[17]/resize`",
     ATTEMPTS: "attempts made",
+    NEXT_STEP: "where the run continues after a failure that `catch` names; `@end` for the end of the scope",
     QUEUE: "name of the queue; empty for runs of `execute` and `start`",
     COUNT: "number of runs that the call stores",
 }
@@ -74,7 +76,7 @@ STEP_SPAN = SpanEntry(
     "step",
     "step",
     ("INTERNAL",),
-    (RUN_ID, STEP, STEP_TYPE, PATH, ATTEMPTS, STATUS, ERROR_CATEGORY, ERROR_TYPE),
+    (RUN_ID, STEP, STEP_TYPE, PATH, ATTEMPTS, STATUS, ERROR_CATEGORY, NEXT_STEP, ERROR_TYPE),
     events=(EXCEPTION_EVENT,),
 )
 ENQUEUE_SPAN = SpanEntry("enqueue", "workflow", ("PRODUCER",), (WORKFLOW, QUEUE, COUNT, ERROR_TYPE))

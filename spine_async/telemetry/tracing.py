@@ -18,6 +18,7 @@ from spine_async._model.redaction import traceback_text, type_name
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
+from spine_async._model.target import caught_by
 from spine_async.ports import RunSpan, StepSpan
 from spine_async.telemetry import names
 from spine_async.telemetry.log_context import Use, located
@@ -140,6 +141,9 @@ class _StepSpan(_CurrentSpan):
             self._span.set_attribute(names.ERROR_CATEGORY, result.category)
         if not result.success:
             self._span.set_status(Status(StatusCode.ERROR, result.category))
+            target = caught_by(step.catch, result.category)
+            if target is not None:
+                self._span.set_attribute(names.NEXT_STEP, target)
         if result.exception is not None:
             self._span.add_event(names.EXCEPTION_EVENT, _described(result.exception))
 

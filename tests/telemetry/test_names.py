@@ -10,7 +10,7 @@ import anyio
 import pytest
 from opentelemetry.sdk.metrics.export import Metric
 
-from spine_async import RetryPolicy, Step, StepResult, Workflow, WorkflowContext
+from spine_async import END, RetryPolicy, Step, StepResult, Workflow, WorkflowContext
 from spine_async.telemetry import names
 from tests.service.places import Place
 from tests.service.services import until
@@ -37,6 +37,7 @@ async def reported(memory: Place, telemetry: Telemetry) -> tuple[Telemetry, dict
     retry = RetryPolicy(max_attempts=2, initial_delay=0)
     flows = {
         "fails": Workflow("fails", [Step.lambda_("raises", raises, retry=retry)]),
+        "caught": Workflow("caught", [Step.lambda_("raises", raises, catch={"*": END})]),
         "blocks": Workflow("blocks", [Step.lambda_("blocks", blocks)]),
         "parked": Workflow("parked", [Step.wait_for_signal("approval")]),
         "waits": Workflow("waits", [Step.lambda_("waits", waits)]),
@@ -45,6 +46,7 @@ async def reported(memory: Place, telemetry: Telemetry) -> tuple[Telemetry, dict
     async with runner:
         runner.metrics.record_step("own", StepResult.fail("gone", category="TRANSIENT"))
         await runner.execute(flows["fails"])
+        await runner.execute(flows["caught"])
         blocked = await runner.start(flows["blocks"])
         await until(begun.is_set)
         await blocked.stop()

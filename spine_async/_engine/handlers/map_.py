@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from spine_async._engine.commit.journal import Commit
+from spine_async._engine.handlers.concurrency import concurrency_of
 from spine_async._engine.handlers.feed import Feed, open_feed
 from spine_async._engine.handlers.item_queue import ItemQueue
 from spine_async._engine.handlers.map_report import ItemFailure, MapReport, base_context
@@ -54,14 +55,14 @@ async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> 
     Returns:
         Output `{"results": [...], "succeeded": n, "failed": n, "errors": [{"index", "error", "category"}]}`.
     """
-    visit = visit_of(context)
+    visit, limit = visit_of(context), concurrency_of(step, context)
     try:
         progress = await map_progress(runtime, visit, step)
     except RunAborted as exc:
         await visit.interrupt(exc)
     visit.is_announced = visit.is_announced or (visit.run.is_woken and progress.last_index >= 0)
     visit.run.pending.announce_visit(visit)
-    pool = _Pool(runtime, step, context, progress=progress, feed=await open_feed(step.source, context))
+    pool = _Pool(runtime, step, context, progress=progress, feed=await open_feed(step.source, context), limit=limit)
     await pool.run()
     return pool.result()
 
@@ -70,7 +71,14 @@ class _Pool:
     """The workers of one attempt of a map."""
 
     def __init__(
-        self, runtime: Runtime, step: MapStep, context: WorkflowContext, *, progress: MapProgress, feed: Feed
+        self,
+        runtime: Runtime,
+        step: MapStep,
+        context: WorkflowContext,
+        *,
+        progress: MapProgress,
+        feed: Feed,
+        limit: int,
     ) -> None:
         self._runtime = runtime
         self._visit = visit_of(context)
@@ -85,7 +93,8 @@ class _Pool:
         self._visit.report = ProgressReport(read=self._report.progress, stored=self._report.progress())
         self._item_context = base_context(context, self._workflow, runtime.models(self._workflow))
         self._tasks = anyio.create_task_group()
-        self._is_single = step.max_concurrency == 1 or feed.total == 1
+        self._limit = limit
+        self._is_single = limit == 1 or feed.total == 1
         self._workers = 0
         self._waiting_workers = 0
         self._counted_workers = 0
@@ -155,7 +164,7 @@ class _Pool:
         return last
 
     def _workers_needed(self) -> int:
-        limit, total = self._step.max_concurrency, self._feed.total
+        limit, total = self._limit, self._feed.total
         return 1 if total is None else min(limit, total)
 
     def _start_worker(self) -> None:
@@ -167,7 +176,7 @@ class _Pool:
 
     def _add_worker(self) -> None:
         """Start a worker that waits for the next item, if none waits and more are allowed."""
-        if not self._waiting_workers and self._workers < self._step.max_concurrency:
+        if not self._waiting_workers and self._workers < self._limit:
             self._start_worker()
 
     async def _work(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spine_async._engine.run.refusal import fitting_result
 from spine_async._engine.run.transition import apply_result, store_item
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.deadline import AttemptLimit
@@ -19,8 +20,7 @@ from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import RunStatus
-from spine_async._model.step import MapStep, Step, WaitStep
-from spine_async._model.step_result import StepResult
+from spine_async._model.step import ChoiceStep, MapStep, Step, WaitStep
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
@@ -88,6 +88,8 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
                 encoded = await execute_step(runtime, visit, limit)
             if run.pending.end is not None:
                 raise RunAlreadyRecorded
+            if encoded.appends is not None or isinstance(visit.step, ChoiceStep):
+                encoded = fitting_result(visit, encoded, runtime.max_value_bytes)
             # Three decimals; `round(…, 3)` takes 2 % of a step without a store.
             elapsed_ms = round((runtime.clock.monotonic() - visit.started_mono) * 1_000_000) / 1000
             span.settled(visit.step, encoded.result, visit.attempts, elapsed_ms)
@@ -96,8 +98,6 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     outcome = apply_result(visit, encoded, run.clock.now(), elapsed_ms)
     if not encoded.result.success:
         log_failure(visit, encoded.result)
-    elif outcome is not None and outcome.status is RunStatus.FAILED:  # a choice without a valid next step
-        log_failure(visit, StepResult.fail(outcome.error or "", outcome.error_category or ErrorCategory.INTERNAL))
     return outcome
 
 

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 
+from spine_async._engine.run.stored_values import StoredValues, failure_of, grown_lists, read_quality, with_synonyms
 from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.params import under_all_names
 from spine_async._engine.state.progress_report import PROGRESS_MARK
 from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
-from spine_async._engine.step.encoding import EncodedResult, encode_result
-from spine_async._model.context import WorkflowContext
-from spine_async._model.context_access import params_of, with_documents
-from spine_async._model.document import Document, PlainDocument, encode, join_object
-from spine_async._model.failure import ErrorCategory
-from spine_async._model.large_text import split_members
-from spine_async._model.quality import QualityMetrics
+from spine_async._engine.step.encoding import EncodedResult
+from spine_async._model.context_access import has_failures, params_of, with_documents, with_failure
+from spine_async._model.document import Document, encode, join_object
 from spine_async._model.record import ONCE_NAME, EventRow, PastVisit, VisitRow
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
-from spine_async._model.step import ChoiceStep, Definition
-from spine_async._model.step_result import StepResult
+from spine_async._model.step import ChoiceStep
+from spine_async._model.target import caught_by, position_of
 from spine_async._model.workflow_result import StepMetric
 
 
 def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome | None:
     """Apply the result of a visit; returns the outcome of the scope if this was its last step."""
-    if isinstance(visit.step, ChoiceStep):
-        encoded = _with_target(visit, encoded)
-    if not encoded.result.success and visit.step.on_error is not ErrorPolicy.CONTINUE:
-        return _apply_failure(visit, encoded, now, elapsed_ms)
+    target = None
+    if not encoded.result.success:
+        target = caught_by(visit.step.catch, encoded.result.category)
+        if target is None and visit.step.on_error is not ErrorPolicy.CONTINUE:
+            return _apply_failure(visit, encoded, now, elapsed_ms)
     scope = visit.scope
     pending, is_run = scope.run.pending, scope.is_run
     row = _row(visit, encoded, now, elapsed_ms)
     scope.item_params = None
     if scope.maps:
         scope.end_map()
-    jumped_over = scope.cursor.advance(_jump(visit, encoded) if isinstance(visit.step, _JUMPING) else None)
+    if target is not None:
+        row.target = target
+        jump: Jump | None = Jump(position_of(target))
+    else:
+        jump = _jump(visit, encoded) if isinstance(visit.step, _JUMPING) else None
+    jumped_over = scope.cursor.advance(jump)
     outcome = _outcome_after(visit, encoded)
     row.ends_item = outcome is COMPLETED and not is_run
     if is_run:
@@ -75,27 +77,17 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
     Raises:
         WorkflowChangedError: The definition no longer fits the rows.
     """
-    updates: dict[str, Document] = {}
-    outputs: dict[str, Document] = {}
-    cursor = position.cursor
+    values = StoredValues(position.context, position.cursor.workflow)
     for row in rows:
         if row.status is StepStatus.WAITING:
             _replay_pending(position, row)
             continue
-        changed = split_members(row.updates) if row.updates else {}
+        values.add_params(row)
         if row.status is StepStatus.OVERRIDE:
-            updates |= changed
             continue
-        if changed:
-            updates |= _with_synonyms(cursor.workflow, position.context, changed, updates)
-        output = _stored_output(row)
-        position.last_output = output
-        position.tally.add(row, cursor.replay(run_id, row))
-        if output is not None:
-            outputs[row.step_name] = output
-        if row.quality is not None:
-            position.context = position.context.with_quality(row.step_name, read_quality(row.quality))
-    position.context = with_documents(position.context, updates, outputs)
+        position.tally.add(row, position.cursor.replay(run_id, row))
+        position.last_output = values.add_result(row)
+    position.context = values.applied()
 
 
 def _replay_pending(position: Position, row: PastVisit) -> None:
@@ -114,46 +106,23 @@ def _replay_pending(position: Position, row: PastVisit) -> None:
         position.waits[row.path.removesuffix(WAIT_MARK)] = None if stored is None else str(stored)
 
 
-def _with_synonyms(
-    workflow: Definition,
-    context: WorkflowContext,
-    updates: Mapping[str, Document],
-    earlier: Collection[str] = (),
-) -> Mapping[str, Document]:
-    """Updates of params; a field of the `params_model` has the new value under all its names."""
-    model = workflow.params_model
-    return updates if model is None else under_all_names(model, {*params_of(context), *earlier}, updates)
-
-
-def _stored_output(row: PastVisit) -> Document | None:
-    if row.output is None:
-        return None
-    return Document(row.output) if row.status is StepStatus.COMPLETED else PlainDocument(row.output)
-
-
-def read_quality(text: str) -> QualityMetrics:
-    """Stored quality metrics."""
-    return QualityMetrics(**Document(text).value())  # type: ignore[arg-type]
-
-
 def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None:
     output = encoded.output
     scope.last_output = output
     if scope.cursor.step is None and not scope.is_run:
         return  # nothing reads the context of a finished item; its map uses the last output
     outputs = {row.step_name: output} if output is not None else None
-    updates = _with_synonyms(scope.workflow, scope.context, encoded.updates) if encoded.updates else None
+    updates = with_synonyms(scope.workflow, scope.context, encoded.updates) if encoded.updates else None
+    if encoded.appends is not None:
+        lists = with_synonyms(scope.workflow, scope.context, grown_lists(encoded.appends, params_of(scope.context).get))
+        updates = lists if updates is None else {**updates, **lists}
     scope.context = with_documents(scope.context, updates, outputs)
+    if not encoded.result.success:
+        scope.context = with_failure(scope.context, row.step_name, failure_of(row), has_output=output is not None)
+    elif output is None and has_failures(scope.context):  # with an output, the failure has been replaced
+        scope.context = with_failure(scope.context, row.step_name, None)
     if row.quality is not None:
         scope.context = scope.context.with_quality(row.step_name, read_quality(row.quality))
-
-
-def _with_target(visit: Visit, encoded: EncodedResult) -> EncodedResult:
-    """The result of a choice; a failure if the choice succeeded but names no valid next step."""
-    if not encoded.result.success or encoded.result.skip_reason is not None or _jump(visit, encoded) is not None:
-        return encoded
-    message = f"choice {visit.step.name!r} must return an output whose 'next_step' is a step of the workflow or None"
-    return encode_result(visit.step, StepResult.fail(message, ErrorCategory.CONFIGURATION))
 
 
 def _jump(visit: Visit, encoded: EncodedResult) -> Jump | None:
@@ -174,7 +143,8 @@ def _outcome_after(visit: Visit, encoded: EncodedResult) -> Outcome | None:
 
 def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> VisitRow:
     result, output, scope, step = encoded.result, encoded.output, visit.scope, visit.step
-    return VisitRow(  # positional: keywords for 17 fields cost 5 % of a step without a store (W5)
+    appends = encoded.appends
+    return VisitRow(  # positional: keywords for 19 fields cost 5 % of a step without a store (W5)
         visit.path,
         step.name,
         step.step_type,
@@ -187,10 +157,12 @@ def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float)
         join_object(encoded.updates).text if encoded.updates else None,
         encoded.quality.text if encoded.quality is not None else None,
         scope.item_params,
-        scope.path,
-        now,
         result.error or result.skip_reason,
         result.category,
+        None,
+        join_object(appends).text if appends is not None else None,
+        scope.path,
+        now,
         scope.item_index,
     )
 

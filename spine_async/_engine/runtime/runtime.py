@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -204,6 +205,8 @@ class Runtime:
             return None, None  # its executor applies the timeout to the whole wait
         if timeout is None and kind in _ATTEMPT_TYPES:
             timeout = self.default_step_timeout
+        elif timeout == math.inf:
+            timeout = None
         if retry is None and step.on_error is _RETRY:
             retry = self.config.default_retry_policy
         return timeout, retry

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
@@ -19,6 +20,7 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue
 from spine_async._model.history import Checkpoint
 from spine_async._model.large_text import LARGE_TEXT, split_members
+from spine_async._model.list_document import extended
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
 
@@ -83,31 +85,45 @@ async def _page_rows(runtime: Runtime, run_id: str, after: int, limit: int) -> l
 
 
 class _Value:
-    """A stored value, decoded when it is first needed."""
+    """A stored value, decoded when it is first needed.
 
-    __slots__ = ("_document", "_value")
+    Args:
+        document: The value, or the elements that a list gets.
+        is_rest: Whether it is the elements that the list of an enclosing scope gets.
+    """
 
-    def __init__(self, document: Document) -> None:
-        self._document: Document | None = document
+    __slots__ = ("_document", "_has_value", "_value", "is_rest")
+
+    def __init__(self, document: Document, *, is_rest: bool = False) -> None:
+        self._document = document
+        self._has_value = False
         self._value: JsonValue = None
+        self.is_rest = is_rest
 
     @property
     def is_large(self) -> bool:
-        return self._document is not None and len(self._document.text) > LARGE_TEXT
+        return not self._has_value and self._document.size > LARGE_TEXT
 
     def get(self) -> JsonValue:
-        if self._document is not None:
-            self._value, self._document = self._document.value(), None
+        if not self._has_value:
+            self._value, self._has_value = self._document.value(), True
         return self._value
+
+    def extended(self, rest: _Value) -> _Value:
+        """The list with these elements at its end."""
+        return _Value(extended(self._document, rest._document), is_rest=self.is_rest)
+
+
+_Values: TypeAlias = "dict[str, _Value | None]"
 
 
 @dataclass(slots=True)
 class _Layer:
-    """The values that the visits of one scope added."""
+    """The values that the visits of one scope added; None for the output of a step that failed last."""
 
-    params: dict[str, _Value] = field(default_factory=dict)
-    outputs: dict[str, _Value] = field(default_factory=dict)
-    quality: dict[str, _Value] = field(default_factory=dict)
+    params: _Values = field(default_factory=dict)
+    outputs: _Values = field(default_factory=dict)
+    quality: _Values = field(default_factory=dict)
 
     def add(self, row: VisitRow) -> None:
         if row.status is StepStatus.WAITING:
@@ -115,10 +131,15 @@ class _Layer:
         for text in (row.item_params, row.updates):
             if text is not None:
                 self.params |= _values(split_members(text))
+        if row.appends is not None:
+            appended: _Values = {key: _Value(each, is_rest=True) for key, each in split_members(row.appends).items()}
+            self.params = _merged(self.params, appended)
         if row.status is StepStatus.OVERRIDE:
             return
         if row.output is not None:
             self.outputs[row.step_name] = _Value(Document(row.output))
+        elif row.status is StepStatus.FAILED:
+            self.outputs[row.step_name] = None
         if row.quality is not None:
             self.quality[row.step_name] = _Value(Document(row.quality))
 
@@ -190,12 +211,14 @@ class _Contexts:
             context_snapshot=snapshot,
         )
 
-    async def _decoded(self, layers: Iterable[dict[str, _Value]]) -> JsonValue:
-        merged: dict[str, _Value] = {}
+    async def _decoded(self, layers: Iterable[_Values]) -> JsonValue:
+        merged: _Values = {}
         for layer in layers:
-            merged |= layer
+            merged = _merged(merged, layer)
         decoded: dict[str, JsonValue] = {}
         for number, (key, value) in enumerate(merged.items(), 1):
+            if value is None:
+                continue
             decoded[key] = await self._runtime.run_on_thread(value.get) if value.is_large else value.get()
             if number % _DECODED_AT_ONCE == 0:
                 await self._yield()
@@ -211,9 +234,19 @@ def _chain(scope: str) -> Iterator[str]:
             yield "/".join(parts[:count])
 
 
-def _split_all(texts: Iterable[str]) -> list[dict[str, _Value]]:
+def _merged(values: _Values, over: _Values) -> _Values:
+    """The values, overlaid by others; lists get the elements that are to be appended."""
+    merged = {**values, **over}
+    for key, value in over.items():
+        below = values.get(key)
+        if value is not None and value.is_rest and below is not None:
+            merged[key] = below.extended(value)
+    return merged
+
+
+def _split_all(texts: Iterable[str]) -> list[_Values]:
     return [_values(split_members(text)) for text in texts]
 
 
-def _values(documents: dict[str, Document]) -> dict[str, _Value]:
+def _values(documents: dict[str, Document]) -> _Values:
     return {key: _Value(document) for key, document in documents.items()}

@@ -14,7 +14,7 @@ from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.pending_writes import OpenVisit
 from spine_async._engine.state.scope import Run, Visit
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.status import ErrorPolicy, RunStatus
+from spine_async._model.status import RunStatus
 from spine_async._model.step_result import StepResult
 
 _TIMED_OUT = StepResult.fail(TimeoutError("the attempt timed out"), ErrorCategory.TIMEOUT)
@@ -84,8 +84,8 @@ def _outcome_without(visit: Visit, limit: float, grace: float) -> Outcome | None
 
 
 def _continues_after(visit: Visit, failure: StepResult) -> bool:
-    """Whether the run continues after this failure: by a retry, `on_error="continue"` or a tolerance for items."""
-    if visit.step.on_error is ErrorPolicy.CONTINUE or _is_retried(visit, failure):
+    """Whether the run continues after this failure: by a retry, `catch`, `on_error` or a tolerance for items."""
+    if visit.step.continues_after(failure.category) or _is_retried(visit, failure):
         return True
     parent = visit.scope.parent
     if parent is None:

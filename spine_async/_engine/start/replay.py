@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spine_async._engine.run.transition import read_quality, replay
+from spine_async._engine.run.stored_values import read_quality
+from spine_async._engine.run.transition import replay
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.scope import Position

@@ -16,12 +16,13 @@ from spine_async._model.record import PastVisit
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.step import Definition, Step
+from spine_async._model.target import END, position_of
 from spine_async.errors import WorkflowChangedError
 
 
 @dataclass(slots=True)
 class Jump:
-    """The target of a choice or of a timeout: a step, or None for the end of the workflow."""
+    """The target of a choice, a timeout or a caught failure: a step, or None for the end of the scope."""
 
     target: str | None
 
@@ -61,7 +62,10 @@ class Cursor:
 
     @property
     def following(self) -> str | None:
-        """Name of the step after this one in the list, or None at the last."""
+        """Name of the step that follows if this one jumps nowhere else, or None for the end of the scope."""
+        given = self.step.next_step if self.step is not None else None
+        if given is not None:
+            return position_of(given)
         behind = self._position + 1
         return self._steps[behind].name if behind < len(self._steps) else None
 
@@ -73,11 +77,13 @@ class Cursor:
         """
         step = self._steps[self._position]
         self._visits[step.name] = self.visit
-        if jump is None and step.next_step is None:
-            self._move_to(self._position + 1)
-            return ()
-        target = jump.target if jump is not None else step.next_step
         behind = self._position + 1
+        if jump is None:
+            if step.next_step is None:
+                self._move_to(behind)
+                return ()
+            jump = Jump(position_of(step.next_step))
+        target = jump.target
         self._move_to(len(self._steps) if target is None else self.workflow.positions[target])
         between = self._steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
@@ -125,11 +131,15 @@ class Cursor:
         return f"is no longer at this position; {there} is"
 
     def _stored_jump(self, run_id: str, row: PastVisit, step: Step | None) -> Jump | None:
+        if row.target is not None:
+            return self._checked(Jump(position_of(row.target)), run_id, row)
         if isinstance(step, SignalStep) and step.timeout_target is not None:
             return timeout_jump(step, from_json(row.output or "null")) if row.status is StepStatus.COMPLETED else None
         if row.step_type is not StepType.CHOICE or row.status is not StepStatus.COMPLETED:
             return None
-        jump = jump_of(from_json(row.output or "null"), self)
+        return self._checked(jump_of(from_json(row.output or "null"), self), run_id, row)
+
+    def _checked(self, jump: Jump | None, run_id: str, row: PastVisit) -> Jump:
         if jump is None or (jump.target is not None and jump.target not in self.workflow.positions):
             raise WorkflowChangedError(run_id, row.step_name, "jumped to a step that is missing")
         return jump
@@ -143,7 +153,7 @@ def segment_of(name: str, visit: int) -> str:
 def timeout_jump(step: SignalStep, output: object) -> Jump | None:
     """The jump to the step that follows a timeout, if the output of `step` tells of one."""
     is_timeout = isinstance(output, dict) and output.get("timed_out") is True
-    return Jump(step.timeout_target) if is_timeout and step.timeout_target is not None else None
+    return Jump(position_of(step.timeout_target)) if is_timeout and step.timeout_target is not None else None
 
 
 def jump_of(output: object, cursor: Cursor) -> Jump | None:
@@ -151,6 +161,8 @@ def jump_of(output: object, cursor: Cursor) -> Jump | None:
     if not isinstance(output, dict) or "next_step" not in output:
         return None
     target = output["next_step"]
+    if target == END:
+        return Jump(None)
     if target is None or (isinstance(target, str) and cursor.has_step(target)):
         return Jump(target)
     return None

@@ -299,6 +299,8 @@ def _row_size(row: VisitRow) -> int:
     size = _ROW_BYTES + row.output_size
     if row.updates is not None:
         size += len(row.updates)
+    if row.appends is not None:
+        size += len(row.appends)
     if row.item_params is not None:
         size += len(row.item_params)
     if row.quality is not None:

@@ -17,6 +17,9 @@ def next_delay(policy: RetryPolicy, retry: int, random: Callable[[], float]) -> 
 
     Source: `docs/concepts.md`, "Failures, retries, timeouts".
     """
+    listed = policy.delay_before(retry)
+    if listed is not None:
+        return listed
     delay = min(_computed(policy, retry), float(policy.max_delay))
     return delay * random() if policy.jitter else delay
 

@@ -34,6 +34,7 @@ class EncodedResult:
         updates: Params that change, by name.
         quality: Quality metrics, or None.
         events: Type and metadata (JSON text) of each event that the step added.
+        appends: Arrays of elements to append to params, by name.
     """
 
     result: StepResult
@@ -41,6 +42,7 @@ class EncodedResult:
     updates: Mapping[str, Document]
     quality: Document | None
     events: tuple[tuple[str, str], ...] = ()
+    appends: Mapping[str, Document] | None = None
 
 
 WITHOUT_OUTPUT = EncodedResult(NO_OUTPUT, NULL, _NO_UPDATES, None)
@@ -84,7 +86,9 @@ def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) ->
     try:
         encoded = EncodedResult(result, _output(result, step.output_model if is_checked else None), _NO_UPDATES, None)
         if result.context_updates:
-            encoded.updates = _updates(result.context_updates)
+            encoded.updates = _documents("context_updates", result.context_updates)
+        if result.append is not None and result.success:
+            encoded.appends = _documents("append", result.append)
         if result.quality is not None:
             encoded.quality = _within("quality", result.quality)
         if result.events:
@@ -125,13 +129,13 @@ def _output(result: StepResult, model: type[BaseModel] | None) -> Document | Non
     return encode_model(model.model_validate(_plain_dataclass(result.output)), model)
 
 
-def _updates(updates: Mapping[str, object]) -> Mapping[str, Document]:
-    if not isinstance(updates, Mapping):
-        raise SerializationError(f"context_updates is of type {type(updates).__name__}, not a mapping")
+def _documents(part: str, values: Mapping[str, object]) -> Mapping[str, Document]:
+    if not isinstance(values, Mapping):
+        raise SerializationError(f"{part} is of type {type(values).__name__}, not a mapping")
     try:
-        return encode_object(updates)
+        return encode_object(values)
     except SerializationError as exc:
-        raise exc.within(".context_updates") from None
+        raise exc.within(f".{part}") from None
 
 
 def _own_type(event_type: str) -> str:

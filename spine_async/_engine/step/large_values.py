@@ -29,6 +29,8 @@ def is_small(result: StepResult) -> bool:
         return False
     if result.context_updates and is_large(result.context_updates):
         return False
+    if result.append is not None and is_large(result.append):
+        return False
     return not result.events or not is_large([getattr(each, "metadata", each) for each in result.events])
 
 
@@ -98,7 +100,9 @@ def _in_pieces(step: Step, result: StepResult, limit: int) -> StepResult:
     is_validated = step.output_model is not None and result.success and result.skip_reason is None
     if not is_validated:
         parts["output"] = _document("its output", result.output, limit)
-    updates, events = result.context_updates, result.events
+    updates, events, append = result.context_updates, result.events, result.append
+    if isinstance(append, Mapping):
+        parts["append"] = {key: _document(_appended(key), each, limit) for key, each in append.items()}
     if isinstance(updates, Mapping):
         parts["context_updates"] = {
             key: _document(f"its update of param {key!r}", each, limit) for key, each in updates.items()
@@ -106,6 +110,10 @@ def _in_pieces(step: Step, result: StepResult, limit: int) -> StepResult:
     if isinstance(events, tuple):
         parts["events"] = tuple(_event(each, limit) for each in events)
     return replace(result, **parts)  # type: ignore[arg-type]
+
+
+def _appended(key: str) -> str:
+    return f"what it appends to param {key!r}"
 
 
 def _event(event: StepEvent, limit: int) -> StepEvent:
@@ -132,12 +140,14 @@ def _problem(encoded: EncodedResult, limit: int) -> str | None:
     output = encoded.output
     if output is not None and len(output.text) * 4 > limit and exceeds(output.text, limit):
         return size_problem("its output", output.size, limit)
-    if not encoded.updates and not encoded.events and encoded.quality is None:
+    if not encoded.updates and not encoded.events and encoded.quality is None and encoded.appends is None:
         return None
     total = len(output.text) if output is not None else 0
-    for key, document in encoded.updates.items():
+    changes = [(f"its update of param {key!r}", each) for key, each in encoded.updates.items()]
+    changes += [(_appended(key), each) for key, each in (encoded.appends or {}).items()]
+    for what, document in changes:
         if exceeds(document.text, limit):
-            return size_problem(f"its update of param {key!r}", document.size, limit)
+            return size_problem(what, document.size, limit)
         total += len(document.text)
     for kind, metadata in encoded.events:
         if exceeds(metadata, limit):

@@ -31,6 +31,7 @@ def checked_result(step: str, result: StepResult) -> StepResult:
         and result.skip_reason is None
         and result.stop_reason is None
         and result.exception is None
+        and result.append is None
     )
     if is_plain_success:
         return result
@@ -53,6 +54,7 @@ def _normal_form(step: str, result: StepResult) -> StepResult:
         raise _FieldError(_problem("success", success, "True or False"))
     fields: dict[str, object] = {
         "context_updates": _mapping("context_updates", result.context_updates),
+        "append": _lists(result, result.append),
         "quality": _quality(result.quality),
         "events": _events(result.events),
         "skip_reason": _text("skip_reason", result.skip_reason) if success else None,
@@ -118,6 +120,19 @@ def _mapping(field: str, value: object) -> object:
     if value is not None and not isinstance(value, Mapping):
         raise _FieldError(_problem(field, value, "a mapping of names to values"))
     return value
+
+
+def _lists(result: StepResult, value: object) -> object:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise _FieldError(_problem("append", value, "a mapping of names to lists"))
+    for key, elements in value.items():
+        if not isinstance(elements, (list, tuple)):
+            raise _FieldError(_problem(f"append[{key!r}]", elements, "a list of elements"))
+        if isinstance(result.context_updates, Mapping) and key in result.context_updates:
+            raise _FieldError(f"append and context_updates both change param {key!r}; give the whole list, or the rest")
+    return value or None
 
 
 def _quality(value: object) -> object:

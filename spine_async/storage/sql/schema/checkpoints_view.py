@@ -23,6 +23,8 @@ CHECKPOINTS_VIEW = "core_workflow_checkpoints"
 # Of the rows that are not visits, an override contributes only params, and a pending wait contributes nothing.
 _ADDS_OUTPUT = "v.status IN ('completed', 'skipped', 'failed')"
 _ADDS_PARAMS = "v.status <> 'waiting'"
+# The updates of a row override the initial params of its item, and its `appends` come after both.
+_PARAM_LAYERS = {"item_params": 0, "updates": 1, "appends": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class CheckpointsDialect:
         key: (alias) → the key of a member.
         text: (alias, object text) → the exact JSON text of a member's value.
         join: (key, text) → aggregate of the form `"a":1,"b":2`.
+        concat: (text) → aggregate of the texts, separated by commas.
     """
 
     name: Callable[[str], str]
@@ -42,6 +45,7 @@ class CheckpointsDialect:
     key: Callable[[str], str]
     text: Callable[[str, str], str]
     join: Callable[[str, str], str]
+    concat: Callable[[str], str]
 
 
 def _normalized_sqlite(document: str) -> str:
@@ -62,6 +66,7 @@ SQLITE = CheckpointsDialect(
         f"COALESCE({_normalized_sqlite(document)} -> {alias}.fullkey, json_quote({alias}.value))"
     ),
     join=lambda key, text: f"group_concat({key} || ':' || {text}, ',')",
+    concat=lambda text: f"group_concat({text}, ',')",
 )
 
 # PostgreSQL decodes the strings of a document that it parses, and rejects NUL. So NUL is replaced temporarily by a
@@ -79,16 +84,16 @@ POSTGRES = CheckpointsDialect(
     key=lambda alias: f"replace(to_json({alias}.key)::text, U&'{_STAND_IN.replace('u', '')}', '{_NUL}')",
     text=lambda alias, document: f"replace({alias}.value::text, '{_STAND_IN}', '{_NUL}')",
     join=lambda key, text: f"string_agg({key} || ':' || {text}, ',')",
+    concat=lambda text: f"string_agg({text}, ',')",
 )
 
 
 def checkpoints_query(dialect: CheckpointsDialect) -> str:
     """The SELECT of the view."""
-    params = _object(
+    params = _params(
         dialect,
         _initial(dialect, "r.params"),
-        _param_updates(dialect, "item_params"),
-        _param_updates(dialect, "updates"),
+        *(_param_updates(dialect, column) for column in _PARAM_LAYERS),
     )
     outputs = _object(dialect, _initial(dialect, "r.initial_outputs"), _step_values(dialect, "output"))
     quality = _object(dialect, _initial(dialect, "r.initial_quality"), _step_values(dialect, "quality"))
@@ -113,7 +118,31 @@ def _object(dialect: CheckpointsDialect, *sources: str) -> str:
         "(PARTITION BY m.name ORDER BY m.depth DESC, m.seq DESC, m.layer DESC) AS place "
         f"FROM ({members}) m"
     )
-    return f"COALESCE((SELECT {dialect.join('w.name', 'w.body')} FROM ({ranked}) w WHERE w.place = 1), '')"
+    is_chosen = "w.place = 1 AND w.body IS NOT NULL"  # a step that failed last has no output
+    return f"COALESCE((SELECT {dialect.join('w.name', 'w.body')} FROM ({ranked}) w WHERE {is_chosen}), '')"
+
+
+def _params(dialect: CheckpointsDialect, *sources: str) -> str:
+    """As `_object`; a member of the layer `appends` is an array that continues the list before it."""
+    members = " UNION ALL ".join(sources)
+    appends = _PARAM_LAYERS["appends"]
+    ranked = (
+        "SELECT m.name, m.body, m.layer, row_number() OVER "
+        "(PARTITION BY m.name ORDER BY m.depth DESC, m.seq DESC, m.layer DESC) AS place "
+        f"FROM ({members}) m"
+    )
+    started = (
+        f"SELECT p.*, min(CASE WHEN p.layer < {appends} THEN p.place END) OVER (PARTITION BY p.name) AS start "
+        f"FROM ({ranked}) p"
+    )
+    elements = "CASE WHEN q.body LIKE '[_%]' THEN substr(q.body, 2, length(q.body) - 2) END"
+    all_rows = "PARTITION BY q.name ORDER BY q.place DESC ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"
+    joined = (
+        f"SELECT q.name, q.body, q.layer, q.place, {dialect.concat(elements)} OVER ({all_rows}) AS elements "
+        f"FROM ({started}) q WHERE q.start IS NULL OR q.place <= q.start"
+    )
+    body = f"CASE WHEN w.layer < {appends} THEN w.body ELSE '[' || COALESCE(w.elements, '') || ']' END"
+    return f"COALESCE((SELECT {dialect.join('w.name', body)} FROM ({joined}) w WHERE w.place = 1), '')"
 
 
 def _initial(dialect: CheckpointsDialect, document: str) -> str:
@@ -126,15 +155,20 @@ def _initial(dialect: CheckpointsDialect, document: str) -> str:
 def _step_values(dialect: CheckpointsDialect, column: str) -> str:
     return (
         f"SELECT {dialect.name('v.step_name')}, v.{column}, length(v.scope), v.seq, 0 "
-        f"FROM core_workflow_steps v WHERE {_visible()} AND {_ADDS_OUTPUT} AND v.{column} IS NOT NULL"
+        f"FROM core_workflow_steps v WHERE {_visible()} AND {_ADDS_OUTPUT} AND ({_has_value(column)})"
     )
+
+
+def _has_value(column: str) -> str:
+    if column == "output":
+        return "v.output IS NOT NULL OR v.status = 'failed'"
+    return f"v.{column} IS NOT NULL"
 
 
 def _param_updates(dialect: CheckpointsDialect, column: str) -> str:
     document = f"v.{column}"
-    layer = 0 if column == "item_params" else 1  # the updates of a row override the initial params of its item
     return (
-        f"SELECT {dialect.key('j')}, {dialect.text('j', document)}, length(v.scope), v.seq, {layer} "
+        f"SELECT {dialect.key('j')}, {dialect.text('j', document)}, length(v.scope), v.seq, {_PARAM_LAYERS[column]} "
         f"FROM core_workflow_steps v CROSS JOIN {dialect.members(document, 'j')} "
         f"WHERE {_visible()} AND {_ADDS_PARAMS} AND {document} IS NOT NULL"
     )

@@ -95,7 +95,8 @@ def _failed(dialect: EventsDialect) -> str:
     metadata = (
         f"'{{\"duration_ms\":' || {dialect.number('duration_ms')} || ',\"attempts\":' || attempts "
         f"|| ',\"error_category\":' || {_or_null(dialect, 'error_category')} "
-        f"|| ',\"error\":' || {_or_null(dialect, 'error')} || '}}'"
+        f"|| ',\"error\":' || {_or_null(dialect, 'error')} "
+        f"|| CASE WHEN target IS NULL THEN '' ELSE ',\"next_step\":' || {dialect.quote('target')} END || '}}'"
     )
     return _ended("failed", "step_failed", metadata)
 

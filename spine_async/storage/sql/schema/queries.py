@@ -29,7 +29,7 @@ _PAGE = "AND seq > :after ORDER BY seq LIMIT :most"
 _IS_FINISHED = "status IN ('completed', 'skipped')"
 
 # Deriving events needs no documents, so these columns are not read.
-_DOCUMENTS = frozenset({"output", "item_params", "updates", "quality"})
+_DOCUMENTS = frozenset({"output", "item_params", "updates", "appends", "quality"})
 _EVENT_FIELDS = ", ".join("NULL" if name in _DOCUMENTS else f'"{name}"' for name in VISIT_FIELDS)
 
 # Plain text, because SQLAlchemy would take longer to compile expressions than the database to answer. That matters

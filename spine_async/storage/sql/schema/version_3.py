@@ -100,7 +100,11 @@ def _columns(dialect: str) -> list[str]:
         f"forked_from {path}",
         "traceparent TEXT",
     )
-    return [f"ALTER TABLE core_workflow_runs ADD COLUMN {column}" for column in columns]
+    of_steps = ("target TEXT", "appends TEXT")
+    return [
+        *(f"ALTER TABLE core_workflow_runs ADD COLUMN {column}" for column in columns),
+        *(f"ALTER TABLE core_workflow_steps ADD COLUMN {column}" for column in of_steps),
+    ]
 
 
 def _indexes(dialect: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from spine_async import QualityMetrics, Step, StepEvent, StepResult, Workflow, WorkflowChangedError, WorkflowContext
+from spine_async._engine.run.refusal import fitting_result
 from spine_async._engine.run.transition import apply_result, replay
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.outcome import COMPLETED, Outcome
@@ -26,7 +27,8 @@ CHOOSING = Workflow("w", [Step.choice("choose", lambda context: True, "end"), pl
 def apply(scope: Scope, result: StepResult, *, attempts: int = 1) -> Outcome | None:
     """Apply a result to the step at the scope's cursor."""
     visit = next_visit(scope, attempts=attempts)
-    return apply_result(visit, encode_result(visit.step, result), NOW, 12.5)
+    encoded = fitting_result(visit, encode_result(visit.step, result), 1000)
+    return apply_result(visit, encoded, NOW, 12.5)
 
 
 def written(scope: Scope) -> RunChange:

@@ -1,0 +1,24 @@
+"""The failure of a step after which its run continued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """How the last visit of a step failed.
+
+    Attributes:
+        error: Error text.
+        category: Error category.
+        attempts: Number of its attempts.
+    """
+
+    error: str
+    category: str
+    attempts: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The failure as `context.get_error` returns it."""
+        return {"error": self.error, "category": self.category, "attempts": self.attempts}
