@@ -1,6 +1,7 @@
 """Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step."""
 
 from spine_async._engine.runtime.runtime import StepFunction
+from spine_async._engine.service.run_filters import RunFilters
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
@@ -88,6 +89,7 @@ __all__ = [
     "RunEndedError",
     "RunError",
     "RunFailedError",
+    "RunFilters",
     "RunHandle",
     "RunNotFoundError",
     "RunNotResumableError",

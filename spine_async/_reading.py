@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal, Unpack
 
 from spine_async._arguments import check_number, check_type, checked_page
 from spine_async._engine.runtime.runtime import Runtime
@@ -12,13 +13,14 @@ from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
 from spine_async._engine.service.followers import Followers
+from spine_async._engine.service.run_filters import RunFilters, as_run_filter
 from spine_async._engine.start.opening import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import RunFilter
+from spine_async._model.run_filter import RunCursor
 from spine_async._model.status import RunStatus
 
-_Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "stopped"]
+_MOST_COUNTED = 1_000_000
 
 
 class RunReader:
@@ -41,31 +43,63 @@ class RunReader:
     async def list_runs(
         self,
         *,
-        workflow_name: str | None = None,
-        status: RunStatus | _Status | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+        with_params: bool = False,
         limit: int = 100,
-        before: str | None = None,
+        cursor: str | None = None,
+        **filters: Unpack[RunFilters],
     ) -> list[RunRecord]:
-        """Stored runs, newest first.
+        """Stored runs in the order of their creation.
+
+        A listing by workflow, status or both reads an index, so its time does not depend on the number of stored runs.
 
         Args:
-            workflow_name: Only runs of this workflow.
-            status: Only runs with this status.
+            order: `newest` or `oldest`: which runs come first.
+            with_params: Whether the records contain the params of the runs.
             limit: Maximum number of runs, from 1 to 1,000.
-            before: Only runs created before the run with this id; continues a listing.
+            cursor: `cursor` of a record; continues the listing behind its run, whether or not that is still stored.
+            filters: Only runs that match all of them, see `RunFilters`.
 
         Raises:
-            ValueError: The limit is out of range, the status does not exist, or an argument has a wrong type.
+            ValueError: An argument is invalid, for instance the limit, the cursor or the status.
+            TypeError: There is no filter with this name.
         """
-        check_type("workflow_name", workflow_name, str, "the name of a workflow")
         check_number("limit", limit)
-        if before is not None:
-            check_run_id(before)
+        check_type("with_params", with_params, bool, "True or False")
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
-        chosen = RunFilter(workflow_name, RunStatus(status) if status is not None else None, before, limit)
+        if order not in {"newest", "oldest"}:
+            raise ValueError(f"order is {order!r}; it must be 'newest' or 'oldest'")
+        chosen = replace(
+            as_run_filter(filters, self._runtime.config.max_value_bytes),
+            cursor=RunCursor.parse(cursor) if cursor is not None else None,
+            limit=limit,
+            is_oldest_first=order == "oldest",
+            with_documents=with_params,
+        )
         async with self._active_runs.session():
             return await query.run_records(self._runtime, chosen)
+
+    async def count_runs(self, *, limit: int = 10_000, **filters: Unpack[RunFilters]) -> dict[RunStatus, int]:
+        """How many runs match the filters, for each status.
+
+        Args:
+            limit: At which number the counting of a status stops, from 1 to 1,000,000.
+            filters: Which runs are counted, see `RunFilters`.
+
+        Returns:
+            The number of runs by status; all statuses are keys. A number that equals the limit may be larger in truth.
+
+        Raises:
+            ValueError: An argument is invalid, for instance the limit or the status.
+            TypeError: There is no filter with this name.
+        """
+        check_number("limit", limit)
+        if not 1 <= limit <= _MOST_COUNTED:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and {_MOST_COUNTED:,}")
+        chosen = replace(as_run_filter(filters, self._runtime.config.max_value_bytes), limit=limit)
+        async with self._active_runs.session():
+            return await query.run_counts(self._runtime, chosen)
 
     async def list_checkpoints(self, run_id: str, *, limit: int = 100, after: int = 0) -> list[Checkpoint]:
         """The run's finished step visits in order, those of map items included, each with the context after it.

@@ -14,18 +14,21 @@ class RunRecord:
     """A stored run, as `get_run` and `list_runs` return it. Times are aware, in UTC.
 
     Attributes:
+        params: Params of the run; None if `list_runs` was not asked for them.
         queue: The queue that it was put into, or None.
         key: Its key within the queue, or None.
         due_at: When it may be claimed, if no runner executes it; else None.
         forked_from: Id of the run that it was forked from, or None.
+        parent_run_id: Id of the run whose step started this run, or None.
         outputs: Outputs by step name, of a completed run that `get_run` returned; else None.
+        cursor: Its place in a listing; `list_runs(cursor=...)` continues behind it, also if the run was deleted.
     """
 
     run_id: str
     workflow_name: str
     workflow_version: int
     status: RunStatus
-    params: Mapping[str, object]
+    params: Mapping[str, object] | None
     partition: Mapping[str, object] | None
     total_steps: int
     error_step: str | None
@@ -43,6 +46,7 @@ class RunRecord:
     parent_run_id: str | None = None
     forked_from: str | None = None
     outputs: Mapping[str, object] | None = field(default=None, repr=False)
+    cursor: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,6 +352,7 @@ class StoredRun:
         traceparent: W3C trace context of the span of its last execution, or of the span that created it; None if
             neither was traced.
         forked_from: Id of the run whose rows it began with, or None.
+        key: The store's own key of the run; a run that is created later has a greater key.
     """
 
     run_id: str
@@ -391,6 +392,7 @@ class StoredRun:
     stop_requested: str | None = None
     traceparent: str | None = None
     forked_from: str | None = None
+    key: int = 0
 
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:
@@ -429,24 +431,3 @@ class StoredRun:
             started_by=new.started_by,
             traceparent=new.traceparent,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Selects the runs of a listing, newest first. A field that is None does not filter.
-
-    Attributes:
-        before: Only runs created before the run with this id; continues a listing.
-        limit: Maximum number of runs.
-        is_under_way: True selects only runs that have not ended.
-        is_leased: True selects runs with an unexpired lease, False those without.
-        skips_unreadable: Whether a run with a value that cannot be read is logged and left out; else the call raises.
-    """
-
-    workflow_name: str | None = None
-    status: RunStatus | None = None
-    before: str | None = None
-    limit: int = 100
-    is_under_way: bool = False
-    is_leased: bool | None = None
-    skips_unreadable: bool = False

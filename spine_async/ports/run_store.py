@@ -22,10 +22,11 @@ from spine_async._model.record import (
     PastPage,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.errors import StoreError
 
 
@@ -207,7 +208,14 @@ class RunStore(Protocol):
         ...
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        """Runs that match the filter, newest first."""
+        """Runs that match the filter, ordered by `created_at` and `key`; the newest first unless it says otherwise."""
+        ...
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        """How many runs match the filter, by status. The counting of a status stops at `chosen.limit`.
+
+        Statuses without such a run may be left out.
+        """
         ...
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:

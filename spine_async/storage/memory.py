@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import count, islice
 
 from spine_async._clock import SystemClock
@@ -38,10 +38,10 @@ from spine_async._model.record import (
     Renewal,
     RunChange,
     RunEnd,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async.ports import Clock, CommitOutcome, NoListener
@@ -49,6 +49,7 @@ from spine_async.storage.derived_events import has_events, merge_events, started
 from spine_async.storage.memory_forks import forked_events, forked_visits
 from spine_async.storage.memory_queues import MemoryQueues
 from spine_async.storage.packing import PackedVisits
+from spine_async.storage.run_selection import matches, select_runs
 
 _HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 """Statuses that a held run can have."""
@@ -385,12 +386,11 @@ class MemoryRunStore:
         return None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        newest_first = sorted(self._runs.values(), key=_age, reverse=True)
-        if chosen.before is not None:
-            last = self._runs.get(chosen.before)
-            newest_first = [each for each in newest_first if last is not None and _age(each) < _age(last)]
-        runs = map(_with_lease, newest_first)
-        return [run for run in runs if _matches(run, chosen)][: chosen.limit]
+        return select_runs(map(_with_lease, self._runs.values()), chosen)
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        counts = Counter(run.status for run in map(_with_lease, self._runs.values()) if matches(run, chosen))
+        return {status: min(count, chosen.limit) for status, count in counts.items()}
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         found = self._runs.get(run_id)
@@ -427,9 +427,10 @@ class MemoryRunStore:
     def _create(self, new: NewRun) -> Claim | None:
         found = self._runs.get(new.run_id)
         if found is None:
+            key = next(self._keys)
             found = self._runs[new.run_id] = _MemoryRun(
-                key=next(self._keys),
-                stored=StoredRun.from_new(new),
+                key=key,
+                stored=replace(StoredRun.from_new(new), key=key),
                 creation_id=new.commit_id,
                 lease_end=self._clock.monotonic() + new.lease_ttl,
                 clock=self._clock,
@@ -490,16 +491,6 @@ def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:
 
 def _claim_of(found: _MemoryRun) -> Claim:
     return Claim(run_id=found.stored.run_id, key=found.key, epoch=found.stored.epoch, next_seq=found.next_seq)
-
-
-def _age(found: _MemoryRun) -> tuple[datetime, int]:
-    return found.stored.created_at, found.key
-
-
-def _matches(run: StoredRun, chosen: RunFilter) -> bool:
-    has_name_and_status = chosen.workflow_name in {None, run.workflow_name} and chosen.status in {None, run.status}
-    is_wanted = not (chosen.is_under_way and run.status.is_final)
-    return has_name_and_status and is_wanted and chosen.is_leased in {None, run.is_leased}
 
 
 def _lease_holder(found: _MemoryRun) -> str | None:

@@ -16,10 +16,11 @@ from spine_async._model.record import (
     Release,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 
 
@@ -77,6 +78,9 @@ class NullRunStore:
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return []
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        return {}
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return []

@@ -22,10 +22,11 @@ from spine_async._model.record import (
     Release,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError, StoreUnavailableError
 from spine_async.ports import (
     CallerTransactionStore,
@@ -54,6 +55,7 @@ Method: TypeAlias = Literal[
     "last_visit",
     "last_event",
     "runs",
+    "count_runs",
     "events",
     "delete",
     "close",
@@ -195,6 +197,9 @@ class FaultInjectingStore:
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        return await self._call("count_runs", lambda: self._store.count_runs(chosen))
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))

@@ -18,10 +18,11 @@ from spine_async._model.record import (
     Release,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, DueRunStore, Listener, RunStore, keeps_due_runs
 from tests.chaos.diary import Diary
 
@@ -183,6 +184,9 @@ class WatchedStore:
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        return await self._call("count_runs", lambda: self._store.count_runs(chosen))
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))

@@ -109,7 +109,7 @@ def test_stored_values_are_read_back_unchanged(sqlite_memory: Any, params: Any, 
             stored = await runner.execute(flow, params=params, run_id=result.run_id)
             assert same(dict(stored.context.params), params)
             assert same(stored.context.get_output("one"), output)
-            assert same(dict((await runner.get_run(result.run_id)).params), params)
+            assert same(dict((await runner.get_run(result.run_id)).params or {}), params)
 
     asyncio.run(play())
 

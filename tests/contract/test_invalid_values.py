@@ -457,7 +457,7 @@ def test_arguments_of_a_wrong_type_are_definition_errors(build: Callable[[], obj
         (lambda runner: runner.get_run(5), "run id"),
         (lambda runner: runner.list_runs(limit="5"), "limit"),
         (lambda runner: runner.list_runs(workflow_name=5), "workflow_name"),
-        (lambda runner: runner.list_runs(before=5), "run id"),
+        (lambda runner: runner.list_runs(key=5), "key"),
         (lambda runner: runner.list_checkpoints("r", after="5"), "after"),
         (lambda runner: runner.list_checkpoints("r", limit=None), "limit"),
         (lambda runner: anext(runner.events("r", "5")), "after"),

@@ -73,7 +73,7 @@ async def test_start_returns_once_the_run_is_stored_and_executes_it_here(place: 
     async with place.runner() as runner:
         handle = await runner.start(gated.flow, params={"size": 2}, partition={"symbol": "IBM"}, run_id="r")
         record = await place.runner(work=False).get_run("r")
-        assert (handle.run_id, record.params["size"], record.partition) == ("r", 2, {"symbol": "IBM"})
+        assert (handle.run_id, record.params, record.partition) == ("r", {"size": 2}, {"symbol": "IBM"})
         assert record.queue is None
         assert record.outputs is None
         await until(lambda: gated.begun == ["r"])

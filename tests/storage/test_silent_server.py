@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import RunFilter
+from spine_async._model.run_filter import RunFilter
 from spine_async.errors import LeaseLostError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.storage.sql.store import SqlRunStore

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from spine_async._model.record import RunFilter
+from spine_async._model.run_filter import RunFilter
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver import retry

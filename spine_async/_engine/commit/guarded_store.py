@@ -22,6 +22,7 @@ _ANSWERS: dict[str, tuple[type, ...]] = {
     "last_visit": (VisitRow, _ABSENT),
     "last_event": (EventRow, _ABSENT),
     "request_stop": (bool,),
+    "count_runs": (dict,),
     "delete": (bool,),
 }
 """Methods that return one value, with its types."""

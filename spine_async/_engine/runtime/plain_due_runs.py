@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.queue import Queue
-from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, RunFilter, StoredRun
+from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, StoredRun
+from spine_async._model.run_filter import RunFilter
 from spine_async.ports import Listener, NoListener, RunStore
 
 _PAGE = 500

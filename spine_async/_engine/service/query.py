@@ -14,7 +14,8 @@ from spine_async._model.document import split_values
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import EventRow, RunFilter, StoredRun
+from spine_async._model.record import EventRow, StoredRun
+from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.errors import RunConflictError
 
@@ -38,12 +39,18 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
 
 
 async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
-    """Stored runs that match the filter, newest first."""
+    """Stored runs that match the filter, in the order of the listing."""
     records = []
     for stored in await runtime.store.runs(chosen):
         with CorruptionGuard(stored.run_id):
             records.append(_as_record(stored))
     return records
+
+
+async def run_counts(runtime: Runtime, chosen: RunFilter) -> dict[RunStatus, int]:
+    """How many runs match the filter, for each status; the counting of a status stops at the limit."""
+    found = await runtime.store.count_runs(chosen)
+    return {status: found.get(status, 0) for status in RunStatus}
 
 
 async def events(runtime: Runtime, run_id: str, after: int) -> AsyncGenerator[Event, None]:
@@ -84,7 +91,7 @@ def _as_record(stored: StoredRun) -> RunRecord:
         workflow_name=stored.workflow_name,
         workflow_version=stored.workflow_version,
         status=RunStatus(stored.status),
-        params=split_values(stored.params),
+        params=split_values(stored.params) if stored.params else None,
         partition=split_values(stored.partition) if stored.partition is not None else None,
         total_steps=stored.total_steps,
         error_step=stored.error_step,
@@ -101,4 +108,5 @@ def _as_record(stored: StoredRun) -> RunRecord:
         due_at=stored.due_at,
         parent_run_id=stored.parent_run_id,
         forked_from=stored.forked_from,
+        cursor=str(RunCursor(stored.created_at, stored.key)),
     )

@@ -35,18 +35,20 @@ from spine_async._model.record import (
     Release,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.ports import CommitOutcome, Listener
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
-from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema import queries, run_queries
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
+from spine_async.storage.sql.schema.run_queries import BoundQuery
 from spine_async.storage.sql.visit_pages import path_range, read_visit_page
 
 _log = logging.getLogger("spine_async")
@@ -241,10 +243,21 @@ class SqlRunStore:
         return read_event(run_id, rows[0]) if rows else None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        rows = await self._read(queries.list_runs(chosen), {})
+        rows = await self._select(chosen, run_queries.list_runs)
         if not chosen.skips_unreadable:
             return [read_run(row) for row in rows]
         return [run for row in rows if (run := self._readable(row)) is not None]
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        rows = await self._select(chosen, run_queries.count_runs)
+        return {RunStatus(str(status)): min(int(str(count)), chosen.limit) for status, count in rows}
+
+    async def _select(self, chosen: RunFilter, query: Callable[[RunFilter, str], BoundQuery]) -> Sequence[Row]:
+        database = await self._database.for_reading()
+        if database is None:
+            return []
+        bound = query(chosen, database.dialect)
+        return await database.read(bound.text, bound.values)
 
     def _readable(self, row: Row) -> StoredRun | None:
         """The run in a row; None if it cannot be read, which is logged once."""

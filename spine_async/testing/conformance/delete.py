@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import RunEnd, RunFilter
+from spine_async._model.record import RunEnd
+from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import change, committed, created, event, moment, moved, new_run, visit

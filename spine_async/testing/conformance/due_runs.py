@@ -8,7 +8,8 @@ from datetime import timedelta
 import anyio
 
 from spine_async._model.due import DueRun
-from spine_async._model.record import Claim, DueTime, EventRow, RunEnd, RunFilter
+from spine_async._model.record import Claim, DueTime, EventRow, RunEnd
+from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.due_rows import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import RunFilter
+from spine_async._model.run_filter import RunFilter
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import created, loaded
 

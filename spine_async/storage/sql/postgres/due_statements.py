@@ -55,7 +55,7 @@ _CLAIMED = (
     "JOIN unnest($4::text[], $5::integer[]) AS w(name, version) ON w.name = picked.workflow_name) p "
     "WHERE id = p.key RETURNING id AS key) "
 )
-_CLAIMED_RUNS = f"SELECT id, turn, {_RUN} FROM picked JOIN claimed ON claimed.key = picked.id"
+_CLAIMED_RUNS = f"SELECT turn, {_RUN} FROM picked JOIN claimed ON claimed.key = picked.id"
 
 CLAIM_DUE = (
     "WITH earlier AS MATERIALIZED (SELECT count(*) AS count FROM core_workflow_runs "
@@ -79,7 +79,7 @@ CLAIM_CHOSEN = (
 )
 """Arguments: owner, token, keys, workflows, versions, time, ttl. Returns the runs as they were before the claim."""
 
-CLAIMED_EARLIER = f"SELECT id, {_RUN} FROM core_workflow_runs WHERE owner = $1 AND commit_id = $2"
+CLAIMED_EARLIER = f"SELECT {_RUN} FROM core_workflow_runs WHERE owner = $1 AND commit_id = $2"
 
 SET_ASIDE = (
     f"UPDATE core_workflow_runs SET owner = NULL, leased_until = NULL, status = $3, {NOT_DUE} "

@@ -38,6 +38,9 @@ class CheckpointsDialect:
         text: (alias, object text) → the exact JSON text of a member's value.
         join: (key, text) → aggregate of the form `"a":1,"b":2`.
         concat: (text) → aggregate of the texts, separated by commas.
+        same_key: (JSON text of a name) → the same text in the form of `key`.
+        same_text: (JSON text of a value) → the same text in the form of `text`.
+        position: (text, part) → where the part begins in the text, from 1; 0 if nowhere.
     """
 
     name: Callable[[str], str]
@@ -46,6 +49,9 @@ class CheckpointsDialect:
     text: Callable[[str, str], str]
     join: Callable[[str, str], str]
     concat: Callable[[str], str]
+    same_key: Callable[[str], str]
+    same_text: Callable[[str], str]
+    position: Callable[[str, str], str]
 
 
 def _normalized_sqlite(document: str) -> str:
@@ -67,6 +73,9 @@ SQLITE = CheckpointsDialect(
     ),
     join=lambda key, text: f"group_concat({key} || ':' || {text}, ',')",
     concat=lambda text: f"group_concat({text}, ',')",
+    same_key=_normalized_sqlite,
+    same_text=_normalized_sqlite,
+    position=lambda text, part: f"instr({text}, {part})",
 )
 
 # PostgreSQL decodes the strings of a document that it parses, and rejects NUL. So NUL is replaced temporarily by a
@@ -85,6 +94,9 @@ POSTGRES = CheckpointsDialect(
     text=lambda alias, document: f"replace({alias}.value::text, '{_STAND_IN}', '{_NUL}')",
     join=lambda key, text: f"string_agg({key} || ':' || {text}, ',')",
     concat=lambda text: f"string_agg({text}, ',')",
+    same_key=lambda name: name,
+    same_text=lambda value: f"replace({value}, '\\\\', '\\u005c')",
+    position=lambda text, part: f"strpos({text}, {part})",
 )
 
 

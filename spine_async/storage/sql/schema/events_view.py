@@ -54,28 +54,33 @@ POSTGRES = EventsDialect(
 )
 
 EVENTS_VIEW = "core_workflow_events"
+# The subquery has only these two columns, so that the names of all others are unambiguous.
+_OF_RUN = "JOIN (SELECT id, run_id FROM core_workflow_runs) r ON r.id = run"
 
 
 def events_query(dialect: EventsDialect) -> str:
-    """The SELECT of the view."""
-    branches = " UNION ALL ".join(
+    """The SELECT of the view.
+
+    Each branch joins the runs by itself. So a condition on the run applies within each branch, and SQLite reads no rows
+    of other runs.
+    """
+    return " UNION ALL ".join(
         (_stored(), _started(), _completed(dialect), _skipped(dialect), _failed(dialect), _item(dialect))
-    )
-    return (
-        "SELECT r.run_id, e.seq, e.event_type, e.step_name, e.path, "
-        f'e."timestamp", e.metadata FROM core_workflow_runs r JOIN ({branches}) e ON e.run = r.id'
     )
 
 
 def _stored() -> str:
-    return 'SELECT run, seq, event_type, step_name, path, "timestamp", metadata FROM core_workflow_event_log'
+    return (
+        'SELECT r.run_id, seq, event_type, step_name, path, "timestamp", metadata '
+        f"FROM core_workflow_event_log {_OF_RUN}"
+    )
 
 
 def _started() -> str:
     has_event = "records_events AND status IN ('completed', 'skipped', 'failed') AND started_seq IS NOT NULL"
     return (
-        "SELECT run, started_seq, 'step_started', step_name, path, started_at, '{}' "
-        f"FROM core_workflow_steps WHERE {has_event}"
+        "SELECT r.run_id, started_seq, 'step_started', step_name, path, started_at, '{}' "
+        f"FROM core_workflow_steps {_OF_RUN} WHERE {has_event}"
     )
 
 
@@ -103,8 +108,8 @@ def _failed(dialect: EventsDialect) -> str:
 
 def _ended(status: str, event_type: str, metadata: str) -> str:
     return (
-        f"SELECT run, seq, '{event_type}', step_name, path, completed_at, {metadata} "
-        f"FROM core_workflow_steps WHERE records_events AND status = '{status}'"
+        f"SELECT r.run_id, seq, '{event_type}', step_name, path, completed_at, {metadata} "
+        f"FROM core_workflow_steps {_OF_RUN} WHERE records_events AND status = '{status}'"
     )
 
 
@@ -114,8 +119,8 @@ def _item(dialect: EventsDialect) -> str:
     )
     has_event = "records_events AND status IN ('completed', 'skipped', 'failed') AND item_seq IS NOT NULL"
     return (
-        f"SELECT run, item_seq, 'map_item_completed', {dialect.map_name('scope')}, scope, completed_at, {metadata} "
-        f"FROM core_workflow_steps WHERE {has_event}"
+        f"SELECT r.run_id, item_seq, 'map_item_completed', {dialect.map_name('scope')}, scope, completed_at, "
+        f"{metadata} FROM core_workflow_steps {_OF_RUN} WHERE {has_event}"
     )
 
 

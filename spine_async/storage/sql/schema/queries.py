@@ -1,4 +1,4 @@
-"""Queries that read runs, visits and events."""
+"""Queries that read one run, its visits and its events."""
 
 # ruff: noqa: S608 (statements are built from constants of this package only)
 
@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from sqlalchemy import ClauseElement, not_, select, text, tuple_
+from sqlalchemy import ClauseElement, text
 
-from spine_async._model.record import ONCE_NAME, RunFilter
-from spine_async.storage.sql.schema.lease import IS_LEASED, IS_LEASED_SQL
-from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS, columns_of
-from spine_async.storage.sql.schema.tables import IS_PARKED, IS_READY, UNDER_WAY, runs
+from spine_async._model.record import ONCE_NAME
+from spine_async.storage.sql.schema.lease import IS_LEASED_SQL
+from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS
+from spine_async.storage.sql.schema.tables import IS_PARKED, IS_READY
 
 Query: TypeAlias = ClauseElement
 
@@ -83,24 +83,6 @@ LAST_EVENT: Query = text(
 VISITS_FOR_EVENTS: Query = text(
     f"SELECT {_EVENT_FIELDS} FROM core_workflow_steps WHERE run = :key AND seq >= :from_seq ORDER BY seq LIMIT :most"
 )
-
-
-def list_runs(chosen: RunFilter) -> Query:
-    """The runs that match the filter, newest first."""
-    query = select(*columns_of(runs, RUN_COLUMNS), IS_LEASED).order_by(runs.c.created_at.desc(), runs.c.id.desc())
-    if chosen.workflow_name is not None:
-        query = query.where(runs.c.workflow_name == chosen.workflow_name)
-    if chosen.status is not None:
-        query = query.where(runs.c.status == chosen.status.value)
-    if chosen.is_under_way:
-        query = query.where(UNDER_WAY)
-    if chosen.is_leased is not None:
-        query = query.where(IS_LEASED if chosen.is_leased else not_(IS_LEASED))
-    if chosen.before is not None:
-        last = runs.alias("last")
-        age = select(last.c.created_at, last.c.id).where(last.c.run_id == chosen.before)
-        query = query.where(tuple_(runs.c.created_at, runs.c.id) < age.scalar_subquery())
-    return query.limit(chosen.limit)
 
 
 CONSTANT_QUERIES = frozenset(

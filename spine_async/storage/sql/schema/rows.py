@@ -33,7 +33,7 @@ RUN_COLUMNS = (
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("error_step", "error", "error_category", "stop_reason", "created_at", "started_at", "updated_at", "completed_at"),
     *("metadata", "claims_since_progress", "request_hash", "queue", "queue_key", "priority", "due_at", "expires_at"),
-    *("started_by", "parent_run_id", "stop_requested", "traceparent", "forked_from"),
+    *("started_by", "parent_run_id", "stop_requested", "traceparent", "forked_from", "id"),
 )
 """Columns of a stored run. Queries add `is_leased` as the last column."""
 
@@ -173,6 +173,7 @@ def read_run(row: Row) -> StoredRun:
             decoder.decode(column, parse_timestamp)
     decoder.decode("status", RunStatus)
     decoder.decode("is_leased", bool)
+    decoder.values["key"] = decoder.values.pop("id")
     return StoredRun(**decoder.values)  # type: ignore[arg-type]
 
 

@@ -45,12 +45,6 @@ _Lease = TIMESTAMP(timezone=True).with_variant(Float(53), "sqlite")  # SQLite: b
 # The collation C compares bytes. So a path prefix is an index range, independent of the collation of the database.
 _Path = Text(collation="C").with_variant(Text(), "sqlite")
 
-UNDER_WAY = text("(status = 'pending' OR status = 'running' OR status = 'waiting')")
-"""Condition for runs that have not ended. SQLite uses the partial index only for exactly this condition.
-
-With `IN` and three values, SQLite would create a temporary table for each change of the index.
-"""
-
 IS_READY = text("ready")
 IS_READY_AGAIN = text("ready AND turn < 0")
 """Condition for ready runs that were claimed before."""
@@ -126,9 +120,10 @@ runs = Table(
     Column("error_category", Text),
     Column("stop_reason", Text),
     Column("stop_requested", Text),
-    Index("core_workflow_runs_age", "created_at", "id"),
-    # A partial index stays small, so a search for runs without an owner does not read the ended runs.
-    _partial("core_workflow_runs_under_way", "created_at", "id", where=UNDER_WAY),
+    # For listings. Only the creation of a run and a change of its status write to them, but not the commit of a step.
+    Index("core_workflow_runs_by_status", "status", "created_at", "id"),
+    Index("core_workflow_runs_by_workflow", "workflow_name", "status", "created_at", "id"),
+    # A partial index stays small, so that claims and sweeps do not read the ended runs.
     _partial("core_workflow_runs_ready", *_CLAIM_ORDER, where=IS_READY),
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),
     _partial("core_workflow_runs_due_in_boot", "due_boot", "due_seconds", where=IS_DUE_LATER_IN_BOOT),

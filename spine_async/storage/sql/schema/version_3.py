@@ -20,7 +20,6 @@ _RENAMED = (
     ("core_workflow_steps", "attempt_id", "commit_id"),
     ("core_workflow_steps", "opening", "item_params"),
 )
-_UNFINISHED = "(status = 'pending' OR status = 'running' OR status = 'waiting')"
 _DUE_LATER = "owner IS NULL AND NOT ready AND due_at IS NOT NULL"
 _DUE_IN_BOOT = "owner IS NULL AND NOT ready AND due_boot IS NOT NULL"
 _DUE_BY = {"postgresql": _DUE_LATER, "sqlite": f"{_DUE_LATER} AND due_boot IS NULL"}
@@ -113,7 +112,9 @@ def _indexes(dialect: str) -> list[str]:
     return [
         *([on_sqlite] if dialect == "sqlite" else ()),
         f"DROP INDEX {runs}_under_way",
-        f"CREATE INDEX {runs}_under_way ON {runs} (created_at, id) WHERE {_UNFINISHED}",
+        f"DROP INDEX {runs}_age",
+        f"CREATE INDEX {runs}_by_status ON {runs} (status, created_at, id)",
+        f"CREATE INDEX {runs}_by_workflow ON {runs} (workflow_name, status, created_at, id)",
         f"CREATE INDEX {runs}_ready ON {runs} ({_CLAIM_ORDER}) WHERE ready",
         f"CREATE INDEX {runs}_due ON {runs} (due_at) WHERE {_DUE_BY[dialect]}",
         f"CREATE INDEX {runs}_due_in_boot ON {runs} (due_boot, due_seconds) WHERE {_DUE_IN_BOOT}",
