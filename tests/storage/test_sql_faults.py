@@ -88,7 +88,6 @@ async def test_a_writer_that_waits_too_long(sqlite_url: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("damage", "column"),
     [
-        ("UPDATE core_workflow_runs SET status = 'dancing'", "status"),
         ("UPDATE core_workflow_runs SET created_at = 'yesterday'", "created_at"),
         ("UPDATE core_workflow_runs SET updated_at = '2026-01-01T00:00:00'", "updated_at"),
         ("UPDATE core_workflow_runs SET completed_at = 17", "completed_at"),
@@ -101,6 +100,17 @@ async def test_a_run_that_cannot_be_read(sqlite_url: str, damage: str, column: s
     for reading in (store.load("run-1"), store.runs(RunFilter())):
         with pytest.raises(CorruptRecordError, match=rf"'run-1'.*'{column}'"):
             await reading
+    await store.close()
+
+
+async def test_a_run_with_an_unknown_status(sqlite_url: str) -> None:
+    """A listing reads the ranges of the known statuses, so it does not contain the run."""
+    store = SqlRunStore(sqlite_url)
+    await created(store)
+    execute(sqlite_url, "UPDATE core_workflow_runs SET status = 'dancing'")
+    with pytest.raises(CorruptRecordError, match=r"'run-1'.*'status'"):
+        await store.load("run-1")
+    assert await store.runs(RunFilter()) == []
     await store.close()
 
 
