@@ -181,15 +181,17 @@ class RunStore(Protocol):
         """At most `limit` entries outside of map items, numbered above `after`, with the fields that a resume reads."""
         ...
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
         """At most `limit` journal entries with a number above `after`, in order.
 
         Args:
             run_id: The run.
             after: Only entries with a greater number.
             limit: How many, at least 1.
-            scope: Scope of the entries: "" for the run itself, a map item such as `process_all[17]`, or the path of a
-                visit that has recorded calls. None returns the entries of all scopes, without the hidden ones
+            scopes: Scopes of the entries: "" for the run itself, a map item such as `process_all[17]`, or the path of
+                a visit that has recorded calls. None returns the entries of all scopes, without the hidden ones
                 (`VisitRow.is_hidden`).
         """
         ...

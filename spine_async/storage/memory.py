@@ -360,13 +360,16 @@ class MemoryRunStore:
         return [replace(row) for row in islice((row for row in rows if not row.is_hidden), limit)]
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        page = await self.visit_page(run_id, after, limit, "")
+        page = await self.visit_page(run_id, after, limit, [""])
         return PastPage(page, page[-1].seq if page else 0)
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
         found = self._runs.get(run_id)
         rows = found.visits.ending_after(after) if found is not None else iter(())
-        wanted = (row for row in rows if (not row.is_hidden if scope is None else row.scope == scope))
+        chosen = frozenset(scopes or ())
+        wanted = (row for row in rows if (not row.is_hidden if scopes is None else row.scope in chosen))
         return [replace(row) for row in islice(wanted, limit)]
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:

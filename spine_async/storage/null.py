@@ -67,7 +67,9 @@ class NullRunStore:
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         return PastPage((), 0)
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
         return []
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:

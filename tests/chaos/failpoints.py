@@ -173,8 +173,10 @@ class WatchedStore:
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
-        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scope))
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
+        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scopes))
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))

@@ -93,6 +93,21 @@ async def test_items_of_nested_maps_and_of_waits_are_shown_in_every_page(
     assert params["outer[1]/inner"] == {"o": "B"}
 
 
+async def test_items_that_began_on_an_earlier_page_are_read_together(database_url: str) -> None:
+    store = FaultInjectingStore(SqlRunStore.from_url(database_url))
+    iterator = Workflow(steps=[Step.lambda_("first", work), Step.lambda_("second", work)])
+    each = Step.map("each", items=list(range(150)), iterator=iterator, max_concurrency=150)
+    async with WorkflowRunner(store=store) as runner:
+        await runner.execute(Workflow("w", [each]), run_id="r")
+        first_page = await runner.list_checkpoints("r", limit=150)
+        store.calls.clear()
+        page = await runner.list_checkpoints("r", limit=150, after=first_page[-1].seq)
+    begun_earlier = {row.path.partition("/")[0] for row in first_page} & {row.path.partition("/")[0] for row in page}
+    assert len(begun_earlier) > 100
+    assert store.calls["visit_page"] <= 5
+    assert all(len(row.context_snapshot["outputs"]) == 2 for row in page if row.step_name == "second")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1001])
 async def test_a_page_has_a_size(runner: WorkflowRunner, limit: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 1,000"):

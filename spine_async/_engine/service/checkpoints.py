@@ -9,7 +9,7 @@ computes the same in SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,6 +25,8 @@ from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
 
 _PAGE = 200  # rows; converting a page takes a millisecond
+_SCOPES = 100  # map items whose rows are read by one call
+_SCOPE_PAGE = 400  # rows of these items; each page finds all of them again
 _DECODED_AT_ONCE = 100  # small values
 _MAX_SEQ = 2**31 - 1
 
@@ -42,8 +44,8 @@ async def checkpoints(runtime: Runtime, run_id: str, after: int, limit: int) -> 
     contexts = await _Contexts.of(runtime, stored)
     needed = {scope for row in rows if row.status in FINISHED for scope in _chain(row.scope)}
     # The row with an item's params is the first one of its scope.
-    for scope in needed.difference(row.scope for row in rows if row.item_params is not None):
-        await contexts.load(scope, rows[0].seq - 1)
+    known = {row.scope for row in rows if row.item_params is not None}
+    await contexts.load(needed - known, rows[0].seq - 1)
     found = []
     for row in rows:
         await contexts.add(row)
@@ -65,8 +67,7 @@ async def last_checkpoint(runtime: Runtime, run_id: str, step: str) -> Checkpoin
     if row is None:
         return None
     contexts = await _Contexts.of(runtime, stored)
-    for scope in _chain(row.scope):
-        await contexts.load(scope, row.seq)
+    await contexts.load(_chain(row.scope), row.seq)
     return await contexts.checkpoint(row)
 
 
@@ -167,16 +168,22 @@ class _Contexts:
         contexts._layers[""] = _Layer(params, outputs, quality)
         return contexts
 
-    async def load(self, scope: str, until: int) -> None:
-        """Add the rows of a scope up to the number `until`."""
+    async def load(self, scopes: Iterable[str], until: int) -> None:
+        """Add the rows of these scopes up to the number `until`."""
+        items = sorted(scope for scope in scopes if scope)
+        await self._load([""], until, _PAGE)
+        for first in range(0, len(items), _SCOPES):
+            await self._load(items[first : first + _SCOPES], until, _SCOPE_PAGE)
+
+    async def _load(self, scopes: Sequence[str], until: int, limit: int) -> None:
         after = 0
         while after < until:
-            page = await self._runtime.store.visit_page(self._stored.run_id, after, _PAGE, scope)
+            page = await self._runtime.store.visit_page(self._stored.run_id, after, limit, scopes)
             for row in page:
                 if row.seq > until:
                     return
                 await self.add(row)
-            if len(page) < _PAGE:
+            if len(page) < limit:
                 return
             after = page[-1].seq
 

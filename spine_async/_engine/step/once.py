@@ -159,7 +159,7 @@ async def _load(runtime: Runtime, visit: Visit, calls: OnceCalls) -> None:
     """Read the calls that earlier executions of the run recorded; there are none in its first execution."""
     run, after = visit.run, 0
     while run.pending.claim.epoch > 1 and not runtime.is_ephemeral:
-        asked = runtime.store.visit_page(run.run_id, after, _PAGE, visit.path)
+        asked = runtime.store.visit_page(run.run_id, after, _PAGE, [visit.path])
         rows = await run_shielded(asked, "spine_async load calls")
         calls_of_page = {_hash_in(row): row for row in rows if row.step_name == ONCE_NAME}
         for call_hash, row in calls_of_page.items():

@@ -49,7 +49,7 @@ from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
 from spine_async.storage.sql.schema import queries, run_queries
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 from spine_async.storage.sql.schema.run_queries import BoundQuery
-from spine_async.storage.sql.visit_pages import path_range, read_visit_page
+from spine_async.storage.sql.visit_pages import path_range, read_scopes, read_visit_page
 
 _log = logging.getLogger("spine_async")
 
@@ -220,14 +220,16 @@ class SqlRunStore:
         with CorruptionGuard(run_id):
             return PastPage(visits, int(str(rows[-1][-1])) if rows else 0)
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
         values: dict[str, object] = {"after": after, "most": limit}
-        query = queries.VISIT_PAGE if scope is None else queries.SCOPE_PAGE if scope else queries.VISITS
-        if scope:
-            # The paths of an item begin with `scope/`, and the path of the row that stores the item is `scope@item`.
-            # `A` is the next character after `@`. The range serves the index; the condition on the scope decides.
-            values |= {"scope": scope, "from_path": f"{scope}/", "to_path": f"{scope}A"}
-        return [read_visit(run_id, row) for row in await self._read_of(run_id, query, values)]
+        if scopes is None or list(scopes) == [""]:
+            query = queries.VISIT_PAGE if scopes is None else queries.VISITS
+            return [read_visit(run_id, row) for row in await self._read_of(run_id, query, values)]
+        database = await self._database.for_reading()
+        with CorruptionGuard(run_id):
+            return await read_scopes(database, run_id, scopes, values) if database is not None else []
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         if is_path(step):

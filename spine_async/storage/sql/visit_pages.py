@@ -1,4 +1,4 @@
-"""Reads a page of the visits inside a map's items; the cost depends on the page's size, not on the size of the map.
+"""Reads pages of visits inside the items of maps; the cost depends on the page's size, not on the size of the map.
 
 Theory of operation: the path index finds the rows of a map, but not in the order of their numbers, so each page would
 sort all of them. The primary key has this order. While a map is executed, its run adds no other rows, so the rows of
@@ -8,12 +8,15 @@ primary key, and leaves out the few rows that belong to other steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from spine_async._model.document import encode
 from spine_async._model.record import VisitRow
 from spine_async.storage.sql.database import SqlDatabase
 from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.rows import read_visit
+
+_LAST = "\U0010ffff"  # no path begins with it: it is not printable
 
 
 def path_range(below: str) -> Mapping[str, str]:
@@ -39,3 +42,22 @@ async def read_visit_page(database: SqlDatabase, run_id: str, below: str, after:
             break
         after = visits[-1].seq
     return page[:limit]
+
+
+async def read_scopes(
+    database: SqlDatabase, run_id: str, scopes: Iterable[str], values: Mapping[str, object]
+) -> list[VisitRow]:
+    """A page of the visits in these scopes, in order; `values` are the bounds of the page."""
+    ranges = encode([_scope_range(scope) for scope in scopes]).text
+    query = queries.SCOPES_PAGE[database.dialect]
+    rows = await database.read(query, {"run_id": run_id, "ranges": ranges, **values})
+    return [read_visit(run_id, row) for row in rows]
+
+
+def _scope_range(scope: str) -> tuple[str, str, str]:
+    """The scope with the bounds of the paths in it. The range serves the index; the scope decides.
+
+    The paths of an item begin with `scope/`, and the path of the row that stores the item is `scope@item`. `A` is the
+    next character after `@`.
+    """
+    return (scope, f"{scope}/", f"{scope}A") if scope else ("", "", _LAST)

@@ -62,8 +62,8 @@ class VisitContract:
         assert await self._paths_below(store, "a") == shown
         assert [row.path for row in await store.visits("run-1", "a", limit=9)] == shown
         assert [row.path for row in await store.visit_page("run-1", 0, 9)] == [*shown, "a"]
-        assert [row.path for row in await store.visit_page("run-1", 0, 9, "a")] == ["a/@once:1"]
-        page = await store.visit_page("run-1", rows[1].seq, 9, "a[0]/x")
+        assert [row.path for row in await store.visit_page("run-1", 0, 9, ["a"])] == ["a/@once:1"]
+        page = await store.visit_page("run-1", rows[1].seq, 9, ["a[0]/x"])
         assert [(row.path, row.output) for row in page] == [("a[0]/x/@once:2", rows[2].output)]
 
     async def test_below_a_map_come_all_entries_of_its_items(self, store: RunStore) -> None:
@@ -186,10 +186,17 @@ class VisitContract:
         assert await store.visit_page("run-1", 4, 3) == [row for row in rows.values() if 4 < row.seq <= 7]
         for scope in ("", "a[1]", "a[1]/inner[0]", "a[10]", "ab[0]", "A[0]", "ä[0]", "b", "a[1]/inner"):
             of_scope = [row for row in rows.values() if row.scope == scope]
-            assert await store.visit_page("run-1", 0, 100, scope) == of_scope
-            assert await store.visit_page("run-1", 0, 1, scope) == of_scope[:1]
+            assert await store.visit_page("run-1", 0, 100, [scope]) == of_scope
+            assert await store.visit_page("run-1", 0, 1, [scope]) == of_scope[:1]
         assert await store.visit_page("run-1", len(rows) + 1, 100) == []
-        assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, "") == []
+        assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, [""]) == []
+
+    async def test_a_page_has_the_entries_of_several_scopes(self, store: RunStore) -> None:
+        rows = await self._journal(store)
+        for scopes in (["a[1]", "a[10]"], ["a[1]/inner[0]", "b", "a[1]"], ["", "a[1]"], []):
+            of_scopes = [row for row in rows.values() if row.scope in scopes]
+            assert await store.visit_page("run-1", 0, 100, scopes) == of_scopes
+            assert await store.visit_page("run-1", 3, 2, scopes) == [row for row in of_scopes if row.seq > 3][:2]
 
     async def test_a_page_of_an_item_has_the_row_that_stores_the_item(self, store: RunStore) -> None:
         claim = await created(store)
@@ -205,7 +212,7 @@ class VisitContract:
             ("m[10]", ["m[10]@item"]),
             ("m[1]/x[0]", ["m[1]/x[0]/y"]),
         ):
-            assert [row.path for row in await store.visit_page("run-1", 0, 100, scope)] == paths
+            assert [row.path for row in await store.visit_page("run-1", 0, 100, [scope])] == paths
 
     async def test_the_last_finished_visit_of_a_step(self, store: RunStore) -> None:
         claim = await created(store)

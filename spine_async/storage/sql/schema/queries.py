@@ -56,7 +56,21 @@ PAST_VISITS: Query = text(
 )
 # Without a condition on the path, so that every page is a range of the primary key and no page is sorted.
 VISIT_PAGE: Query = text(f"{_VISITS} AND {_IS_SHOWN} {_PAGE}")
-SCOPE_PAGE: Query = text(f"{_VISITS} AND scope = :scope AND path >= :from_path AND path < :to_path {_PAGE}")
+
+# Many scopes in one query, each with the range of its paths. PostgreSQL needs the collation of the paths.
+_RANGES = {
+    "sqlite": ("(SELECT value FROM json_each(:ranges)) ranges", ""),
+    "postgresql": ("json_array_elements(CAST(:ranges AS json)) ranges(value)", ' COLLATE "C"'),
+}
+SCOPES_PAGE: Mapping[str, Query] = {
+    dialect: text(
+        f"SELECT {_listed(VISIT_FIELDS)} FROM {ranges} CROSS JOIN core_workflow_steps WHERE {_OF_RUN} "
+        f"AND scope = (ranges.value ->> 0){collate} AND path >= (ranges.value ->> 1){collate} "
+        f"AND path < (ranges.value ->> 2){collate} {_PAGE}"
+    )
+    for dialect, (ranges, collate) in _RANGES.items()
+}
+"""The query for a page of the entries of some scopes, by dialect name."""
 FINISHED_VISIT: Query = text(f"{_VISITS} AND path = :path AND {_IS_FINISHED}")
 LAST_VISIT: Query = text(
     f"{_VISITS} AND scope = '' AND step_name = :step_name AND path >= :from_path AND path < :to_path "
@@ -88,13 +102,13 @@ VISITS_FOR_EVENTS: Query = text(
 CONSTANT_QUERIES = frozenset(
     {
         *LOAD_RUN.values(),
+        *SCOPES_PAGE.values(),
         *(
             VISITS,
             PAST_VISITS,
             VISITS_BELOW,
             FIRST_BELOW,
             VISIT_PAGE,
-            SCOPE_PAGE,
             FINISHED_VISIT,
             LAST_VISIT,
         ),
