@@ -15,6 +15,7 @@ from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepSta
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
 from spine_async._model.step_result import StepEvent, StepResult
 from spine_async._model.target import END
+from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 from spine_async.dispatch import Dispatcher, LocalDispatcher
@@ -111,6 +112,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "TooManyPendingEventsError",
+    "TransactionStep",
     "UnknownStepError",
     "WaitStep",
     "Workflow",

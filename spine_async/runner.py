@@ -23,6 +23,7 @@ from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.signal import run_signal
+from spine_async._engine.handlers.transaction import run_transaction
 from spine_async._engine.handlers.wait import run_wait
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -46,6 +47,7 @@ from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
 from spine_async._model.step_result import StepResult
+from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._reading import RunReader
@@ -577,6 +579,10 @@ class WorkflowRunner(RunReader):
             otherwise = ", or enqueue()" if method == "start" else ""
             raise DefinitionError(f"{method}() needs an entered runner; use it inside `async with runner:`{otherwise}")
 
+    async def _execute_transaction(self, step: TransactionStep, context: WorkflowContext) -> StepResult:
+        """Execute one attempt of a transaction."""
+        return await run_transaction(self._runtime, step, context)
+
     def _definition(self, workflow: Workflow | str) -> Workflow | str:
         """The workflow that a call to enqueue means: a known one, if it gives a name."""
         return self._workflows.get(workflow, workflow) if isinstance(workflow, str) else workflow
@@ -598,4 +604,5 @@ class WorkflowRunner(RunReader):
             StepType.MAP: self._execute_map,
             StepType.WAIT: self._execute_wait,
             StepType.SIGNAL: self._execute_signal,
+            StepType.TRANSACTION: self._execute_transaction,
         }

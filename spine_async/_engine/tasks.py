@@ -159,6 +159,22 @@ async def run_shielded(work: Coroutine[object, object, ValueT], name: str) -> Va
     return await await_shielded(spawn(work, name))
 
 
+async def call_to_end(task: asyncio.Task[ValueT], on_cancel: Callable[[], None]) -> ValueT:
+    """The result of `task`.
+
+    Cancellation:
+        `on_cancel` is called, and the cancellation is raised once the task has ended.
+    """
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            on_cancel()
+            await wait_shielded(task)
+        mark_retrieved(task)
+        raise
+
+
 def mark_retrieved(task: asyncio.Task[Any]) -> None:
     """Mark the exception of a task that nobody awaits as retrieved, so that asyncio does not report it."""
     if not task.cancelled():

@@ -14,7 +14,10 @@ MAX_STORED_INT = 2**31 - 1
 """PostgreSQL `integer`."""
 
 MAX_PATH_BYTES = 2_600
-"""Bytes of the path of a visit, in UTF-8. A PostgreSQL index accepts rows of 2,704 bytes with their headers."""
+"""Bytes of the path of a visit, in UTF-8. A PostgreSQL index accepts rows of 2,704 bytes with their headers.
+
+The path of a recorded call has up to 33 bytes more than this.
+"""
 
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """Largest `max_value_bytes`. A field of PostgreSQL holds 1 GiB at most, a row of SQLite 1,000,000,000 bytes."""

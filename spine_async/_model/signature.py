@@ -6,6 +6,7 @@ import inspect
 
 _ARGUMENTS = {
     "handler": ("context", "config"),
+    "transaction": ("context", "config", "connection"),
     "condition": ("context",),
     "items": ("context",),
     "until": ("context",),

@@ -52,6 +52,7 @@ class StepType(StrEnum):
     MAP = "map"
     WAIT = "wait"
     SIGNAL = "signal"
+    TRANSACTION = "transaction"
 
 
 class ErrorPolicy(StrEnum):

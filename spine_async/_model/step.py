@@ -35,6 +35,7 @@ from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
     from spine_async._model.signal_step import SignalStep
+    from spine_async._model.transaction_step import TransactionHandler, TransactionStep
 
 
 class Definition(Protocol):
@@ -77,7 +78,7 @@ class Definition(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step of a workflow. Build one with `lambda_`, `pipeline`, `choice`, `map`, `wait` or `wait_for_signal`.
+    """A step of a workflow. Build one with a static method of this class, such as `lambda_`.
 
     Raises:
         DefinitionError: A name, a limit or an option is invalid; the message names the step.
@@ -376,6 +377,57 @@ class Step:
             on_timeout=on_timeout,
             on_error=on_error,  # type: ignore[arg-type]
             checkpoint=checkpoint,
+            next_step=next_step,
+            catch=catch,
+        )
+
+    @staticmethod
+    def transaction(
+        name: str,
+        handler: TransactionHandler,
+        config: Mapping[str, object] | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
+    ) -> TransactionStep:
+        """A step that writes to the database of the store, in the transaction that also commits the end of the step.
+
+        So what the handler writes happens exactly once. It needs a store in SQLite or PostgreSQL.
+
+        Args:
+            name: Name of the step.
+            handler: A `def` that is called as `handler(context, config, connection)`. `connection` is a synchronous
+                SQLAlchemy `Connection` in a transaction, which the handler neither commits nor rolls back. If it
+                raises, or returns a failure, everything that it wrote is rolled back. The transaction may take a third
+                of `lease_ttl`. On PostgreSQL the handler is executed in the event loop, which continues during each
+                statement; on SQLite in the thread that writes, so that no other run commits meanwhile.
+            config: Second argument of the handler.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts; None means one attempt (or the default of the runner with
+                `on_error="retry"`).
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Limits on the quality metrics of the step.
+            next_step: Step to continue with instead of the next in the list.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
+        """
+        from spine_async._model.transaction_step import TransactionStep  # noqa: PLC0415 - it derives from Step
+
+        return TransactionStep(
+            name=name,
+            handler=handler,
+            config={} if config is None else config,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
         )

@@ -8,6 +8,7 @@ from spine_async.ports.forks import ForkStore, forks_runs
 from spine_async.ports.measurements import Measurements, NoMeasurements
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
+from spine_async.ports.step_transaction import StepTransaction, TransactionStore, executes_transactions
 
 __all__ = [
     "CallerTransactionStore",
@@ -25,6 +26,9 @@ __all__ = [
     "RunSpan",
     "RunStore",
     "StepSpan",
+    "StepTransaction",
+    "TransactionStore",
+    "executes_transactions",
     "forks_runs",
     "keeps_due_runs",
     "writes_within",

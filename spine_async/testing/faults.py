@@ -35,6 +35,9 @@ from spine_async.ports import (
     ForkStore,
     Listener,
     RunStore,
+    StepTransaction,
+    TransactionStore,
+    executes_transactions,
     forks_runs,
     keeps_due_runs,
     writes_within,
@@ -72,6 +75,7 @@ Method: TypeAlias = Literal[
     "create_within",
     "send_within",
     "fork",
+    "transact",
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -272,6 +276,19 @@ class FaultInjectingStore:
     def _forks(self) -> ForkStore:
         if not forks_runs(self._store):
             raise DefinitionError("the wrapped store cannot fork runs")
+        return self._store
+
+    @property
+    def blocks_commits(self) -> bool:
+        return self._transactions.blocks_commits
+
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        return await self._call("transact", lambda: self._transactions.transact(transaction, seconds))
+
+    @property
+    def _transactions(self) -> TransactionStore:
+        if not executes_transactions(self._store):
+            raise DefinitionError("the wrapped store executes no transactions")
         return self._store
 
     @property

@@ -64,6 +64,17 @@ class Arena:
     def stored(self) -> Stored:
         return self._reader.read()
 
+    def ledger(self, run: str) -> list[str]:
+        """What transactions of the run have written, without the id of the run."""
+        if not self._reader.has_table("chaos_ledger"):
+            return []
+        rows = self._reader.rows(f"SELECT entry FROM chaos_ledger WHERE entry LIKE '{run}/%'")
+        return [str(entry).removeprefix(f"{run}/") for (entry,) in rows]
+
+    def visits_of(self, run: str) -> set[str]:
+        """Paths of the stored visits of the run."""
+        return {str(path) for run_id, path, *_ in self._reader.read().steps if run_id == run}
+
     def count_points(self, story: str, **settings: Any) -> list[str]:
         """Names of the failpoints of an undisturbed run."""
         assert self.live(self.job(["first"], story=story)) == 0  # only the first child creates the tables

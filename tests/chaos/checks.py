@@ -62,10 +62,13 @@ class Reader:
         return [tuple(row) for row in self._connection.execute(statement)]
 
     def has_tables(self) -> bool:
+        return self.has_table("core_workflow_schema")
+
+    def has_table(self, name: str) -> bool:
         where = (
-            "sqlite_master WHERE type = 'table' AND name = 'core_workflow_schema'"
+            f"sqlite_master WHERE type = 'table' AND name = '{name}'"
             if self._is_sqlite
-            else "pg_tables WHERE schemaname = 'public' AND tablename = 'core_workflow_schema'"
+            else f"pg_tables WHERE schemaname = 'public' AND tablename = '{name}'"
         )
         return bool(self.rows(f"SELECT 1 FROM {where}"))
 

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from spine_async import SpineError, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import SqlRunStore
+from spine_async.storage.sql.postgres import changes as postgres_changes
+from spine_async.storage.sql.postgres import step_transactions as postgres_transactions
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from tests.chaos.diary import FileDiary
 from tests.chaos.failpoints import Points, WatchedStore, die
@@ -51,7 +54,7 @@ class Child:
 
     async def live(self) -> None:
         """Execute the runs and write their results to the diary."""
-        workflow, dispatcher = Story(self.diary, self.points.reach).workflow(self.job["story"])
+        workflow, dispatcher = Story(self.diary, self.points.reach, self.points.hit).workflow(self.job["story"])
         config = WorkflowRunnerConfig(
             lease_ttl=self.job.get("ttl", 30.0), max_claims=1_000_000, trace_enabled=False, drain_timeout=1
         )
@@ -87,6 +90,25 @@ def trace_statements(points: Points) -> None:
     sqlite_jobs.in_transaction = traced
 
 
+def trace_commits(points: Points) -> None:
+    """Add a failpoint before and after the last statement of a transaction of a step on PostgreSQL, and its commit."""
+    write, commit = postgres_changes.write_within, AsyncTransaction.commit
+
+    async def traced_write(driver: Any, change: Any) -> bool:
+        points.hit("fence before")
+        is_written = await write(driver, change)
+        points.hit("fence after")
+        return is_written
+
+    async def traced_commit(transaction: AsyncTransaction) -> None:
+        points.hit("COMMIT before")
+        await commit(transaction)
+        points.hit("COMMIT after")
+
+    vars(postgres_transactions)["write_within"] = traced_write
+    AsyncTransaction.commit = traced_commit  # type: ignore[method-assign,assignment]
+
+
 def hold_while_writing(lock: threading.RLock) -> None:
     """Hold the lock during each transaction of SQLite."""
     in_transaction = sqlite_jobs.in_transaction
@@ -109,6 +131,7 @@ def run_child(job: dict[str, Any]) -> None:
             hold_while_writing(child.writing)
         if job.get("traces"):
             trace_statements(child.points)
+            trace_commits(child.points)
         live = Service(job, child.store, child.diary, child.points).live if "produce" in job else child.live
         anyio.run(live, backend_options={"use_uvloop": False})
         code = 0

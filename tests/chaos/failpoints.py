@@ -23,7 +23,15 @@ from spine_async._model.record import (
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome, DueRunStore, Listener, RunStore, keeps_due_runs
+from spine_async.ports import (
+    CommitOutcome,
+    DueRunStore,
+    Listener,
+    RunStore,
+    StepTransaction,
+    executes_transactions,
+    keeps_due_runs,
+)
 from tests.chaos.diary import Diary
 
 ResultT = TypeVar("ResultT")
@@ -59,6 +67,30 @@ def die(diary: Diary) -> Callable[[str], None]:
         os.kill(os.getpid(), signal.SIGKILL)
 
     return act
+
+
+class _WatchedTransaction:
+    """Reaches a failpoint before and after each call of a transaction of a step, and keeps its change."""
+
+    def __init__(self, transaction: StepTransaction, points: Points) -> None:
+        self._transaction = transaction
+        self._points = points
+        self.change: RunChange | None = None
+
+    def execute(self, connection: Any) -> BaseException | None:
+        self._points.hit("execute before")
+        error = self._transaction.execute(connection)
+        self._points.hit("execute after")
+        return error
+
+    def reject(self, error: BaseException, *, is_transient: bool) -> None:
+        self._transaction.reject(error, is_transient=is_transient)
+
+    async def complete(self) -> RunChange | None:
+        self._points.hit("complete before")
+        self.change = await self._transaction.complete()
+        self._points.hit("complete after")
+        return self.change
 
 
 class WatchedStore:
@@ -161,6 +193,22 @@ class WatchedStore:
                 self._note_commit(change)
         self._points.hit("commit after")
         return outcomes
+
+    @property
+    def blocks_commits(self) -> bool:
+        assert executes_transactions(self._store)
+        return self._store.blocks_commits
+
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        store, watched = self._store, _WatchedTransaction(transaction, self._points)
+        assert executes_transactions(store)
+        self._points.hit("transact before")
+        outcome = await store.transact(watched, seconds)
+        if outcome is CommitOutcome.COMMITTED:
+            assert watched.change is not None
+            self._note_commit(watched.change)
+        self._points.hit("transact after")
+        return outcome
 
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
+from sqlalchemy import Connection, text
 
 from spine_async import LocalDispatcher, RetryPolicy, Step, StepError, StepResult, Workflow, WorkflowContext
 from tests.chaos.diary import Diary
@@ -24,11 +25,13 @@ class Story:
     Args:
         diary: Takes the entries.
         reach: Called at each failpoint of a handler.
+        hit: Called at each failpoint of the handler of a transaction.
     """
 
-    def __init__(self, diary: Diary, reach: Pass = go_on) -> None:
+    def __init__(self, diary: Diary, reach: Pass = go_on, hit: Callable[[str], None] = lambda _: None) -> None:
         self._diary = diary
         self._reach = reach
+        self._hit = hit
 
     def workflow(self, name: str) -> tuple[Workflow, LocalDispatcher]:
         dispatcher = LocalDispatcher()
@@ -52,6 +55,20 @@ class Story:
             return compute(context)
 
         return Step.lambda_(name, handler)
+
+    def transaction(self, name: str) -> Step:
+        """A step that writes its path to the ledger."""
+
+        def handler(context: WorkflowContext, config: Mapping[str, object], connection: Connection) -> object:
+            self._hit(f"{name} begins")
+            self._note(context)
+            connection.execute(text("CREATE TABLE IF NOT EXISTS chaos_ledger (entry TEXT)"))
+            self._hit(f"{name} writes")
+            connection.execute(text("INSERT INTO chaos_ledger VALUES (:entry)"), {"entry": context.idempotency_key})
+            self._hit(f"{name} ends")
+            return {"written": name}
+
+        return Step.transaction(name, handler)
 
     def _note(self, context: WorkflowContext) -> None:
         path = str(context.idempotency_key).removeprefix(f"{context.run_id}/")
@@ -137,7 +154,25 @@ def _lambda(story: Story) -> list[Step]:
     return [story.step("one", lambda context: {"n": 1}), story.step("two", lambda context: {"n": 2})]
 
 
-_CHAPTERS: dict[str, Callable[[Story], list[Step]]] = {"journey": _journey, "short": _short, "lambda": _lambda}
+def _transactions(story: Story) -> list[Step]:
+    """Transactions at the beginning, as the last step of an item, and at the end of the run."""
+    item = Workflow("item", [story.step("note", lambda context: {"a": 1}), story.transaction("write")])
+    return [
+        story.transaction("first"),
+        Step.map("each", items=[1, 2], iterator=item, max_concurrency=2),
+        story.transaction("last"),
+    ]
+
+
+LEDGER = ("each[0]/write", "each[1]/write", "first", "last")
+"""What a run of the transactions writes to the ledger, after the id of the run."""
+
+_CHAPTERS: dict[str, Callable[[Story], list[Step]]] = {
+    "journey": _journey,
+    "short": _short,
+    "lambda": _lambda,
+    "transactions": _transactions,
+}
 
 
 def memory_of(context: WorkflowContext) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.arena import KILLED, Arena
 from tests.chaos.size import draws, report, size
+from tests.chaos.stories import LEDGER
 
 STORY = "journey"
 TOGETHER = 3
@@ -69,4 +70,23 @@ def test_killed_at_every_failpoint(arena: Arena) -> None:
         kinds=len(set(points)),
         seconds=round(time.monotonic() - began, 1),
     )
+    arena.close()
+
+
+@pytest.mark.slow
+def test_transactions_killed_at_every_failpoint_write_once(arena: Arena) -> None:
+    """Before and after each part of a transaction: handler, fence, commit; each statement of SQLite's."""
+    points = arena.count_points("transactions", traces=True)
+    stride = size(6 if arena.is_sqlite else 3, 1)
+    chosen = list(range(1 + draws("transactions").randrange(stride), len(points) + 1, stride))
+    for number in chosen:
+        run = f"p{number}"
+        arena.live(arena.job([run], story="transactions", traces=True, die_at=number))
+        done = {path for path in arena.visits_of(run) if path in LEDGER}
+        assert sorted(arena.ledger(run)) == sorted(done)  # what a step wrote is there if and only if its end is
+        arena.check_same_memory([run], "transactions")
+        assert sorted(arena.ledger(run)) == sorted(LEDGER)
+        arena.forget([run])
+    assert arena.kills >= len(chosen) - 5
+    report(f"transactions[{arena.database}]", n=len(chosen), of=len(points), kills=arena.kills)
     arena.close()

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -64,6 +65,14 @@ class Recorder(Protocol):
 
     def defer(self) -> Awaitable[None]:
         """Leave the pending writes for a later commit; yields to the event loop now and then."""
+        ...
+
+    def reserved(self, pending: PendingWrites) -> AbstractAsyncContextManager[None]:
+        """Commit nothing of a run inside the context; the caller commits a change of it in another way."""
+        ...
+
+    def committed(self, pending: PendingWrites, change: RunChange) -> None:
+        """Take note that the caller has committed a change in another way."""
         ...
 
     async def end_retries(self) -> None:
@@ -158,6 +167,7 @@ class Journal:
         self._commits_out_of_process = commits_out_of_process
         self._clock = clock
         self._queue: dict[PendingWrites, Latch] = {}
+        self._writing: dict[PendingWrites, Latch] = {}  # what the writer commits at the moment
         self._creations: list[Creation] = []
         self._writer: Future[None] | None = None
         self._yield = PeriodicYield()
@@ -214,6 +224,36 @@ class Journal:
         """Leave the pending writes for a later commit; yields to the event loop now and then."""
         return self._yield()
 
+    @asynccontextmanager
+    async def reserved(self, pending: PendingWrites) -> AsyncIterator[None]:
+        """Commit nothing of a run inside the context; what it enqueues meanwhile is committed afterwards.
+
+        Raises:
+            CommitFailed: An earlier commit of the run failed.
+        """
+        while (latch := self._latest(pending)) is not None:
+            await latch.future()
+            if latch.error is not None:
+                raise latch.error
+        self._locked.reserve(pending)
+        try:
+            yield
+        finally:
+            later = self._locked.remove(pending)
+            if later is not None:
+                self._queue[pending] = later
+                self._start_writer()
+
+    def committed(self, pending: PendingWrites, change: RunChange) -> None:
+        """Take note that the caller has committed a change inside of `reserved`."""
+        pending.committed(change)
+        if self.on_commit is not None:
+            self.on_commit(change)
+
+    def _latest(self, pending: PendingWrites) -> Latch | None:
+        """The latch of the last commit of a run that has not ended, or None."""
+        return self._queue.get(pending) or self._locked.later(pending) or self._writing.get(pending)
+
     async def end_retries(self) -> None:
         """Give up the locked changes of runs that are not executed any more, before the store is closed."""
         if await self._locked.end() and self._writer is not None:
@@ -221,7 +261,7 @@ class Journal:
 
     def forget_loop(self) -> None:
         """Drop the queue and the writer of an event loop that is closed."""
-        self._creations, self._queue, self._writer = [], {}, None
+        self._creations, self._queue, self._writer, self._writing = [], {}, None, {}
         self._locked.clear()
 
     def _start_writer(self) -> None:
@@ -263,6 +303,7 @@ class Journal:
         """Write everything in the queue; returns the futures of the waiters."""
         waiters: list[Future[None]] = []
         queue, self._queue = self._queue, {}
+        self._writing = queue
         try:
             if self._creations:
                 waiters = await self._create_queued()
@@ -277,6 +318,8 @@ class Journal:
             if not isinstance(exc, Exception):
                 resolve(waiters)
                 raise
+        finally:
+            self._writing = {}
         return waiters
 
     async def _create_queued(self) -> list[Future[None]]:

@@ -96,8 +96,16 @@ class LockedChanges:
         self._later[pending] = later
         self._spawn(self._retry(change, settle), change.run_id)
 
+    def reserve(self, pending: PendingWrites) -> None:
+        """Let the next commit of a run wait until `remove`, as if a change of it were locked."""
+        self._later[pending] = None
+
     def remove(self, pending: PendingWrites) -> Latch | None:
-        """Forget a change that was settled; returns the latch of the run's next commit if one was enqueued."""
+        """Forget a change that was settled, or a reservation.
+
+        Returns:
+            The latch of the run's next commit if one was enqueued.
+        """
         return self._later.pop(pending, None)
 
     async def _retry(self, change: RunChange, settle: Settle) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from spine_async._engine.commit.journal import Commit, Creation, OnCommit
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Future, PeriodicYield, new_future
-from spine_async._model.record import Claim
+from spine_async._model.record import Claim, RunChange
 
 
 class NullJournal:
@@ -42,6 +43,15 @@ class NullJournal:
     def defer(self) -> Awaitable[None]:
         """Yield to the event loop now and then."""
         return self._yield()
+
+    @asynccontextmanager
+    async def reserved(self, pending: PendingWrites) -> AsyncIterator[None]:
+        """Do nothing, because nothing is committed."""
+        yield
+
+    def committed(self, pending: PendingWrites, change: RunChange) -> None:
+        """Take over the numbers of the change."""
+        pending.committed(change)
 
     async def end_retries(self) -> None:
         """Do nothing, because nothing is locked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from spine_async._engine.run.refusal import fitting_result
 from spine_async._engine.run.transition import apply_result, store_item
@@ -21,6 +21,7 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import RunStatus
 from spine_async._model.step import ChoiceStep, MapStep, Step, WaitStep
+from spine_async._model.transaction_step import TransactionStep
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
@@ -58,7 +59,7 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
                 raise
             if outcome is not None:
                 return outcome
-            if runtime.commits_after(step):
+            if runtime.commits_after(step) and not visit.is_stored:
                 await runtime.journal.commit(pending)
             else:
                 await runtime.journal.defer()
@@ -101,13 +102,15 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     return outcome
 
 
-_INTERRUPTIBLE = (MapStep, WaitStep, SignalStep)
+_INTERRUPTIBLE = (MapStep, WaitStep, SignalStep, TransactionStep)
 """Steps whose executor may end the run, for instance because a commit failed."""
 
 
 async def _execute_interruptible(runtime: Runtime, visit: Visit, task: Task[Any]) -> EncodedResult:
     with InterruptScope() as visit.interrupts:
-        return await execute_step(runtime, visit, AttemptLimit(runtime.deadlines, task, is_shared=False))
+        encoded = await execute_step(runtime, visit, AttemptLimit(runtime.deadlines, task, is_shared=False))
+    # Middleware cannot change what is committed.
+    return encoded if visit.committed is None else cast("EncodedResult", visit.committed)
 
 
 def _too_many_visits(step: Step, limit: int) -> Outcome:

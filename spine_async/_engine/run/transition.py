@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from datetime import datetime
 
 from spine_async._engine.run.stored_values import StoredValues, failure_of, grown_lists, read_quality, with_synonyms
@@ -47,9 +48,22 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
         scope.run.tally.add(row, jumped_over)
     _update_context(scope, row, encoded)
     pending.add_visit(visit, row, _own_events(visit, encoded, now) if encoded.events else ())
-    if jumped_over:
+    if jumped_over and not visit.is_stored:
         pending.add_events(*(_skipped_event(visit, name, now) for name in jumped_over))
     return outcome
+
+
+def add_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> None:
+    """Add the rows of a success to the pending writes, and leave the scope as it is.
+
+    They are committed by themselves. If that succeeds, `apply_result` applies the result to the scope.
+    """
+    scope = visit.scope
+    row, cursor = _row(visit, encoded, now, elapsed_ms), copy(scope.cursor)
+    jumped_over = cursor.advance()
+    row.ends_item = cursor.step is None and encoded.result.stop_reason is None and not scope.is_run
+    scope.run.pending.add_visit(visit, row, _own_events(visit, encoded, now))
+    scope.run.pending.add_events(*(_skipped_event(visit, name, now) for name in jumped_over))
 
 
 _JUMPING = (ChoiceStep, SignalStep)

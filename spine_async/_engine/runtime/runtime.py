@@ -62,7 +62,8 @@ ArgumentsT = ParamSpec("ArgumentsT")
 _ENCODERS = 2  # more would not be faster, and each of them holds a copy of a large value
 # Each step needs them, and Python 3.11 takes 140 ns to look up a member of an enumeration.
 _SIGNAL, _RETRY = StepType.SIGNAL, ErrorPolicy.RETRY
-_ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE)
+_ATTEMPT_TYPES = (StepType.LAMBDA, StepType.PIPELINE, StepType.TRANSACTION)
+_PRETENDED = (StepType.PIPELINE, StepType.TRANSACTION)
 
 
 @dataclass(slots=True)
@@ -212,8 +213,8 @@ class Runtime:
         return timeout, retry
 
     def pretends(self, step: Step) -> bool:
-        """Whether the step is a pipeline of a dry run, which is not called and has no output of its own."""
-        return self.is_dry and step.step_type is StepType.PIPELINE
+        """Whether a dry run does not call the step, which then has no output of its own: pipelines and transactions."""
+        return self.is_dry and step.step_type in _PRETENDED
 
     def models(self, workflow: Definition) -> Mapping[str, OutputModel]:
         """Models that the outputs of the workflow's steps are decoded to, by step name."""

@@ -50,6 +50,12 @@ class Cursor:
         self.step: Step | None = self._steps[self._position]
         self.visit = 1
 
+    def __copy__(self) -> Cursor:
+        copied = Cursor(self.workflow)
+        copied._visits = dict(self._visits)
+        copied._position, copied.step, copied.visit = self._position, self.step, self.visit
+        return copied
+
     @property
     def has_moved(self) -> bool:
         """Whether any step has been settled or replayed."""

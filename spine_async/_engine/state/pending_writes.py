@@ -50,6 +50,7 @@ class OpenVisit:
         slot: The concurrency slot that the current attempt holds, or None.
         taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
         report: Its progress; None while it has reported none.
+        is_stored: Whether a transaction of its step has committed its end; then it is announced too.
     """
 
     path: str
@@ -63,6 +64,7 @@ class OpenVisit:
     slot: Slot | None = field(default=None, init=False)
     taken: tuple[int, ...] = field(default=(), init=False)
     report: ProgressReport | None = field(default=None, init=False)
+    is_stored: bool = field(default=False, init=False)
 
     def release_slot(self) -> None:
         """Release the concurrency slot of an attempt that is stuck."""
@@ -132,10 +134,12 @@ class PendingWrites:
         self.open_visits.pop(visit.path, None)
 
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
-        """Add the row of a settled visit."""
+        """Add the row of a settled visit, unless it is stored."""
         self.open_visits.pop(visit.path, None)
         row.records_events = self.records_events
         if visit.is_announced or visit.events or own_events or visit.taken:
+            if visit.is_stored:
+                return
             self.has_taken = self.has_taken or bool(visit.taken)
             before = [*visit.events, *own_events]
             self._entries.append(_RowWithEvents(row, visit.is_announced, before, taken=visit.taken))
@@ -250,6 +254,15 @@ class PendingWrites:
         """Put the entries of a failed commit back in front; has no effect after `committed`."""
         drained, self._drained = self._drained, ()
         self._entries[:0] = drained
+
+    def remove_entries(self, first: int, count: int) -> None:
+        """Remove entries that must not be committed.
+
+        Args:
+            first: How many entries precede them.
+            count: How many they are.
+        """
+        del self._entries[first : first + count]
 
     def clear(self) -> None:
         """Remove all entries."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from spine_async._engine.state.cancellation import CancelReason, RunCancellation
 from spine_async._engine.state.cursor import Cursor
@@ -258,6 +258,12 @@ class Scope:
         self.open_items.clear()
 
 
+class CommittedResult(Protocol):
+    """The encoded result of a step whose transaction has committed it."""
+
+    result: StepResult
+
+
 @dataclass(slots=True, eq=False)
 class Visit(OpenVisit):
     """One visit of one step, from its start until it is settled.
@@ -274,6 +280,7 @@ class Visit(OpenVisit):
         received: The message that it has taken, or None.
         idle_limit: The limits of the current attempt, if it has an `idle_timeout`; else None.
         once_calls: The calls of `context.once` that it has recorded; None before the first one.
+        committed: The result that a transaction of its step has committed, or None.
     """
 
     scope: Scope
@@ -289,6 +296,7 @@ class Visit(OpenVisit):
     received: Message | None = field(default=None, init=False)
     idle_limit: IdleLimit | None = field(default=None, init=False)
     once_calls: OnceCalls | None = field(default=None, init=False)
+    committed: CommittedResult | None = field(default=None, init=False)
 
     @property
     def run(self) -> Run:

@@ -29,6 +29,7 @@ from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.once_request import OnceRequest
 from spine_async._model.record import ONCE_NAME, VisitRow
+from spine_async._model.status import StepType
 from spine_async.errors import AttemptEndedError, DefinitionError, SerializationError, StoreError
 
 _PAGE = 256
@@ -92,6 +93,9 @@ def _check(attempt: Attempt, request: OnceRequest) -> None:
         problem = f"the second argument must be a function, not {type(request.call).__name__}"
     if problem is not None:
         raise DefinitionError(f"once: {problem}", step=attempt.visit.step.name)
+    if attempt.visit.step.step_type is StepType.TRANSACTION:
+        problem = "once cannot be called inside a transaction, for whose commit it would wait; use a step before it"
+        raise DefinitionError(problem, step=attempt.visit.step.name)
 
 
 @dataclass(frozen=True, slots=True)

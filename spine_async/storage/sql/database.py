@@ -20,7 +20,7 @@ from spine_async._model.durability import Durability, check_durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
 from spine_async.errors import SharingError, StoreError
-from spine_async.ports import CommitOutcome, Listener
+from spine_async.ports import CommitOutcome, Listener, StepTransaction
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.connection import bind_pool, forked
 from spine_async.storage.sql.driver.errors import unavailable
@@ -69,6 +69,7 @@ class SqlDatabase(Protocol):
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]: ...
     async def send_within(self, connection: object, message: NewMessage) -> Delivery: ...
     async def fork(self, new: NewFork) -> ForkOutcome: ...
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None: ...
     async def close(self) -> None: ...
 
 

@@ -41,7 +41,7 @@ from spine_async._model.record import (
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
-from spine_async.ports import CommitOutcome, Listener
+from spine_async.ports import CommitOutcome, Listener, StepTransaction
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
@@ -335,6 +335,14 @@ class SqlRunStore:
             return ForkOutcome.NOT_FOUND
         database = await self._database.for_writing()
         return await database.fork(new)
+
+    @property
+    def blocks_commits(self) -> bool:
+        return not self._database.commits_out_of_process
+
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        database = await self._database.for_writing()
+        return await database.transact(transaction, seconds)
 
     async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -70,9 +71,15 @@ class ConnectionPool(Generic[DriverT]):
 
     async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
+        return await self.read_with_connection(lambda _, driver: job(driver), call)
+
+    async def read_with_connection(
+        self, job: Callable[[AsyncConnection, DriverT], Awaitable[ResultT]], call: Call
+    ) -> ResultT:
+        """Run a job that also needs the connection of SQLAlchemy."""
         connection, driver = await self.checkout(call)
         try:
-            result = await call.run(job, driver, self._hooks.abort)
+            result = await call.run(partial(job, connection), driver, self._hooks.abort)
         except BaseException:
             await self.discard(connection, release_in_memory=True)
             raise
@@ -345,6 +352,22 @@ async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await _wait_until_done(task)
+        raise
+
+
+async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """The result of the work, which is finished even if the caller is cancelled.
+
+    Cancellation:
+        Raised once the work is finished.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _wait_until_done(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved
         raise
 
 

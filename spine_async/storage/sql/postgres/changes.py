@@ -103,11 +103,29 @@ async def _committed_earlier(driver: Driver, changes: Sequence[tuple[int, int, s
     return {record["id"] for record in records}
 
 
-async def _write_steps(driver: Driver, changes: Sequence[RunChange], skips_locked: bool) -> set[int]:  # noqa: FBT001
+async def write_within(driver: Driver, change: RunChange) -> bool:
+    """Write a change in the transaction of the connection; whether it has passed its fence."""
+    write = _write_releases if is_special(change) else _write_steps
+    return change.key in await write(driver, [change], False, _PATIENCE_WITHIN)
+
+
+_PATIENCE_WITHIN = "5s"  # longer than for a group: no other run waits, and an error would undo the transaction
+
+
+async def _write_steps(
+    driver: Driver,
+    changes: Sequence[RunChange],
+    skips_locked: bool,  # noqa: FBT001
+    patience: str = "200ms",
+) -> set[int]:
     rows, visits, events = _rows(changes)
     is_single = len(rows) == 1 and len(visits) <= 1 and len(events) <= 1 and not skips_locked
     shape = statements.CommitShape(
-        is_single=is_single, has_visits=bool(visits), has_events=bool(events), skips_locked=skips_locked
+        is_single=is_single,
+        has_visits=bool(visits),
+        has_events=bool(events),
+        skips_locked=skips_locked,
+        patience=patience,
     )
     arguments: list[object]
     if is_single:
@@ -118,11 +136,20 @@ async def _write_steps(driver: Driver, changes: Sequence[RunChange], skips_locke
     return {record["id"] for record in records}
 
 
-async def _write_releases(driver: Driver, changes: Sequence[RunChange], skips_locked: bool) -> set[int]:  # noqa: FBT001
+async def _write_releases(
+    driver: Driver,
+    changes: Sequence[RunChange],
+    skips_locked: bool,  # noqa: FBT001
+    patience: str = "200ms",
+) -> set[int]:
     now = await boot_now()
     rows, visits, events = _rows(changes)
     shape = statements.CommitShape(
-        is_single=False, has_visits=bool(visits), has_events=bool(events), skips_locked=skips_locked
+        is_single=False,
+        has_visits=bool(visits),
+        has_events=bool(events),
+        skips_locked=skips_locked,
+        patience=patience,
     )
     outcomes = zip(*(_outcome_values(each, now) for each in changes), strict=True)
     taken = [(each.key, message) for each in changes for message in each.taken]

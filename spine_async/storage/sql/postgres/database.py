@@ -13,11 +13,13 @@ from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, No
 from spine_async._model.durability import Durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
-from spine_async.ports import CommitOutcome, Listener, RunIdLockedError
+from spine_async.errors import StoreError
+from spine_async.ports import CommitOutcome, Listener, RunIdLockedError, StepTransaction
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
 from spine_async.storage.sql.driver.connection import ResultT
+from spine_async.storage.sql.driver.handler_connection import MisusedConnectionError
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.postgres import changes as change_jobs
 from spine_async.storage.sql.postgres import due_runs, forks, inbox, leases, limited_claims, queues, statements
@@ -25,6 +27,7 @@ from spine_async.storage.sql.postgres.announcements import Announcer, notify
 from spine_async.storage.sql.postgres.caller import IDENTITY, CommitWatch, driver_in_transaction, in_savepoint
 from spine_async.storage.sql.postgres.connections import PostgresConnections
 from spine_async.storage.sql.postgres.listener import ChangeListener
+from spine_async.storage.sql.postgres.step_transactions import PostgresStepTransaction, is_transient
 from spine_async.storage.sql.postgres.sweep import sweep
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 _NOTIFY_SECONDS = 3.0
 """Time limit of a notification, which nobody repeats."""
+
+_ENDS_LATER = 1.0
+"""Seconds after which the connection of a transaction is closed that the server should have ended."""
 
 
 class PostgresDatabase(PostgresConnections):
@@ -169,6 +175,25 @@ class PostgresDatabase(PostgresConnections):
         outcome = await self._read_with_retries(partial(forks.fork, new=new), "fork")
         if outcome is None:
             raise RunIdLockedError
+        return outcome
+
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        step = PostgresStepTransaction(transaction, seconds)
+        call = Call("transaction", self._limit, seconds + _ENDS_LATER, 1)
+        try:
+            with self._map_errors:
+                outcome = await self._pool.read_with_connection(step.run, call)
+        except MisusedConnectionError:
+            return None
+        except StoreError as exc:
+            if step.change is None:
+                if isinstance(exc.__cause__, TimeoutError):
+                    raise exc.__cause__ from None
+                raise
+            outcome = await self._read_with_retries(step.found_outcome, "look for a commit")
+            if outcome is None:
+                cause = exc.__cause__ or exc
+                transaction.reject(cause, is_transient=is_transient(cause))
         return outcome
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from spine_async.storage.sql.postgres.statements import IS_HELD, PATIENCE, UNLOCKED, CommitShape, group_insert
+from spine_async.storage.sql.postgres.statements import IS_HELD, PATIENCE, CommitShape, group_insert, limited_wait
 from spine_async.storage.sql.schema.postgres_types import CHANGE, EVENT, STEP
 
 _OUTCOMES = (
@@ -30,7 +30,7 @@ def release_statement(shape: CommitShape) -> str:
     Its arguments are an array of `CHANGE`, nine arrays with the outcomes, two arrays with the runs and ids of taken
     messages, then an array of `STEP` and an array of `EVENT` if there are any.
     """
-    parts = [UNLOCKED if shape.skips_locked else PATIENCE]
+    parts = [limited_wait(shape)]
     parts.append(f"fence AS ({_fence(shape)})")
     parts.append(f"taken AS ({_TAKE})")
     used = _TAKEN_FROM + 1

@@ -24,12 +24,14 @@ class CommitShape(NamedTuple):
         is_single: Whether there is one change with at most one visit and one event. Its values are then passed as
             scalar arguments instead of arrays, which saves a third of the time of a single run's step.
         skips_locked: Whether to leave out runs whose rows are locked. Never set together with `is_single`.
+        patience: How long the statement waits for a locked row.
     """
 
     is_single: bool
     has_visits: bool
     has_events: bool
     skips_locked: bool = False
+    patience: str = "200ms"
 
 
 @cache
@@ -39,7 +41,7 @@ def commit_statement(shape: CommitShape) -> str:
     Its arguments are an array of `CHANGE`, then an array of `STEP` and an array of `EVENT` if there are any. If the
     commit is single, they are the values of the change, then of its visit and its event.
     """
-    parts = [UNLOCKED if shape.skips_locked else PATIENCE]
+    parts = [limited_wait(shape)]
     parts.append(f"fence AS ({_single_fence() if shape.is_single else _group_fence(shape)})")
     insert = _single_insert if shape.is_single else group_insert
     used = len(CHANGE.columns) if shape.is_single else 1
@@ -49,6 +51,11 @@ def commit_statement(shape: CommitShape) -> str:
     if shape.has_events:
         parts.append(f"event AS ({insert('core_workflow_event_log', EVENT, used + 1)})")
     return f"WITH {', '.join(parts)} SELECT id FROM fence"
+
+
+def limited_wait(shape: CommitShape) -> str:
+    """The part of the statement that limits its wait for row locks, or leaves out runs whose rows are locked."""
+    return _UNLOCKED if shape.skips_locked else _PATIENCE.format(shape.patience)
 
 
 def _group_fence(shape: CommitShape) -> str:
@@ -76,9 +83,10 @@ IS_HELD = "r.status IN ('running', 'waiting') AND r.owner IS NOT NULL"
 """Whether an owner may commit to the run `r`."""
 
 # `set_config` runs before the first row is locked, because each row that is locked has been joined with its result.
-PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '200ms', true))"
+_PATIENCE = "patience AS MATERIALIZED (SELECT set_config('lock_timeout', '{}', true))"
+PATIENCE = _PATIENCE.format("200ms")
 """Limits the wait for row locks of this statement, without a lasting setting and without another round trip."""
-UNLOCKED = (
+_UNLOCKED = (
     f"unlocked AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r JOIN {CHANGE.unnest(1, 'c')} ON r.id = c.id "
     "ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED)"
 )

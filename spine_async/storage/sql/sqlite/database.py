@@ -15,13 +15,14 @@ from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, No
 from spine_async._model.durability import Durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
-from spine_async.errors import DefinitionError
-from spine_async.ports import CommitOutcome, Listener, NoListener
+from spine_async.errors import DefinitionError, StoreError
+from spine_async.ports import CommitOutcome, Listener, NoListener, StepTransaction
 from spine_async.storage.sql.driver.boot_clock import boot_time
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
+from spine_async.storage.sql.driver.connection import finish
+from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
@@ -29,6 +30,7 @@ from spine_async.storage.sql.sqlite import changes, due_runs, forks, inbox, jobs
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
+from spine_async.storage.sql.sqlite.step_transactions import InnerEngine, SqliteStepTransaction
 from spine_async.storage.sql.sqlite.watch import FileWatch
 
 ResultT = TypeVar("ResultT")
@@ -52,6 +54,7 @@ class SqliteDatabase(SqliteConnections):
         super().__init__(engine, makes_folder=makes_folder, durability=durability, timeout=timeout)
         self._compiled = CompiledQueries(engine.dialect)
         self._watch: FileWatch | None = None
+        self._inner_engine = InnerEngine()
 
     async def upgrade(self) -> None:
         await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
@@ -137,6 +140,22 @@ class SqliteDatabase(SqliteConnections):
 
     async def fork(self, new: NewFork) -> ForkOutcome:
         return await self._write_with_retries(partial(forks.fork, new=new), "fork")
+
+    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        step = SqliteStepTransaction(transaction, self._inner_engine, seconds)
+        work = self._write(step.run, Call("transaction", self._limit, seconds + self._limit.seconds, 1))
+        try:
+            return await finish(work)
+        except StoreError as exc:
+            cause = exc.__cause__ or exc
+            if step.change is None:
+                if isinstance(cause, TimeoutError):
+                    raise cause from None
+                raise
+            outcome = await self._read_with_retries(step.found_outcome, "look for a commit")
+            if outcome is None:
+                transaction.reject(cause, is_transient=not isinstance(cause, sqlite3.IntegrityError))
+            return outcome
 
     async def close(self) -> None:
         if self._watch is not None:
