@@ -80,7 +80,8 @@ def chaos(session: nox.Session) -> None:
     `SPINE_CHAOS_SEED` sets the seed. `SPINE_CHAOS_SHARE=0.1` reduces the size to a tenth.
     """
     session.install("-q", "-e", ".[test]")
-    tests = ("tests/chaos", "tests/service/test_many_waits.py", "tests/service/test_queue_kills.py")
+    services = (f"tests/service/test_{name}.py" for name in ("many_waits", "queue_kills", "schedule_kills"))
+    tests = ("tests/chaos", *services)
     session.run("pytest", *tests, "--numprocesses=0", *session.posargs, env={"SPINE_CHAOS": "full"})
 
 

@@ -10,6 +10,8 @@ from spine_async._model.policy import RetryPolicy
 from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
 from spine_async._model.queue import Enqueued, Queue, RateLimit
+from spine_async._model.schedule import Schedule
+from spine_async._model.schedule_state import ScheduleRecord
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
 from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
@@ -38,6 +40,7 @@ from spine_async.errors import (
     RunFailedError,
     RunNotFoundError,
     RunNotResumableError,
+    ScheduleNotFoundError,
     SchemaVersionError,
     SerializationError,
     SharingError,
@@ -96,6 +99,9 @@ __all__ = [
     "RunNotResumableError",
     "RunRecord",
     "RunStatus",
+    "Schedule",
+    "ScheduleNotFoundError",
+    "ScheduleRecord",
     "SchemaVersionError",
     "SerializationError",
     "SharingError",

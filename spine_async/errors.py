@@ -73,6 +73,21 @@ class RunNotFoundError(RunError):
         super().__init__(run_id, f"run {run_id!r} is not stored in this store; list_runs() lists the stored runs")
 
 
+class ScheduleNotFoundError(SpineError):
+    """The runner knows no schedule with this name, and the store contains none.
+
+    Attributes:
+        schedule: Name of the schedule.
+    """
+
+    def __init__(self, schedule: str) -> None:
+        self.schedule = schedule
+        super().__init__(
+            f"schedule {schedule!r:.200} is neither stored nor known to this runner; list_schedules() lists the stored "
+            "ones, and WorkflowRunner(schedules=[…]) makes one known"
+        )
+
+
 class RunBusyError(RunError):
     """Another owner executes the run, or another call of this runner does.
 

@@ -30,10 +30,12 @@ from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
 from spine_async._engine.service.followers import Followers
 from spine_async._engine.service.run_counts import RunCounts
+from spine_async._engine.service.schedule_timer import ScheduleTimer
 from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
 from spine_async._engine.service.worker import Worker
 from spine_async._engine.start.enqueueing import enqueue_runs
+from spine_async._engine.start.firing import checked_schedules
 from spine_async._engine.start.fork_request import ForkRequest
 from spine_async._engine.start.request import Request
 from spine_async._engine.step.encoding import as_result
@@ -42,6 +44,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
 from spine_async._model.record import StoredRun
+from spine_async._model.schedule import Schedule
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
@@ -51,6 +54,7 @@ from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._reading import RunReader
+from spine_async._scheduling import ScheduleManager
 from spine_async.errors import DefinitionError, RunNotResumableError
 from spine_async.handle import RunHandle
 from spine_async.ports import Clock, Dispatcher, RunStore
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 
 
-class WorkflowRunner(RunReader):
+class WorkflowRunner(RunReader, ScheduleManager):
     """Executes workflows durably inside your own event loop.
 
     By default, runs are stored in the database of `SPINE_DATABASE_URL`. If that is not set, they are stored in the
@@ -80,6 +84,7 @@ class WorkflowRunner(RunReader):
         work: Whether the runner works while it is entered with `async with`: it claims due runs of the workflows that
             it knows, also those whose owner died. False is for processes that only start, enqueue and look.
         queues: The queues that it works on besides `default`: a `Queue` with limits, or the name of one without.
+        schedules: Schedules whose runs it starts while it works. It also knows their workflows.
         tracer_provider: OpenTelemetry provider of spans; None means the global one.
         meter_provider: OpenTelemetry provider of metrics; None means the global one.
         clock: Source of time; None means the system clock.
@@ -114,6 +119,7 @@ class WorkflowRunner(RunReader):
         workflows: Iterable[Workflow] = (),
         work: bool = True,
         queues: Iterable[Queue | str] = (),
+        schedules: Iterable[Schedule] = (),
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Clock | None = None,
@@ -159,9 +165,16 @@ class WorkflowRunner(RunReader):
         given_queues = check_queues(queues)
         self._runtime.queue_limits = {each.name: each for each in given_queues if each.is_limited}
         queue_names = {DEFAULT_QUEUE, *(each.name for each in given_queues)}
-        self._worker = Worker(self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run)
+        self._schedules = checked_schedules(self._runtime, schedules)
+        timer = ScheduleTimer(self._runtime, self._schedules, self._workflows) if self._schedules else None
+        self._worker = Worker(
+            self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run, timer=timer
+        )
         self._works = work
         self._entries = 0
+        for schedule in self._schedules.values():
+            if isinstance(schedule.workflow, Workflow):
+                self.register(schedule.workflow)
         for workflow in workflows:
             self.register(workflow)
 

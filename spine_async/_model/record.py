@@ -157,7 +157,7 @@ class NewRun:
         queue_key: Key within the queue, for limits and fairness, or None.
         priority: Runs with a lower number are claimed first.
         expires_at: A due run that was not claimed before is not executed any more; None means never.
-        started_by: The call that created the run: `execute`, `start`, `enqueue` or `fork`.
+        started_by: The call that created the run: `execute`, `start`, `enqueue`, `fork` or `schedule`.
         traceparent: W3C trace context of the span that created the run, or None.
         records_events: Whether the run records events.
         lease_ttl: Seconds until the lease of the owner expires unless it is renewed.

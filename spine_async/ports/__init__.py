@@ -8,6 +8,7 @@ from spine_async.ports.forks import ForkStore, forks_runs
 from spine_async.ports.measurements import Measurements, NoMeasurements
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
 from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
+from spine_async.ports.schedules import ScheduleStore, keeps_schedules
 from spine_async.ports.step_transaction import StepTransaction, TransactionStore, executes_transactions
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "RunIdLockedError",
     "RunSpan",
     "RunStore",
+    "ScheduleStore",
     "StepSpan",
     "StepTransaction",
     "TransactionStore",
     "executes_transactions",
     "forks_runs",
     "keeps_due_runs",
+    "keeps_schedules",
     "writes_within",
 ]

@@ -42,12 +42,14 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.memory_forks import forked_events, forked_visits
 from spine_async.storage.memory_queues import MemoryQueues
+from spine_async.storage.memory_schedules import MemorySchedules
 from spine_async.storage.packing import PackedVisits
 from spine_async.storage.run_selection import matches, select_runs
 
@@ -167,6 +169,7 @@ class MemoryRunStore:
         self._keys = count(1)
         self._message_ids = count(1)
         self._queues = MemoryQueues(self._clock)
+        self._schedules = MemorySchedules(self._is_under_way, self._create)
 
     async def open(self) -> None:
         return None
@@ -424,8 +427,21 @@ class MemoryRunStore:
             found.events.extend(forked_events(new, source.events))
         return ForkOutcome.FORKED
 
+    async def register_schedules(self, schedules: Sequence[NewSchedule]) -> None:
+        self._schedules.register(schedules)
+
+    async def schedules(self, names: Collection[str] | None = None) -> list[StoredSchedule]:
+        return self._schedules.read(names)
+
+    async def change_schedule(self, change: ScheduleChange) -> bool:
+        return self._schedules.change(change)
+
     async def close(self) -> None:
         return None
+
+    def _is_under_way(self, run_id: str) -> bool:
+        found = self._runs.get(run_id)
+        return found is not None and not found.status.is_final
 
     def _create(self, new: NewRun) -> Claim | None:
         found = self._runs.get(new.run_id)

@@ -26,6 +26,7 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError, StoreUnavailableError
 from spine_async.ports import (
@@ -35,11 +36,13 @@ from spine_async.ports import (
     ForkStore,
     Listener,
     RunStore,
+    ScheduleStore,
     StepTransaction,
     TransactionStore,
     executes_transactions,
     forks_runs,
     keeps_due_runs,
+    keeps_schedules,
     writes_within,
 )
 
@@ -76,6 +79,9 @@ Method: TypeAlias = Literal[
     "send_within",
     "fork",
     "transact",
+    "register_schedules",
+    "schedules",
+    "change_schedule",
 ]
 Moment: TypeAlias = Literal["before", "after"]
 
@@ -271,6 +277,21 @@ class FaultInjectingStore:
 
     async def fork(self, new: NewFork) -> ForkOutcome:
         return await self._call("fork", lambda: self._forks.fork(new))
+
+    async def register_schedules(self, schedules: Sequence[NewSchedule]) -> None:
+        return await self._call("register_schedules", lambda: self._schedules.register_schedules(schedules))
+
+    async def schedules(self, names: Collection[str] | None = None) -> list[StoredSchedule]:
+        return await self._call("schedules", lambda: self._schedules.schedules(names))
+
+    async def change_schedule(self, change: ScheduleChange) -> bool:
+        return await self._call("change_schedule", lambda: self._schedules.change_schedule(change))
+
+    @property
+    def _schedules(self) -> ScheduleStore:
+        if not keeps_schedules(self._store):
+            raise DefinitionError("the wrapped store keeps no schedules")
+        return self._store
 
     @property
     def _forks(self) -> ForkStore:

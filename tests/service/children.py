@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from spine_async import Enqueued, Queue, RateLimit, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
+from spine_async import Enqueued, Queue, RateLimit, Schedule, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from tests.crash.warm import warm_up
+from tests.service.file_clock import FileClock
 from tests.service.flows import Flows
 
 
@@ -47,7 +48,13 @@ class Service:
         queues = [Queue(each) if isinstance(each, str) else _queue(**each) for each in job.get("queues", ())]
         flows = self._flows.by_name.values() if job.get("knows", True) else ()
         self._runner = WorkflowRunner(
-            config=config, workflows=flows, work=job["work"], queues=queues, dispatcher=self._flows.dispatcher
+            config=config,
+            workflows=flows,
+            work=job["work"],
+            queues=queues,
+            schedules=[Schedule(workflow="brief", overlap="allow", **each) for each in job.get("schedules", ())],
+            clock=FileClock(job["clock"]) if "clock" in job else None,
+            dispatcher=self._flows.dispatcher,
         )
         self._flows.runner = self._runner
         self._socket = job["socket"]

@@ -21,7 +21,7 @@ from tests.storage.plain_sql import execute, file_of
 OLD = range(1, VERSION)
 TABLES = (
     *("core_workflow_runs", "core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox"),
-    *("core_workflow_queues", "core_workflow_first_claims"),
+    *("core_workflow_queues", "core_workflow_first_claims", "core_workflow_schedules"),
 )
 
 

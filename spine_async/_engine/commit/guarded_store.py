@@ -9,10 +9,10 @@ from typing import Any, cast
 from spine_async._engine.commit.isolation import store_error
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
 from spine_async.errors import SpineError, StoreError
-from spine_async.ports import CommitOutcome, DueRunStore, ForkStore, RunStore
+from spine_async.ports import CommitOutcome, DueRunStore, ForkStore, RunStore, ScheduleStore
 
 _ABSENT = type(None)
-_OPTIONAL = (DueRunStore, ForkStore)
+_OPTIONAL = (DueRunStore, ForkStore, ScheduleStore)
 """The capabilities that a store need not have."""
 _ANSWERS: dict[str, tuple[type, ...]] = {
     "claim": (Claim, Busy, _ABSENT),

@@ -17,6 +17,7 @@ from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
 from spine_async._engine.service.pace import Pace
 from spine_async._engine.service.queue_listing import QueueListing
+from spine_async._engine.service.schedule_timer import ScheduleTimer
 from spine_async._engine.start.due_run import open_due_run
 from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.state.scope import Scope
@@ -55,6 +56,7 @@ class Worker:
         workflows: The known workflows by name; may grow.
         queues: Names of the queues that it works on.
         execute: Executes a run that is open.
+        timer: Starts the runs of schedules, or None.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Worker:
         workflows: Mapping[str, Workflow],
         queues: Collection[str],
         execute: Callable[[Scope, Execution], Awaitable[WorkflowResult]],
+        *,
+        timer: ScheduleTimer | None = None,
     ) -> None:
         self._runtime = runtime
         self._active_runs = active_runs
@@ -71,6 +75,7 @@ class Worker:
         self._queues = frozenset(queues)
         self._listing = QueueListing(runtime, self._queues)
         self._execute = execute
+        self._timer = timer
         self._task: Task[None] | None = None
         self._halt = _Halt()
         self._sweep_mono = 0.0
@@ -81,6 +86,8 @@ class Worker:
         if self._task is None:
             self._runtime.parks = True
             self._listing.begin(self._runtime.clock.monotonic())
+            if self._timer is not None:
+                self._timer.begin()
             self._task = spawn(self._work(self._halt), "spine_async worker")
 
     async def end_with(self, drain: Awaitable[None]) -> None:
@@ -116,6 +123,8 @@ class Worker:
                 seen = runtime.changes.count(Change.WORK)
                 done = await self._round_if_reachable(halt)
                 await self._listing.list_if_due(runtime.clock.monotonic())
+                if self._timer is not None and not halt.is_set:
+                    done.pause = min(done.pause, await self._timer.fire_due())
                 if not done.has_more or self._free == 0:
                     if done.has_claimed:
                         await anyio.sleep(_REST)  # the claimed runs are opened first

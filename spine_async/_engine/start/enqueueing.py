@@ -48,7 +48,7 @@ async def enqueue_runs(
     check_queue_name(queue)
     name = definition if isinstance(definition, str) else definition.name or ""
     with runtime.observer.enqueue(name, queue, len(runs)) as traceparent:
-        news = [await _new_run(runtime, definition, each, queue, traceparent) for each in runs]
+        news = [await new_due_run(runtime, definition, each, queue, traceparent) for each in runs]
         return await _stored(runtime, news, connection)
 
 
@@ -68,9 +68,14 @@ async def _stored(runtime: Runtime, news: Sequence[NewRun], connection: object) 
     return [each.run_id for each in news]
 
 
-async def _new_run(
+async def new_due_run(
     runtime: Runtime, definition: Definition, run: Enqueued, queue: str, traceparent: str | None
 ) -> NewRun:
+    """The due run to store for a request; `traceparent` is the trace context of the call.
+
+    Raises:
+        DefinitionError: An option is invalid, or the params do not fit the workflow (`InvalidParamsError`).
+    """
     check_key(run.key)
     check_priority(run.priority)
     due = due_time(run.delay, run.at, runtime.clock.now())

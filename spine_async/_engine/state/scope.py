@@ -73,7 +73,7 @@ class Run:
         idleness: Whether all of its tasks wait.
         departure: What the run waited for when it was asked to give up, if it was idle; else None.
         previous_end: The final state from which it was resumed, or None.
-        started_by: The call that created it: `execute`, `start`, `enqueue` or `fork`.
+        started_by: The call that created it: `execute`, `start`, `enqueue`, `fork` or `schedule`.
         queue: The queue that it belongs to, or "".
         queue_key: Its key within the queue, or None.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.

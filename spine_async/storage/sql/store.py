@@ -39,6 +39,7 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.ports import CommitOutcome, Listener, StepTransaction
@@ -343,6 +344,18 @@ class SqlRunStore:
     async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
         database = await self._database.for_writing()
         return await database.transact(transaction, seconds)
+
+    async def register_schedules(self, schedules: Sequence[NewSchedule]) -> None:
+        database = await self._database.for_writing()
+        await database.register_schedules(schedules)
+
+    async def schedules(self, names: Collection[str] | None = None) -> list[StoredSchedule]:
+        database = await self._database.for_reading()
+        return await database.schedules(names) if database is not None else []
+
+    async def change_schedule(self, change: ScheduleChange) -> bool:
+        database = await self._database.for_writing()
+        return await database.change_schedule(change)
 
     async def check_caller(self) -> None:
         """Refuse a call that would wait for a transaction of its own task."""

@@ -17,6 +17,7 @@ from spine_async.testing.conformance.queues import QueueContract
 from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
+from spine_async.testing.conformance.schedules import ScheduleContract
 from spine_async.testing.conformance.telemetry import TelemetryContract
 from spine_async.testing.conformance.values import ValueContract
 from spine_async.testing.conformance.visits import VisitContract
@@ -41,6 +42,7 @@ class RunStoreConformance(
     QueueContract,
     TelemetryContract,
     ForkContract,
+    ScheduleContract,
 ):
     """The contract of `RunStore` as tests.
 

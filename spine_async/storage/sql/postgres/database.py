@@ -13,6 +13,7 @@ from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, No
 from spine_async._model.durability import Durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
+from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome, Listener, RunIdLockedError, StepTransaction
 from spine_async.storage.sql.driver.caller_connection import caller_connection
@@ -23,6 +24,7 @@ from spine_async.storage.sql.driver.handler_connection import MisusedConnectionE
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.postgres import changes as change_jobs
 from spine_async.storage.sql.postgres import due_runs, forks, inbox, leases, limited_claims, queues, statements
+from spine_async.storage.sql.postgres import schedules as schedule_jobs
 from spine_async.storage.sql.postgres.announcements import Announcer, notify
 from spine_async.storage.sql.postgres.caller import IDENTITY, CommitWatch, driver_in_transaction, in_savepoint
 from spine_async.storage.sql.postgres.connections import PostgresConnections
@@ -195,6 +197,22 @@ class PostgresDatabase(PostgresConnections):
                 cause = exc.__cause__ or exc
                 transaction.reject(cause, is_transient=is_transient(cause))
         return outcome
+
+    async def register_schedules(self, schedules: Sequence[NewSchedule]) -> None:
+        job = partial(schedule_jobs.register, schedules=schedules)
+        await self._write_with_retries(job, self._limit.call("register schedules"))
+
+    async def schedules(self, names: Collection[str] | None) -> list[StoredSchedule]:
+        return await self._read_with_retries(partial(schedule_jobs.read, names=names), "read schedules")
+
+    async def change_schedule(self, change: ScheduleChange) -> bool:
+        # Not on the writer: it may wait for another process that changes the same schedule.
+        is_changed = await self._read_with_retries(partial(schedule_jobs.change, given=change), "change a schedule")
+        if is_changed is None:
+            raise RunIdLockedError
+        if change.run is not None and is_changed:
+            self._announcer.announce(at_once=True)
+        return is_changed
 
     async def close(self) -> None:
         await self._callers.close()

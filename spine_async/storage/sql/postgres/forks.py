@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async.storage.sql.postgres import leases
-from spine_async.storage.sql.schema.fork_columns import copy_statements
+from spine_async.storage.sql.schema.fork_columns import copy_events, copy_visits
 from spine_async.storage.sql.schema.postgres_types import EVENT, STEP, RowType
 from spine_async.storage.sql.schema.rows import event_values, unchanged_timestamp, visit_values
 
@@ -23,8 +23,10 @@ _SOURCE = "SELECT id FROM core_workflow_runs WHERE run_id = $1 AND created_at = 
 _MARK = (
     "UPDATE core_workflow_runs SET next_seq = $1, forked_from = $2 WHERE id = $3 AND forked_from IS NULL RETURNING 1"
 )
-_COPIES = copy_statements("$1::bigint", "$2::bigint", "$3::integer")
-_REPLACE = "UPDATE core_workflow_steps SET output = $1, output_size = $2 WHERE run = $3 AND path = $4"
+# The edits are part of the copy, because the user of the database need not have the privilege to update visits.
+_EDITS = "unnest($4::text[], $5::text[], $6::integer[]) AS e(path, output, size)"
+_COPY_VISITS = copy_visits("$1::bigint", "$2::bigint", "$3::integer", _EDITS)
+_COPY_EVENTS = copy_events("$1::bigint", "$2::bigint", "$3::integer")
 
 
 def _insert(table: str, row: RowType) -> str:
@@ -52,16 +54,16 @@ async def fork(driver: Driver, new: NewFork) -> ForkOutcome | None:
         if claim is None:
             return ForkOutcome.TAKEN
         if await driver.fetchval(_MARK, new.next_seq, new.source_id, claim.key) is not None:
-            for statement in _COPIES:
-                await driver.execute(statement, claim.key, source, new.until)
-            await _write_edits(driver, claim.key, new)
+            texts = list(new.outputs.values())
+            edits = (list(new.outputs), texts, [len(text.encode()) for text in texts])
+            await driver.execute(_COPY_VISITS, claim.key, source, new.until, *edits)
+            await driver.execute(_COPY_EVENTS, claim.key, source, new.until)
+            await _add_rows(driver, claim.key, new)
     return ForkOutcome.FORKED
 
 
-async def _write_edits(driver: Driver, key: int, new: NewFork) -> None:
-    """Replace copied outputs, and add the row and the event that follow the copied ones."""
-    for path, text in new.outputs.items():
-        await driver.execute(_REPLACE, text, len(text.encode()), key, path)
+async def _add_rows(driver: Driver, key: int, new: NewFork) -> None:
+    """Add the row and the event that follow the copied ones."""
     seq = new.until + 1
     if new.override is not None:
         values = visit_values(key, replace(new.override, seq=seq), unchanged_timestamp, bool)

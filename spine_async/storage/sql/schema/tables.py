@@ -234,3 +234,22 @@ first_claims = Table(
     Index("core_workflow_first_claims_window", "queue", "claimed_at"),
 )
 """How many runs of a queue with a rate have begun, and when. Rows that have left the window are deleted."""
+
+schedules = Table(
+    "core_workflow_schedules",
+    metadata,
+    Column("name", _Path, primary_key=True),
+    Column("workflow_name", Text, nullable=False),
+    Column("timing", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("overlap", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("registered_at", _Timestamp, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("decided_at", _Timestamp, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("last_run_id", _Path),
+    Column("last_fired_at", _Timestamp),
+    Column("waiting", Text, nullable=False, server_default="[]"),
+)
+"""Schedules, and up to which time their firings are decided."""

@@ -63,6 +63,23 @@ _QUEUES = {
         ),
     ),
 }
+_SCHEDULES = {
+    "postgresql": (
+        'CREATE TABLE core_workflow_schedules (name TEXT COLLATE "C" NOT NULL, workflow_name TEXT NOT NULL, '
+        "timing TEXT NOT NULL, queue TEXT NOT NULL, overlap TEXT NOT NULL, params TEXT NOT NULL, "
+        "registered_at TIMESTAMP WITH TIME ZONE NOT NULL, version INTEGER DEFAULT '1' NOT NULL, "
+        "decided_at TIMESTAMP WITH TIME ZONE NOT NULL, paused BOOLEAN DEFAULT false NOT NULL, "
+        'last_run_id TEXT COLLATE "C", last_fired_at TIMESTAMP WITH TIME ZONE, '
+        "waiting TEXT DEFAULT '[]' NOT NULL, PRIMARY KEY (name))"
+    ),
+    "sqlite": (
+        "CREATE TABLE core_workflow_schedules (name TEXT NOT NULL, workflow_name TEXT NOT NULL, "
+        "timing TEXT NOT NULL, queue TEXT NOT NULL, overlap TEXT NOT NULL, params TEXT NOT NULL, "
+        "registered_at TEXT NOT NULL, version INTEGER DEFAULT '1' NOT NULL, decided_at TEXT NOT NULL, "
+        "paused BOOLEAN DEFAULT 0 NOT NULL, last_run_id TEXT, last_fired_at TEXT, "
+        "waiting TEXT DEFAULT '[]' NOT NULL, PRIMARY KEY (name))"
+    ),
+}
 _RELEASED = "owner IS NULL AND status IN ('running', 'waiting')"
 # Runs that version 2 released: any worker may claim them now. 1e10 as in `_model.turn.STARTED_BEFORE`.
 _MAKE_DUE = {
@@ -77,7 +94,7 @@ _MAKE_DUE = {
 }
 # Roles that may add events may use the new tables, whose rows steps, sweeps and claims update and delete.
 _GRANTEE = "CASE each.grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(each.grantee) END"
-_NEW_TABLES = "core_workflow_inbox, core_workflow_queues, core_workflow_first_claims"
+_NEW_TABLES = "core_workflow_inbox, core_workflow_queues, core_workflow_first_claims, core_workflow_schedules"
 _GRANT = (
     "DO $$ DECLARE each record; BEGIN FOR each IN SELECT privilege_type, grantee, is_grantable "
     "FROM information_schema.role_table_grants WHERE table_schema = current_schema() "
@@ -132,7 +149,8 @@ def _indexes(dialect: str) -> list[str]:
 
 def _tables(dialect: str) -> list[str]:
     renamed = [f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}" for table, old, new in _RENAMED]
-    return [*renamed, *_columns(dialect), _INBOX[dialect], *_QUEUES[dialect], *_indexes(dialect), _MAKE_DUE[dialect]]
+    tables = [_INBOX[dialect], *_QUEUES[dialect], _SCHEDULES[dialect]]
+    return [*renamed, *_columns(dialect), *tables, *_indexes(dialect), _MAKE_DUE[dialect]]
 
 
 MIGRATION: Mapping[str, Sequence[str]] = {

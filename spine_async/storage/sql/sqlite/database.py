@@ -15,6 +15,7 @@ from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, No
 from spine_async._model.durability import Durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
+from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async.errors import DefinitionError, StoreError
 from spine_async.ports import CommitOutcome, Listener, NoListener, StepTransaction
 from spine_async.storage.sql.driver.boot_clock import boot_time
@@ -27,6 +28,7 @@ from spine_async.storage.sql.schema.migrations import is_current, statements_fro
 from spine_async.storage.sql.schema.queries import Query
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import changes, due_runs, forks, inbox, jobs, leases, queues, sweep, transactions
+from spine_async.storage.sql.sqlite import schedules as schedule_jobs
 from spine_async.storage.sql.sqlite.caller import within_caller
 from spine_async.storage.sql.sqlite.changes import commit
 from spine_async.storage.sql.sqlite.connections import SqliteConnections, SqliteJob, run_on_thread
@@ -156,6 +158,16 @@ class SqliteDatabase(SqliteConnections):
             if outcome is None:
                 transaction.reject(cause, is_transient=not isinstance(cause, sqlite3.IntegrityError))
             return outcome
+
+    async def register_schedules(self, schedules: Sequence[NewSchedule]) -> None:
+        job = partial(schedule_jobs.register, schedules=schedules)
+        await self._write_with_retries(job, "register schedules")
+
+    async def schedules(self, names: Collection[str] | None) -> list[StoredSchedule]:
+        return await self._read_with_retries(partial(schedule_jobs.read, names=names), "read schedules")
+
+    async def change_schedule(self, change: ScheduleChange) -> bool:
+        return await self._write_with_retries(partial(schedule_jobs.change, given=change), "change a schedule")
 
     async def close(self) -> None:
         if self._watch is not None:

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import replace
 
 from spine_async._model.fork import ForkOutcome, NewFork
-from spine_async.storage.sql.schema.fork_columns import copy_statements
+from spine_async.storage.sql.schema.fork_columns import copy_events, copy_visits
 from spine_async.storage.sql.schema.rows import event_values, iso_timestamp, visit_values
 from spine_async.storage.sql.sqlite import leases
 from spine_async.storage.sql.sqlite.changes import EVENTS, VISITS
@@ -14,7 +14,7 @@ from spine_async.storage.sql.sqlite.jobs import fetch
 
 _SOURCE = "SELECT id FROM core_workflow_runs WHERE run_id = ? AND created_at = ?"
 _MARK = "UPDATE core_workflow_runs SET next_seq = ?, forked_from = ? WHERE id = ? AND forked_from IS NULL"
-_COPIES = copy_statements("?", "?", "?")
+_COPIES = (copy_visits("?", "?", "?"), copy_events("?", "?", "?"))
 _REPLACE = "UPDATE core_workflow_steps SET output = ?, output_size = ? WHERE run = ? AND path = ?"
 
 
