@@ -94,8 +94,8 @@ async def decided(runner: WorkflowRunner, minutes: float) -> ScheduleRecord:
     next_at = NOON + timedelta(minutes=minutes + 10)
 
     async def look() -> ScheduleRecord | None:
-        (record,) = await runner.list_schedules()
         stored = await runner._runtime.store.schedules()  # type: ignore[attr-defined]
+        (record,) = await runner.list_schedules()  # not earlier, so that it is not older than the decision
         return record if stored[0].decided_at + timedelta(minutes=10) >= next_at else None
 
     record: ScheduleRecord = await until(look)
