@@ -6,6 +6,7 @@ from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
+from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
@@ -20,6 +21,7 @@ from spine_async._model.target import END
 from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
+from spine_async._model.workflow_step import WorkflowStep
 from spine_async.dispatch import Dispatcher, LocalDispatcher
 from spine_async.errors import (
     AttemptEndedError,
@@ -80,6 +82,7 @@ __all__ = [
     "LocalDispatcher",
     "MapStep",
     "MissingExtraError",
+    "ParallelStep",
     "PipelineStep",
     "Progress",
     "QualityMetrics",
@@ -127,6 +130,7 @@ __all__ = [
     "WorkflowResult",
     "WorkflowRunner",
     "WorkflowRunnerConfig",
+    "WorkflowStep",
     "__version__",
     "wait_first",
 ]

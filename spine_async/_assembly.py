@@ -34,7 +34,7 @@ def assemble_runtime(
     config: WorkflowRunnerConfig,
     *,
     executors: Mapping[StepType, Executor],
-    has_own_map: bool,
+    has_own_nesting: bool,
     db_engine: AsyncEngine | None,
     store: RunStore | None,
     dispatcher: Dispatcher | None,
@@ -47,7 +47,8 @@ def assemble_runtime(
     Args:
         config: Settings of the runner.
         executors: Executes one attempt of a step, by the type of the step.
-        has_own_map: Whether the executor of maps is overridden, so that it may execute a map several times.
+        has_own_nesting: Whether the executor of a kind of step that executes others is overridden, so that it may
+            execute such a step several times.
         db_engine: Database of the runs; None means the database of the config.
         store: Store of the runs, instead of a database.
         dispatcher: Runs the pipelines of pipeline steps.
@@ -77,7 +78,7 @@ def assemble_runtime(
         threads=WorkerThreads(config.worker_threads, config.max_abandoned_threads, metrics.record_abandoned_thread),
         measurements=metrics,
         is_dry=config.dry_run,
-        has_own_map=has_own_map,
+        has_own_nesting=has_own_nesting,
     )
 
 

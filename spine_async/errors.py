@@ -196,8 +196,9 @@ class WorkflowChangedError(RunError):
         step: The finished step that the definition no longer has at this position, the missing step to start from, or
             the map whose items differ.
         problem: Description of the difference.
-        map_path: For a difference inside a map, the path of the map's visit; else None.
-        item_index: Index of the item in that map; else None.
+        map_path: For a difference inside a map, a parallel step or a workflow step, the path of its visit; else None.
+        item_index: For a map, the index of the item; else None.
+        branch: For a parallel step, the name of the branch; else None.
     """
 
     def __init__(
@@ -209,20 +210,28 @@ class WorkflowChangedError(RunError):
         role: str = "finished step",
         map_path: str | None = None,
         item_index: int | None = None,
+        branch: str | None = None,
     ) -> None:
         self.step = step
         self.problem = problem
         self.map_path = map_path
         self.item_index = item_index
+        self.branch = branch
         if map_path is None:
             message = (
                 f"run {run_id!r} cannot continue with this definition: {role} {step!r} {problem}; "
                 "resume it with the definition it was started with, or start a new run"
             )
         else:
+            given = "the definition and the items" if item_index is not None else "the definition"
+            place = f"step {map_path!r}"
+            if item_index is not None:
+                place = f"item {item_index} of map {map_path!r}"
+            elif branch is not None:
+                place = f"branch {branch!r} of step {map_path!r}"
             message = (
-                f"run {run_id!r} cannot continue: item {item_index} of map {map_path!r}: {problem}; "
-                "resume it with the definition and the items it was started with, or start a new run"
+                f"run {run_id!r} cannot continue: {place}: {problem}; "
+                f"resume it with {given} it was started with, or start a new run"
             )
         super().__init__(run_id, message)
 

@@ -21,10 +21,12 @@ from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
 from spine_async._engine.handlers.lambda_ import run_lambda
 from spine_async._engine.handlers.map_ import run_map
+from spine_async._engine.handlers.parallel import run_parallel
 from spine_async._engine.handlers.pipeline import run_pipeline
 from spine_async._engine.handlers.signal import run_signal
 from spine_async._engine.handlers.transaction import run_transaction
 from spine_async._engine.handlers.wait import run_wait
+from spine_async._engine.handlers.workflow import run_workflow
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
@@ -42,6 +44,7 @@ from spine_async._engine.step.encoding import as_result
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
+from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
 from spine_async._model.record import StoredRun
 from spine_async._model.schedule import Schedule
@@ -53,6 +56,7 @@ from spine_async._model.step_result import StepResult
 from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
+from spine_async._model.workflow_step import WorkflowStep
 from spine_async._reading import RunReader
 from spine_async._scheduling import ScheduleManager
 from spine_async.errors import DefinitionError, RunNotResumableError
@@ -149,7 +153,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
         self._runtime = assemble_runtime(
             self.config,
             executors=self._executors(),
-            has_own_map=type(self)._execute_map is not WorkflowRunner._execute_map,  # noqa: SLF001 - its own class
+            has_own_nesting=self._has_own_nesting(),
             db_engine=db_engine,
             store=store,
             dispatcher=dispatcher,
@@ -578,6 +582,14 @@ class WorkflowRunner(RunReader, ScheduleManager):
         """Execute one attempt of a map step."""
         return await run_map(self._runtime, step, context)
 
+    async def _execute_parallel(self, step: ParallelStep, context: WorkflowContext) -> StepResult:
+        """Execute one attempt of a parallel step."""
+        return await run_parallel(self._runtime, step, context)
+
+    async def _execute_workflow(self, step: WorkflowStep, context: WorkflowContext) -> StepResult:
+        """Execute one attempt of a step that runs another workflow."""
+        return await run_workflow(self._runtime, step, context)
+
     async def _execute_wait(self, step: WaitStep, context: WorkflowContext) -> StepResult:
         """Execute a wait."""
         return await run_wait(self._runtime, step, context)
@@ -609,12 +621,20 @@ class WorkflowRunner(RunReader, ScheduleManager):
             raise RunNotResumableError(stored.run_id, message)
         return self._workflows[stored.workflow_name]
 
+    @classmethod
+    def _has_own_nesting(cls) -> bool:
+        """Whether a subclass overrides how steps that execute others are executed."""
+        names = ("_execute_map", "_execute_parallel", "_execute_workflow")
+        return any(getattr(cls, name) is not getattr(WorkflowRunner, name) for name in names)
+
     def _executors(self) -> dict[StepType, Executor]:
         return {
             StepType.LAMBDA: self._execute_lambda,
             StepType.PIPELINE: self._execute_pipeline,
             StepType.CHOICE: self._execute_choice,
             StepType.MAP: self._execute_map,
+            StepType.PARALLEL: self._execute_parallel,
+            StepType.WORKFLOW: self._execute_workflow,
             StepType.WAIT: self._execute_wait,
             StepType.SIGNAL: self._execute_signal,
             StepType.TRANSACTION: self._execute_transaction,

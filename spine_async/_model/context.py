@@ -443,6 +443,24 @@ class WorkflowContext:
         added = self._params.adding(params)
         return self._changed(_params=added, _seen_params=None, _seen_outputs=None, _seen_rest=None)
 
+    def _for_child(self, workflow_name: str, params: Mapping[str, Document], models: Mapping[str, OutputModel]) -> Self:
+        """The initial context of a child workflow: without the outputs of this one, and with other params."""
+        return self._changed(
+            workflow_name=workflow_name or self.workflow_name,
+            step_name=None,
+            attempt=0,
+            idempotency_key=None,
+            _frame=None,
+            _params=LayeredMap(params),
+            _outputs=NO_ENTRIES,
+            _quality=NO_ENTRIES,
+            _failures=NO_ENTRIES,
+            _models=models,
+            _seen_params=None,
+            _seen_outputs=None,
+            _seen_rest=None,
+        )
+
     def _with_documents(
         self,
         params: Mapping[str, Document] | None = None,

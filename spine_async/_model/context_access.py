@@ -56,5 +56,8 @@ for_item = WorkflowContext._for_item
 with_failure = WorkflowContext._with_failure
 """A context in which the last visit of a step failed, or did not fail."""
 
+for_child = WorkflowContext._for_child
+"""The initial context of a child workflow."""
+
 with_documents = WorkflowContext._with_documents
 """`with_params` and `with_output` for encoded values."""

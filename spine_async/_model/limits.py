@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from spine_async._model.status import StepType
-from spine_async._model.step import MapStep, Step
+from spine_async._model.step import Step
 
 MAX_STORED_INT = 2**31 - 1
 """PostgreSQL `integer`."""
@@ -36,23 +36,31 @@ _SIGNAL_MARK_BYTES = len("@rejected#9223372036854775807")
 
 
 def longest_path_bytes(steps: Iterable[Step]) -> int:
-    """Bytes of the longest path that a visit of one of the steps, or of a step in their maps, can have."""
+    """Bytes of the longest path that a visit of one of the steps, or of a step inside of them, can have."""
     return max(_longest_path_bytes(step) for step in steps)
 
 
 def path_problem(step: Step) -> str | None:
-    """Why the paths of visits of the step, or of the steps in its map, are too long, or None."""
+    """Why the paths of visits of the step, or of the steps inside of it, are too long, or None."""
     longest = _longest_path_bytes(step)
     if longest <= MAX_PATH_BYTES:
         return None
     return (
-        f"with the maps inside of each other, the path of a step can have {longest:,} bytes in UTF-8, more than the "
-        f"{MAX_PATH_BYTES:,} that every database can store; use shorter names or fewer nested maps"
+        f"with steps inside of each other, the path of a step can have {longest:,} bytes in UTF-8, more than the "
+        f"{MAX_PATH_BYTES:,} that every database can store; use shorter names or fewer nested steps"
     )
 
 
 def _longest_path_bytes(step: Step) -> int:
     own = len(step.name.encode()) + _VISIT_BYTES
-    if not isinstance(step, MapStep):
+    if not step.inner:
         return own + (_SIGNAL_MARK_BYTES if step.step_type is StepType.SIGNAL else _MARK_BYTES)
-    return own + _ITEM_BYTES + longest_path_bytes(step.workflow.steps)
+    inside = max(_key_bytes(step, key) + longest_path_bytes(each.steps) for key, each in step.inner.items())
+    return own + inside
+
+
+def _key_bytes(step: Step, key: str) -> int:
+    """Bytes between the name of a step and that of a step inside of it: of `[17]/`, `[branch]/` or `/`."""
+    if step.step_type is StepType.MAP:
+        return _ITEM_BYTES
+    return len(f"[{key}]/".encode()) if key else len("/")

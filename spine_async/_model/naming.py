@@ -28,6 +28,15 @@ def is_path(text: str) -> bool:
     return any(character in text for character in _PATH_CHARACTERS)
 
 
+def is_inside(scope: str, path: str) -> bool:
+    """Whether a scope lies inside the visit at `path`: `m[1]` and `m[1]/c` inside `m`, `c` and `c/m[1]` inside `c`."""
+    end = len(path)
+    return end > 0 and scope.startswith(path) and scope[end : end + 1] in _AFTER_VISIT
+
+
+_AFTER_VISIT = frozenset({"", "/", "["})
+
+
 def text_problem(text: object, limit: int) -> str | None:
     """Why `text` cannot be a name or id of at most `limit` characters, or None if it can."""
     if not isinstance(text, str):

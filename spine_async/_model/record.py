@@ -40,8 +40,8 @@ class PastVisit:
         output_size: Bytes of the output in UTF-8.
         updates: JSON object text of the changed params, or None.
         quality: JSON object text of the quality metrics, or None.
-        item_params: On the first row of a map item, JSON object text of the initial params of its scope (the item);
-            `updates` override them. None on other rows.
+        item_params: On the first row of a scope with params of its own, JSON object text of these: of a map item, the
+            item; of an inline workflow, all its params. `updates` override them. None on other rows.
         error: Error text of a failure, reason of a skip, or None.
         target: For a failure that was caught: the step that the scope continued with, or `END`; else None.
         appends: JSON object text of the elements that were appended to params: an array for each; or None.
@@ -85,9 +85,9 @@ class VisitRow(PastVisit):
     The run fills in the result when the step ends. The journal assigns the numbers when it commits the row.
 
     Attributes:
-        scope: The path before the last slash: empty, or `process_all[17]`.
-        item_index: Index of the innermost map item the visit belongs to, or None.
-        ends_item: Whether this is the last visit of its item.
+        scope: The path before the last slash: empty, `process_all[17]`, or `child` for a workflow step.
+        item_index: If the scope is that of a map item, its index; else None.
+        ends_item: Whether this is the last visit of its scope, unless the scope is the run.
         records_events: Whether events are derived from this row.
         seq: Number of the end event.
         started_seq: Number of `step_started`, or None if that event is stored separately.

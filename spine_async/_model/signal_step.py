@@ -24,6 +24,7 @@ class SignalStep(Step):
     """Waits for a signal. `timeout` limits the whole wait."""
 
     step_type: ClassVar[StepType] = StepType.SIGNAL
+    can_interrupt: ClassVar[bool] = True
 
     signal: str
     model: type[BaseModel] | None = None

@@ -9,6 +9,7 @@ _ARGUMENTS = {
     "transaction": ("context", "config", "connection"),
     "condition": ("context",),
     "items": ("context",),
+    "params": ("context",),
     "until": ("context",),
     "max_concurrency": ("context",),
     "pipeline": ("params",),

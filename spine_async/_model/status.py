@@ -53,6 +53,8 @@ class StepType(StrEnum):
     WAIT = "wait"
     SIGNAL = "signal"
     TRANSACTION = "transaction"
+    PARALLEL = "parallel"
+    WORKFLOW = "workflow"
 
 
 class ErrorPolicy(StrEnum):
@@ -84,5 +86,7 @@ class EventType(StrEnum):
     STEP_SKIPPED = "step_skipped"
     MAP_ITEM_COMPLETED = "map_item_completed"
     MAP_ITEM_FAILED = "map_item_failed"
+    BRANCH_COMPLETED = "branch_completed"
+    BRANCH_FAILED = "branch_failed"
     SIGNAL_REJECTED = "signal_rejected"
     CALL_RECORDED = "call_recorded"

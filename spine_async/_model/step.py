@@ -26,6 +26,7 @@ from spine_async._model.step_options import (
     ItemFunction,
     Moment,
     OnError,
+    ParamsFunction,
     check_concurrency,
     check_option_types,
 )
@@ -34,8 +35,10 @@ from spine_async._model.time_option import as_moment, limit_option_seconds, opti
 from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
+    from spine_async._model.parallel_step import Branch, Need, ParallelStep
     from spine_async._model.signal_step import SignalStep
     from spine_async._model.transaction_step import TransactionHandler, TransactionStep
+    from spine_async._model.workflow_step import WorkflowStep
 
 
 class Definition(Protocol):
@@ -89,6 +92,10 @@ class Step:
     """
 
     step_type: ClassVar[StepType]
+    can_interrupt: ClassVar[bool] = False
+    """Whether its executor may end the run, for instance because a commit failed."""
+    nests_steps: ClassVar[bool] = False
+    """Whether the steps of other workflows may be executed inside of it."""
 
     name: str
     config: Mapping[str, object] = field(default_factory=dict)
@@ -311,6 +318,111 @@ class Step:
         )
 
     @staticmethod
+    def parallel(
+        name: str,
+        branches: Mapping[str, Branch],
+        *,
+        need: Need = "all",
+        max_concurrency: Concurrency | None = None,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
+    ) -> ParallelStep:
+        """A step that runs branches at the same time.
+
+        The steps of a branch see the params and outputs of the workflow around it. The output has a member for each
+        branch: the output of its last step, or None if it did not finish.
+
+        Args:
+            name: Name of the step.
+            branches: By the name of the branch, a workflow, a handler, a step, or a list of steps.
+            need: How many branches must succeed: `all`, `any` (one), or a number. When enough have succeeded, the
+                others are cancelled with the reason `sibling_done`. The step fails as soon as too few can succeed.
+            max_concurrency: Maximum number of branches that run at the same time, or a function of the context that
+                returns it; None means all.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts, which run only the branches that have not finished.
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means no limit.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Refused; a parallel step reports no quality metrics.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
+        """
+        from spine_async._model.parallel_step import ParallelStep  # noqa: PLC0415 - ParallelStep derives from Step
+
+        return ParallelStep(
+            name=name,
+            branches=branches,
+            need=need,
+            max_concurrency=max_concurrency,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+            catch=catch,
+        )
+
+    @staticmethod
+    def workflow(
+        name: str,
+        workflow: Definition,
+        params: Mapping[str, object] | ParamsFunction | None = None,
+        *,
+        on_error: OnError = ErrorPolicy.STOP,
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        checkpoint: bool | None = None,
+        output_model: type[BaseModel] | None = None,
+        quality_thresholds: QualityThresholds | None = None,
+        next_step: str | None = None,
+        catch: Mapping[str, str] | None = None,
+    ) -> WorkflowStep:
+        """A step that runs another workflow inside the same run.
+
+        The output is that of the last step of the workflow. Its steps see only its params and their own outputs.
+
+        Args:
+            name: Name of the step.
+            workflow: The workflow to run.
+            params: Params of the workflow: a mapping, or a function of the context, sync or async, that returns one.
+                They are stored when the workflow begins. None passes the params of the workflow around it.
+            on_error: What the run does after the last failed attempt.
+            retry: Policy for further attempts, which continue at the step that failed.
+            timeout: Limit for each attempt, in seconds or as a `timedelta`; None means no limit.
+            checkpoint: True or False overrides `checkpoint_every_step` for this step.
+            output_model: Pydantic model that validates the output; later steps read the output as this model.
+            quality_thresholds: Refused; set them on a step of that workflow.
+            next_step: Step to continue with instead of the next in the list, or `END`.
+            catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
+                category. It takes precedence over `on_error`.
+        """
+        from spine_async._model.workflow_step import WorkflowStep  # noqa: PLC0415 - WorkflowStep derives from Step
+
+        return WorkflowStep(
+            name=name,
+            child=workflow,
+            params=params,
+            on_error=on_error,  # type: ignore[arg-type]
+            retry=retry,
+            timeout=timeout,  # type: ignore[arg-type]
+            checkpoint=checkpoint,
+            output_model=output_model,
+            quality_thresholds=quality_thresholds,
+            next_step=next_step,
+            catch=catch,
+        )
+
+    @staticmethod
     def wait(
         name: str,
         seconds: float | timedelta | None = None,
@@ -443,6 +555,16 @@ class Step:
         return self.on_error is ErrorPolicy.CONTINUE or caught_by(self.catch, category) is not None
 
     @property
+    def isolates_params(self) -> bool:
+        """Whether the steps inside of it do not see the params of the workflow around it."""
+        return False
+
+    @property
+    def inner(self) -> Mapping[str, Definition]:
+        """The workflows that are executed inside the step: by the name of the branch, or a single one under ""."""
+        return _NONE_INSIDE
+
+    @property
     def revived_as(self) -> OutputModel | None:
         """The model that later steps read the output as, or None."""
         return self.output_model
@@ -458,6 +580,9 @@ class Step:
             return build()
         except ValueError as exc:
             raise self._error(str(exc)) from None
+
+
+_NONE_INSIDE: Mapping[str, Definition] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -521,6 +646,8 @@ class MapStep(Step):
     """Runs a workflow for each item."""
 
     step_type: ClassVar[StepType] = StepType.MAP
+    can_interrupt: ClassVar[bool] = True
+    nests_steps: ClassVar[bool] = True
 
     iterator: Definition | Handler
     source: ItemSource
@@ -547,9 +674,13 @@ class MapStep(Step):
             )
 
     @property
-    def workflow(self) -> Definition:
+    def item_workflow(self) -> Definition:
         """The workflow that runs for each item."""
         return self.iterator  # type: ignore[return-value]
+
+    @property
+    def inner(self) -> Mapping[str, Definition]:
+        return {"": self.item_workflow}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -557,6 +688,7 @@ class WaitStep(Step):
     """Waits for a duration, or until a time."""
 
     step_type: ClassVar[StepType] = StepType.WAIT
+    can_interrupt: ClassVar[bool] = True
 
     seconds: float | timedelta | None = None
     until: Moment | None = None

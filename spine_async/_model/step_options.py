@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[WorkflowContext, dict[str, Any]], object]"
 OnError: TypeAlias = ErrorPolicy | Literal["stop", "continue", "retry"]
 Condition: TypeAlias = "Callable[[WorkflowContext], bool | Awaitable[bool]]"
+ParamsFunction: TypeAlias = "Callable[[WorkflowContext], Mapping[str, object] | Awaitable[Mapping[str, object]]]"
 ItemFunction: TypeAlias = "Callable[[WorkflowContext], object]"
 Concurrency: TypeAlias = "int | Callable[[WorkflowContext], int]"
 Moment: TypeAlias = "datetime | str | Callable[[WorkflowContext], datetime | str | Awaitable[datetime | str]]"

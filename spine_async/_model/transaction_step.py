@@ -23,6 +23,7 @@ class TransactionStep(Step):
     """Calls a handler of the user with a connection to the database of the store."""
 
     step_type: ClassVar[StepType] = StepType.TRANSACTION
+    can_interrupt: ClassVar[bool] = True
 
     handler: TransactionHandler
 

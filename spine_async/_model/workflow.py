@@ -13,9 +13,11 @@ from spine_async._model.document import encode, encode_object
 from spine_async._model.limits import MAX_STORED_INT, path_problem
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.output_model import OutputModel
+from spine_async._model.parallel_step import Branch, ParallelStep
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
 from spine_async._model.target import END
+from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
 
 ITEM_STEP = "item"
@@ -27,7 +29,7 @@ class Workflow:
     """The definition of a workflow.
 
     Args:
-        name: Name of the workflow, stored with each run; may be empty for the iterator of a map.
+        name: Name of the workflow, stored with each run; may be empty for one that runs inside another.
         steps: The steps in order; at least one.
         domain: Business area; informational.
         description: Purpose; informational.
@@ -82,7 +84,7 @@ class Workflow:
         _check_steps(name, given)
         values = {
             "name": name,
-            "steps": tuple(_checked_path(name, _with_item_workflow(name, step)) for step in given),
+            "steps": tuple(_checked_path(name, _with_inner_workflows(name, step)) for step in given),
             "domain": domain,
             "description": description,
             "version": version,
@@ -152,7 +154,8 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
     for step in steps:
         if not isinstance(step, Step):
             raise DefinitionError(
-                f"{step!r} is not a step; create it with Step.lambda_, .pipeline, .choice, .map or .wait",
+                f"{step!r} is not a step; create it with Step.lambda_, .pipeline, .choice, .map, .parallel, "
+                ".workflow, .wait or .wait_for_signal",
                 workflow=workflow,
             )
         if step.name in seen:
@@ -175,8 +178,32 @@ def _checked_defaults(workflow: str, defaults: Mapping[str, object]) -> dict[str
         raise DefinitionError(f"defaults: {exc}", workflow=workflow) from None
 
 
-def _with_item_workflow(workflow: str, step: Step) -> Step:
-    if not isinstance(step, MapStep) or isinstance(step.iterator, Workflow):
+def _with_inner_workflows(workflow: str, step: Step) -> Step:
+    """The step with a workflow in place of each handler, step or list of steps that it runs."""
+    if isinstance(step, ParallelStep):
+        branches = {name: _branch(workflow, step, name, branch) for name, branch in step.branches.items()}
+        return replace(step, branches=branches)
+    if isinstance(step, WorkflowStep) and not isinstance(step.child, Workflow):
+        problem = f"workflow is of type {type(step.child).__name__}; it must be a Workflow"
+        raise DefinitionError(problem, workflow=workflow, step=step.name)
+    return _with_item_workflow(workflow, step) if isinstance(step, MapStep) else step
+
+
+def _branch(workflow: str, step: ParallelStep, name: str, branch: Branch) -> Workflow:
+    if isinstance(branch, Workflow):
+        return branch
+    if callable(branch):
+        branch = Step.lambda_(name, branch)
+    steps = [branch] if isinstance(branch, Step) else branch
+    try:
+        return Workflow(steps=_as_steps("", steps))
+    except DefinitionError as exc:
+        problem = f"branch {name!r}: {exc}; a branch is a workflow, a handler, a step, or a list of steps"
+        raise type(exc)(problem, workflow=workflow, step=step.name) from None
+
+
+def _with_item_workflow(workflow: str, step: MapStep) -> Step:
+    if isinstance(step.iterator, Workflow):
         return step
     if not callable(step.iterator):
         problem = f"iterator is {step.iterator!r}; it must be a workflow or a handler"
@@ -196,7 +223,7 @@ def _names(steps: tuple[Step, ...]) -> str:
     return ", ".join(repr(step.name) for step in steps)
 
 
-def _fingerprint(workflow: Workflow) -> str:
+def _fingerprint(workflow: Definition) -> str:
     """A digest of the names, kinds and targets of the steps; the code of handlers is not included."""
     return hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
 
@@ -212,7 +239,11 @@ def _planned(step: Step) -> dict[str, object]:
     if isinstance(step, PipelineStep):
         plan["pipeline"] = step.pipeline_name
     if isinstance(step, MapStep):
-        plan["iterator"] = _plan(step.workflow)
+        plan["iterator"] = _plan(step.item_workflow)
+    if isinstance(step, ParallelStep):
+        plan["branches"] = {name: _fingerprint(branch) for name, branch in step.inner.items()}
+    if isinstance(step, WorkflowStep):
+        plan["workflow"] = _fingerprint(step.child)
     if isinstance(step, ChoiceStep):
         plan["has_else"] = step.else_step is not None
     if isinstance(step, WaitStep):

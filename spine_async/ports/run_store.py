@@ -171,14 +171,15 @@ class RunStore(Protocol):
 
         Args:
             run_id: The run.
-            below: Path of a map whose items' entries are returned; None returns the entries outside of map items.
+            below: Path of a visit; the entries inside of it are returned: those of the items of a map, of branches, or
+                of a child workflow. None returns the entries of the run's own steps.
             after: Only entries with a greater number.
             limit: At most this many entries; fewer only if there are no more. None returns all.
         """
         ...
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        """At most `limit` entries outside of map items, numbered above `after`, with the fields that a resume reads."""
+        """At most `limit` entries of the run's own steps with a number above `after`, as a resume reads them."""
         ...
 
     async def visit_page(
@@ -190,9 +191,9 @@ class RunStore(Protocol):
             run_id: The run.
             after: Only entries with a greater number.
             limit: How many, at least 1.
-            scopes: Scopes of the entries: "" for the run itself, a map item such as `process_all[17]`, or the path of
-                a visit that has recorded calls. None returns the entries of all scopes, without the hidden ones
-                (`VisitRow.is_hidden`).
+            scopes: Scopes of the entries: "" for the run itself, a map item such as `process_all[17]`, a branch, a
+                child workflow such as `child`, or the path of a visit that has recorded calls. None returns the entries
+                of all scopes, without the hidden ones (`VisitRow.is_hidden`).
         """
         ...
 

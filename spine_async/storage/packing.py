@@ -17,6 +17,7 @@ from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any
 
+from spine_async._model.naming import is_inside
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
 
@@ -74,18 +75,21 @@ class PackedVisits:
         return (row for row in chain(chain.from_iterable(blocks), self._recent) if row.seq > seq)
 
     def below(self, path: str | None, seq: int) -> Iterator[VisitRow]:
-        """Rows with a number greater than `seq`, inside the items of the map at `path`; None: outside of map items.
+        """Rows with a number greater than `seq`, inside the visit at `path`; None: the rows of the run's own steps.
 
         Blocks that can have no such row are not unpacked.
         """
-        start, end = ("", "\x00") if path is None else (f"{path}[", f"{path}\\")  # `\\` is the character after `[`
+        # The scope of a row inside is the path itself, or continues with `/` or `[`; `\\` is the character after `[`.
+        start, end = ("", "\x00") if path is None else (path, f"{path}\\")
         blocks = (
             _unpack(block.data)
             for block in self._blocks
             if block.last_seq > seq and block.last_scope >= start and block.first_scope < end
         )
         rows = chain(chain.from_iterable(blocks), self._recent)
-        return (row for row in rows if row.seq > seq and start <= row.scope < end)
+        return (
+            row for row in rows if row.seq > seq and (is_inside(row.scope, path) if path is not None else not row.scope)
+        )
 
 
 def _pack(rows: Iterable[VisitRow]) -> bytes:

@@ -132,7 +132,7 @@ async def test_an_item_beyond_the_tolerated_ones_fails_the_run_after_the_grace(m
         return await slow(context, config)
 
     step = Step.map("each", items=[0, 1], iterator=Workflow(steps=[Step.lambda_("s", each, timeout=3)]))
-    tolerant = Step.map("each", items=[0, 1], iterator=step.workflow, tolerated_failures=1)
+    tolerant = Step.map("each", items=[0, 1], iterator=step.item_workflow, tolerated_failures=1)
     result = await runner.execute(Workflow("w", [tolerant]))
     assert (result.status, result.error_step) == ("failed", "each")
     assert anyio.current_time() == pytest.approx(5, abs=0.6)

@@ -208,7 +208,9 @@ def check_numbers(stored: Stored) -> None:
         wanted = list(range(1, stored.runs[run][2]))
         require(sorted(found) == wanted, f"events of {run} are numbered {sorted(found)}, not 1 to {len(wanted)}")
     for run, path, seq, _, _ in stored.steps:
-        event_path = None if path.startswith("@") else path.partition("@")[0]
+        # The event of a row that stores an item is that of the first step inside.
+        has_own_event = not path.startswith("@") and not path.endswith("@item")
+        event_path = path.partition("@")[0] if has_own_event else None
         require((run, seq, event_path) in seen or event_path is None, f"{path} of {run} has no event {seq}")
     paths = [(run, path) for run, path, *_ in stored.steps]
     require(len(paths) == len(set(paths)), "a visit is stored twice")

@@ -167,11 +167,25 @@ def _transactions(story: Story) -> list[Step]:
 LEDGER = ("each[0]/write", "each[1]/write", "first", "last")
 """What a run of the transactions writes to the ledger, after the id of the run."""
 
+
+def _nested(story: Story) -> list[Step]:
+    """Steps that execute others, inside of each other."""
+    deep = Workflow("deep", [Step.parallel("fork", {"x": story.step("x", lambda context: {"x": 1})}), *_lambda(story)])
+    each = Step.map("each", items=[1, 2], iterator=Workflow(steps=[Step.workflow("inner", deep)]), max_concurrency=2)
+    branches = {"plain": _lambda(story), "nested": [story.step("fetch", _fetch), each]}
+    return [
+        Step.workflow("child", deep, lambda context: {"n": 7, "day": context.params["day"]}),
+        Step.parallel("both", branches, max_concurrency=1),
+        story.step("last", lambda context: {"both": sorted(context.get_output("both"))}),
+    ]
+
+
 _CHAPTERS: dict[str, Callable[[Story], list[Step]]] = {
     "journey": _journey,
     "short": _short,
     "lambda": _lambda,
     "transactions": _transactions,
+    "nested": _nested,
 }
 
 

@@ -52,7 +52,7 @@ async def test_the_largest_version_is_stored(open_runner: Any) -> None:
 
 
 def test_paths_that_an_index_cannot_hold_are_refused_when_the_workflow_is_built() -> None:
-    with pytest.raises(DefinitionError, match=r"🐎.*bytes in UTF-8.*shorter names or fewer nested maps"):
+    with pytest.raises(DefinitionError, match=r"🐎.*bytes in UTF-8.*shorter names or fewer nested steps"):
         nested("🐎", 4)
     with pytest.raises(DefinitionError, match="bytes in UTF-8"):
         nested("x", 12)

@@ -319,7 +319,7 @@ async def test_an_inner_map_that_was_renamed() -> None:
     await WorkflowRunner(store=store).execute(first, run_id="r")
     within = Step.map("renamed", items=[1, 2], item_param="i", iterator=work)
     changed = Workflow("w", [Step.map("outer", items=["A"], item_param="o", iterator=Workflow(steps=[within]))])
-    await is_refused(WorkflowRunner(store=store), changed, "outer", 0, "items of map 'inner' are stored")
+    await is_refused(WorkflowRunner(store=store), changed, "outer", 0, "steps inside of 'inner' are stored")
     work.broken = None
     assert (await WorkflowRunner(store=store).resume("r", workflow=first)).status is RunStatus.COMPLETED
 

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.step_options import is_concurrency
 from spine_async.errors import StepError
 
+LimitT_co = TypeVar("LimitT_co", bound=int | None, covariant=True)
 
-class Concurrent(Protocol):
-    """A step with the option `max_concurrency`."""
+
+class Concurrent(Protocol[LimitT_co]):
+    """A step with the option `max_concurrency`; it may allow None, which means no limit."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def max_concurrency(self) -> int | Callable[[WorkflowContext], int]: ...
+    def max_concurrency(self) -> LimitT_co | Callable[[WorkflowContext], int]: ...
 
 
-def concurrency_of(step: Concurrent, context: WorkflowContext) -> int:
+def concurrency_of(step: Concurrent[LimitT_co], context: WorkflowContext) -> int | LimitT_co:
     """The limit of the step; calls its function with the context if it is one.
 
     Raises:
         StepError: The function did not return an integer of at least 1.
     """
     limit = step.max_concurrency
-    if isinstance(limit, int):
+    if not callable(limit):
         return limit
     returned: object = limit(context)
     if is_concurrency(returned):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from spine_async._engine.run.refusal import fitting_result
-from spine_async._engine.run.transition import apply_result, store_item
+from spine_async._engine.run.transition import apply_result, store_params
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.interrupts import Draining, InterruptScope, RunAlreadyRecorded
@@ -18,10 +18,8 @@ from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.step.stored_progress import load_progress
 from spine_async._engine.tasks import Task, current_task
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import RunStatus
-from spine_async._model.step import ChoiceStep, MapStep, Step, WaitStep
-from spine_async._model.transaction_step import TransactionStep
+from spine_async._model.step import ChoiceStep, Step
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
@@ -31,7 +29,7 @@ async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:
 
     Raises:
         CommitFailed: A step could not be committed.
-        ResumeRefused: The items of a map, or its iterator, differ from what is stored.
+        ResumeRefused: The items of a map, or the steps inside of a step, differ from what is stored.
         Draining: The runner is shutting down; no further step begins.
         RunAlreadyRecorded: The run's end was recorded while a step did not react to its cancellation.
     """
@@ -70,8 +68,8 @@ def _begin_visit(runtime: Runtime, scope: Scope, step: Step) -> Visit:
     path = scope.child_path(scope.cursor.segment)
     visit = Visit(path, step.name, scope.run.clock.now(), runtime.clock.monotonic(), scope, step)
     scope.run.pending.begin_visit(visit)
-    if scope.item_params is not None and isinstance(step, MapStep):
-        store_item(visit)
+    if scope.item_params is not None and step.nests_steps:
+        store_params(visit)
     return visit
 
 
@@ -83,7 +81,7 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     runtime.running_visits[task] = visit
     try:
         with runtime.observer.step(run.run_id, visit.path, visit.step) as span:
-            if isinstance(visit.step, _INTERRUPTIBLE):
+            if visit.step.can_interrupt:
                 encoded = await _execute_interruptible(runtime, visit, task)
             else:
                 encoded = await execute_step(runtime, visit, limit)
@@ -100,10 +98,6 @@ async def _execute_visit(runtime: Runtime, visit: Visit, limit: AttemptLimit, ta
     if not encoded.result.success:
         log_failure(visit, encoded.result)
     return outcome
-
-
-_INTERRUPTIBLE = (MapStep, WaitStep, SignalStep, TransactionStep)
-"""Steps whose executor may end the run, for instance because a commit failed."""
 
 
 async def _execute_interruptible(runtime: Runtime, visit: Visit, task: Task[Any]) -> EncodedResult:

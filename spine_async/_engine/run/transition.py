@@ -34,8 +34,8 @@ def apply_result(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms
     pending, is_run = scope.run.pending, scope.is_run
     row = _row(visit, encoded, now, elapsed_ms)
     scope.item_params = None
-    if scope.maps:
-        scope.end_map()
+    if scope.nested:
+        scope.end_nested()
     if target is not None:
         row.target = target
         jump: Jump | None = Jump(position_of(target))
@@ -70,15 +70,16 @@ _JUMPING = (ChoiceStep, SignalStep)
 """Steps whose output decides where the run continues."""
 
 
-def store_item(visit: Visit) -> None:
-    """Store the item of a scope whose first step is a map, before any row inside this scope.
+def store_params(visit: Visit) -> None:
+    """Store the params of a scope whose first step executes others, before any row inside that step.
 
-    Normally the first row of an item's own steps stores the item. Here the rows of the inner map's items come earlier.
-    So a marker row stores the item, together with the `step_started` event of the inner map. A marker row is not a
-    visit. It adds only the item to the checkpoints.
+    Normally the first row of a scope's own steps stores its params. Here rows of inner scopes come earlier. So a marker
+    row stores the params, together with the `step_started` event of the step. A marker row is not a visit. It adds only
+    the params to the checkpoints.
     """
     scope, step = visit.scope, visit.step
-    row = marker_row(visit, scope.path + ITEM_MARK, StepStatus.OVERRIDE, visit.started_at, name=ITEM_MARK)
+    path = scope.child_path(ITEM_MARK) if scope.item_index is None else scope.path + ITEM_MARK
+    row = marker_row(visit, path, StepStatus.OVERRIDE, visit.started_at, name=ITEM_MARK)
     scope.item_params = None
     visit.is_announced = True
     event = EventRow(EventType.STEP_STARTED, step.name, visit.started_at, path=visit.path)
@@ -124,7 +125,7 @@ def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None
     output = encoded.output
     scope.last_output = output
     if scope.cursor.step is None and not scope.is_run:
-        return  # nothing reads the context of a finished item; its map uses the last output
+        return  # nothing reads the context of a finished scope; its step uses the last output
     outputs = {row.step_name: output} if output is not None else None
     updates = with_synonyms(scope.workflow, scope.context, encoded.updates) if encoded.updates else None
     if encoded.appends is not None:

@@ -77,7 +77,8 @@ class Runtime:
         random: Returns a number from 0 to 1, for jitter.
         threads: Worker threads for `def` handlers.
         owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
-        has_own_map: Whether the runner's extension point for maps is overridden; it may execute a map several times.
+        has_own_nesting: Whether an extension point for steps that execute others (maps, parallel and workflow steps) is
+            overridden; it may execute such a step several times.
         queue_limits: The queues with limits that the runner works on, by name.
         parks: Whether background runs may be parked: the runner claims due runs.
         is_draining: Whether the runner is shutting down; no further step begins then.
@@ -108,7 +109,7 @@ class Runtime:
     measurements: Measurements = field(default_factory=NoMeasurements)
     owner: str = ""
     is_dry: bool = False
-    has_own_map: bool = False
+    has_own_nesting: bool = False
     queue_limits: dict[str, Queue] = field(default_factory=dict)
     parks: bool = False
     is_draining: bool = False
@@ -141,7 +142,7 @@ class Runtime:
         self.checkpoint_every_step = self.config.checkpoint_every_step
 
     def concurrency_slot(self, visit: Visit, step: Step) -> AbstractAsyncContextManager[object]:
-        """One of the `max_concurrent_steps`. Maps and waits need none, so nested maps cannot deadlock."""
+        """One of the `max_concurrent_steps`. Steps that execute others need none, so they cannot deadlock."""
         limit = self.max_concurrent_steps
         if limit is None or step.step_type not in _ATTEMPT_TYPES:
             return _NO_SLOT
@@ -226,7 +227,7 @@ class Runtime:
     def may_repeat(self, step: Step) -> bool:
         """Whether a visit of the step may make several attempts: by its policy, or because user code is around it."""
         policy = self.limits(step)[1]
-        return self.has_own_map or bool(self.middleware) or (policy is not None and policy.max_attempts > 1)
+        return self.has_own_nesting or bool(self.middleware) or (policy is not None and policy.max_attempts > 1)
 
     def commits_after(self, step: Step) -> bool:
         """Whether a visit of the step is committed before the next step begins."""

@@ -2,7 +2,8 @@
 
 Theory of operation: a stored visit contains only the values that it added. The context after a visit consists of the
 values that earlier visits of its own scope and of the enclosing scopes added. If several added a value for one key, the
-innermost scope has priority, and within a scope the latest visit. So only the rows of these scopes are read, in pages.
+innermost scope has priority, and within a scope the latest visit. A child workflow sees nothing of what encloses it:
+its scope is the outermost one. So only the rows of these scopes are read, in pages.
 A value is decoded at most once, and only if a returned context contains it. The view `core_workflow_checkpoints`
 computes the same in SQL.
 """
@@ -233,12 +234,12 @@ class _Contexts:
 
 
 def _chain(scope: str) -> Iterator[str]:
-    """The scope and its enclosing scopes, outermost first: "", `a[1]`, `a[1]/b[2]`."""
-    yield ""
-    if scope:
-        parts = scope.split("/")
-        for count in range(1, len(parts) + 1):
-            yield "/".join(parts[:count])
+    """The scope and those whose values it sees, outermost first: "", `a[1]`, `a[1]/b[2]`; `child`, `child/a[1]`."""
+    parts = scope.split("/") if scope else []
+    isolated = [count for count, part in enumerate(parts, 1) if not part.endswith("]")]
+    first = isolated[-1] if isolated else 0
+    for count in range(first, len(parts) + 1):
+        yield "/".join(parts[:count])
 
 
 def _merged(values: _Values, over: _Values) -> _Values:

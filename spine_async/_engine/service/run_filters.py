@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, TypeAlias, TypedDict
 
-from spine_async._engine.start.request import mapping_documents
+from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async._model.time_option import in_utc

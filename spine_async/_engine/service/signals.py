@@ -18,7 +18,7 @@ from spine_async._model.limits import MAX_PATH_BYTES
 from spine_async._model.model_form import encode_model
 from spine_async._model.naming import MAX_NAME_LENGTH, is_path, text_problem
 from spine_async._model.signal_step import SignalStep
-from spine_async._model.step import Definition, MapStep
+from spine_async._model.step import Definition
 from spine_async.errors import (
     DefinitionError,
     InvalidSignalError,
@@ -80,7 +80,7 @@ async def send_signal(
 
 
 def signal_models(definition: Definition, name: str) -> list[type[BaseModel] | None]:
-    """The model of each step of a workflow, also inside its maps, that takes signals of this name or token."""
+    """The model of each step of a workflow, also inside its steps, that takes signals of this name or token."""
     steps = _steps_at(definition, name) if is_path(name) else _steps_named(definition, name)
     return [step.model for step in steps]
 
@@ -89,17 +89,19 @@ def _steps_named(definition: Definition, name: str) -> Iterator[SignalStep]:
     for step in definition.steps:
         if isinstance(step, SignalStep) and step.signal == name:
             yield step
-        elif isinstance(step, MapStep):
-            yield from _steps_named(step.workflow, name)
+        for inner in step.inner.values():
+            yield from _steps_named(inner, name)
 
 
 def _steps_at(definition: Definition, path: str) -> Iterator[SignalStep]:
     first, _, rest = path.partition("/")
-    name = first.partition("[")[0].partition("#")[0]
+    segment, _, key = first.partition("[")
+    name = segment.partition("#")[0]
     step = definition.step(name) if name in definition.positions else None
-    if rest and isinstance(step, MapStep):
-        yield from _steps_at(step.workflow, rest)
-    elif not rest and isinstance(step, SignalStep):
+    if rest and step is not None:
+        inner = step.inner.get(key.removesuffix("]"), step.inner.get(""))
+        yield from _steps_at(inner, rest) if inner is not None else ()
+    elif isinstance(step, SignalStep):
         yield step
 
 

@@ -7,6 +7,7 @@ continue, for instance with a retry, the runner waits for the step. Then a warni
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 
 from spine_async._engine.state.interrupts import RunInterrupt, StopRequested
@@ -14,6 +15,7 @@ from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.pending_writes import OpenVisit
 from spine_async._engine.state.scope import Run, Visit
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.status import RunStatus
 from spine_async._model.step_result import StepResult
 
@@ -55,32 +57,35 @@ def find_stuck(run: Run, now_mono: float, grace: float) -> Outcome | None:
 
 
 def _overdue(run: Run, limit: float) -> list[Visit]:
-    """Visits that were cancelled before `limit`, by their own timeout or, for a map, by the failure of an item."""
+    """Visits that were cancelled before `limit`, by their own timeout or because a scope inside decided them."""
     return [
         visit
         for visit in run.pending.open_visits.values()
-        if ((visit.deadline_mono is not None and visit.deadline_mono <= limit) or _has_ended_map(visit, limit))
+        if ((visit.deadline_mono is not None and visit.deadline_mono <= limit) or _has_ended(visit, limit))
         and isinstance(visit, Visit)
     ]
 
 
-def _has_ended_map(visit: OpenVisit, limit: float) -> bool:
+def _has_ended(visit: OpenVisit, limit: float) -> bool:
     return visit.cancelled_mono is not None and visit.cancelled_mono <= limit
 
 
 def _outcome_without(visit: Visit, limit: float, grace: float) -> Outcome | None:
     """The outcome of the run without this visit, or None if the run continues after it."""
-    if not _has_ended_map(visit, limit):
+    if not _has_ended(visit, limit):
         return None if _continues_after(visit, _TIMED_OUT) else _failed([visit], "timed out, but", grace)
-    ending = visit.map_ending
+    ending = visit.ending
+    if isinstance(ending, StepResult) and ending.success:
+        return None  # the branches that are not needed any more delay the run until they end
     inside = [each for each in visit.run.pending.open_visits.values() if each.path.startswith(f"{visit.path}[")]
-    error = _message(inside or [visit], "an item ended the map, but", grace)
+    why = "a branch ended the step, but" if isinstance(visit.step, ParallelStep) else "an item ended the map, but"
+    error = _message(inside or [visit], why, grace)
     if isinstance(ending, StopRequested):
         return Outcome(RunStatus.STOPPED, error=error, stop_reason=ending.reason)
     if isinstance(ending, RunInterrupt):
         return Outcome(RunStatus.STOPPED, error=error, stop_reason=SHUTDOWN.stop_reason)
     failure = ending if isinstance(ending, StepResult) else StepResult.from_exception(ending or Exception())
-    return None if _continues_after(visit, failure) else _failed(inside or [visit], "an item ended the map, but", grace)
+    return None if _continues_after(visit, failure) else _failed(inside or [visit], why, grace)
 
 
 def _continues_after(visit: Visit, failure: StepResult) -> bool:
@@ -91,7 +96,7 @@ def _continues_after(visit: Visit, failure: StepResult) -> bool:
     if parent is None:
         return False
     if parent.cancelled_mono is not None or (parent.tolerates_failure is not None and parent.tolerates_failure()):
-        return True  # the visit of the map decides
+        return True  # the visit of the parent decides
     return _continues_after(parent, failure)
 
 
@@ -123,7 +128,7 @@ def _cancelled(run: Run, grace: float) -> Outcome:
 
 def _failed(visits: Iterable[OpenVisit], why: str, grace: float) -> Outcome:
     visits = list(visits)
-    top = visits[0].path.partition("[")[0].partition("#")[0] if visits else None
+    top = re.split(r"[/\[#]", visits[0].path, maxsplit=1)[0] if visits else None
     return Outcome(RunStatus.FAILED, top, _message(visits, why, grace), ErrorCategory.TIMEOUT)
 
 

@@ -18,10 +18,11 @@ from spine_async._engine.start.opening import (
     load,
     open_existing,
 )
-from spine_async._engine.start.request import check_param_sizes, mapping_documents, prepared_params
+from spine_async._engine.start.request import prepared_params
 from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import encode_output
+from spine_async._engine.step.param_documents import check_param_sizes, mapping_documents
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.context_access import params_of
 from spine_async._model.document import Document, encode, encode_object, join_object

@@ -16,7 +16,6 @@ from spine_async._engine.start.replay import first_position, load_position
 from spine_async._engine.start.request import (
     Request,
     has_same_params,
-    mapping_documents,
     prepare_run,
     prepared_params,
 )
@@ -26,6 +25,7 @@ from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
 from spine_async._engine.state.wall_clock import RunClock
+from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.corruption_guard import CorruptionGuard

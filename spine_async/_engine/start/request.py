@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.params import run_params
-from spine_async._engine.step.large_values import exceeds, size_problem
+from spine_async._engine.step.param_documents import check_param_sizes, mapping_documents
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import outputs_of, params_of
-from spine_async._model.document import EMPTY, Document, encode, encode_object, join_object, split_object
-from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
+from spine_async._model.document import EMPTY, Document, encode, join_object, split_object
+from spine_async._model.large_document import is_large
 from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.record import NewRun, StoredRun
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, InvalidParamsError, SerializationError
+from spine_async.errors import DefinitionError, InvalidParamsError
 
 
 @dataclass(slots=True)
@@ -175,46 +175,6 @@ def unknown_run(
         created_at=runtime.clock.now(),
         records_events=runtime.config.emit_events,
     )
-
-
-def mapping_documents(what: str, given: object, limit: int) -> dict[str, Document]:
-    """A document for each value of the mapping that a caller passed as `what`.
-
-    Raises:
-        InvalidParamsError: It is not a mapping, or one of its values has more than `limit` bytes.
-        SerializationError: One of its values has no strict JSON form.
-    """
-    if not isinstance(given, Mapping):
-        raise InvalidParamsError(f"{what} is of type {type(given).__name__}; it must be a mapping of names to values")
-    try:
-        documents = encode_object({key: _in_pieces(what, key, each, limit) for key, each in given.items()})
-    except SerializationError as exc:
-        raise exc.within(f".{what}") from None
-    check_param_sizes(what, documents, limit)
-    return documents
-
-
-def check_param_sizes(what: str, documents: Mapping[str, Document], limit: int) -> None:
-    """Check that no value has more than `limit` bytes.
-
-    Raises:
-        InvalidParamsError: One of them has more.
-    """
-    for key, document in documents.items():
-        if exceeds(document.text, limit):
-            raise InvalidParamsError(size_problem(f"{key!r} of {what}", document.size, limit))
-
-
-def _in_pieces(what: str, key: object, value: object, limit: int) -> object:
-    """The document of a large value; other values, and those that cannot be encoded, are left to `encode_object`."""
-    if not is_large(value):
-        return value
-    try:
-        return encode_in_pieces(value, limit)
-    except ValueTooLargeError as exc:
-        raise InvalidParamsError(size_problem(f"{key!r} of {what}", exc.size, limit)) from None
-    except SerializationError:
-        return value
 
 
 def _is_heavy(documents: Mapping[str, Document]) -> bool:

@@ -19,6 +19,7 @@ class CancelReason(StrEnum):
     SHUTDOWN = "shutdown"
     LEASE_LOST = "lease_lost"
     SIBLING_FAILED = "sibling_failed"
+    SIBLING_DONE = "sibling_done"
     CANCELLED = "cancelled"
     PARKED = "parked"
 

@@ -46,7 +46,7 @@ class OpenVisit:
         events: Events to be written before the end of the visit, such as retries.
         is_announced: Whether its `step_started` event has been added.
         deadline_mono: When the current attempt times out, or None.
-        cancelled_mono: For a map: when it cancelled its items because one failed, or None.
+        cancelled_mono: For a step that executes others: when it cancelled them because one of them decided it, or None.
         slot: The concurrency slot that the current attempt holds, or None.
         taken: Ids of the messages that it has taken; the commit of its end removes them from the store.
         report: Its progress; None while it has reported none.
@@ -168,7 +168,7 @@ class PendingWrites:
         self._entries.extend(events)
 
     def announce_visit(self, visit: OpenVisit) -> None:
-        """Add the `step_started` event of a map, which must precede the rows of its items."""
+        """Add the `step_started` event of a step that executes others, which must precede their rows."""
         self._announce(visit)
 
     def announce_visits(self, older_than_mono: float) -> bool:
@@ -346,7 +346,7 @@ def _number(
             continue
         row.seq, row.epoch, row.commit_id = number, claim.epoch, token
         visits.append(row)
-        if records_events and row.ends_item:
+        if records_events and row.ends_item and row.item_index is not None:
             number += 1
             row.item_seq = number
         number += 1

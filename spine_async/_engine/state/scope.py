@@ -1,7 +1,7 @@
 """A running workflow: the run, its scopes of steps, and the visits of single steps.
 
-The run itself is the outermost scope. Each map item is a scope of its own below the visit of its map. All scopes of a
-run add to the same pending writes, with different paths.
+The run itself is the outermost scope. Each map item, each branch of a parallel step and each inline workflow is a scope
+of its own below the visit of its step. All scopes of a run add to the same pending writes, with different paths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.idleness import Idle, Idleness
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.mailbox import Mailbox
-from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.nested_progress import AnyProgress
 from spine_async._engine.state.once_calls import OnceCaller, OnceCalls
 from spine_async._engine.state.outbox import Outbox, OutboxOptions
 from spine_async._engine.state.outcome import Outcome
@@ -48,7 +48,7 @@ RETRY_MARK = "@retry"
 """In the path of a row that stores the delay before another attempt; `#` and the number of attempts follow."""
 
 ITEM_MARK = "@item"
-"""Suffix of the path of the row that stores the item of a scope whose first step is a map."""
+"""In the path of the row that stores the params of a scope whose first step executes others."""
 
 
 _OPENING = threading.Lock()
@@ -68,8 +68,8 @@ class Run:
         done: Set when the run's task has ended, or when a step is stuck.
         exception: The exception of the step that failed the run, or None.
         renewal_mono: When the first renewal of its lease since the last successful one was attempted, or None.
-        resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if it is a map,
-            can have stored items. Else None.
+        resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if its step
+            executes others, can have stored rows inside. Else None.
         idleness: Whether all of its tasks wait.
         departure: What the run waited for when it was asked to give up, if it was idle; else None.
         previous_end: The final state from which it was resumed, or None.
@@ -191,10 +191,10 @@ class Position:
 
 @dataclass(slots=True)
 class Scope:
-    """Steps that run one after the other: those of the run itself, or those of one map item.
+    """Steps that run one after the other: those of the run itself, of a map item, of a branch or of a child workflow.
 
     Attributes:
-        path: "" for the run itself, `process_all[17]` for an item.
+        path: "" for the run itself, `process_all[17]` for an item, `both[left]` for a branch, `child` for a workflow.
         cursor: The step that comes next.
         context: The context that it sees.
         waits: The end time (ISO 8601) of each wait that has begun, by the path of its visit; None: it has no limit.
@@ -202,12 +202,13 @@ class Scope:
         wait_ends_mono: The monotonic end time of each wait by seconds that began in this process, by path of the visit.
         last_output: Output of the last step that ran.
         item_index: For an item, its index; else None.
-        item_params: JSON object text of an item's params, while no row stores them; the next row does. None after that,
-            and for the run itself.
-        parent: For an item, the visit of its map; else None.
-        maps: Progress of the maps in this scope, by the path of the map's visit.
-        is_run: Whether this is the run's own scope, not that of a map item.
-        open_items: Scopes of items that have begun and not finished, by path; a retry of their map continues them.
+        item_params: JSON object text of the params of the scope, while no row stores them; the next row does. None
+            after that, and for a scope without params of its own.
+        parent: The visit of the step that executes this scope; None for the run itself.
+        nested: Progress of the step in this scope that executes others, by the path of its visit.
+        is_run: Whether this is the run's own scope.
+        open_scopes: Scopes inside that step that have begun and not finished, by path; a retry of the step continues
+            them.
         reported_path: Path of the last visit that has stored its progress, or None.
         has_calls: Whether a visit has recorded a call of `context.once`, so that a row stores the item.
     """
@@ -222,8 +223,8 @@ class Scope:
     item_index: int | None = None
     item_params: str | None = None
     parent: Visit | None = None
-    maps: dict[str, MapProgress] = field(default_factory=dict)
-    open_items: dict[str, Scope] = field(default_factory=dict)
+    nested: dict[str, AnyProgress] = field(default_factory=dict)
+    open_scopes: dict[str, Scope] = field(default_factory=dict)
     wait_ends_mono: dict[str, float] = field(default_factory=dict)
     retries: dict[str, StoredRetry] = field(default_factory=dict)
     reported_path: str | None = None
@@ -231,7 +232,7 @@ class Scope:
     is_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.is_run = self.item_index is None
+        self.is_run = self.parent is None
 
     def child_path(self, segment: str) -> str:
         """Path of a visit in this scope."""
@@ -244,18 +245,19 @@ class Scope:
 
     @property
     def _has_marks(self) -> bool:
-        return bool(self.waits or self.retries or self.maps) or self.reported_path is not None or self.has_calls
+        return bool(self.waits or self.retries or self.nested) or self.reported_path is not None or self.has_calls
 
     def validated_fields(self) -> set[str]:
         """Names of the fields that the `params_model` of this workflow and those around it have stored as params."""
         model = self.workflow.params_model
-        around = self.parent.scope.validated_fields() if self.parent is not None else set()
+        is_isolated = self.parent is not None and self.parent.step.isolates_params
+        around = self.parent.scope.validated_fields() if self.parent is not None and not is_isolated else set()
         return around.union(model.model_fields) if model is not None else around
 
-    def end_map(self) -> None:
-        """Forget the map that has ended, with its items."""
-        self.maps.clear()
-        self.open_items.clear()
+    def end_nested(self) -> None:
+        """Forget the step that has executed others, with their scopes."""
+        self.nested.clear()
+        self.open_scopes.clear()
 
 
 class CommittedResult(Protocol):
@@ -271,11 +273,11 @@ class Visit(OpenVisit):
     Attributes:
         attempts: Attempts made so far.
         is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
-        interrupts: For a step that executes no user code itself (map, wait): carries interrupts past middleware.
+        interrupts: For a step whose executor may end the run (map, wait): carries interrupts past middleware.
         next_retry: The policy that decides about another attempt after the current one; None if this is the last.
-        map_ending: For a map that cancelled its items: its failure, or the exception that ends it.
-        item_error: For a map: the exception of the item that failed it, or None.
-        tolerates_failure: For a map: whether it tolerates the failure of another item.
+        ending: For a step that cancelled the scopes inside of it: its result, or the exception that ends it.
+        inner_error: For a step that executes others: the exception of the scope that failed it, or None.
+        tolerates_failure: For a step that executes others: whether it continues if another scope fails.
         warned_mono: When a warning last reported that it does not end, or None.
         received: The message that it has taken, or None.
         idle_limit: The limits of the current attempt, if it has an `idle_timeout`; else None.
@@ -289,8 +291,8 @@ class Visit(OpenVisit):
     is_cut_off: bool = field(default=False, init=False)
     interrupts: InterruptScope | None = field(default=None, init=False)
     next_retry: RetryPolicy | None = field(default=None, init=False)
-    map_ending: StepResult | BaseException | None = field(default=None, init=False)
-    item_error: BaseException | None = field(default=None, init=False)
+    ending: StepResult | BaseException | None = field(default=None, init=False)
+    inner_error: BaseException | None = field(default=None, init=False)
     tolerates_failure: Callable[[], bool] | None = field(default=None, init=False)
     warned_mono: float | None = field(default=None, init=False)
     received: Message | None = field(default=None, init=False)
@@ -321,7 +323,8 @@ class Visit(OpenVisit):
         if parent is None:
             return self.run.cancellation.reason_at(now_mono)
         if parent.cancelled_mono is not None:
-            return CancelReason.SIBLING_FAILED
+            is_done = isinstance(parent.ending, StepResult) and parent.ending.success
+            return CancelReason.SIBLING_DONE if is_done else CancelReason.SIBLING_FAILED
         return parent.cancel_reason_at(now_mono)
 
     @property

@@ -28,7 +28,7 @@ def log_retry(visit: Visit, result: StepResult, delay: float) -> None:
 def log_failure(visit: Visit, result: StepResult) -> None:
     """Log a step whose attempts are used up, once."""
     error = result.exception
-    is_logged = error is not None and error is visit.item_error  # logged before, with the step of the item
+    is_logged = error is not None and error is visit.inner_error  # logged before, with the step inside
     _log.error(
         "run %s: step %s failed after %d attempt(s) (%s); its error text is stored with the run",
         visit.run.run_id,

@@ -1,4 +1,4 @@
-"""Reads pages of visits inside the items of maps; the cost depends on the page's size, not on the size of the map.
+"""Reads pages of visits inside a step, such as a map; the cost depends on the page's size, not on the size of the map.
 
 Theory of operation: the path index finds the rows of a map, but not in the order of their numbers, so each page would
 sort all of them. The primary key has this order. While a map is executed, its run adds no other rows, so the rows of
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from spine_async._model.document import encode
+from spine_async._model.naming import is_inside
 from spine_async._model.record import VisitRow
 from spine_async.storage.sql.database import SqlDatabase
 from spine_async.storage.sql.schema import queries
@@ -20,24 +21,25 @@ _LAST = "\U0010ffff"  # no path begins with it: it is not printable
 
 
 def path_range(below: str) -> Mapping[str, str]:
-    """Bounds of the paths inside the items of a map."""
-    # A backslash is the next character after `[`, so the range contains exactly the paths that begin with `below[`.
-    return {"from_path": f"{below}[", "to_path": f"{below}\\"}
+    """Bounds of the paths inside the visit `below`: those of items and branches, and those of a child workflow."""
+    # A backslash is the next character after `[`, and `0` that after `/`. So the ranges contain exactly the paths that
+    # begin with `below[` and `below/`.
+    items = {"from_path": f"{below}[", "to_path": f"{below}\\"}
+    return {**items, "from_child": f"{below}/", "to_child": f"{below}0"}
 
 
 async def read_visit_page(database: SqlDatabase, run_id: str, below: str, after: int, limit: int) -> list[VisitRow]:
-    """At most `limit` visits inside the items of the map `below` with numbers above `after`, in order."""
+    """At most `limit` visits inside the visit `below`, with numbers above `after`, in order."""
     if after <= 0:
         ((first,),) = await database.read(queries.FIRST_BELOW, {"run_id": run_id, **path_range(below)})
         if first is None:
             return []
         after = int(str(first)) - 1
     page: list[VisitRow] = []
-    inside = f"{below}["
     while len(page) < limit:
         rows = await database.read(queries.VISIT_PAGE, {"run_id": run_id, "after": after, "most": limit})
         visits = [read_visit(run_id, row) for row in rows]
-        page += [visit for visit in visits if visit.scope.startswith(inside)]
+        page += [visit for visit in visits if is_inside(visit.scope, below)]
         if len(visits) < limit:
             break
         after = visits[-1].seq

@@ -33,7 +33,7 @@ _PATHS = (
 
 
 class VisitContract:
-    """The stored visits of a run in order: those outside of map items, or those inside one map."""
+    """The stored visits of a run in order: those of its own steps, or those inside one step."""
 
     async def _journal(self, store: RunStore) -> dict[str, VisitRow]:
         claim = await created(store)
@@ -88,8 +88,22 @@ class VisitContract:
 
     async def test_below_a_path_that_is_no_map_comes_nothing(self, store: RunStore) -> None:
         await self._journal(store)
-        for name in ("", "nobody", "a[1]", "a[1]/x", "%", "_"):
+        for name in ("", "nobody", "a[1]/x", "%", "_"):
             assert await self._paths_below(store, name) == []
+
+    async def test_below_a_step_come_the_entries_of_its_branches_and_of_its_child(self, store: RunStore) -> None:
+        inside = ("a/x", "a/@item", "a/b/y", "a/m[0]/z", "a[left]/x", "a[left]/c/x")
+        outside = ("a", "a#2/x", "a0/x", "a:/x", "aA/x", "a_/x", "b[1]/a/x", "b[1]/a[left]/x")
+        claim = await created(store)
+        await committed(store, change(claim, [visit(path, seq) for seq, path in enumerate((*inside, *outside), 2)]))
+        assert await self._paths_below(store, "a") == list(inside)
+        assert await self._paths_below(store, "a[left]/c") == ["a[left]/c/x"]
+        assert await self._paths_below(store, "b[1]/a") == ["b[1]/a/x", "b[1]/a[left]/x"]
+        for path, expected in (("a", inside), ("b[1]/a", outside[-2:])):
+            page = await store.visits("run-1", path, after=0, limit=100)
+            assert [row.path for row in page] == list(expected)
+        child = await store.visit_page("run-1", 0, 100, ["a"])
+        assert [row.path for row in child] == ["a/x", "a/@item"]
 
     async def test_entries_come_in_the_order_of_their_numbers(self, store: RunStore) -> None:
         claim = await created(store)

@@ -13,6 +13,7 @@ from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import LambdaStep, Step
 from spine_async._model.time_option import as_moment
+from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError
 
 
@@ -38,6 +39,9 @@ def test_each_kind_has_its_type() -> None:
         Step.map("d", items=[1], iterator=work),
         Step.wait("e", 1),
         Step.wait_for_signal("f"),
+        Step.transaction("t", lambda context, config, connection: None),
+        Step.parallel("g", {"left": work}),
+        Step.workflow("h", Workflow(steps=[Step.lambda_("a", work)])),
     )
     assert [step.step_type for step in steps] == list(StepType)
 

@@ -124,13 +124,13 @@ def test_a_workflow_without_a_name_can_be_an_iterator() -> None:
     flow = Workflow("load", [Step.map("m", items=[1], iterator=inner)])
     step = flow.step("m")
     assert isinstance(step, MapStep)
-    assert step.workflow is inner
+    assert step.item_workflow is inner
 
 
 def test_a_handler_as_iterator_becomes_a_workflow_of_one_lambda() -> None:
     step = Workflow("load", [Step.map("m", items=[1], iterator=work)]).step("m")
     assert isinstance(step, MapStep)
-    assert step.workflow.step_names == ("item",)
+    assert step.item_workflow.step_names == ("item",)
 
 
 def test_a_choice_may_jump_backwards() -> None:

@@ -1,10 +1,11 @@
 r"""The view `core_workflow_checkpoints`: each finished step visit with the context after it.
 
 Theory of operation: a row of the table of steps holds only the values that its visit added. The context of a visit is
-built from rows of the same run, up to its own number. Only rows outside of map items, rows in its own scope and rows in
-enclosing scopes are used. Each of these rows contributes members (a key and its JSON text) to params, outputs and
-quality. If several rows have a member for one key, the deepest scope has priority, and within one scope the latest row.
-The run's initial members have the lowest priority.
+built from rows of the same run, up to its own number. Only rows of the run's own steps, rows in its own scope and rows
+in enclosing scopes are used. A child workflow sees nothing of what encloses it: its scope is the outermost one. Each of
+these rows contributes members (a key and its JSON text) to params, outputs and quality. If several rows have a member
+for one key, the deepest scope has priority, and within one scope the latest row. The run's initial members have the
+lowest priority.
 
 JSON is parsed and built as text, because both databases lose values when they decode them: big integers, floats of 17
 digits, `\u0000`. A document is first normalized (`_normalized_…`): an escaped backslash and an escaped quote become
@@ -160,7 +161,7 @@ def _params(dialect: CheckpointsDialect, *sources: str) -> str:
 def _initial(dialect: CheckpointsDialect, document: str) -> str:
     return (
         f"SELECT {dialect.key('j')} AS name, {dialect.text('j', document)} AS body, -1 AS depth, 0 AS seq, 0 AS layer "
-        f"FROM {dialect.members(document, 'j')}"
+        f"FROM {dialect.members(document, 'j')} WHERE {_has_no_child('s.scope')}"
     )
 
 
@@ -188,4 +189,11 @@ def _param_updates(dialect: CheckpointsDialect, column: str) -> str:
 
 def _visible() -> str:
     inside = "substr(s.scope, 1, length(v.scope) + 1) = v.scope || '/'"
-    return f"v.run = s.run AND v.seq <= s.seq AND (v.scope IN ('', s.scope) OR {inside})"
+    rest = "ltrim(substr(s.scope, length(v.scope) + 1), '/')"
+    return f"v.run = s.run AND v.seq <= s.seq AND (v.scope IN ('', s.scope) OR {inside}) AND {_has_no_child(rest)}"
+
+
+def _has_no_child(scope: str) -> str:
+    """Whether a part of a scope leads through no child workflow: each of its segments ends with a bracket."""
+    without_brackets = f"replace({scope} || '/', ']/', '')"
+    return f"({scope} = '' OR {without_brackets} = replace({without_brackets}, '/', ''))"

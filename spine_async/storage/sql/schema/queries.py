@@ -50,7 +50,7 @@ BACKLOG: Query = text(
 """Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
-"""A page of the entries outside of map items."""
+"""A page of the entries of the run's own steps."""
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
 )
@@ -78,7 +78,7 @@ LAST_VISIT: Query = text(
 )
 
 # A range instead of LIKE, because it uses the index and needs no escaping.
-_IN_RANGE = "path >= :from_path AND path < :to_path"
+_IN_RANGE = "(path >= :from_path AND path < :to_path OR path >= :from_child AND path < :to_child)"
 VISITS_BELOW: Query = text(f"{_VISITS} AND {_IS_SHOWN} AND {_IN_RANGE} AND seq > :after ORDER BY seq")
 FIRST_BELOW: Query = text(f"SELECT min(seq) FROM core_workflow_steps WHERE {_OF_RUN} AND {_IN_RANGE}")
 

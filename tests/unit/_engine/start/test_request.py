@@ -21,7 +21,8 @@ from spine_async import (
     WorkflowRunnerConfig,
 )
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.request import Request, has_same_params, mapping_documents, new_run
+from spine_async._engine.start.request import Request, has_same_params, new_run
+from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._model.record import NewRun, StoredRun
 from tests.unit._engine.builders import NOW, FixedClock, plain
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from spine_async import CorruptRecordError, Step, Workflow
 from spine_async._engine.state.index_table import IndexSet
 from spine_async._engine.state.map_progress import MapProgress
+from spine_async._engine.state.step_progress import new_progress
 from spine_async._model.step import MapStep
 from tests.unit._engine.builders import visit_row
 
@@ -36,7 +37,9 @@ def progress_of(*, collect: bool = True) -> MapProgress:
     workflow = Workflow("w", [Step.map("each", items=[0, 1], iterator=iterator, collect=collect)])
     (step,) = workflow.steps
     assert isinstance(step, MapStep)
-    return MapProgress("r", "each", step, keeps_digests=True)
+    progress = new_progress("r", "each", step, keeps_digests=True)
+    assert isinstance(progress, MapProgress)
+    return progress
 
 
 def test_outputs_are_kept_only_if_the_map_collects_them() -> None:

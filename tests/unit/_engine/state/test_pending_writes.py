@@ -29,8 +29,8 @@ def event(kind: str, path: str | None = None) -> EventRow:
     return EventRow(kind, None, NOW, path=path)
 
 
-def settle(pending: PendingWrites, path: str, *, ends_item: bool = False) -> VisitRow:
-    row = visit_row(path, ends_item=ends_item)
+def settle(pending: PendingWrites, path: str, *, ends_item: bool = False, item_index: int | None = None) -> VisitRow:
+    row = visit_row(path, ends_item=ends_item, item_index=item_index)
     pending.add_visit(begin(pending, path), row, ())
     return row
 
@@ -74,7 +74,7 @@ def test_an_announced_visit_has_its_start_as_an_event() -> None:
     visit = begin(pending, "each")
     pending.announce_visit(visit)
     pending.announce_visit(visit)
-    settle(pending, "each[0]/a", ends_item=True)
+    settle(pending, "each[0]/a", ends_item=True, item_index=0)
     pending.add_visit(visit, visit_row("each"), ())
     change = drain(pending)
     assert numbers(change) == [
