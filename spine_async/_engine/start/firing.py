@@ -11,7 +11,8 @@ from pydantic_core import from_json
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.enqueueing import Definition, new_due_run
-from spine_async._engine.start.request import mapping_documents, prepared_params
+from spine_async._engine.start.request import prepared_params
+from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode, join_object
 from spine_async._model.queue import Enqueued
