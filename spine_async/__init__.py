@@ -11,6 +11,7 @@ from spine_async._model.policy import RetryPolicy
 from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
 from spine_async._model.queue import Enqueued, Queue, RateLimit
+from spine_async._model.retention import RetentionPolicy
 from spine_async._model.schedule import Schedule
 from spine_async._model.schedule_state import ScheduleRecord
 from spine_async._model.signal_step import SignalStep
@@ -90,6 +91,7 @@ __all__ = [
     "Queue",
     "QueueDeadlockError",
     "RateLimit",
+    "RetentionPolicy",
     "RetryPolicy",
     "RunBusyError",
     "RunConflictError",

@@ -13,12 +13,15 @@ from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
 from spine_async._engine.service.followers import Followers
+from spine_async._engine.service.retention import prune
 from spine_async._engine.service.run_filters import RunFilters, as_run_filter
 from spine_async._engine.start.opening import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
+from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor
 from spine_async._model.status import RunStatus
+from spine_async.errors import DefinitionError
 
 _MOST_COUNTED = 1_000_000
 
@@ -172,3 +175,29 @@ class RunReader:
         check_run_id(run_id)
         async with self._active_runs.session():
             await query.delete(self._runtime, run_id, force=force)
+
+    async def prune(self, policy: RetentionPolicy | None = None) -> int:
+        """Remove ended runs, with their checkpoints and events, in small batches.
+
+        A run that has not ended, or whose parent has not ended, stays. Working runners do this by themselves if the
+        config has a policy.
+
+        Args:
+            policy: Which runs are removed; None means the `retention` of the config.
+
+        Returns:
+            How many runs were removed.
+
+        Raises:
+            DefinitionError: There is no policy.
+            StoreError: The store cannot be reached. Some of the runs may have been removed.
+
+        Cancellation:
+            The batch that is being deleted is removed completely; later ones stay.
+        """
+        check_type("policy", policy, RetentionPolicy, "a RetentionPolicy(…)")
+        policy = policy or self._runtime.config.retention
+        if policy is None:
+            raise DefinitionError("prune() has no policy; pass a RetentionPolicy, or set `retention` in the config")
+        async with self._active_runs.session():
+            return await prune(self._runtime, policy)

@@ -31,6 +31,7 @@ from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
 from spine_async._engine.service.followers import Followers
+from spine_async._engine.service.retention import Retention
 from spine_async._engine.service.run_counts import RunCounts
 from spine_async._engine.service.schedule_timer import ScheduleTimer
 from spine_async._engine.service.signals import send_signal
@@ -174,6 +175,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
         self._worker = Worker(
             self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run, timer=timer
         )
+        self._retention = Retention(self._runtime)
         self._works = work
         self._entries = 0
         for schedule in self._schedules.values():
@@ -545,6 +547,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
             raise
         if self._works and not self._runtime.is_ephemeral:
             self._worker.start()
+            self._retention.start()
         return self
 
     async def __aexit__(
@@ -564,7 +567,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
         self._entries -= 1
         if self._entries == 0:
             self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
-            await self._worker.end_with(self._active_runs.drain())
+            await self._retention.end_with(self._worker.end_with(self._active_runs.drain()))
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """Execute one attempt of a lambda step; override to change how handlers are called."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 from spine_async._model.durability import Durability
 from spine_async._model.limits import MAX_LEASE_TTL, MAX_VALUE_BYTES
 from spine_async._model.policy import RetryPolicy
+from spine_async._model.retention import RetentionPolicy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -55,6 +56,9 @@ class WorkflowRunnerConfig(BaseModel):
         park_after: A background run that only waits, and for longer than this, is given up until the wait ends. It
             uses no memory and no lease meanwhile.
         poll_interval: How often a working runner looks for due runs if nothing tells it of one.
+        retention: Which ended runs are removed, by working runners in the background and by `runner.prune()`. None
+            keeps all runs.
+        retention_interval: How often a working runner removes ended runs, on average.
         max_abandoned_threads: Number of threads abandoned by timeouts at which further `def` handlers are refused.
         worker_threads: Maximum number of threads for `def` handlers.
     """
@@ -87,5 +91,7 @@ class WorkflowRunnerConfig(BaseModel):
     worker_concurrency: Annotated[int, Field(ge=1)] = 100
     park_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
     poll_interval: Seconds = 0.5
+    retention: InstanceOf[RetentionPolicy] | None = None
+    retention_interval: Seconds = 300
     max_abandoned_threads: Annotated[int, Field(ge=1)] = 20
     worker_threads: Annotated[int, Field(ge=1)] = 40

@@ -84,6 +84,7 @@ class RunFilter:
         is_oldest_first: Whether the oldest runs come first instead of the newest.
         with_documents: Whether the fields `DOCUMENTS` are read; else they are empty texts.
         is_under_way: True selects only runs that have not ended.
+        is_ended: True selects only runs that have ended.
         is_leased: True selects runs with an unexpired lease, False those without.
         skips_unreadable: Whether a run with a value that cannot be read is logged and left out; else the call raises.
     """
@@ -106,13 +107,14 @@ class RunFilter:
     is_oldest_first: bool = False
     with_documents: bool = True
     is_under_way: bool = False
+    is_ended: bool = False
     is_leased: bool | None = None
     skips_unreadable: bool = False
 
     @property
     def statuses(self) -> list[RunStatus]:
         """The statuses that the selected runs can have."""
-        is_ended = self.ended_from is not None or self.ended_until is not None
+        is_ended = self.is_ended or self.ended_from is not None or self.ended_until is not None
         return [
             status
             for status in RunStatus

@@ -238,6 +238,24 @@ class RunStore(Protocol):
         """
         ...
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        """Remove those of the runs that have ended, and whose parent, if it is stored, has ended too.
+
+        Each run is removed with all its rows or not at all. The store checks the conditions in the statement that
+        removes the runs. It need not wait for a run that another transaction has locked.
+
+        Args:
+            run_ids: Ids of about a hundred runs. The store may remove them in one transaction.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
+    async def workflow_names(self) -> list[str]:
+        """The names of the workflows that have a stored run."""
+        ...
+
     async def close(self) -> None:
         """Close connections and threads. The store opens again at its next use."""
         ...

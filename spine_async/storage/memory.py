@@ -436,6 +436,20 @@ class MemoryRunStore:
     async def change_schedule(self, change: ScheduleChange) -> bool:
         return self._schedules.change(change)
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        removed = [run_id for run_id in dict.fromkeys(run_ids) if self._is_removable(run_id)]
+        for run_id in removed:
+            del self._runs[run_id]
+        return len(removed)
+
+    async def workflow_names(self) -> list[str]:
+        return sorted({found.stored.workflow_name for found in self._runs.values()})
+
+    def _is_removable(self, run_id: str) -> bool:
+        found = self._runs.get(run_id)
+        parent = self._runs.get(found.stored.parent_run_id or "") if found is not None else None
+        return found is not None and found.status.is_final and (parent is None or parent.status.is_final)
+
     async def close(self) -> None:
         return None
 

@@ -90,6 +90,12 @@ class NullRunStore:
     async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return False
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        return 0
+
+    async def workflow_names(self) -> list[str]:
+        return []
+
     async def claim_queued(
         self,
         run_id: str,

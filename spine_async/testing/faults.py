@@ -64,6 +64,8 @@ Method: TypeAlias = Literal[
     "count_runs",
     "events",
     "delete",
+    "delete_ended",
+    "workflow_names",
     "close",
     "claim_queued",
     "claim_due",
@@ -218,6 +220,12 @@ class FaultInjectingStore:
 
     async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
+
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        return await self._call("delete_ended", lambda: self._store.delete_ended(run_ids))
+
+    async def workflow_names(self) -> list[str]:
+        return await self._call("workflow_names", self._store.workflow_names)
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)

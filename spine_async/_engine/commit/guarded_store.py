@@ -23,6 +23,7 @@ _ANSWERS: dict[str, tuple[type, ...]] = {
     "last_event": (EventRow, _ABSENT),
     "request_stop": (bool,),
     "count_runs": (dict,),
+    "delete_ended": (int,),
     "delete": (bool,),
 }
 """Methods that return one value, with its types."""
@@ -34,6 +35,7 @@ _ELEMENTS: dict[str, tuple[type, ...]] = {
     "visits": (VisitRow,),
     "visit_page": (VisitRow,),
     "runs": (StoredRun,),
+    "workflow_names": (str,),
     "events": (EventRow,),
 }
 """Methods that return a list, with the types of its elements."""

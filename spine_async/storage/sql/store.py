@@ -283,6 +283,13 @@ class SqlRunStore:
         database = await self._database.for_writing()
         return await database.delete(run_id, only_ended=only_ended)
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        database = await self._database.for_reading() if run_ids else None
+        return await database.delete_ended(run_ids) if database is not None else 0
+
+    async def workflow_names(self) -> list[str]:
+        return [str(name) for (name,) in await self._read(queries.WORKFLOW_NAMES, {})]
+
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         database = await self._database.for_reading()
         return await database.claim_due(request) if database is not None else DueRuns()

@@ -75,3 +75,29 @@ class DeleteContract:
             assert await store.delete("run-1", only_ended=True) is True
             assert await store.load("run-1") is None
             assert await store.delete("run-1", only_ended=True) is False
+
+    async def test_only_runs_that_have_ended_are_deleted_together(self, store: RunStore) -> None:
+        names = ["completed", "failed", "stopped", "running", "waiting", "other"]
+        claims = {claim.run_id: claim for claim in await store.create([new_run(name) for name in names]) if claim}
+        for name in names:
+            await committed(store, made := change(claims[name], [visit("fetch", 2)], [event("noted", 3)]))
+            claims[name] = moved(claims[name], made)
+        for name in ("completed", "failed", "stopped", "other"):
+            status = RunStatus.COMPLETED if name == "other" else RunStatus(name)
+            await committed(store, change(claims[name], end=RunEnd(status, moment(9))))
+        await committed(store, change(claims["waiting"], status=RunStatus.WAITING))
+        given = ["waiting", "completed", "nobody", "failed", "running", "stopped", "failed"]
+        assert await store.delete_ended(given) == 3
+        assert await store.delete_ended(given) == 0
+        assert await store.delete_ended([]) == 0
+        left = ["other", "running", "waiting"]
+        assert sorted(run.run_id for run in await store.runs(RunFilter())) == left
+        assert [len(await store.visits(name)) for name in names] == [0, 0, 0, 1, 1, 1]
+        assert [bool(await store.events(name, 0, 9)) for name in names] == [False, False, False, True, True, True]
+
+    async def test_the_names_of_the_workflows_of_stored_runs(self, store: RunStore) -> None:
+        assert await store.workflow_names() == []
+        await store.create([new_run(f"r{n}", workflow=name) for n, name in enumerate(["b", "a", "b", "a b"])])
+        assert sorted(await store.workflow_names()) == ["a", "a b", "b"]
+        await store.delete("r1")
+        assert sorted(await store.workflow_names()) == ["a b", "b"]

@@ -17,6 +17,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert shown.pop("durability") == "full"
     assert shown.pop("store_timeout") is None
     assert (shown.pop("worker_concurrency"), shown.pop("park_after"), shown.pop("poll_interval")) == (100, 5, 0.5)
+    assert (shown.pop("retention"), shown.pop("retention_interval")) == (None, 300)
     for name in ("lease_ttl", "drain_timeout", "cancel_grace"):
         assert shown.pop(name) > 0
     assert shown.pop("max_value_bytes") == 64 * 1024 * 1024
@@ -56,6 +57,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"worker_concurrency": 0}, "worker_concurrency"),
         ({"park_after": -1}, "park_after"),
         ({"poll_interval": 0}, "poll_interval"),
+        ({"retention": 7}, "retention"),
+        ({"retention_interval": 0}, "retention_interval"),
         ({"recover_interval": 1}, "recover_interval"),
         ({"durability": "none"}, r"durability\n  Input should be 'full' or 'process'"),
     ],

@@ -126,6 +126,12 @@ class PostgresDatabase(PostgresConnections):
             deleted = await self._writer.write(job, self._limit.call("delete"))
             return deleted is not None
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        async def job(driver: Driver) -> int:
+            return int(await driver.fetchval(statements.DELETE_ENDED, list(run_ids)))
+
+        return await self._read_with_retries(job, "delete")  # not on the writer: commits need not wait for it
+
     async def claim_due(self, request: DueRequest) -> DueRuns:
         if request.limits:  # not on the writer: the claim may wait for others
             return await self._read_with_retries(partial(limited_claims.claim_due, request=request), "claim due runs")

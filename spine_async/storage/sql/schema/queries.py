@@ -49,6 +49,13 @@ BACKLOG: Query = text(
 )
 """Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
 
+WORKFLOW_NAMES: Query = text(
+    "WITH RECURSIVE names(name) AS (SELECT min(workflow_name) FROM core_workflow_runs UNION ALL "
+    "SELECT (SELECT min(workflow_name) FROM core_workflow_runs WHERE workflow_name > name) FROM names "
+    "WHERE name IS NOT NULL) SELECT name FROM names WHERE name IS NOT NULL"
+)
+"""From one name to the next through an index."""
+
 VISITS: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
 """A page of the entries of the run's own steps."""
 PAST_VISITS: Query = text(

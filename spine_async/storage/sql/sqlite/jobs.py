@@ -8,6 +8,7 @@ connection can interrupt it between two statements.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +27,18 @@ BUSY_SECONDS = 30.0
 # commits; the remaining ones are consistent and in order.
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
-_UNDER_WAY = "SELECT 1 FROM core_workflow_runs WHERE run_id = ? AND status IN ('pending', 'running', 'waiting')"
-# Children are deleted explicitly: cascading requires a pragma that the connection's owner controls.
-_DELETE_CHILDREN = tuple(
-    f"DELETE FROM {table} WHERE run = (SELECT id FROM core_workflow_runs WHERE run_id = ?)"
+_HAS_ENDED = "status IN ('completed', 'failed', 'stopped')"
+_DELETE = "DELETE FROM core_workflow_runs WHERE run_id = ? RETURNING id"
+_DELETE_ENDED = f"DELETE FROM core_workflow_runs WHERE run_id = ? AND {_HAS_ENDED} RETURNING id"
+_DELETE_ALL_ENDED = (
+    "DELETE FROM core_workflow_runs WHERE run_id IN (SELECT value FROM json_each(?)) "
+    f"AND {_HAS_ENDED} AND NOT EXISTS (SELECT 1 FROM core_workflow_runs parent "
+    "WHERE parent.run_id = core_workflow_runs.parent_run_id "
+    "AND parent.status NOT IN ('completed', 'failed', 'stopped')) RETURNING id"
+)
+# The rows of the run are deleted explicitly: cascading requires a pragma that the connection's owner controls.
+_DELETE_ROWS = tuple(
+    f"DELETE FROM {table} WHERE run = ?"
     for table in ("core_workflow_steps", "core_workflow_event_log", "core_workflow_inbox")
 )
 
@@ -106,11 +115,24 @@ def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> 
         run_id: The run.
         only_ended: Whether to keep a run that has not ended.
     """
-    if only_ended and fetch(connection, _UNDER_WAY, (run_id,)):
-        return False
-    for statement in _DELETE_CHILDREN:
-        connection.execute(statement, (run_id,))
-    return connection.execute("DELETE FROM core_workflow_runs WHERE run_id = ?", (run_id,)).rowcount == 1
+    return _delete(connection, _DELETE_ENDED if only_ended else _DELETE, run_id) == 1
+
+
+def delete_ended(connection: sqlite3.Connection, run_ids: Sequence[str]) -> int:
+    """Delete those of the runs that have ended, and whose parents have ended; returns how many they are.
+
+    Args:
+        connection: In a write transaction.
+        run_ids: The runs.
+    """
+    return _delete(connection, _DELETE_ALL_ENDED, json.dumps(list(run_ids)))
+
+
+def _delete(connection: sqlite3.Connection, statement: str, value: str) -> int:
+    keys = fetch(connection, statement, (value,))
+    for each in _DELETE_ROWS:
+        connection.executemany(each, keys)
+    return len(keys)
 
 
 def in_savepoint(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
