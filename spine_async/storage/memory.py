@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count, islice
@@ -157,16 +157,17 @@ class MemoryRunStore:
 
     Args:
         clock: Source of the time of leases and due times; None means the system clock.
+        keys: Keys of the runs, in the order of their creation; None numbers them.
 
     No method awaits anything, so calls never interleave and each of them is atomic.
     """
 
     location = "the memory of this process"
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, keys: Iterator[int] | None = None) -> None:
         self._clock = clock or SystemClock()
         self._runs: dict[str, _MemoryRun] = {}
-        self._keys = count(1)
+        self._keys = keys if keys is not None else count(1)
         self._message_ids = count(1)
         self._queues = MemoryQueues(self._clock)
         self._schedules = MemorySchedules(self._is_under_way, self._create)

@@ -33,15 +33,19 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
         DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
         MissingExtraError: The database's driver is not installed.
     """
+    timeout = config.store_timeout or max(_MIN_TIMEOUT, config.lease_ttl * _TIMEOUT_PER_LEASE)
+    if db_engine is None and config.checkpoint_storage == "file":
+        from spine_async.storage.file.store import FileRunStore  # noqa: PLC0415 - most programs need one store only
+
+        return FileRunStore(config.checkpoint_dir, timeout=timeout, durability=config.durability)
     if db_engine is None and config.checkpoint_storage != "database":
         raise StoreError(
-            f"checkpoint_storage={config.checkpoint_storage!r} is not available yet; use checkpoint_storage='database'"
+            f"checkpoint_storage={config.checkpoint_storage!r} is not available yet; use 'database' or 'file'"
         )
     # Imported here, so that runs without checkpoints do not import SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
     database = db_engine if db_engine is not None else _database_url(config)
-    timeout = config.store_timeout or max(_MIN_TIMEOUT, config.lease_ttl * _TIMEOUT_PER_LEASE)
     return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability, timeout=timeout)
 
 

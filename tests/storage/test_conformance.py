@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -31,5 +32,13 @@ class TestSqlRunStore(RunStoreConformance):
     @pytest.fixture
     async def store(self, database_url: str) -> AsyncIterator[RunStore]:
         store = storage.SqlRunStore.from_url(database_url)
+        yield store
+        await store.close()
+
+
+class TestFileRunStore(RunStoreConformance):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[RunStore]:
+        store = storage.FileRunStore(tmp_path / "runs", durability="process")
         yield store
         await store.close()

@@ -231,7 +231,7 @@ class TestBoots:
         past = DueTime(now(), 3600.0)
         await store.create([due_run("past", due=past), due_run("future", due=in_seconds(3600))])
         assert await claimed(store) == []
-        monkeypatch.setattr("spine_async.storage.sql.driver.boot_clock._boot_id", lambda: "another boot")
+        monkeypatch.setattr("spine_async.storage.boot_clock._boot_id", lambda: "another boot")
         assert names(await claimed(store, ttl=7200.0)) == ["past"]
         next_due = (await store.sweep()).next_due
         assert next_due is not None

@@ -15,7 +15,7 @@ import asyncpg
 
 from spine_async._model.record import Claim, Release, RunChange, RunEnd
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.driver.boot_clock import BootTime
+from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.sql.postgres import release_statements, statements
 from spine_async.storage.sql.postgres.clock import boot_now
 from spine_async.storage.sql.schema.due_columns import HELD, DueColumns, due_columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio.to_thread
 
-from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time, is_boot_known
+from spine_async.storage.boot_clock import BootTime, boot_time, is_boot_known
 
 
 async def boot_now() -> BootTime:

@@ -13,8 +13,8 @@ import asyncpg
 
 from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
 from spine_async.errors import StoreUnavailableError
+from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.derived_events import started_event
-from spine_async.storage.sql.driver.boot_clock import BootTime
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, LeaseState, decide, lease_state
 from spine_async.storage.sql.postgres import statements
 from spine_async.storage.sql.postgres.clock import boot_now

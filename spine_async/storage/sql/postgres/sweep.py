@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.due import Sweep
-from spine_async.storage.sql.driver.boot_clock import BootTime
+from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.sql.postgres import due_statements
 from spine_async.storage.sql.postgres.clock import boot_now
 

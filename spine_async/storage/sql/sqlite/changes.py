@@ -12,7 +12,7 @@ from functools import lru_cache
 from spine_async._model.record import Release, RunChange, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
-from spine_async.storage.sql.driver.boot_clock import boot_time
+from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.sql.schema.due_columns import HELD, DueColumns, due_columns, turn_at
 from spine_async.storage.sql.schema.rows import (
     EVENT_COLUMNS,

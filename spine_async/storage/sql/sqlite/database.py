@@ -18,7 +18,7 @@ from spine_async._model.record import TOKEN_BYTES, Busy, Claim, NewRun, NoRoom, 
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async.errors import DefinitionError, StoreError
 from spine_async.ports import CommitOutcome, Listener, NoListener, StepTransaction
-from spine_async.storage.sql.driver.boot_clock import boot_time
+from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries

@@ -19,7 +19,7 @@ from spine_async._model.queue_room import Room, soonest
 from spine_async._model.record import Claim, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
-from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
+from spine_async.storage.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.driver.candidates import DEPTH, Candidate, choose, hides_others, window
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS, Row, iso_timestamp, read_run
 from spine_async.storage.sql.sqlite.jobs import fetch

@@ -14,8 +14,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from spine_async._model.record import Busy, Claim, DueTime, NewRun, NoRoom, Renewal
+from spine_async.storage.boot_clock import BootTime, boot_time
 from spine_async.storage.derived_events import started_event
-from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.driver.claim_rule import (
     LEASE_STATE_COLUMNS,
     Claimable,

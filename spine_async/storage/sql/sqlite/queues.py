@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import QueueUse, Room
-from spine_async.storage.sql.driver.boot_clock import BootTime
+from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.sql.schema.due_columns import turn_at
 from spine_async.storage.sql.schema.rows import iso_timestamp
 from spine_async.storage.sql.sqlite.jobs import fetch

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from spine_async._model.due import Sweep
 from spine_async._model.turn import EXECUTED_BEFORE
-from spine_async.storage.sql.driver.boot_clock import BootTime, boot_time
+from spine_async.storage.boot_clock import BootTime, boot_time
 from spine_async.storage.sql.schema.due_columns import turn_at
 from spine_async.storage.sql.schema.rows import Row, iso_timestamp
 from spine_async.storage.sql.sqlite.jobs import fetch

@@ -1,0 +1,1 @@
+"""A run store in files: one folder for each run, with a log that a person can read."""
