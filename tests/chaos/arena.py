@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.chaos.checks import History, Reader, Stored, check_completed, require
 from tests.chaos.diary import FileDiary
+from tests.chaos.file_reader import FileReader
 from tests.chaos.nursery import Nursery
 
 KILLED = -int(signal.SIGKILL)
@@ -19,7 +20,7 @@ class Arena:
 
     def __init__(self, url: str, diary: Path, nursery: Nursery) -> None:
         self.url = url
-        self.database = url.partition("+")[0]
+        self.database = url.partition("+")[0].partition(":")[0]
         self.is_sqlite = url.startswith("sqlite")
         self.nursery = nursery
         self.history = History()
@@ -28,7 +29,7 @@ class Arena:
         self._path = diary
         self._wanted: dict[str, object] = {}
         self._diary = FileDiary(diary)
-        self._reader = Reader(url)
+        self._reader = FileReader(Path(url.partition(":")[2])) if url.startswith("file:") else Reader(url)
 
     def job(self, runs: list[str], **settings: Any) -> dict[str, Any]:
         return {"url": self.url, "diary": str(self._path), "runs": runs, "story": "journey", **settings}

@@ -20,7 +20,9 @@ import anyio
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from spine_async import SpineError, WorkflowRunner, WorkflowRunnerConfig
-from spine_async.storage import SqlRunStore
+from spine_async.ports import RunStore
+from spine_async.storage import FileRunStore, SqlRunStore
+from spine_async.storage.file import log as file_log
 from spine_async.storage.sql.postgres import changes as postgres_changes
 from spine_async.storage.sql.postgres import step_transactions as postgres_transactions
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
@@ -40,7 +42,7 @@ class Child:
         self.job = job
         self.diary = FileDiary(job["diary"])
         self.points = Points(job.get("die_at", 0), self._act)
-        self.store = WatchedStore(SqlRunStore.from_url(job["url"]), self.diary, self.points)
+        self.store = WatchedStore(store_of(job["url"]), self.diary, self.points)
         self.writing = threading.RLock()
 
     def _act(self, name: str) -> None:
@@ -74,6 +76,41 @@ class Child:
                 self.diary.write("raised", run, error=type(exc).__name__, text=str(exc))
             else:
                 self.diary.write("finished", run, status=result.status.value, memory=memory_of(result.context))
+
+
+def store_of(url: str) -> RunStore:
+    """The store at a database URL, or at `file:` with a folder."""
+    kind, _, folder = url.partition(":")
+    return FileRunStore(folder) if kind == "file" else SqlRunStore.from_url(url)
+
+
+def trace_writes(points: Points) -> None:
+    """Add a failpoint before, within and after each write to a file of the file store, and before each sync."""
+    write, sync = file_log._write, os.fsync
+
+    def traced_write(descriptor: int, data: bytes) -> None:
+        points.hit("before a write")
+        half = len(data) // 2
+        write(descriptor, data[:half])
+        points.hit("within a write")
+        write(descriptor, data[half:])
+        points.hit("after a write")
+
+    def traced_sync(descriptor: int) -> None:
+        points.hit("before a sync")
+        sync(descriptor)
+
+    file_log._write = traced_write
+    file_log.os.fsync = traced_sync  # type: ignore[attr-defined]
+
+
+def trace(points: Points, url: str) -> None:
+    """Add the failpoints within the store at this URL."""
+    if url.startswith("file:"):
+        trace_writes(points)
+    else:
+        trace_statements(points)
+        trace_commits(points)
 
 
 def trace_statements(points: Points) -> None:
@@ -130,8 +167,7 @@ def run_child(job: dict[str, Any]) -> None:
         if job.get("act") == "sleep":
             hold_while_writing(child.writing)
         if job.get("traces"):
-            trace_statements(child.points)
-            trace_commits(child.points)
+            trace(child.points, job["url"])
         live = Service(job, child.store, child.diary, child.points).live if "produce" in job else child.live
         anyio.run(live, backend_options={"use_uvloop": False})
         code = 0

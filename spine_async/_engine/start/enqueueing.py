@@ -45,6 +45,8 @@ async def enqueue_runs(
         raise DefinitionError(f"{definition!r:.80} is not a workflow; give a Workflow, or the name of one")
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot enqueue a run; enable checkpoints")
+    if not runtime.keeps_queues:
+        raise StoreError(f"{runtime.store_name} keeps no queues; use a database, or execute the run here with start()")
     check_queue_name(queue)
     name = definition if isinstance(definition, str) else definition.name or ""
     with runtime.observer.enqueue(name, queue, len(runs)) as traceparent:

@@ -1,7 +1,7 @@
 """SQL expressions for whether a run's lease is valid.
 
 PostgreSQL uses the clock of the server. SQLite has no clock that cannot be set back, so a lease there uses the boot
-clock of the host, and its reading is a parameter of the query (`driver/boot_clock.py`).
+clock of the host, and its reading is a parameter of the query (`storage/boot_clock.py`).
 """
 
 from __future__ import annotations
