@@ -15,7 +15,7 @@ def select_runs(runs: Iterable[StoredRun], chosen: RunFilter) -> list[StoredRun]
     """The runs that match the filter, in the order of the listing, at most `limit`."""
     found = sorted((run for run in runs if matches(run, chosen)), key=_place, reverse=not chosen.is_oldest_first)
     page = found[: chosen.limit]
-    return page if chosen.with_documents else [_without_documents(run) for run in page]
+    return page if chosen.with_documents else [without_documents(run) for run in page]
 
 
 def matches(run: StoredRun, chosen: RunFilter) -> bool:
@@ -64,7 +64,8 @@ def _has_entries(run: StoredRun, chosen: RunFilter) -> bool:
     return all(name in entries and entries[name].text == value for name, value in chosen.partition.items())
 
 
-def _without_documents(run: StoredRun) -> StoredRun:
+def without_documents(run: StoredRun) -> StoredRun:
+    """A copy of the run whose documents are empty texts."""
     run = replace(run)
     for name in DOCUMENTS:
         setattr(run, name, "")

@@ -94,7 +94,7 @@ def test_a_wrong_value_is_refused(field: str, value: Any) -> None:
         WorkflowRunnerConfig(**{field: value})
 
 
-@pytest.mark.parametrize("storage", ["file", "redis"])
+@pytest.mark.parametrize("storage", ["redis"])
 async def test_a_store_that_is_not_there_yet_is_refused(storage: Any, workdir: Path) -> None:
     with pytest.raises(Exception, match=storage) as refused:
         await WorkflowRunner(config=WorkflowRunnerConfig(checkpoint_storage=storage)).execute(WORKFLOW)

@@ -26,7 +26,7 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._model.record import RunFilter
+from spine_async._model.run_filter import RunFilter
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage import FileRunStore, boot_clock
@@ -274,7 +274,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             await runner.execute(DOUBLES, params={"number": 4})
 
 
-def run_python(program: str, *args: object, check: bool = True) -> subprocess.Popen[str]:
+def run_python(program: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), *map(str, args)],
         cwd=ROOT,
@@ -348,7 +348,9 @@ KILLED = """
 
 @pytest.mark.allow_blocking
 def test_another_process_takes_over_the_run_of_a_killed_one_at_once(base: Path) -> None:
-    assert run_python(KILLED, base, "dies").wait(30) == -9
+    dies = run_python(KILLED, base, "dies")
+    dies.communicate(timeout=30)
+    assert dies.returncode == -9
     out, err = run_python(KILLED, base, "lives").communicate(timeout=30)
     assert out.splitlines() == ["first by False", "completed"], err
 

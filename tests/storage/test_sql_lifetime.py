@@ -349,9 +349,9 @@ def test_the_environment_names_the_database(tmp_path: Path, monkeypatch: pytest.
     open_store(WorkflowRunnerConfig(), create_async_engine("sqlite+aiosqlite://"))
 
 
-@pytest.mark.parametrize("kind", ["file", "redis"])
+@pytest.mark.parametrize("kind", ["redis"])
 def test_stores_of_later_versions_are_named(kind: Any) -> None:
-    with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use checkpoint_storage='database'"):
+    with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use 'database' or 'file'"):
         open_store(WorkflowRunnerConfig(checkpoint_storage=kind), None)
 
 

@@ -16,6 +16,7 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, StoredRun
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime, boot_time
+from spine_async.storage.file.keys import new_key
 from spine_async.storage.file.lock import FILE_MODE, locked
 from spine_async.storage.file.log import Log
 from spine_async.storage.file.replica import Replica
@@ -31,7 +32,6 @@ _LEASE_SIZE = 128
 _HEAD_BYTES = 64
 """Enough of the first line, which contains a random key, to tell two logs apart."""
 _REMOVED = ".removed-"
-_KEY_BITS = 53
 
 
 class RunFolder:
@@ -64,7 +64,7 @@ class RunFolder:
         while True:
             with self._opened(is_created=True) as log:
                 if log is not None:
-                    claim, entry = self._replica.create(new, secrets.randbits(_KEY_BITS))
+                    claim, entry = self._replica.create(new, new_key())
                     if entry is not None:
                         self._append(log, entry)
                         self._sync_folder(self._path)

@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.file.form import from_form, to_form
 from spine_async.storage.file.lock import locked
 from spine_async.storage.file.log import Log
+from spine_async.storage.run_selection import without_documents
 
 INDEX = "index.jsonl"
 _HEAD_BYTES = 64
@@ -38,11 +39,9 @@ class Entry:
 
     Attributes:
         ended: The run without its documents, or None if its folder must be looked into.
-        number: Orders the runs that were created at the same time.
     """
 
     created_at: datetime
-    number: int
     ended: StoredRun | None = None
 
 
@@ -138,7 +137,7 @@ class RunIndex:
     def _entry(self, run_id: str, created_at: datetime) -> Entry:
         found = self._entries.get(run_id)
         if found is None or found.created_at != created_at:
-            found = self._entries[run_id] = Entry(created_at, self._lines)
+            found = self._entries[run_id] = Entry(created_at)
         return found
 
     def _replace(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -164,8 +163,7 @@ def _open(run: StoredRun) -> dict[str, Any]:
 
 
 def _ended(run: StoredRun) -> dict[str, Any]:
-    without_documents = replace(run, params="{}", initial_outputs="{}", initial_quality="{}", metadata="{}")
-    return {"run": run.run_id, "ended": to_form(without_documents)}
+    return {"run": run.run_id, "ended": to_form(without_documents(run))}
 
 
 def _line(run_id: str, entry: Entry) -> dict[str, Any]:

@@ -22,15 +22,16 @@ from spine_async._model.record import (
     PastPage,
     Renewal,
     RunChange,
-    RunFilter,
     StoredRun,
     VisitRow,
 )
+from spine_async._model.run_filter import RunFilter
+from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.file.folder import FOLDER_MODE, RunFolder, sync_folder
 from spine_async.storage.file.index import RunIndex
-from spine_async.storage.file.listing import run_ids_on_disk, select
+from spine_async.storage.file.listing import count, run_ids_on_disk, select
 from spine_async.storage.file.replica import finished
 from spine_async.storage.memory import MemoryRunStore
 
@@ -139,6 +140,9 @@ class FileRunStore:
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._run(lambda: select(self._index.entries(), chosen, self._load_listed))
+
+    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
+        return await self._run(lambda: count(self._index.entries(), chosen, self._load_listed))
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._read(run_id, lambda run: finished(run.events(run_id, after, limit)))
