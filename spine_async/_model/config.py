@@ -21,8 +21,8 @@ class WorkflowRunnerConfig(BaseModel):
         checkpoint_enabled: Whether runs are stored.
         checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True` and
             at the end of a run; after a crash, a resume repeats the uncommitted steps.
-        checkpoint_storage: `database`; `file` for a folder per run, without queues and signals; `redis` is not available
-            yet.
+        checkpoint_storage: `database`; `file` for a folder per run, without queues and signals; `redis` is not
+            available yet.
         database_url: URL of the database, with the options of libpq; None means `SPINE_DATABASE_URL`, or
             `.spine/runs.db` if that is not set. An empty text, here or in the variable, is refused.
         checkpoint_dir: Folder of the file store.

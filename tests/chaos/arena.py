@@ -67,7 +67,7 @@ class Arena:
 
     def ledger(self, run: str) -> list[str]:
         """What transactions of the run have written, without the id of the run."""
-        if not self._reader.has_table("chaos_ledger"):
+        if isinstance(self._reader, FileReader) or not self._reader.has_table("chaos_ledger"):
             return []
         rows = self._reader.rows(f"SELECT entry FROM chaos_ledger WHERE entry LIKE '{run}/%'")
         return [str(entry).removeprefix(f"{run}/") for (entry,) in rows]

@@ -129,8 +129,10 @@ class FileRunStore:
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         return await self._read(run_id, lambda run: finished(run.past_visits(run_id, after, limit)))
 
-    async def visit_page(self, run_id: str, after: int, limit: int, scope: str | None = None) -> list[VisitRow]:
-        return await self._read(run_id, lambda run: finished(run.visit_page(run_id, after, limit, scope)))
+    async def visit_page(
+        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
+    ) -> list[VisitRow]:
+        return await self._read(run_id, lambda run: finished(run.visit_page(run_id, after, limit, scopes)))
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         return await self._read(run_id, lambda run: finished(run.last_visit(run_id, step)))
