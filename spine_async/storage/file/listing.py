@@ -59,6 +59,11 @@ def count(entries: Mapping[str, Entry], chosen: RunFilter, load: Load) -> dict[R
     return {status: min(number, chosen.limit) for status, number in counts.items()}
 
 
+def names(entries: Mapping[str, Entry], chosen: RunFilter, load: Load) -> list[str]:
+    """The names of the workflows of the runs that match."""
+    return sorted({run.workflow_name for run in _matching(entries, chosen, load)})
+
+
 def _matching(entries: Mapping[str, Entry], chosen: RunFilter, load: Load) -> Iterator[StoredRun]:
     """The runs that match, ordered by the time of their creation; those that have ended lack their documents."""
     for run_id, entry in sorted(entries.items(), key=_created_at, reverse=not chosen.is_oldest_first):

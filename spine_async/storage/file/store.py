@@ -31,7 +31,7 @@ from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableE
 from spine_async.ports import CommitOutcome
 from spine_async.storage.file.folder import FOLDER_MODE, RunFolder, sync_folder
 from spine_async.storage.file.index import RunIndex
-from spine_async.storage.file.listing import count, run_ids_on_disk, select
+from spine_async.storage.file.listing import count, names, run_ids_on_disk, select
 from spine_async.storage.file.replica import finished
 from spine_async.storage.memory import MemoryRunStore
 
@@ -152,6 +152,13 @@ class FileRunStore:
     async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
         return await self._run(lambda: self._delete(run_id, only_ended=only_ended))
 
+    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+        return await self._run(lambda: sum(map(self._delete_removable, dict.fromkeys(run_ids))))
+
+    async def workflow_names(self) -> list[str]:
+        chosen = RunFilter(skips_unreadable=True)
+        return await self._run(lambda: names(self._index.entries(), chosen, self._load_listed))
+
     async def close(self) -> None:
         with self._guard:
             self._folders.clear()
@@ -203,6 +210,13 @@ class FileRunStore:
             self._sync()
             self._index.gone(run_id)
         return is_deleted
+
+    def _delete_removable(self, run_id: str) -> bool:
+        """Remove a run that has ended and whose parent has ended."""
+        run = self._folder(run_id).load()
+        parent = self._folder(run.parent_run_id).load() if run is not None and run.parent_run_id is not None else None
+        is_needed = parent is not None and not parent.status.is_final
+        return not is_needed and self._delete(run_id, only_ended=True)
 
     def _load_listed(self, run_id: str) -> StoredRun | None:
         """A run of a listing whose folder must be looked into; repairs the index."""
