@@ -23,6 +23,7 @@ from spine_async.storage.sql.driver.url import redacted, sqlite_file
 from spine_async.storage.sql.schema.migrations import raise_if_upgraded
 from spine_async.storage.sql.sqlite import jobs
 from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper
+from spine_async.storage.sql.sqlite.log_limit import LogLimit
 from spine_async.storage.sql.sqlite.open_file import OpenFile
 from spine_async.storage.sql.sqlite.private_file import create_file, file_exists
 from spine_async.storage.sql.sqlite.watch import OwnCommits
@@ -63,6 +64,7 @@ class SqliteConnections:
         self._abandoned: list[object] = []
         self._own_commits = OwnCommits()
         self._pool = ConnectionPool(engine, hooks)
+        self._log_limit = LogLimit()
         self._open_file = OpenFile(redacted(engine.url), has_one_connection=self._pool.is_in_memory)
         self._writer = WriterConnection(self._pool, hooks)
         # The database has one writer at a time. A connection of its own lets a renewal give up early and try again
@@ -201,6 +203,8 @@ class SqliteConnections:
                     own.add()
                 # After the commit, so that what is acknowledged is in the file.
                 self._open_file.check_with_log(driver)
+                if is_main and self._open_file.log_size >= self._log_limit.next_size:
+                    self._log_limit.truncate(connection, self._open_file.log_size)
                 return result
 
             return run_on_thread(driver, work)

@@ -30,6 +30,9 @@ class OpenFile:
         name: Name of the database for messages.
         has_one_connection: Whether all users of the engine share one connection, so that a database in memory can be
             used.
+
+    Attributes:
+        log_size: Bytes of the write-ahead log at the last `check_with_log`.
     """
 
     def __init__(self, name: str, *, has_one_connection: bool) -> None:
@@ -40,6 +43,7 @@ class OpenFile:
         self._identity: _Identity = None
         self._logs: WeakKeyDictionary[object, _Identity] = WeakKeyDictionary()  # by connection
         self._replaced: str | None = None
+        self.log_size = 0
 
     def is_accepted(self, info: MutableMapping[Any, Any]) -> bool:
         """Whether `accept` has accepted the connection with this dictionary; reads no file."""
@@ -90,7 +94,13 @@ class OpenFile:
         self.check()
         if self._log is None:
             return
-        known, found = self._logs.get(driver), _identity(self._log)
+        try:
+            status = os.stat(self._log)  # noqa: PTH116 (as in `_identity`)
+        except FileNotFoundError:
+            found = None
+        else:
+            found, self.log_size = (status.st_dev, status.st_ino), status.st_size
+        known = self._logs.get(driver)
         if known is None:
             self._logs[driver] = found
         elif found != known:
