@@ -13,7 +13,8 @@ import pytest
 
 from spine_async._model.record import Busy, Claim
 from spine_async.errors import StoreUnavailableError
-from spine_async.storage import boot_clock, retry
+from spine_async.storage import boot_clock
+from spine_async.storage.sql.driver import retry
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
 from spine_async.testing.conformance.rows import created, loaded, new_run, taken_over
 from tests.storage.history import advanced, assert_whole, begun, store_without_leaks
