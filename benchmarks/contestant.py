@@ -74,11 +74,15 @@ CONTESTANTS = (
         "spine",
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
-            **_verbs("costs pick_up queued parked follow"),
+            **_verbs("costs pick_up queued parked follow look_up"),
             "stream": frozenset({"memory", "none"}),
         },
         OURS,
-        modules={**dict.fromkeys(("pick_up", "queued", "parked"), "spine_service"), "follow": "spine_events"},
+        modules={
+            **dict.fromkeys(("pick_up", "queued", "parked"), "spine_service"),
+            "follow": "spine_events",
+            "look_up": "spine_queries",
+        },
     ),
     Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),
     Contestant("raw step", "raw_step", _verbs("sequential")),

@@ -21,6 +21,7 @@ WORKLOADS = {
     "W12": "many parked runs, and a signal to one of them",
     "W13": "events that a running step emits, and their followers",
     "W14": "processor time of W1 to W3, compared with another version",
+    "W15": "queries among many stored runs",
 }
 
 SCALES = ("tiny", "small", "full")
@@ -73,6 +74,7 @@ class Scale:
     w12: tuple[int, int, int]
     w13: tuple[int, int, int]
     w14: tuple[int, int, tuple[int, int]]
+    w15: tuple[int, int]
 
 
 _SIZES = {
@@ -94,6 +96,7 @@ _SIZES = {
         (40, 4, 100),
         (10, 50, 3),
         (5, 20, (4, 2)),
+        (400, 3),
     ),
     "small": Scale(
         100,
@@ -113,6 +116,7 @@ _SIZES = {
         (5000, 50, 3000),
         (200, 20_000, 100),
         (300, 2000, (200, 5)),
+        (50_000, 20),
     ),
     "full": Scale(
         100,
@@ -132,6 +136,7 @@ _SIZES = {
         (100_000, 200, 10_000),
         (1000, 100_000, 100),
         (1000, 10_000, (500, 5)),
+        (1_000_000, 50),
     ),
 }
 
@@ -240,6 +245,12 @@ def _w14(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W14", "costs", backend, {"runs": runs, "steps": steps_each}, "CPU µs")
 
 
+def _w15(sizes: Scale) -> Iterator[Cell]:
+    stored, calls = sizes.w15
+    for backend in SQL:
+        yield Cell("W15", "look_up", backend, {"stored": stored, "calls": calls}, "ms")
+
+
 _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W1": _w1,
     "W2": _w2,
@@ -255,4 +266,5 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W12": _w12,
     "W13": _w13,
     "W14": _w14,
+    "W15": _w15,
 }

@@ -16,12 +16,13 @@ from contextlib import closing
 import psycopg
 
 STEPS = 5
-"""Steps of each run."""
+"""Usual number of steps of each run."""
 
 FIRST_ID = 10_000_000
 UNFINISHED = 30
 RARE = 100
 
+_OF_STOCK = "WHERE r.run_id >= 'run-' AND r.run_id < 'run.'"  # `.` is the next character after `-`
 _FIRST_AT = 1_767_225_600  # 2026-01-01, in seconds
 _TIMES = {
     "sqlite": "strftime('%Y-%m-%dT%H:%M:%f', {seconds}, 'unixepoch') || '000Z'",
@@ -34,28 +35,29 @@ def run_id(number: int) -> str:
     return f"run-{FIRST_ID + number}"
 
 
-def fill(backend: str, name: str, runs: int) -> None:
+def fill(backend: str, name: str, runs: int, steps: int = STEPS) -> None:
     """Store so many runs in a database that has the tables; collects statistics on PostgreSQL.
 
     Args:
         backend: `sqlite` or `postgres`.
         name: Path of the file, or libpq URL.
         runs: Number of runs, more than 130.
+        steps: Steps of each run.
     """
     if backend == "sqlite":
         with closing(sqlite3.connect(name, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = OFF")
-            for statement in _statements(backend, runs):
+            for statement in _statements(backend, runs, steps):
                 connection.execute(statement)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     else:
         with psycopg.connect(name, autocommit=True) as driver:
-            for statement in _statements(backend, runs):
+            for statement in _statements(backend, runs, steps):
                 driver.execute(statement.encode())
             driver.execute("VACUUM ANALYZE")
 
 
-def _statements(backend: str, runs: int) -> Iterator[str]:
+def _statements(backend: str, runs: int, steps: int) -> Iterator[str]:
     at = _TIMES[backend].format(seconds=f"{_FIRST_AT} + i")
     ended_at = _TIMES[backend].format(seconds=f"{_FIRST_AT} + i + 1")
     has_ended, has_failed = f"i <= {runs - UNFINISHED}", f"i % 50 = 0 AND i <= {runs // 4}"
@@ -80,23 +82,23 @@ def _statements(backend: str, runs: int) -> Iterator[str]:
         **dict.fromkeys(("initial_outputs", "initial_quality", "metadata"), "'{}'"),
         **dict.fromkeys(("fingerprint", "params_hash", "request_hash"), "'0123456789abcdef'"),
         **dict.fromkeys(("epoch", "workflow_version"), "1"),
-        "next_seq": str(2 * STEPS + 3),
+        "next_seq": str(2 * steps + 3),
         "claims_since_progress": "0",
-        "total_steps": str(STEPS),
+        "total_steps": str(steps),
         "commit_id": "'0123456789ab'",
     }
     names = ", ".join(f'"{name}"' for name in columns)
     yield f"INSERT INTO core_workflow_runs ({names}) {numbers} SELECT {', '.join(columns.values())} FROM numbers"
-    yield _steps()
+    yield _steps(steps)
     yield (
         'INSERT INTO core_workflow_event_log (run, seq, "timestamp", event_type, metadata) '
         "SELECT r.id, e.seq, r.created_at, e.event_type, '{}' FROM core_workflow_runs r CROSS JOIN "
         "(SELECT 1 AS seq, 'workflow_started' AS event_type "
-        f"UNION ALL SELECT {2 * STEPS + 2}, 'workflow_completed') e"
+        f"UNION ALL SELECT {2 * steps + 2}, 'workflow_completed') e {_OF_STOCK}"
     )
 
 
-def _steps() -> str:
+def _steps(count: int) -> str:
     columns = {
         "run": "r.id",
         **dict.fromkeys(("started_at", "completed_at"), "r.updated_at"),
@@ -115,8 +117,8 @@ def _steps() -> str:
         "output": "'{\"total\":' || CAST(r.id AS TEXT) || '}'",
     }
     names = ", ".join(f'"{name}"' for name in columns)
-    steps = " UNION ALL ".join(f"SELECT {step} AS step" for step in range(STEPS))
+    steps = " UNION ALL ".join(f"SELECT {step} AS step" for step in range(count))
     return (
         f"INSERT INTO core_workflow_steps ({names}) SELECT {', '.join(columns.values())} "
-        f"FROM core_workflow_runs r CROSS JOIN ({steps}) steps"
+        f"FROM core_workflow_runs r CROSS JOIN ({steps}) steps {_OF_STOCK}"
     )

@@ -182,6 +182,11 @@ TARGETS = (
     *_both("W13", "ms from emit to a follower in the same process, p50", 2, _figure("same_p50_ms"), is_least=False),
     *_both("W13", "emitted values stored per second", 10_000, _figure("stored_per_s")),
     *_both("W13", "% of a core that the followers cost the owner", 10, _figure("followers_cpu"), is_least=False),
+    *(
+        target
+        for kind in ("list", "count", "checkpoint", "events")
+        for target in _both("W15", f"ms of a query, {kind}, p50", 20, _figure(f"{kind}_p50_ms"), is_least=False)
+    ),
     *_both("W14", "CPU time, before / now, least", 1 / 1.03, _least_ratio(_by_cpu)),
     *_both("W14", "wall time, before / now, least", 1 / 1.1, _least_ratio(_by_wall)),
 )

@@ -12,11 +12,11 @@ class Task:
 
     Attributes:
         verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `costs`, `prepare`, `resume`, `stream`, `pick_up`,
-            `queued`, `parked`, `follow` or `import_time`.
+            `queued`, `parked`, `follow`, `look_up` or `import_time`.
         backend: Storage of the runs: `sqlite`, `postgres`, `memory`, or `none` without durability.
         place: Path of an SQLite file, libpq URL of a PostgreSQL database, or empty.
         size: Sizes by name: `steps`, `items`, `runs`, `signals`, `values`, `concurrency`, `payload` (bytes), `step_ms`,
-            `idle_ms`.
+            `idle_ms`, `stored` (runs), `calls` (of each query).
     """
 
     verb: str
@@ -31,7 +31,7 @@ class Reading:
 
     Attributes:
         seconds: Wall time of the measured part, without imports, connecting and the schema; of W10, W12, W13 the median
-            latency.
+            latency, of W15 the longest median of a query.
         units: Number of executed steps, items or runs, or of sent signals.
         figures: Additional numbers by name, such as `p95_ms`, `peak_rss_mb`, `bytes`.
         versions: Versions of the measured packages.
