@@ -7,6 +7,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.parallel_step import ParallelStep
+from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.progress import Progress
 from spine_async._model.quality import QualityMetrics, QualityThresholds
@@ -85,6 +86,9 @@ __all__ = [
     "MissingExtraError",
     "ParallelStep",
     "PipelineStep",
+    "Plan",
+    "PlannedStep",
+    "PlannedTarget",
     "Progress",
     "QualityMetrics",
     "QualityThresholds",

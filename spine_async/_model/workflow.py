@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -19,6 +20,9 @@ from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineSte
 from spine_async._model.target import END
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
+
+if TYPE_CHECKING:
+    from spine_async._model.plan import Plan
 
 ITEM_STEP = "item"
 """Name of the one step of a map whose iterator is a plain handler."""
@@ -112,6 +116,33 @@ class Workflow:
         if name not in self.positions:
             raise UnknownStepError(f"there is no step {name!r}; the steps are {_names(self.steps)}", workflow=self.name)
         return self.steps[self.positions[name]]
+
+    def plan(self) -> Plan:
+        """The steps with their kinds, options and targets, those of maps included; `str(plan)` is a text.
+
+        Example:
+            >>> print(Workflow("greet", [Step.wait("pause", 60)]).plan())
+            greet (version 1)
+              1. pause (wait, seconds=60)
+        """
+        from spine_async._model.plan import plan_of  # noqa: PLC0415 - a worker needs no plan
+
+        return plan_of(self)
+
+    def to_mermaid(self) -> str:
+        """The steps as a Mermaid flowchart. Arrows for failures that `catch` names are dashed.
+
+        Example:
+            >>> print(Workflow("greet", [Step.wait("pause", 60)]).to_mermaid())
+            flowchart TD
+                start(["greet"]) --> s0
+                s0{{"pause<br/>wait: 60"}}
+                s0 --> finish
+                finish(["end"])
+        """
+        from spine_async._model.mermaid import mermaid_of  # noqa: PLC0415 - the same
+
+        return mermaid_of(self.plan())
 
 
 def _check_head(name: object, version: object, tags: object, params_model: object) -> None:

@@ -216,6 +216,29 @@ async def test_a_changed_definition_is_checked_up_to_the_visit(place: Place, ord
             await runner.fork("r", "sum", workflow=Workflow("other", orders.flow.steps))
 
 
+async def test_branches_children_and_recorded_calls_are_copied(place: Place) -> None:
+    ran: list[str] = []
+
+    async def note(context: WorkflowContext, config: Config) -> dict[str, object]:
+        path = str(context.idempotency_key).partition("/")[2]
+        ran.append(path)
+        return {"path": await context.once("call", lambda: path)}
+
+    steps = [
+        Step.parallel("both", {"left": note, "right": note}),
+        Step.workflow("child", Workflow("inner", [Step.lambda_("in", note)])),
+        Step.lambda_("last", note),
+    ]
+    flow = Workflow("nested", steps)
+    async with place.runner() as runner:
+        await runner.execute(flow, run_id="r")
+        for path, repeated in (("last", ["last"]), ("child", ["child/in", "last"])):
+            ran.clear()
+            result = await (await runner.fork("r", path)).result()
+            assert (result.status, ran) == ("completed", repeated)
+            assert result.context.outputs == (await runner.get_run("r")).outputs
+
+
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
