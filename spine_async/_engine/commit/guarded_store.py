@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from spine_async._engine.commit.isolation import store_error
+from spine_async._model.fork import ForkOutcome
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
+from spine_async._model.schedule_state import StoredSchedule
 from spine_async.errors import SpineError, StoreError
 from spine_async.ports import CommitOutcome, DueRunStore, ForkStore, RunStore, ScheduleStore
 
@@ -25,6 +27,8 @@ _ANSWERS: dict[str, tuple[type, ...]] = {
     "count_runs": (dict,),
     "delete_ended": (int,),
     "delete": (bool,),
+    "fork": (ForkOutcome,),
+    "change_schedule": (bool,),
 }
 """Methods that return one value, with its types."""
 
@@ -37,6 +41,7 @@ _ELEMENTS: dict[str, tuple[type, ...]] = {
     "runs": (StoredRun,),
     "workflow_names": (str,),
     "events": (EventRow,),
+    "schedules": (StoredSchedule,),
 }
 """Methods that return a list, with the types of its elements."""
 
