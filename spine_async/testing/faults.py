@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
 
@@ -38,7 +38,6 @@ from spine_async.ports import (
     RunStore,
     ScheduleStore,
     StepTransaction,
-    TransactionStore,
     executes_transactions,
     forks_runs,
     keeps_due_runs,
@@ -307,18 +306,16 @@ class FaultInjectingStore:
             raise DefinitionError("the wrapped store cannot fork runs")
         return self._store
 
-    @property
-    def blocks_commits(self) -> bool:
-        return self._transactions.blocks_commits
+    def __getattr__(self, name: str) -> Any:
+        """The capability of transactions, if the wrapped store has it."""
+        if name not in {"transact", "blocks_commits"} or not executes_transactions(self._store):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return self._transact if name == "transact" else self._store.blocks_commits
 
-    async def transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
-        return await self._call("transact", lambda: self._transactions.transact(transaction, seconds))
-
-    @property
-    def _transactions(self) -> TransactionStore:
-        if not executes_transactions(self._store):
-            raise DefinitionError("the wrapped store executes no transactions")
-        return self._store
+    async def _transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
+        store = self._store
+        assert executes_transactions(store)
+        return await self._call("transact", lambda: store.transact(transaction, seconds))
 
     @property
     def _due_runs(self) -> DueRunStore:

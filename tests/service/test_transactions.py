@@ -344,6 +344,37 @@ async def test_one_that_takes_too_long_is_rolled_back(database: Place, query: Qu
     assert written(query) == ["r/pay"]
 
 
+async def test_a_handler_on_a_thread_that_computes_for_too_long_is_rolled_back(sqlite_url: str) -> None:
+    go_on = threading.Event()
+
+    def pay(context: WorkflowContext, config: Config, connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE IF NOT EXISTS written (n int)"))
+        if context.attempt == 1:
+            go_on.wait(1.1)
+
+    async with Place(sqlite_url).runner(work=False, config={"lease_ttl": 3.0}) as runner:
+        result = await runner.execute(Workflow("w", [Step.transaction("pay", pay, retry=AGAIN)]), run_id="r")
+        retried = [event.metadata async for event in runner.events("r") if event.event_type == "step_retrying"]
+    result.raise_for_status()
+    assert [each["error_category"] for each in retried] == ["TIMEOUT"]
+
+
+async def test_more_items_than_connections_of_the_pool_take_turns(fresh_postgres_url: str) -> None:
+    def pay(context: WorkflowContext, config: Config, connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(0.01)"))
+
+    flow = Workflow(
+        "w",
+        [
+            Step.map(
+                "each", items=range(100), iterator=Workflow(steps=[Step.transaction("pay", pay)]), max_concurrency=100
+            )
+        ],
+    )
+    async with Place(fresh_postgres_url).runner(work=False) as runner:
+        (await runner.execute(flow)).raise_for_status()
+
+
 @pytest.mark.parametrize("how", ["timeout", "stop"])
 async def test_one_that_is_cancelled_is_rolled_back(database: Place, query: Query, how: str) -> None:
     is_on_thread = is_sqlite(database)

@@ -19,6 +19,7 @@ from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
 from spine_async.testing.conformance.schedules import ScheduleContract
 from spine_async.testing.conformance.telemetry import TelemetryContract
+from spine_async.testing.conformance.transactions import TransactionContract
 from spine_async.testing.conformance.values import ValueContract
 from spine_async.testing.conformance.visits import VisitContract
 
@@ -43,6 +44,7 @@ class RunStoreConformance(
     TelemetryContract,
     ForkContract,
     ScheduleContract,
+    TransactionContract,
 ):
     """The contract of `RunStore` as tests.
 
