@@ -13,6 +13,7 @@ import pytest
 from spine_async import WorkflowRunner
 from tests.crash.conftest import Rows, plain_query
 from tests.service.flows import Flows, Notes
+from tests.service.ledger import create_ledger
 from tests.service.places import LEASE_TTL, Place
 from tests.service.services import Forker, Service
 
@@ -31,6 +32,13 @@ def place(request: pytest.FixtureRequest) -> Place:
 def database(database_url: str) -> Place:
     """An empty database of each kind in turn."""
     return Place(database_url)
+
+
+@pytest.fixture
+async def bank(database: Place) -> Place:
+    """An empty database of each kind in turn, with a table that transactions write to."""
+    await create_ledger(database)
+    return database
 
 
 @pytest.fixture(scope="session")
