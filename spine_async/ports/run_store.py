@@ -1,11 +1,16 @@
 """The run store protocol.
 
-`spine_async.testing` contains this contract as a test suite that every store passes.
+`spine_async.testing` contains this contract as a test suite that every store passes. `docs/stores.md` describes how to
+write a store. The types are public in `spine_async.storage.port`.
 
 A store contains runs, their finished step visits and their events. Commits are fenced: `commit` writes a change only if
 the stored run has the epoch and the expected number of the change and has not ended. It writes each change completely
 or not at all. The changes of one call are checked independently of each other, so a run with a newer owner does not
 affect the others.
+
+A store retries transient errors itself, and raises `StoreUnavailableError` when its time limit is over. The limit is
+less than the duration of a lease. A call whose answer was lost is repeated unchanged; `create` and `commit` recognise
+their own effect by a token. A listing continues behind a place (`RunCursor`), whether or not its run is still stored.
 """
 
 from __future__ import annotations

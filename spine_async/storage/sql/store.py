@@ -253,7 +253,8 @@ class SqlRunStore:
 
     async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
         rows = await self._select(chosen, run_queries.count_runs)
-        return {RunStatus(str(status)): min(int(str(count)), chosen.limit) for status, count in rows}
+        counts = {RunStatus(str(status)): min(int(str(count)), chosen.limit) for status, count in rows}
+        return {status: count for status, count in counts.items() if count}
 
     async def _select(self, chosen: RunFilter, query: Callable[[RunFilter, str], BoundQuery]) -> Sequence[Row]:
         database = await self._database.for_reading()

@@ -59,14 +59,19 @@ def list_runs(chosen: RunFilter, dialect: str) -> BoundQuery:
 
 
 def count_runs(chosen: RunFilter, dialect: str) -> BoundQuery:
-    """The numbers of matching runs by status: the status and the number, which is at most the limit."""
+    """The numbers of matching runs by status: the status and the number, which may be 0.
+
+    A condition with an index of its own is counted beyond the limit.
+    """
     values: dict[str, object] = {"most": chosen.limit}
     # In the order of an index. PostgreSQL would expect to find enough runs of a frequent status at the start of the
     # table, which contains the oldest runs.
-    until_limit = " ORDER BY created_at, id LIMIT :most"
+    until_limit = "ORDER BY created_at, id LIMIT :most"
     counts = (
-        f"SELECT {_status_of(status)} AS status, count(*) AS runs FROM (SELECT status FROM core_workflow_runs "
-        f"WHERE {condition}{until_limit if status is not None else ''}) counted GROUP BY 1"
+        f"SELECT status, count(*) AS runs FROM core_workflow_runs WHERE {condition} GROUP BY status"
+        if status is None
+        else f"SELECT '{status.value}' AS status, count(*) AS runs FROM "
+        f"(SELECT 1 FROM core_workflow_runs WHERE {condition} {until_limit}) counted"
         for status, condition in _branches(chosen, dialect, values)
     )
     return BoundQuery(text(" UNION ALL ".join(counts)), values)
@@ -75,10 +80,6 @@ def count_runs(chosen: RunFilter, dialect: str) -> BoundQuery:
 def _columns(chosen: RunFilter) -> str:
     left_out = () if chosen.with_documents else DOCUMENTS
     return ", ".join("''" if name in left_out else f'"{name}"' for name in RUN_COLUMNS)
-
-
-def _status_of(status: RunStatus | None) -> str:
-    return "status" if status is None else f"'{status.value}'"
 
 
 def _branches(chosen: RunFilter, dialect: str, values: dict[str, object]) -> Iterator[tuple[RunStatus | None, str]]:
