@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -15,6 +15,7 @@ from spine_async._engine.start.firing import change_schedule, read_schedules, sc
 from spine_async._model.schedule import Schedule
 from spine_async._model.schedule_state import ScheduleChange, ScheduleRecord, StoredSchedule
 from spine_async._model.workflow import Workflow
+from spine_async.errors import DefinitionError
 from spine_async.handle import RunHandle
 
 
@@ -102,18 +103,24 @@ def _records(stored: Iterable[StoredSchedule], now: datetime) -> list[ScheduleRe
 
 def _record(stored: StoredSchedule, now: datetime) -> ScheduleRecord:
     timing = from_json(stored.timing)
-    schedule = Schedule(stored.name, stored.workflow_name, **timing)
     return ScheduleRecord(
         name=stored.name,
         workflow_name=stored.workflow_name,
-        cron=schedule.cron,
-        every=schedule.every_seconds,
-        timezone=schedule.timezone,
+        cron=timing.get("cron"),
+        every=timing.get("every"),
+        timezone=timing.get("timezone", "UTC"),
         queue=stored.queue,
         overlap=stored.overlap,
         is_paused=stored.is_paused,
-        next_at=None if stored.is_paused else schedule.after(max(now, stored.decided_at)),
+        next_at=None if stored.is_paused else _next_at(stored, timing, now),
         last_run_id=stored.last_run_id,
         last_fired_at=stored.last_fired_at,
         waiting=len(stored.waiting),
     )
+
+
+def _next_at(stored: StoredSchedule, timing: Mapping[str, Any], now: datetime) -> datetime | None:
+    try:
+        return Schedule(stored.name, stored.workflow_name, **timing).after(max(now, stored.decided_at))
+    except DefinitionError:  # another process has a time zone that is not installed here
+        return None

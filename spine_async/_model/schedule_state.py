@@ -153,7 +153,7 @@ class ScheduleRecord:
         every: Seconds from one firing to the next, or None.
         timezone: Name of the time zone of `cron`.
         is_paused: Whether its firings start no runs.
-        next_at: The next firing; None if it is paused.
+        next_at: The next firing; None if it is paused, or if its time zone is not installed here.
         last_run_id: Id of the run that it started last, or None.
         last_fired_at: Time of the firing that started this run, or None.
         waiting: How many firings wait until earlier runs have ended (`overlap="queue"`).

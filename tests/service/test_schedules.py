@@ -287,6 +287,8 @@ async def test_a_schedule_that_nobody_knows(place: Place) -> None:
         with pytest.raises(ScheduleNotFoundError, match="'other'") as failure:
             await call("other")
         assert failure.value.schedule == "other"
+    with pytest.raises(DefinitionError, match="5 is no name of a schedule"):
+        await runner.pause_schedule(5)  # type: ignore[arg-type]
     assert await runner.list_schedules() == []
 
 

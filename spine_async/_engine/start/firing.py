@@ -129,8 +129,11 @@ async def stored_schedule(runtime: Runtime, known: Schedules, name: str) -> Stor
     """The stored schedule; one that this runner knows is registered if it is not stored.
 
     Raises:
+        DefinitionError: The name is no text.
         ScheduleNotFoundError: The schedule is neither known nor stored.
     """
+    if not isinstance(name, str):
+        raise DefinitionError(f"{name!r:.80} is no name of a schedule; give a string")
     found = await read_schedules(runtime, [name])
     if not found and name in known:
         await register_schedules(runtime, [known[name]])
