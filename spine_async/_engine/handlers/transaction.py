@@ -184,6 +184,7 @@ class _Transaction:
             self.result = self._timed_out()
             return None
         if self._is_cancelled or pending.end is not None or pending.open_visits.get(visit.path) is not visit:
+            self.result = _NOT_EXECUTED  # nobody waits for it
             return None
         first = pending.entry_count
         elapsed_ms = round((clock.monotonic() - visit.started_mono) * 1_000_000) / 1000
