@@ -30,7 +30,9 @@ from spine_async._engine.handlers.workflow import run_workflow
 from spine_async._engine.runtime.runtime import Executor, Middleware
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.callers import Callers
+from spine_async._engine.service.child_runs import StoredChildRuns
 from spine_async._engine.service.followers import Followers
+from spine_async._engine.service.known_workflows import add_workflow
 from spine_async._engine.service.retention import Retention
 from spine_async._engine.service.run_counts import RunCounts
 from spine_async._engine.service.schedule_timer import ScheduleTimer
@@ -163,6 +165,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
             metrics=self.metrics,
         )
         self._active_runs = ActiveRuns(self._runtime)
+        self._runtime.child_runs = StoredChildRuns(self._runtime, self._active_runs)
         self._run_counts = RunCounts(self._runtime, self._active_runs)
         count_runs(meter_provider, self._run_counts)
         self._followers = Followers(self._runtime, self._active_runs)
@@ -510,7 +513,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
         """Register a workflow, so that `resume` finds it by name. A later workflow replaces one with the same name."""
         if not isinstance(workflow, Workflow) or not workflow.name:
             raise DefinitionError(f"{workflow!r} cannot be registered; it must be a workflow with a name")
-        self._workflows[workflow.name] = workflow
+        add_workflow(self._workflows, workflow)
 
     def middleware(self, function: MiddlewareT) -> MiddlewareT:
         """Wrap the attempts of each step in a function; usable as a decorator.

@@ -159,6 +159,7 @@ class NewRun:
         expires_at: A due run that was not claimed before is not executed any more; None means never.
         started_by: The call that created the run: `execute`, `start`, `enqueue`, `fork` or `schedule`.
         traceparent: W3C trace context of the span that created the run, or None.
+        parent_run_id: Id of the run whose step started this run, or None.
         records_events: Whether the run records events.
         lease_ttl: Seconds until the lease of the owner expires unless it is renewed.
         commit_id: Random token of this creation; a retry after a lost answer recognises its own run by it.
@@ -189,6 +190,7 @@ class NewRun:
     expires_at: datetime | None = None
     started_by: str = "execute"
     traceparent: str | None = None
+    parent_run_id: str | None = None
 
     @property
     def is_held(self) -> bool:
@@ -312,6 +314,8 @@ class RunChange:
         taken: Ids of the messages that the visits of the change have taken.
         traceparent: W3C trace context to store with the run, or None to keep the stored one. Only the first change
             after a claim has one.
+        notified_run_id: For the end of a run that a step of another run started: the id of that run, which receives a
+            message with the name `ended_message(run_id)`. Else None.
     """
 
     run_id: str
@@ -329,6 +333,7 @@ class RunChange:
     release: Release | None = None
     taken: tuple[int, ...] = ()
     traceparent: str | None = None
+    notified_run_id: str | None = None
 
     @property
     def makes_progress(self) -> bool:
@@ -337,6 +342,16 @@ class RunChange:
             if visit.status is not _OVERRIDE:
                 return True
         return False
+
+
+def end_token(change: RunChange) -> str:
+    """The token of the message about the end of a run."""
+    return f"{change.run_id}:{change.commit_id}"
+
+
+def ended_message(run_id: str) -> str:
+    """Name of the message that a run receives when the run with this id ends, which one of its steps has started."""
+    return f"@ended:{run_id}"
 
 
 @dataclass(slots=True)
@@ -430,4 +445,5 @@ class StoredRun:
             expires_at=new.expires_at,
             started_by=new.started_by,
             traceparent=new.traceparent,
+            parent_run_id=new.parent_run_id,
         )

@@ -378,6 +378,7 @@ class Step:
         workflow: Definition,
         params: Mapping[str, object] | ParamsFunction | None = None,
         *,
+        queue: str | None = None,
         on_error: OnError = ErrorPolicy.STOP,
         retry: RetryPolicy | None = None,
         timeout: float | timedelta | None = None,
@@ -387,7 +388,7 @@ class Step:
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
     ) -> WorkflowStep:
-        """A step that runs another workflow inside the same run.
+        """A step that runs another workflow, inside the same run or as a run of its own.
 
         The output is that of the last step of the workflow. Its steps see only its params and their own outputs.
 
@@ -396,6 +397,8 @@ class Step:
             workflow: The workflow to run.
             params: Params of the workflow: a mapping, or a function of the context, sync or async, that returns one.
                 They are stored when the workflow begins. None passes the params of the workflow around it.
+            queue: Queue in which the workflow is executed as a run of its own, by any working runner that knows it. The
+                run around it may be parked meanwhile. None executes it inside the same run.
             on_error: What the run does after the last failed attempt.
             retry: Policy for further attempts, which continue at the step that failed.
             timeout: Limit for each attempt, in seconds or as a `timedelta`; None means no limit.
@@ -412,6 +415,7 @@ class Step:
             name=name,
             child=workflow,
             params=params,
+            queue=queue,
             on_error=on_error,  # type: ignore[arg-type]
             retry=retry,
             timeout=timeout,  # type: ignore[arg-type]

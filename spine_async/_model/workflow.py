@@ -217,6 +217,9 @@ def _with_inner_workflows(workflow: str, step: Step) -> Step:
     if isinstance(step, WorkflowStep) and not isinstance(step.child, Workflow):
         problem = f"workflow is of type {type(step.child).__name__}; it must be a Workflow"
         raise DefinitionError(problem, workflow=workflow, step=step.name)
+    if isinstance(step, WorkflowStep) and step.queue is not None and not step.child.name:
+        problem = "a workflow that is executed as a run of its own needs a name; name it, or leave out queue"
+        raise DefinitionError(problem, workflow=workflow, step=step.name)
     return _with_item_workflow(workflow, step) if isinstance(step, MapStep) else step
 
 
@@ -274,7 +277,9 @@ def _planned(step: Step) -> dict[str, object]:
     if isinstance(step, ParallelStep):
         plan["branches"] = {name: _fingerprint(branch) for name, branch in step.inner.items()}
     if isinstance(step, WorkflowStep):
-        plan["workflow"] = _fingerprint(step.child)
+        # A run of its own is compared with its own definition.
+        plan["workflow"] = _fingerprint(step.child) if step.queue is None else step.child.name
+        plan["is_queued"] = step.queue is not None
     if isinstance(step, ChoiceStep):
         plan["has_else"] = step.else_step is not None
     if isinstance(step, WaitStep):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from spine_async._model.private_copy import private_members
+from spine_async._model.queue import check_queue_name
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import Definition, Step
@@ -16,7 +17,7 @@ from spine_async._model.step_options import ParamsFunction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowStep(Step):
-    """Runs another workflow, the child, inside the same run."""
+    """Runs another workflow, the child: inside the same run, or with a `queue` as a run of its own."""
 
     step_type: ClassVar[StepType] = StepType.WORKFLOW
     can_interrupt: ClassVar[bool] = True
@@ -24,6 +25,7 @@ class WorkflowStep(Step):
 
     child: Definition
     params: Mapping[str, object] | ParamsFunction | None = None
+    queue: str | None = None
 
     def __post_init__(self) -> None:
         Step.__post_init__(self)
@@ -34,6 +36,8 @@ class WorkflowStep(Step):
         elif self.params is not None:
             problem = f"of type {type(self.params).__name__}; it must be a mapping, a function of the context, or None"
             raise self._error(f"params is {problem}")
+        if self.queue is not None:
+            self._checked(lambda: check_queue_name(self.queue))
         if self.quality_thresholds is not None:
             raise self._error(
                 "a step that runs a workflow reports no quality metrics, so quality_thresholds would fail every run; "
@@ -46,4 +50,4 @@ class WorkflowStep(Step):
 
     @property
     def inner(self) -> Mapping[str, Definition]:
-        return {"": self.child}
+        return {"": self.child} if self.queue is None else {}

@@ -40,6 +40,7 @@ from spine_async._model.record import (
     RunEnd,
     StoredRun,
     VisitRow,
+    ended_message,
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
@@ -512,10 +513,19 @@ class MemoryRunStore:
             return CommitOutcome.FENCED
         if _passes_fence(found, change):
             found.add(change)
+            self._notify(change)
             return CommitOutcome.COMMITTED
         last = found.change
         is_committed = last is not None and (last.epoch, last.commit_id) == (change.epoch, change.commit_id)
         return CommitOutcome.COMMITTED if is_committed else CommitOutcome.FENCED
+
+    def _notify(self, change: RunChange) -> None:
+        """Send the message about the end of a child run to its parent."""
+        parent = self._runs.get(change.notified_run_id) if change.notified_run_id is not None else None
+        if parent is not None and parent.status is not RunStatus.COMPLETED:
+            name = ended_message(change.run_id)
+            parent.messages.append(Message(next(self._message_ids), name, "null", change.at))
+            parent.has_news = True
 
 
 def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:

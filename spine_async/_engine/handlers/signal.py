@@ -18,15 +18,14 @@ from spine_async._engine.handlers.waiting import (
     LONGEST_SLEEP,
     RESOLUTION,
     commit_waiting,
+    read_messages,
     started_event,
     store_wait,
 )
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
-from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.scope import Visit, visit_of
-from spine_async._engine.tasks import run_shielded
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import NULL, Document, DocumentMapping, encode, join_object
 from spine_async._model.due import Message
@@ -37,7 +36,6 @@ from spine_async._model.record import DueTime, EventRow, VisitRow
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
-from spine_async.errors import SharingError, StoreError
 from spine_async.ports import keeps_due_runs
 
 REJECTED_MARK = "@rejected"
@@ -76,7 +74,7 @@ async def _next_message(runtime: Runtime, step: SignalStep, visit: Visit) -> Mes
     is_news = not visit.is_announced and not (has_begun and visit.run.is_woken)
     visit.is_announced = True  # by this function, because the event contains the deadline
     if visit.take(names) is None:
-        await _read_messages(runtime, visit)
+        await read_messages(runtime, visit)
         visit.take(names)
     until = _deadline(runtime, step, visit)
     metadata = {"signal": step.signal, "until": until.isoformat() if until is not None else None}
@@ -125,20 +123,9 @@ async def _wait(
     finally:
         visit.run.pending.status = RunStatus.RUNNING
     if visit.take(names) is None:
-        await _read_messages(runtime, visit)  # one may have arrived since the messages were last read
+        await read_messages(runtime, visit)  # one may have arrived since the messages were last read
         visit.take(names)
     return visit.received
-
-
-async def _read_messages(runtime: Runtime, visit: Visit) -> None:
-    run = visit.run
-    try:
-        call = runtime.due_runs.notices([run.pending.claim])
-        notices = await run_shielded(call, "spine_async messages")
-    except (StoreError, SharingError) as exc:
-        await visit.interrupt(CommitFailed(exc))
-    for notice in notices:
-        run.mailbox.deliver(notice.messages)
 
 
 async def _validated(runtime: Runtime, step: SignalStep, message: Message) -> Document:

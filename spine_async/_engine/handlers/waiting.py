@@ -11,9 +11,11 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.scope import WAIT_MARK, Visit
+from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
 from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
+from spine_async.errors import SharingError, StoreError
 
 RESOLUTION = 1e-6
 """Seconds. A shorter timer may not advance the clock, because floats near its reading are further apart."""
@@ -49,6 +51,18 @@ async def commit_waiting(runtime: Runtime, visit: Visit) -> None:
         await runtime.journal.commit(visit.run.pending)
     except CommitFailed as exc:
         await visit.interrupt(exc)
+
+
+async def read_messages(runtime: Runtime, visit: Visit) -> None:
+    """Read the messages of the run from the store into its mailbox."""
+    run = visit.run
+    try:
+        call = runtime.due_runs.notices([run.pending.claim])
+        notices = await run_shielded(call, "spine_async messages")
+    except (StoreError, SharingError) as exc:
+        await visit.interrupt(CommitFailed(exc))
+    for notice in notices:
+        run.mailbox.deliver(notice.messages)
 
 
 def started_event(visit: Visit, metadata: Mapping[str, object]) -> EventRow:

@@ -14,6 +14,7 @@ from spine_async._engine.commit.journal import Commit
 from spine_async._engine.handlers.inner_scope import new_scope, resumed_scope, stored_params
 from spine_async._engine.handlers.map_report import base_context
 from spine_async._engine.handlers.pool import Pool, is_completed
+from spine_async._engine.handlers.queued_child import run_queued_child
 from spine_async._engine.handlers.stored_scopes import open_progress
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.runtime.runtime import Runtime
@@ -42,6 +43,8 @@ async def run_workflow(runtime: Runtime, step: WorkflowStep, context: WorkflowCo
     Returns:
         The output of the child's last step; or a failure with the category of the step that failed.
     """
+    if step.queue is not None and not runtime.is_dry:
+        return await run_queued_child(runtime, step, context)
     visit = visit_of(context)
     progress = await open_progress(runtime, visit)
     assert isinstance(progress, BranchProgress)  # noqa: S101 - that of a workflow step

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
+from spine_async._engine.runtime.child_runs import ChildRuns
 from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
 from spine_async._engine.state.deadline import Deadlines
 from spine_async._engine.state.outbox import OutboxOptions
@@ -79,6 +80,7 @@ class Runtime:
         owner: Name of this runner as the owner of runs; set at the first use, and again in a forked process.
         has_own_nesting: Whether an extension point for steps that execute others (maps, parallel and workflow steps) is
             overridden; it may execute such a step several times.
+        child_runs: Starts and reads the runs that workflow steps execute as runs of their own; set by the service.
         queue_limits: The queues with limits that the runner works on, by name.
         parks: Whether background runs may be parked: the runner claims due runs.
         is_draining: Whether the runner is shutting down; no further step begins then.
@@ -110,6 +112,7 @@ class Runtime:
     owner: str = ""
     is_dry: bool = False
     has_own_nesting: bool = False
+    child_runs: ChildRuns | None = None
     queue_limits: dict[str, Queue] = field(default_factory=dict)
     parks: bool = False
     is_draining: bool = False

@@ -14,6 +14,7 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
+from spine_async._engine.service.known_workflows import add_workflow
 from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
 from spine_async._engine.start.claim import NotClaimable
 from spine_async._engine.start.fork_request import ForkRequest, check_same_fork
@@ -103,7 +104,7 @@ class Callers:
 
         async def open_forked() -> Scope | WorkflowResult:
             opened = await open_fork(self._runtime, workflow, stored, request)
-            self._workflows[workflow.name] = workflow
+            add_workflow(self._workflows, workflow)
             return opened
 
         execution = Execution(self._runtime, request.run_id, is_background=True)
@@ -130,7 +131,7 @@ class Callers:
             workflow = definition(stored)
             check_due(self._runtime, stored)
             opened = await claim_and_replay(self._runtime, workflow, stored, override)
-            self._workflows[workflow.name] = workflow
+            add_workflow(self._workflows, workflow)
             return opened
 
         while True:
@@ -257,7 +258,7 @@ class Callers:
     def _begin(self, request: Request, *, is_background: bool = False) -> Execution:
         async def open_requested() -> Scope | WorkflowResult:
             opened = await start_or_load(self._runtime, request)
-            self._workflows[request.workflow.name] = request.workflow
+            add_workflow(self._workflows, request.workflow)
             return opened
 
         return self._start(Execution(self._runtime, request.run_id, is_background=is_background), open_requested)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.stop import child_ids
 from spine_async._engine.start.opening import load
 from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.tasks import run_shielded
@@ -17,7 +19,7 @@ from spine_async._model.naming import check_run_id
 from spine_async._model.record import EventRow, StoredRun
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.errors import RunConflictError
+from spine_async.errors import RunConflictError, RunNotFoundError
 
 _PAGE = 500
 
@@ -71,12 +73,18 @@ def as_event(run_id: str, row: EventRow) -> Event:
 
 
 async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
-    """Remove a run.
+    """Remove a run, with the runs that its steps have started.
 
     Raises:
         RunNotFoundError: The run is not stored.
-        RunConflictError: It has not ended, and `force` is not given.
+        RunConflictError: It or one of its children has not ended, and `force` is not given.
     """
+    children = await child_ids(runtime, check_run_id(run_id), is_under_way=False)
+    if children and not force and not (await load(runtime, run_id)).status.is_final:
+        children = []  # the deletion of the run itself is refused
+    for child in children:
+        with suppress(RunNotFoundError):
+            await delete(runtime, child, force=force)
     if await run_shielded(runtime.store.delete(check_run_id(run_id), only_ended=not force), "spine_async delete"):
         return
     stored = await load(runtime, run_id)

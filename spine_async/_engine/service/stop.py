@@ -8,14 +8,14 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.opening import load, new_pending
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.record import DueTime, Release
+from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError, StoreError
 
@@ -39,9 +39,7 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
         return True  # its owner finds the request
-    pending = PendingWrites(
-        claim, records_events=runtime.config.emit_events, clock=RunClock(runtime.clock, stored.updated_at)
-    )
+    pending = new_pending(runtime, stored, claim, RunClock(runtime.clock, stored.updated_at))
     try:
         with RAISING_ERRORS:
             outcome = Outcome(RunStatus.STOPPED, stop_reason=text)
@@ -52,4 +50,18 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
         raise
     runtime.changes.notify(Change.STATE)
+    for child in await child_ids(runtime, run_id, is_under_way=True):
+        await stop_run(runtime, active_runs, child, text)
     return True
+
+
+async def child_ids(runtime: Runtime, run_id: str, *, is_under_way: bool) -> list[str]:
+    """Ids of the runs that steps of this run have started; `is_under_way`: only of those that have not ended."""
+    chosen = RunFilter(
+        parent_run_id=run_id, is_under_way=is_under_way, limit=MAX_CHILDREN, with_documents=False, skips_unreadable=True
+    )
+    return [each.run_id for each in await run_shielded(runtime.store.runs(chosen), "spine_async children")]
+
+
+MAX_CHILDREN = 1_000_000
+"""More than the children of any run."""

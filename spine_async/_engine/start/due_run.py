@@ -66,7 +66,7 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
         run, or has invalid params; None if the definition does not fit the run, which is given up again for a minute.
     """
     clock = RunClock(runtime.clock, due.run.updated_at)
-    pending = new_pending(runtime, due.claim, clock)
+    pending = new_pending(runtime, due.run, due.claim, clock)
     is_first = due.run.epoch == 0
     stored = replace(due.run, started_at=clock.now()) if is_first else due.run
     is_resumed = not is_first and not is_parked(stored)

@@ -164,7 +164,7 @@ async def claim_and_replay(
     try:
         if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
             position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
-        pending = new_pending(runtime, claim, clock)
+        pending = new_pending(runtime, stored, claim, clock)
         if is_poison:
             return await end_poison_run(runtime, workflow, stored, position, pending)
         if early is not None:
@@ -260,16 +260,18 @@ def first_event(stored: StoredRun, at: datetime) -> EventRow:
 
 def _created_scope(runtime: Runtime, workflow: Workflow, new: NewRun, claim: Claim, span: RunSpan) -> Scope:
     stored = StoredRun.from_new(new)
-    pending = new_pending(runtime, claim, RunClock(runtime.clock, stored.started_at))
+    pending = new_pending(runtime, stored, claim, RunClock(runtime.clock, stored.started_at))
     position = first_position(runtime, workflow, stored, is_resumed=False)
     scope = new_scope(workflow, stored, position, pending, is_resumed=False)
     scope.run.span = span
     return scope
 
 
-def new_pending(runtime: Runtime, claim: Claim, clock: RunClock) -> PendingWrites:
+def new_pending(runtime: Runtime, stored: StoredRun, claim: Claim, clock: RunClock) -> PendingWrites:
     """The uncommitted rows of a run that was claimed."""
-    return PendingWrites(claim, records_events=runtime.config.emit_events, clock=clock)
+    pending = PendingWrites(claim, records_events=runtime.config.emit_events, clock=clock)
+    pending.parent_run_id = stored.parent_run_id
+    return pending
 
 
 def new_scope(

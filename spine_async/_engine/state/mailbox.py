@@ -40,6 +40,10 @@ class Mailbox:
             waiters, self._waiters = self._waiters, None
             resolve(waiters or ())
 
+    def has(self, names: Collection[str]) -> bool:
+        """Whether there is a message with one of these names."""
+        return any(each.name in names for each in (self._messages or {}).values())
+
     def take(self, names: Collection[str]) -> Message | None:
         """Remove and return the oldest message with one of these names, or None."""
         messages = self._messages

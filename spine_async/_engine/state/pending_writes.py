@@ -108,6 +108,7 @@ class PendingWrites:
         release: How the owner gives up the run, once it does; it goes with the last change.
         has_taken: Whether a visit of the run has ever taken a message.
         records_events: Whether the run records events.
+        parent_run_id: Id of the run that receives a message about the end, or None.
         traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
             nothing continues it.
     """
@@ -121,6 +122,7 @@ class PendingWrites:
         self.release: Release | None = None
         self.has_taken = False
         self.traceparent: str | None = None
+        self.parent_run_id: str | None = None
         self.records_events = records_events
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
@@ -242,6 +244,7 @@ class PendingWrites:
             None if rest else release,
             tuple(_taken(entries)) if self.has_taken else _NONE_TAKEN,
             self.traceparent,
+            None if self.end is None or rest or release is not None else self.parent_run_id,
         )
 
     def committed(self, change: RunChange) -> None:

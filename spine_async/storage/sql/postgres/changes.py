@@ -1,8 +1,8 @@
 """Commits of changes and releases as functions of an asyncpg connection.
 
-A change of an ordinary step is one statement, which is one transaction. A change that releases its run, takes messages
-or stores a trace context has another statement. If it awaits messages, the next statement of its transaction looks for
-them.
+A change of an ordinary step is one statement, which is one transaction. A change that releases its run, takes messages,
+stores a trace context or ends a child run has another statement. If it awaits messages, the next statement of its
+transaction looks for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from spine_async._model.record import Claim, Release, RunChange, RunEnd
+from spine_async._model.record import Claim, Release, RunChange, RunEnd, end_token, ended_message
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.sql.postgres import release_statements, statements
@@ -60,7 +60,9 @@ async def release(driver: Driver, claim: Claim, token: str, given: Release) -> b
 
 def is_special(change: RunChange) -> bool:
     """Whether the change does what the statement of an ordinary step does not."""
-    return change.release is not None or bool(change.taken) or change.traceparent is not None
+    if change.release is not None or change.taken:
+        return True
+    return change.traceparent is not None or change.notified_run_id is not None
 
 
 async def _commit(
@@ -154,7 +156,10 @@ async def _write_releases(
     outcomes = zip(*(_outcome_values(each, now) for each in changes), strict=True)
     taken = [(each.key, message) for each in changes for message in each.taken]
     runs, ids = [run for run, _ in taken], [message for _, message in taken]
-    arguments = (rows, *outcomes, runs, ids, *(array for array in (visits, events) if array))
+    told = [each for each in changes if each.notified_run_id is not None]
+    notices = [[each.key for each in told], [each.notified_run_id for each in told]]
+    notices += [[ended_message(each.run_id) for each in told], [end_token(each) for each in told]]
+    arguments = (rows, *outcomes, runs, ids, *notices, *(array for array in (visits, events) if array))
     text = release_statements.release_statement(shape)
     awaiting = {each.key for each in changes if each.release is not None and each.release.awaits_messages}
     if not awaiting:

@@ -28,12 +28,14 @@ def release_statement(shape: CommitShape) -> str:
     """The statement of a commit that is not only of ordinary steps; returns the keys of the runs that were written.
 
     Its arguments are an array of `CHANGE`, nine arrays with the outcomes, two arrays with the runs and ids of taken
-    messages, then an array of `STEP` and an array of `EVENT` if there are any.
+    messages, four arrays with the ended child runs and the messages to their parents, then an array of `STEP` and an
+    array of `EVENT` if there are any.
     """
     parts = [limited_wait(shape)]
     parts.append(f"fence AS ({_fence(shape)})")
     parts.append(f"taken AS ({_TAKE})")
-    used = _TAKEN_FROM + 1
+    parts.append(f"notified AS ({_NOTIFY})")
+    used = _NOTICES_FROM + 3
     if shape.has_visits:
         used += 1
         parts.append(f"step AS ({group_insert('core_workflow_steps', STEP, used)})")
@@ -57,6 +59,15 @@ _TAKE = (
     "UPDATE core_workflow_inbox i SET taken = true, unseen = false "
     f"FROM unnest(${_TAKEN_FROM}::bigint[], ${_TAKEN_FROM + 1}::bigint[]) AS t(run, id) "
     "JOIN fence ON fence.id = t.run WHERE i.id = t.id AND i.run = t.run"
+)
+_NOTICES_FROM = _TAKEN_FROM + 2
+# It changes no row of the parent, so it waits for nobody.
+_NOTIFY = (
+    "INSERT INTO core_workflow_inbox (run, name, value, received_at, token) "
+    "SELECT p.id, n.name, 'null', clock_timestamp(), n.token "
+    f"FROM unnest(${_NOTICES_FROM}::bigint[], ${_NOTICES_FROM + 1}::text[], ${_NOTICES_FROM + 2}::text[], "
+    f"${_NOTICES_FROM + 3}::text[]) AS n(run, parent, name, token) JOIN fence ON fence.id = n.run "
+    "JOIN core_workflow_runs p ON p.run_id = n.parent AND p.status <> 'completed'"
 )
 _RELEASE_FENCE = (
     "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "

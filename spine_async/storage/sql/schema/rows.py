@@ -42,6 +42,7 @@ NEW_RUN_COLUMNS = (
     *("initial_outputs", "initial_quality", "start_from", "total_steps", "status", "epoch", "owner", "next_seq"),
     *("claims_since_progress", "created_at", "started_at", "updated_at", "metadata", "commit_id"),
     *("request_hash", "queue", "queue_key", "priority", "expires_at", "started_by", "traceparent"),
+    "parent_run_id",
     *DUE_COLUMNS,
 )
 
@@ -145,6 +146,7 @@ def new_run_values(run: NewRun, timestamp: ToTimestamp, flag: type[int], due: Du
         timestamp(run.expires_at) if run.expires_at is not None else None,
         run.started_by,
         run.traceparent,
+        run.parent_run_id,
         *due.values(timestamp, flag),
     )
 

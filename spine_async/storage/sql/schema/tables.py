@@ -123,6 +123,11 @@ runs = Table(
     # For listings. Only the creation of a run and a change of its status write to them, but not the commit of a step.
     Index("core_workflow_runs_by_status", "status", "created_at", "id"),
     Index("core_workflow_runs_by_workflow", "workflow_name", "status", "created_at", "id"),
+    _partial(
+        "core_workflow_runs_children",
+        *("parent_run_id", "created_at", "id"),
+        where=text("parent_run_id IS NOT NULL"),
+    ),
     # A partial index stays small, so that claims and sweeps do not read the ended runs.
     _partial("core_workflow_runs_ready", *_CLAIM_ORDER, where=IS_READY),
     _partial("core_workflow_runs_due", "due_at", where=IS_DUE_LATER, sqlite_where=IS_DUE_LATER_BY_WALL),

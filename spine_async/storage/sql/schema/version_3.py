@@ -132,6 +132,7 @@ def _indexes(dialect: str) -> list[str]:
         f"DROP INDEX {runs}_age",
         f"CREATE INDEX {runs}_by_status ON {runs} (status, created_at, id)",
         f"CREATE INDEX {runs}_by_workflow ON {runs} (workflow_name, status, created_at, id)",
+        f"CREATE INDEX {runs}_children ON {runs} (parent_run_id, created_at, id) WHERE parent_run_id IS NOT NULL",
         f"CREATE INDEX {runs}_ready ON {runs} ({_CLAIM_ORDER}) WHERE ready",
         f"CREATE INDEX {runs}_due ON {runs} (due_at) WHERE {_DUE_BY[dialect]}",
         f"CREATE INDEX {runs}_due_in_boot ON {runs} (due_boot, due_seconds) WHERE {_DUE_IN_BOOT}",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from spine_async._model.record import Release, RunChange, RunEnd
+from spine_async._model.record import Release, RunChange, RunEnd, end_token, ended_message
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import boot_time
@@ -64,6 +64,10 @@ _WAKE_IF_SENT = (
 )
 _TAKE = "UPDATE core_workflow_inbox SET taken = 1, unseen = 0 WHERE id = ? AND run = ?"
 _TRACE = "UPDATE core_workflow_runs SET traceparent = ? WHERE id = ?"
+_NOTIFY = (
+    "INSERT INTO core_workflow_inbox (run, name, value, received_at, token, taken, unseen) "
+    "SELECT id, ?, 'null', ?, ?, 0, 1 FROM core_workflow_runs WHERE run_id = ? AND status <> 'completed'"
+)
 _COMMITTED_EARLIER = "SELECT 1 FROM core_workflow_runs WHERE id = ? AND epoch = ? AND commit_id = ?"
 
 
@@ -85,6 +89,10 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
             connection.executemany(_TAKE, [(message, change.key) for message in change.taken])
         if change.traceparent is not None:
             connection.execute(_TRACE, (change.traceparent, change.key))
+        if change.notified_run_id is not None:
+            at, token = iso_timestamp(change.at), end_token(change)
+            name = ended_message(change.run_id)
+            connection.execute(_NOTIFY, (name, at, token, change.notified_run_id))
         if change.release is not None and change.release.awaits_messages:
             _wake_if_sent(connection, change.key)
     committed, fenced = CommitOutcome.COMMITTED, CommitOutcome.FENCED

@@ -1,0 +1,188 @@
+"""Executes a workflow step with a queue: the child is a run of its own, which any working runner executes.
+
+The id of the child is derived from the run and the path of the visit, so a crash never starts it twice. The child is
+stored before the wait is. The commit of its end adds a message for the run of the step. The message only wakes the
+visit, which then reads the state of the child.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+
+from spine_async._engine.handlers.waiting import commit_waiting, read_messages, started_event, store_wait
+from spine_async._engine.runtime.child_runs import ChildRun, ChildRuns, ChildState
+from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.cancellation import CancelReason
+from spine_async._engine.state.idleness import Wait
+from spine_async._engine.state.interrupts import CommitFailed
+from spine_async._engine.state.scope import Visit, visit_of
+from spine_async._engine.tasks import CANCELLATION, run_shielded
+from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
+from spine_async._model.context_access import params_of
+from spine_async._model.document import NULL
+from spine_async._model.failure import ErrorCategory, storable_text
+from spine_async._model.model_input import fields_of, stored_input
+from spine_async._model.naming import MAX_RUN_ID_LENGTH
+from spine_async._model.record import ended_message
+from spine_async._model.status import RunStatus
+from spine_async._model.step_result import StepResult
+from spine_async._model.workflow_step import WorkflowStep
+from spine_async.errors import (
+    DefinitionError,
+    InvalidParamsError,
+    RunConflictError,
+    SerializationError,
+    SharingError,
+    StepError,
+    StoreError,
+)
+
+_KEEPS_CHILD = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED, CancelReason.LEASE_LOST})
+"""Reasons for which this execution ends, but not the run."""
+
+_DIGEST_LENGTH = 32
+
+
+async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: WorkflowContext) -> StepResult:
+    """Start the child unless it is stored, and wait for its end.
+
+    Returns:
+        The output of the child's last step; or a failure with the category of the child's failure.
+    """
+    visit, children = visit_of(context), runtime.child_runs
+    if children is None or runtime.is_ephemeral or not runtime.keeps_queues:
+        return _no_queues(runtime, step)
+    run_id = child_run_id(visit)
+    try:
+        state = await _ended(runtime, children, step, context, run_id)
+    except (StoreError, SharingError) as exc:
+        await visit.interrupt(CommitFailed(exc))
+    except (DefinitionError, SerializationError, RunConflictError) as exc:
+        return _cannot_start(step, exc)
+    except CANCELLATION:
+        reason = visit.cancel_reason_at(runtime.clock.monotonic())
+        if reason is not None and reason not in _KEEPS_CHILD:
+            text = visit.run.cancellation.text or reason.value
+            await run_shielded(children.stop(run_id, text), "spine_async stop child")
+        raise
+    return _result(step, run_id, state)
+
+
+def child_run_id(visit: Visit) -> str:
+    """The id of the run that the step of this visit starts: `parent/path`, or a digest of it if it is too long."""
+    text = visit.idempotency_key
+    if len(text) <= MAX_RUN_ID_LENGTH:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{text[: MAX_RUN_ID_LENGTH - _DIGEST_LENGTH - 1]}~{digest}"
+
+
+async def _ended(
+    runtime: Runtime, children: ChildRuns, step: WorkflowStep, context: WorkflowContext, run_id: str
+) -> ChildState | None:
+    """The state in which the child has ended; None if it is not stored any more."""
+    visit, names = visit_of(context), (ended_message(run_id),)
+    metadata = {"child_run_id": run_id, "queue": step.queue}
+    if visit.path not in visit.scope.waits:
+        given = await _given_params(step, context)
+        partition = context.partition
+        await children.start(ChildRun(run_id, visit.run.run_id, step.child, given, partition, step.queue or ""))
+        await store_wait(runtime, visit, None, metadata)
+    else:
+        await _continue(runtime, children, visit, run_id, metadata)
+    while True:
+        await read_messages(runtime, visit)
+        _discard(visit, names)
+        state = await children.state(run_id)
+        if state is None or state.status.is_final:
+            return state
+        try:
+            with visit.run.idleness.waiting(Wait(None, awaits_messages=True)):
+                await _message(visit, names)
+        finally:
+            visit.run.pending.status = RunStatus.RUNNING
+
+
+async def _continue(
+    runtime: Runtime, children: ChildRuns, visit: Visit, run_id: str, metadata: Mapping[str, object]
+) -> None:
+    """Continue a wait that has begun before; resumes the child if its end has been the failure of the step."""
+    if not visit.is_announced and not visit.run.is_woken:
+        visit.run.pending.add_events(started_event(visit, metadata))
+    visit.is_announced = True
+    if visit.attempts > 1 or visit.run.previous_end is not None:
+        state = await children.state(run_id)
+        if state is not None and state.status in {RunStatus.FAILED, RunStatus.STOPPED}:
+            await children.resume(run_id)
+    await commit_waiting(runtime, visit)  # an owner that dies while it waits does not count
+
+
+async def _message(visit: Visit, names: tuple[str, ...]) -> None:
+    """Wait for a message with one of these names; it is left in the mailbox."""
+    mailbox = visit.run.mailbox
+    while not mailbox.has(names):
+        await mailbox.wait()
+
+
+def _discard(visit: Visit, names: tuple[str, ...]) -> None:
+    """Take the messages with these names; the commit of the visit removes them from the store."""
+    ids = list(visit.taken)
+    while (message := visit.run.mailbox.take(names)) is not None:
+        ids.append(message.id)
+    visit.taken = tuple(ids)
+
+
+async def _given_params(step: WorkflowStep, context: WorkflowContext) -> Mapping[str, object]:
+    """The params of the child, as a caller would give them."""
+    if step.params is None:
+        return _inherited_params(step, context)
+    given: object = step.params(context) if callable(step.params) else step.params
+    if inspect.isawaitable(given):
+        given = await given
+    if not isinstance(given, Mapping):
+        problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
+        raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")
+    return given
+
+
+def _inherited_params(step: WorkflowStep, context: WorkflowContext) -> Mapping[str, object]:
+    """The params of the parent; for a child with a `params_model` those that its fields read."""
+    params = {key: each for key, each in params_of(context).items() if key != DRY_RUN_PARAM}
+    model = step.child.params_model
+    if model is None:
+        return params
+    known = {key: each for key, each in params.items() if fields_of(model, (key,))}
+    return stored_input(model, known, visit_of(context).scope.validated_fields())
+
+
+def _result(step: WorkflowStep, run_id: str, state: ChildState | None) -> StepResult:
+    if state is None:
+        problem = f"run {run_id!r}, which step {step.name!r} had started, was deleted before it ended"
+        return StepResult.fail(problem, ErrorCategory.DEPENDENCY)
+    if state.status is RunStatus.COMPLETED:
+        return StepResult.ok(state.output or NULL)
+    if state.status is RunStatus.STOPPED:
+        problem = f"run {run_id!r} of workflow {step.child.name!r} was stopped: {state.stop_reason}"
+        return StepResult.fail(storable_text(problem), ErrorCategory.DEPENDENCY)
+    problem = f"run {run_id!r} of workflow {step.child.name!r} failed at step {state.error_step!r}: {state.error}"
+    return StepResult.fail(storable_text(problem), state.error_category or ErrorCategory.INTERNAL)
+
+
+def _cannot_start(step: WorkflowStep, error: Exception) -> StepResult:
+    category = ErrorCategory.CONFIGURATION
+    if isinstance(error, InvalidParamsError):
+        category = ErrorCategory.DATA_QUALITY
+    elif isinstance(error, SerializationError):
+        category = ErrorCategory.INTERNAL
+    return StepResult.fail(storable_text(f"step {step.name!r} cannot start its workflow: {error}"), category)
+
+
+def _no_queues(runtime: Runtime, step: WorkflowStep) -> StepResult:
+    if runtime.is_ephemeral:
+        problem = "this runner stores nothing; enable checkpoints"
+    else:
+        problem = f"{runtime.store_name} keeps no queues; use a database"
+    text = f"step {step.name!r} executes its workflow in queue {step.queue!r}, but {problem}, or leave out queue"
+    return StepResult.fail(text, ErrorCategory.CONFIGURATION)
