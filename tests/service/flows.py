@@ -121,7 +121,13 @@ class Flows:
             Workflow("exits", [note, Step.lambda_("exit", self.exit)], version=version),
             Workflow("agent", [note, Step.lambda_("think", self.think), last], version=version),
         ]
-        return flows
+        steps = [Step.lambda_("brief", self.work_briefly), Step.lambda_("again", self.work_briefly)]
+        child = Workflow("family_child", steps, version=version)
+        item = Workflow(steps=[Step.workflow("child", child, queue="default"), Step.lambda_("scored", self.note)])
+        return [
+            *flows,
+            Workflow("family", [note, Step.map("each", items=range(3), iterator=item), last], version=version),
+        ]
 
     async def note(self, context: WorkflowContext, config: Config) -> dict[str, object]:
         self.notes.add(context)

@@ -9,6 +9,7 @@ import pytest
 
 from spine_async import (
     DefinitionError,
+    Queue,
     RetryPolicy,
     RunConflictError,
     RunHandle,
@@ -227,3 +228,36 @@ async def test_without_a_store_the_step_says_what_it_needs(handlers: Handlers) -
 def test_a_child_with_a_queue_needs_a_name(handlers: Handlers) -> None:
     with pytest.raises(DefinitionError, match="needs a name"):
         flow(handlers, Workflow(steps=[handlers.step("a")]))
+
+
+async def test_a_timeout_in_its_own_limited_queue_is_refused(handlers: Handlers) -> None:
+    workflow = flow(handlers, pair(handlers), timeout=30)
+    queues = [Queue("default", concurrency=1)]
+    async with Place(None).runner(config=QUICK, queues=queues, workflows=[workflow]) as runner:
+        result = await ended(await runner.enqueue(workflow))
+    assert (result.status, result.error_category) == (RunStatus.FAILED, "CONFIGURATION")
+    assert "limited queue 'default'" in str(result.error)
+
+
+async def test_a_parked_parent_leaves_its_slot_to_its_child(place: Place, handlers: Handlers) -> None:
+    workflow, queues = flow(handlers, pair(handlers)), [Queue("default", concurrency=1)]
+    async with place.runner(config=PARKS, queues=queues, workflows=[workflow]) as runner:
+        result = await ended(await runner.enqueue(workflow))
+    assert (result.status, handlers.repeated()) == (RunStatus.COMPLETED, [])
+
+
+async def test_a_stop_request_that_a_dead_owner_has_left_reaches_the_children(place: Place, handlers: Handlers) -> None:
+    workflow = flow(handlers, pair(handlers, handlers.blocking("stuck")))
+    async with place.runner(config=QUICK) as runner:
+        await runner.start(workflow, run_id="r")
+        await until(lambda: handlers.ran["stuck"] == 1)
+        await until(lambda: has_waited(runner))
+    async with place.runner(work=False) as observer:  # the runs are due, and nobody has claimed them
+        assert await observer.stop("r", "enough")
+        for run_id in ("r", "r/child"):
+            result = await ended(observer.handle(run_id))
+            assert (result.status, result.stop_reason) == (RunStatus.STOPPED, "enough")
+
+
+async def has_waited(runner: WorkflowRunner) -> bool:
+    return "child" in [each.path async for each in runner.events("r") if each.event_type == "step_started"]

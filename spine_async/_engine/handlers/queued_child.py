@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Mapping
 
 from spine_async._engine.handlers.waiting import commit_waiting, read_messages, started_event, store_wait
@@ -54,6 +55,8 @@ async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: Workfl
     visit, children = visit_of(context), runtime.child_runs
     if children is None or runtime.is_ephemeral or not runtime.keeps_queues:
         return _no_queues(runtime, step)
+    if _would_block(runtime, step, visit):
+        return _blocked(step)
     run_id = child_run_id(visit)
     try:
         state = await _ended(runtime, children, step, context, run_id)
@@ -177,6 +180,25 @@ def _cannot_start(step: WorkflowStep, error: Exception) -> StepResult:
     elif isinstance(error, SerializationError):
         category = ErrorCategory.INTERNAL
     return StepResult.fail(storable_text(f"step {step.name!r} cannot start its workflow: {error}"), category)
+
+
+def _would_block(runtime: Runtime, step: WorkflowStep, visit: Visit) -> bool:
+    """Whether the run keeps its slot in a limited queue while it waits for a slot of the same queue.
+
+    A run that is parked gives its slot up, but one whose step has a time limit is not parked.
+    """
+    limits = runtime.limits_of(visit.run.queue)
+    if limits is None or not limits.limits_held or step.queue != visit.run.queue:
+        return False
+    return step.timeout is not None and step.timeout < math.inf
+
+
+def _blocked(step: WorkflowStep) -> StepResult:
+    problem = (
+        f"step {step.name!r} has a timeout and executes its workflow in the limited queue {step.queue!r} of its own "
+        "run, which keeps its slot meanwhile; choose another queue, or leave out timeout"
+    )
+    return StepResult.fail(problem, ErrorCategory.CONFIGURATION)
 
 
 def _no_queues(runtime: Runtime, step: WorkflowStep) -> StepResult:

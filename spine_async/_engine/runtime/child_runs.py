@@ -67,3 +67,7 @@ class ChildRuns(Protocol):
     async def stop(self, run_id: str, reason: str) -> None:
         """Stop the child, unless it has ended or is not stored; does not wait for its end."""
         ...
+
+    async def stop_all(self, parent_run_id: str, reason: str) -> None:
+        """Stop the children of a run that have not ended."""
+        ...

@@ -10,7 +10,7 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.child_runs import ChildRun, ChildState
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
-from spine_async._engine.service.stop import stop_run
+from spine_async._engine.service.stop import child_ids, stop_run
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.enqueueing import new_due_run
 from spine_async._engine.start.opening import load
@@ -74,6 +74,10 @@ class StoredChildRuns:
             await stop_run(self._runtime, self._active_runs, run_id, reason)
         except RunNotFoundError:
             return
+
+    async def stop_all(self, parent_run_id: str, reason: str) -> None:
+        for child in await child_ids(self._runtime, parent_run_id, is_under_way=True):
+            await self.stop(child, reason)
 
     async def _create(self, new: NewRun) -> bool:
         """Store the run; returns whether its id was free."""

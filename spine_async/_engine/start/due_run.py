@@ -21,6 +21,7 @@ from spine_async._engine.start.opening import (
     new_pending,
     new_scope,
     override_row,
+    stop_children,
 )
 from spine_async._engine.start.replay import load_position
 from spine_async._engine.start.request import prepared_params
@@ -81,6 +82,7 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
     if outcome is not None:
         with RAISING_ERRORS:
             end = await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
+        await stop_children(runtime, stored, outcome)
         return position_result(workflow, stored, position, end)
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed, is_claimed=True)
 

@@ -170,6 +170,7 @@ async def claim_and_replay(
         if early is not None:
             with RAISING_ERRORS:
                 end = await commit_outcome(runtime, pending, early, stored.workflow_name, stored.started_at)
+            await stop_children(runtime, stored, early)
             return position_result(workflow, stored, position, end)
         if updates:
             await _commit_override(runtime, pending, updates, stored, resumed)
@@ -219,6 +220,12 @@ def check_version(workflow: Workflow, stored: StoredRun) -> None:
 
 EXPIRED = "expired"
 """The `stop_reason` of a run that was not claimed before its `expires_at`."""
+
+
+async def stop_children(runtime: Runtime, stored: StoredRun, outcome: Outcome) -> None:
+    """Stop the child runs of a run that was stopped before its steps could do so."""
+    if runtime.child_runs is not None and has_begun(stored) and outcome.status is RunStatus.STOPPED:
+        await runtime.child_runs.stop_all(stored.run_id, outcome.stop_reason or "")
 
 
 def early_outcome(stored: StoredRun, now: datetime) -> Outcome | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spine_async.testing.conformance.children import ChildContract
 from spine_async.testing.conformance.claim import ClaimContract
 from spine_async.testing.conformance.commit import CommitContract
 from spine_async.testing.conformance.create import CreateContract
@@ -45,6 +46,7 @@ class RunStoreConformance(
     ForkContract,
     ScheduleContract,
     TransactionContract,
+    ChildContract,
 ):
     """The contract of `RunStore` as tests.
 
