@@ -19,7 +19,7 @@ from spine_async._engine.run.loop import run_steps
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.nested_progress import StoredScope
-from spine_async._engine.state.outcome import Outcome
+from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.params import item_params
 from spine_async._engine.state.progress_report import ProgressReport
 from spine_async._engine.state.scope import Scope, visit_of
@@ -88,7 +88,8 @@ class _Items(Pool[tuple[int, Document]]):
         return await self._items.next()
 
     def _ending(self) -> StepResult | None:
-        return self._report.result() if self._report.has_failed else None
+        # Without a call in the usual case, because each item passes here.
+        return self._report.result() if self._report.failed and self._report.has_failed else None
 
     async def _prepare(self) -> None:
         await self._items.compare(self._last_known_index())
@@ -175,7 +176,7 @@ class _Items(Pool[tuple[int, Document]]):
         return join_object({name: item, **{key: each for key, each in own.items() if key != name}}).text
 
     def _finish_item(self, index: int, scope: Scope, outcome: Outcome) -> Commit | None:
-        if is_completed(outcome):
+        if outcome is COMPLETED or is_completed(outcome):
             self._finish(index, scope)
             return self._enqueue()
         failure = ItemFailure(index, outcome.error or "", outcome.error_category or "INTERNAL")
@@ -184,7 +185,7 @@ class _Items(Pool[tuple[int, Document]]):
         return None if self._report.has_failed else self._enqueue()
 
     def _finish(self, index: int, scope: Scope) -> None:
-        self._close_scope(scope)
+        self._visit.scope.open_scopes.pop(scope.path, None)
         self._progress.finish(index, (scope.last_output or NULL).text)
 
     def _record_failure(self, failure: ItemFailure, path: str, exception: BaseException | None) -> None:

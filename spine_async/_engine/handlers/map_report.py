@@ -35,20 +35,24 @@ class ItemFailure:
 
 
 class MapReport:
-    """Counts the finished and failed items of one attempt of a map."""
+    """Counts the finished and failed items of one attempt of a map.
+
+    Attributes:
+        failed: Number of failed items.
+    """
 
     def __init__(self, step: MapStep, progress: MapProgress, feed: Feed) -> None:
         self._step = step
         self._progress = progress
         self._feed = feed
         self._is_share = isinstance(step.tolerated_failures, float)
-        self._failed = 0
+        self.failed = 0
         self._failures: list[ItemFailure] = []
         self._first: tuple[int, BaseException | None] | None = None
 
     def add_failure(self, failure: ItemFailure, exception: BaseException | None = None) -> None:
         """Record that an item failed, with the exception of its step."""
-        self._failed += 1
+        self.failed += 1
         if self._first is None or failure.index < self._first[0]:
             self._first = (failure.index, exception)  # of one item only: exceptions keep their frames alive
         if self._step.collect or len(self._failures) < _ERRORS_KEPT_UNCOLLECTED:
@@ -57,11 +61,11 @@ class MapReport:
     @property
     def has_failed(self) -> bool:
         """Whether more items failed than the step tolerates, as far as is known so far."""
-        return self._are_too_many(self._failed)
+        return self._are_too_many(self.failed)
 
     def tolerates_another(self) -> bool:
         """Whether the map continues if another item fails, as far as is known so far."""
-        return not self._are_too_many(self._failed + 1)
+        return not self._are_too_many(self.failed + 1)
 
     def _are_too_many(self, failed: int) -> bool:
         tolerated, total = self._step.tolerated_failures, self._feed.total
@@ -74,7 +78,7 @@ class MapReport:
 
     def progress(self) -> Progress:
         """How many items have ended, and how many there are if that is known."""
-        return Progress(len(self._progress.finished) + self._failed, self._feed.total)
+        return Progress(len(self._progress.finished) + self.failed, self._feed.total)
 
     def result(self) -> StepResult:
         """The result of the map."""
@@ -86,7 +90,7 @@ class MapReport:
 
     def _message(self, first: ItemFailure) -> str:
         return (
-            f"{self._failed} of {self._feed.taken} items failed, more than the tolerated "
+            f"{self.failed} of {self._feed.taken} items failed, more than the tolerated "
             f"{self._step.tolerated_failures}; first: item {first.index}: {first.error}"
         )
 
@@ -94,7 +98,7 @@ class MapReport:
         results, outputs = "null", self._progress.outputs
         if self._step.collect:
             results = join_array([outputs.get(index, "null") for index in range(self._feed.taken)])
-        counts = f'"succeeded":{len(self._progress.finished)},"failed":{self._failed}'
+        counts = f'"succeeded":{len(self._progress.finished)},"failed":{self.failed}'
         errors = encode([failure.as_dict() for failure in failures]).text
         return Document(f'{{"results":{results},{counts},"errors":{errors}}}')
 
