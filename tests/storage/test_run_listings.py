@@ -33,6 +33,10 @@ FILTERS: Mapping[str, RunFilter] = {
     "rare workflow": RunFilter("rare"),
     "no workflow": RunFilter("nothing"),
     "workflow and rare status": RunFilter("flow-0", RunStatus.FAILED),
+    "children": RunFilter(parent_run_id="nobody"),
+    "children of a workflow": RunFilter("flow-3", parent_run_id="nobody"),
+    "prefix": RunFilter(run_id_prefix=stock.run_id(100)[:-1]),
+    "prefix and frequent status": RunFilter(status=RunStatus.COMPLETED, run_id_prefix=stock.run_id(100)[:-1]),
     "rare workflow and frequent status": RunFilter("rare", RunStatus.COMPLETED),
 }
 MOST_ROWS = 1_000  # of a page of 100, or of a count up to 100, among 20,000 runs
