@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
 from spine_async._model.target import ANY_CATEGORY, END
@@ -32,8 +32,11 @@ _CODES = {ord(each): f"#{ord(each)};" for each in '#"`<>&\\'}
 
 def mermaid_of(plan: Plan) -> str:
     """The flowchart as text, without a final newline."""
-    title = escaped(plan.workflow or "start")
-    lines = ["flowchart TD", f'    start(["{title}"]) --> {_first_id(plan, "s")}', *_scope(plan, "s", 1, "finish")]
+    title, last = escaped(plan.workflow or "start"), "cleanup" if plan.cleanup else "finish"
+    lines = ["flowchart TD", f'    start(["{title}"]) --> s0', *_scope(plan.steps, "s", 1, last)]
+    if plan.cleanup:
+        lines += ['    subgraph cleanup["cleanup"]', *_inner_scope(plan.cleanup, "cleanup_", 2), "    end"]
+        lines.append("    cleanup --> finish")
     return "\n".join([*lines, '    finish(["end"])'])
 
 
@@ -42,26 +45,30 @@ def escaped(text: str) -> str:
     return text.translate(_CODES)
 
 
-def _scope(plan: Plan, prefix: str, depth: int, end: str) -> Iterator[str]:
+def _scope(steps: Sequence[PlannedStep], prefix: str, depth: int, end: str) -> Iterator[str]:
     """The nodes of a list of steps and the arrows between them.
 
     Args:
-        plan: The steps.
+        steps: The steps.
         prefix: Beginning of the ids of the nodes.
         depth: Depth of the indentation.
         end: Id of the node for the end of the list.
     """
     indent = "    " * depth
-    ids = {step.name: f"{prefix}{number}" for number, step in enumerate(plan.steps)} | {END: end}
-    for step in plan.steps:
+    ids = {step.name: f"{prefix}{number}" for number, step in enumerate(steps)} | {END: end}
+    for step in steps:
         yield from _node(step, ids[step.name], depth)
-    for step in plan.steps:
+    for step in steps:
         for target in step.targets:
             yield f"{indent}{ids[step.name]} {_arrow(target)} {ids[target.step]}"
 
 
 def _node(step: PlannedStep, node: str, depth: int) -> Iterator[str]:
+    """The node of a step, with its compensation, or the frame of the steps inside of it."""
     indent = "    " * depth
+    if "compensate" in step.options:
+        label = f"{escaped(step.options['compensate'])}<br/>compensation"
+        yield f'{indent}{node}_undo["{label}"] -.- {node}'
     if not step.inner:
         yield f"{indent}{node}{_SHAPES.get(step.kind, _OTHER_SHAPE).format(_label(step))}"
         return
@@ -70,15 +77,15 @@ def _node(step: PlannedStep, node: str, depth: int) -> Iterator[str]:
         prefix = f"{node}_{number}_"
         if name:
             yield f'{indent}    subgraph {node}_{number}["{escaped(name)}"]'
-        yield from _inner_scope(plan, prefix, depth + (2 if name else 1))
+        yield from _inner_scope(plan.steps, prefix, depth + (2 if name else 1))
         if name:
             yield f"{indent}    end"
     yield f"{indent}end"
 
 
-def _inner_scope(plan: Plan, prefix: str, depth: int) -> Iterator[str]:
+def _inner_scope(steps: Sequence[PlannedStep], prefix: str, depth: int) -> Iterator[str]:
     """The steps of an item or of a branch. Its end is a small circle."""
-    yield from _scope(plan, prefix, depth, f"{prefix}end")
+    yield from _scope(steps, prefix, depth, f"{prefix}end")
     yield f'{"    " * depth}{prefix}end((" "))'
 
 
@@ -93,7 +100,3 @@ def _arrow(target: PlannedTarget) -> str:
         when = "any other failure" if target.when == ANY_CATEGORY else target.when
         return f'-.->|"{escaped(when)}"|'
     return "-->" if target.when == "next" else f'-->|"{escaped(target.when)}"|'
-
-
-def _first_id(plan: Plan, prefix: str) -> str:
-    return f"{prefix}0" if plan.steps else "finish"

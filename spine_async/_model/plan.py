@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from spine_async._model.item_source import ItemCall, ItemPath, ItemSource
@@ -59,36 +59,53 @@ class Plan:
 
     Attributes:
         workflow: Name of the workflow; "" for the steps of a map without a name.
+        cleanup: The steps that are executed when the others have ended, in order.
     """
 
     workflow: str
     version: int
     steps: tuple[PlannedStep, ...]
+    cleanup: tuple[PlannedStep, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The plan as values that have a JSON form."""
-        return {"workflow": self.workflow, "version": self.version, "steps": [_step_dict(each) for each in self.steps]}
+        return {
+            "workflow": self.workflow,
+            "version": self.version,
+            "steps": [_step_dict(each) for each in self.steps],
+            "cleanup": [_step_dict(each) for each in self.cleanup],
+        }
 
     def __str__(self) -> str:
         head = f"{self.workflow or 'steps'} (version {self.version})"
-        return "\n".join([head, *_lines(self, "  ")])
+        cleanup = ["  cleanup:", *_lines(self.cleanup, "    ")] if self.cleanup else ()
+        return "\n".join([head, *_lines(self.steps, "  "), *cleanup])
 
 
 def plan_of(workflow: Definition) -> Plan:
     """The plan of a workflow."""
-    steps = tuple(_planned(workflow, each) for each in workflow.steps)
-    return Plan(workflow.name, workflow.version, steps)
+    return Plan(workflow.name, workflow.version, _planned(workflow.steps), _planned(_cleanup_of(workflow)))
 
 
-def _planned(workflow: Definition, step: Step) -> PlannedStep:
+def _cleanup_of(workflow: Definition) -> Sequence[Step]:
+    cleanup: Sequence[Step] = getattr(workflow, "cleanup", ())  # a part of definitions that not every one has
+    return cleanup
+
+
+def _planned(steps: Sequence[Step]) -> tuple[PlannedStep, ...]:
+    """The steps of a list."""
+    following = [*(each.name for each in steps[1:]), END]
+    return tuple(_planned_step(step, name) for step, name in zip(steps, following, strict=False))
+
+
+def _planned_step(step: Step, following: str) -> PlannedStep:
     inner = {name: plan_of(each) for name, each in step.inner.items()}
     options = {name: text for name, text in _options(step) if text}
-    return PlannedStep(step.name, step.step_type.value, options, tuple(_targets(workflow, step)), inner)
+    return PlannedStep(step.name, step.step_type.value, options, tuple(_targets(step, following)), inner)
 
 
-def _targets(workflow: Definition, step: Step) -> Iterator[PlannedTarget]:
-    behind = workflow.positions[step.name] + 1
-    following = workflow.steps[behind].name if behind < len(workflow.steps) else END
+def _targets(step: Step, following: str) -> Iterator[PlannedTarget]:
+    """The targets of a step; `following` is the next one in the list."""
     following = step.next_step or following
     if isinstance(step, ChoiceStep):
         yield PlannedTarget(step.then_step, "then")
@@ -111,6 +128,8 @@ def _options(step: Step) -> Iterator[tuple[str, str | None]]:
     yield "idle_timeout", _seconds(step.idle_timeout)
     yield "checkpoint", None if step.checkpoint is None else str(step.checkpoint)
     yield "output_model", _name(step.output_model)
+    compensate = getattr(step, "compensate", None)  # an option that not every kind has
+    yield "compensate", None if compensate is None else function_name(compensate)
     yield "quality_thresholds", "set" if step.quality_thresholds is not None else None
 
 
@@ -215,17 +234,17 @@ def _step_dict(step: PlannedStep) -> dict[str, object]:
     }
 
 
-def _lines(plan: Plan, indent: str) -> Iterator[str]:
-    width = len(str(len(plan.steps)))
-    for number, step in enumerate(plan.steps, 1):
-        following = plan.steps[number].name if number < len(plan.steps) else END
+def _lines(steps: Sequence[PlannedStep], indent: str) -> Iterator[str]:
+    width = len(str(len(steps)))
+    for number, step in enumerate(steps, 1):
+        following = steps[number].name if number < len(steps) else END
         options = "".join(f", {name}={text}" for name, text in step.options.items())
         yield f"{indent}{number:>{width}}. {step.name} ({step.kind}{options}){_jumps(step, following)}"
         for name, inner in step.inner.items():
             deeper = f"{indent}{' ' * (width + 2)}"
             if name:
                 yield f"{deeper}[{name}]"
-            yield from _lines(inner, f"{deeper}  " if name else deeper)
+            yield from _lines(inner.steps, f"{deeper}  " if name else deeper)
 
 
 def _jumps(step: PlannedStep, following: str) -> str:

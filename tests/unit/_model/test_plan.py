@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from spine_async import END, Plan, PlannedTarget, RetryPolicy, Step, Workflow, WorkflowContext
+from spine_async import END, Plan, PlannedStep, PlannedTarget, RetryPolicy, Step, Workflow, WorkflowContext
+from spine_async._model.mermaid import mermaid_of
 from spine_async._model.naming import name_problem
 
 NODE = re.compile(
     r'(?P<node>\w+)(?:\["[^"]*"\]|\[\["[^"]*"\]\]|\{"[^"]*"\}|\{\{"[^"]*"\}\}|>"[^"]*"\]|\[\("[^"]*"\)\]|\(\["[^"]*"\]\)|\(\("[^"]*"\)\))'
 )
 ARROW = re.compile(r'(?P<begin>\w+) (?:-->|-->\|"[^"]*"\||-\.->\|"[^"]*"\|) (?P<end>\w+)')
+UNDO = re.compile(r'(?P<node>\w+_undo)\["[^"]*"\] -\.- (?P<end>\w+)')
 START = re.compile(r'start\(\["[^"]*"\]\) --> (?P<end>\w+)')
 
 
@@ -135,6 +137,9 @@ def parsed(chart: str) -> tuple[set[str], set[tuple[str, str]]]:
             depth -= 1
         elif (start := START.fullmatch(line)) is not None:
             arrows.add(("start", start["end"]))
+        elif (undo := UNDO.fullmatch(line)) is not None:
+            nodes.add(undo["node"])
+            arrows.add((undo["node"], undo["end"]))
         elif (arrow := ARROW.fullmatch(line)) is not None:
             arrows.add((arrow["begin"], arrow["end"]))
         else:
@@ -161,6 +166,31 @@ def test_a_flowchart_has_every_step_and_every_target() -> None:
         assert shown in chart
     assert 's6>"approve<br/>signal: answer"]' in chart
     assert "secret" not in chart
+
+
+def test_compensations_and_cleanup_steps() -> None:
+    undone = PlannedStep("x", "lambda", {"compensate": "undo"}, (PlannedTarget(END, "next"),))
+    steps = (
+        PlannedStep("a", "lambda", {"compensate": "undo"}, (PlannedTarget("m", "next"),)),
+        PlannedStep("m", "map", {}, (PlannedTarget(END, "next"),), {"": Plan("", 1, (undone,))}),
+    )
+    close = PlannedStep("close", "lambda", {}, (PlannedTarget("tell", "next"),))
+    tell = PlannedStep("tell", "lambda", {}, (PlannedTarget(END, "next"),))
+    plan = Plan("w", 1, steps, (close, tell))
+    assert str(plan).splitlines() == [
+        "w (version 1)",
+        "  1. a (lambda, compensate=undo)",
+        "  2. m (map)",
+        "     1. x (lambda, compensate=undo)",
+        "  cleanup:",
+        "    1. close (lambda)",
+        "    2. tell (lambda)",
+    ]
+    assert json.loads(json.dumps(plan.to_dict()))["cleanup"][1]["name"] == "tell"
+    nodes, arrows = parsed(mermaid_of(plan))
+    assert {each for pair in arrows for each in pair} <= nodes
+    assert {("s1", "cleanup"), ("cleanup", "finish"), ("cleanup_0", "cleanup_1")} <= arrows
+    assert {("s0_undo", "s0"), ("s1_0_0_undo", "s1_0_0")} <= arrows
 
 
 def names() -> Iterator[str]:
