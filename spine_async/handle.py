@@ -18,7 +18,7 @@ class RunAccess(Protocol):
     async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult: ...
     async def get_run(self, run_id: str) -> RunRecord: ...
     async def _status(self, run_id: str) -> RunStatus: ...
-    async def stop(self, run_id: str, reason: str | None = None) -> bool: ...
+    async def stop(self, run_id: str, reason: str | None = None, *, compensate: bool = False) -> bool: ...
     async def signal(self, run_id: str, name: str, value: object = None) -> None: ...
     def events(self, run_id: str, after: int = 0, follow: bool = False) -> AsyncGenerator[Event, None]: ...  # noqa: FBT001, FBT002
 
@@ -75,9 +75,9 @@ class RunHandle:
         """Send a signal to the run; see `WorkflowRunner.signal`."""
         await self._runner.signal(self.run_id, name, value)
 
-    async def stop(self, reason: str | None = None) -> bool:
+    async def stop(self, reason: str | None = None, *, compensate: bool = False) -> bool:
         """Stop the run; returns whether it was under way. See `WorkflowRunner.stop`."""
-        return await self._runner.stop(self.run_id, reason)
+        return await self._runner.stop(self.run_id, reason, compensate=compensate)
 
 
 async def wait_first(*handles: RunHandle, timeout: float | None = None) -> RunHandle:

@@ -436,7 +436,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
             await self._callers.fork(lambda stored: workflow or self._known(stored), request)
         return self.handle(new_id)
 
-    async def stop(self, run_id: str, reason: str | None = None) -> bool:
+    async def stop(self, run_id: str, reason: str | None = None, *, compensate: bool = False) -> bool:
         """Stop a run, wherever it is: executed here or elsewhere, waiting, or not started yet.
 
         The running step is cancelled with the reason `user`, and the run is recorded as stopped; `resume` continues it.
@@ -445,6 +445,8 @@ class WorkflowRunner(RunReader, ScheduleManager):
         Args:
             run_id: Id of the run.
             reason: The `stop_reason` to record; None records `user`.
+            compensate: Whether the compensations of the finished steps are executed before the run is recorded as
+                stopped. Such a run cannot be resumed. Cleanup steps are executed in any case.
 
         Returns:
             Whether the run was under way.
@@ -456,7 +458,7 @@ class WorkflowRunner(RunReader, ScheduleManager):
         check_run_id(run_id)
         check_type("reason", reason, str, "a string")
         async with self._active_runs.session():
-            return await stop_run(self._runtime, self._active_runs, run_id, reason)
+            return await stop_run(self._runtime, self._active_runs, run_id, reason, compensates=compensate)
 
     async def signal(
         self,

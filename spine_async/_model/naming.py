@@ -8,6 +8,9 @@ from spine_async.errors import InvalidRunIdError
 MAX_NAME_LENGTH = 200
 MAX_RUN_ID_LENGTH = 200
 
+COMPENSATION_MARK = "~compensate"
+"""Suffix of the path and of the name of a visit that compensates another one."""
+
 _PATH_CHARACTERS = "/[]#@"
 
 
@@ -20,6 +23,8 @@ def name_problem(name: object) -> str | None:
     if problem is None and any(character in str(name) for character in _PATH_CHARACTERS):
         reserved = " ".join(_PATH_CHARACTERS)
         return f"the name {name!r} contains one of the characters {reserved}, which are reserved for paths"
+    if problem is None and str(name).endswith(COMPENSATION_MARK):
+        return f"the name {name!r} ends with {COMPENSATION_MARK}, which is reserved for compensations"
     return problem
 
 

@@ -7,6 +7,7 @@ import inspect
 _ARGUMENTS = {
     "handler": ("context", "config"),
     "transaction": ("context", "config", "connection"),
+    "compensate": ("context", "config"),
     "condition": ("context",),
     "items": ("context",),
     "params": ("context",),

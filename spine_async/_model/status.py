@@ -75,6 +75,8 @@ class EventType(StrEnum):
     WORKFLOW_STARTED = "workflow_started"
     WORKFLOW_RESUMED = "workflow_resumed"
     WORKFLOW_FORKED = "workflow_forked"
+    WORKFLOW_ENDING = "workflow_ending"
+    WORKFLOW_COMPENSATED = "workflow_compensated"
     WORKFLOW_COMPLETED = "workflow_completed"
     WORKFLOW_FAILED = "workflow_failed"
     WORKFLOW_STOPPED = "workflow_stopped"

@@ -48,6 +48,8 @@ class Definition(Protocol):
         positions: Index of each step in the list, by step name.
         models: The models that outputs are decoded to, by step name.
         defaults: Default values of params.
+        cleanup: Steps that are executed when the other steps have ended.
+        compensates: Whether one of the steps, or of those inside of them, has a compensation.
     """
 
     @property
@@ -73,6 +75,12 @@ class Definition(Protocol):
 
     @property
     def params_model(self) -> type[BaseModel] | None: ...
+
+    @property
+    def cleanup(self) -> tuple[Step, ...]: ...
+
+    @property
+    def compensates(self) -> bool: ...
 
     def step(self, name: str, /) -> Step:
         """The step with this name; raises `UnknownStepError` if there is none."""
@@ -108,6 +116,7 @@ class Step:
     quality_thresholds: QualityThresholds | None = None
     next_step: str | None = None
     catch: Mapping[str, str] | None = None
+    compensate: Handler | None = None
 
     def __post_init__(self) -> None:
         problem = name_problem(self.name)
@@ -123,6 +132,8 @@ class Step:
         if self.idle_timeout is not None:
             self._set("idle_timeout", self._checked(lambda: positive_option_seconds(self.idle_timeout, "idle_timeout")))
         self._set("catch", self._checked(lambda: as_catch(self.catch)))
+        if self.compensate is not None:
+            self._checked(lambda: check_callable("compensate", self.compensate))
         self._checked(lambda: check_option_types(self))
 
     @property
@@ -144,6 +155,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> LambdaStep:
         """A step that calls `handler(context, config)`.
 
@@ -164,6 +176,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list, or `END`.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         return LambdaStep(
             name=name,
@@ -178,6 +192,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @staticmethod
@@ -195,6 +210,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> PipelineStep:
         """A step that runs a pipeline through the dispatcher of the runner.
 
@@ -215,6 +231,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list, or `END`.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         return PipelineStep(
             name=name,
@@ -229,6 +247,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @staticmethod
@@ -275,6 +294,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> MapStep:
         """A step that runs a workflow for each item.
 
@@ -298,6 +318,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list, or `END`.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         return MapStep(
             name=name,
@@ -315,6 +337,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @staticmethod
@@ -332,6 +355,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> ParallelStep:
         """A step that runs branches at the same time.
 
@@ -354,6 +378,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list, or `END`.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         from spine_async._model.parallel_step import ParallelStep  # noqa: PLC0415 - ParallelStep derives from Step
 
@@ -370,6 +396,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @staticmethod
@@ -387,6 +414,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> WorkflowStep:
         """A step that runs another workflow, inside the same run or as a run of its own.
 
@@ -408,6 +436,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list, or `END`.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         from spine_async._model.workflow_step import WorkflowStep  # noqa: PLC0415 - WorkflowStep derives from Step
 
@@ -424,6 +454,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @staticmethod
@@ -510,6 +541,7 @@ class Step:
         quality_thresholds: QualityThresholds | None = None,
         next_step: str | None = None,
         catch: Mapping[str, str] | None = None,
+        compensate: Handler | None = None,
     ) -> TransactionStep:
         """A step that writes to the database of the store, in the transaction that also commits the end of the step.
 
@@ -532,6 +564,8 @@ class Step:
             next_step: Step to continue with instead of the next in the list.
             catch: Steps to continue with after the last failed attempt, by error category; `"*"` stands for every other
                 category. It takes precedence over `on_error`.
+            compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
+                It is called with the context, in which it reads the output of the step, and the config of the step.
         """
         from spine_async._model.transaction_step import TransactionStep  # noqa: PLC0415 - it derives from Step
 
@@ -546,6 +580,7 @@ class Step:
             quality_thresholds=quality_thresholds,
             next_step=next_step,
             catch=catch,
+            compensate=compensate,
         )
 
     @property

@@ -41,10 +41,12 @@ class Workflow:
         defaults: Default values of params; the params of `execute` override them.
         tags: Keywords; informational.
         params_model: Pydantic model that validates the params of `execute`.
+        cleanup: Steps that are executed when the other steps have ended, whatever the outcome of the run is.
 
     Attributes:
         positions: Index of each step by name.
         models: The models that outputs are decoded to, by step name.
+        compensates: Whether one of the steps, or of those inside of them, has a compensation.
         fingerprint: Digest of the names, kinds and targets of the steps, stored with each run.
 
     Raises:
@@ -66,7 +68,9 @@ class Workflow:
     defaults: Mapping[str, object]
     tags: tuple[str, ...]
     params_model: type[BaseModel] | None
+    cleanup: tuple[Step, ...]
     positions: Mapping[str, int] = field(repr=False, compare=False)
+    compensates: bool = field(repr=False, compare=False)
     models: Mapping[str, OutputModel] = field(repr=False, compare=False)
     fingerprint: str = field(repr=False, compare=False)
 
@@ -81,11 +85,13 @@ class Workflow:
         defaults: Mapping[str, object] | None = None,
         tags: Iterable[str] = (),
         params_model: type[BaseModel] | None = None,
+        cleanup: Iterable[Step] = (),
     ) -> None:
         _check_head(name, version, tags, params_model)
         _check_texts(name, domain=domain, description=description)
         given = _as_steps(name, steps)
         _check_steps(name, given)
+        last = _cleanup_steps(name, cleanup, given)
         values = {
             "name": name,
             "steps": tuple(_checked_path(name, _with_inner_workflows(name, step)) for step in given),
@@ -95,11 +101,16 @@ class Workflow:
             "defaults": MappingProxyType(_checked_defaults(name, {} if defaults is None else defaults)),
             "tags": tuple(tags),
             "params_model": params_model,
-            "models": MappingProxyType({step.name: step.revived_as for step in given if step.revived_as is not None}),
+            "cleanup": last,
+            "models": MappingProxyType(
+                {step.name: step.revived_as for step in (*given, *last) if step.revived_as is not None}
+            ),
             "positions": MappingProxyType({step.name: index for index, step in enumerate(given)}),
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
+        object.__setattr__(self, "compensates", any(map(_compensates, self.steps)))
+        _check_inner(self)
         object.__setattr__(self, "fingerprint", _fingerprint(self))
 
     @property
@@ -168,12 +179,12 @@ def _check_texts(workflow: str, **texts: object) -> None:
             raise DefinitionError(f"{option} is of type {type(text).__name__}; it must be a string", workflow=workflow)
 
 
-def _as_steps(workflow: str, steps: object) -> tuple[Step, ...]:
+def _as_steps(workflow: str, steps: object, option: str = "steps") -> tuple[Step, ...]:
     if isinstance(steps, Step):
-        problem = f"steps is a single step; pass a list of steps, such as [{type(steps).__name__}(…)]"
+        problem = f"{option} is a single step; pass a list of steps, such as [{type(steps).__name__}(…)]"
         raise DefinitionError(problem, workflow=workflow, step=steps.name)
     if isinstance(steps, (str, bytes, Mapping)) or not isinstance(steps, Iterable):
-        problem = f"steps is of type {type(steps).__name__}; it must be a list of steps"
+        problem = f"{option} is of type {type(steps).__name__}; it must be a list of steps"
         raise DefinitionError(problem, workflow=workflow)
     return tuple(steps)
 
@@ -197,6 +208,35 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
             if target not in seen and target != END:
                 problem = f"it jumps to {target!r}, which is not a step; the steps are {_names(steps)}"
                 raise UnknownStepError(problem, workflow=workflow, step=step.name)
+
+
+def _cleanup_steps(workflow: str, cleanup: Iterable[Step], steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The cleanup steps; their names differ from those of the other steps, and they jump only among themselves."""
+    given = _as_steps(workflow, cleanup, "cleanup")
+    if not given:
+        return ()
+    _check_steps(workflow, given)
+    names = {step.name for step in steps}
+    for step in given:
+        if step.name in names:
+            raise DuplicateStepError("a step and a cleanup step have this name", workflow=workflow, step=step.name)
+    complete = tuple(_checked_path(workflow, _with_inner_workflows(workflow, step)) for step in given)
+    for step in complete:
+        if _compensates(step):
+            problem = "compensate has no effect on a cleanup step, which is executed whatever the outcome is"
+            raise DefinitionError(problem, workflow=workflow, step=step.name)
+    return complete
+
+
+def _check_inner(workflow: Workflow) -> None:
+    for step in (*workflow.steps, *workflow.cleanup):
+        if any(inner.cleanup for inner in step.inner.values()):
+            problem = "the workflow inside of it has cleanup steps; give them to the outermost workflow"
+            raise DefinitionError(problem, workflow=workflow.name, step=step.name)
+
+
+def _compensates(step: Step) -> bool:
+    return step.compensate is not None or any(inner.compensates for inner in step.inner.values())
 
 
 def _checked_defaults(workflow: str, defaults: Mapping[str, object]) -> dict[str, object]:
@@ -258,16 +298,33 @@ def _names(steps: tuple[Step, ...]) -> str:
 
 
 def _fingerprint(workflow: Definition) -> str:
-    """A digest of the names, kinds and targets of the steps; the code of handlers is not included."""
-    return hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
+    """A digest of the names, kinds and targets of the steps; the code of handlers is not included.
+
+    It ends with a mark if runs must not be stopped without their definition, because there is something to execute.
+    """
+    digest = hashlib.sha256(encode(_plan(workflow)).text.encode()).hexdigest()[:32]
+    return digest + _UNWINDS if workflow.cleanup or workflow.compensates else digest
+
+
+_UNWINDS = "~"
+
+
+def has_unwinding(fingerprint: str) -> bool:
+    """Whether the workflow with this fingerprint has cleanup steps or compensations."""
+    return fingerprint.endswith(_UNWINDS)
 
 
 def _plan(workflow: Definition) -> dict[str, object]:
-    return {"name": workflow.name, "version": workflow.version, "steps": [_planned(step) for step in workflow.steps]}
+    plan = {"name": workflow.name, "version": workflow.version, "steps": [_planned(step) for step in workflow.steps]}
+    if workflow.cleanup:
+        plan["cleanup"] = [_planned(step) for step in workflow.cleanup]
+    return plan
 
 
 def _planned(step: Step) -> dict[str, object]:
     plan: dict[str, object] = {"name": step.name, "type": step.step_type, "targets": list(step.targets)}
+    if step.compensate is not None:
+        plan["compensates"] = True
     if step.catch is not None:
         plan["catch"] = dict(step.catch)
     if isinstance(step, PipelineStep):

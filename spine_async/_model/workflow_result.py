@@ -51,6 +51,8 @@ class WorkflowResult:
         completed_at: When the run ended.
         duration_ms: Milliseconds from `started_at` to `completed_at`.
         step_metrics: Metrics of each visit, in order.
+        compensated_steps: Paths of the visits that were compensated, in this order: `pay#2`, `pay`,
+            `process_all[17]/resize`.
         exception: The exception of the step that failed the run, in the process that executed it; else None. It is
             not pickled.
     """
@@ -72,6 +74,7 @@ class WorkflowResult:
     duration_ms: float
     step_metrics: list[StepMetric]
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    compensated_steps: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
@@ -97,6 +100,7 @@ class WorkflowResult:
             "completed_steps": list(self.completed_steps),
             "skipped_steps": list(self.skipped_steps),
             "failed_steps": list(self.failed_steps),
+            "compensated_steps": list(self.compensated_steps),
             "started_at": self.started_at.isoformat(),
             "completed_at": self.completed_at.isoformat(),
             "step_metrics": metrics,

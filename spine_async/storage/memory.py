@@ -145,7 +145,8 @@ class _MemoryRun:
         self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
         self.turn = now.timestamp() if due is None else due.at.timestamp()
         self.is_ready = seconds is not None and seconds <= 0
-        if not self.is_ready and awaits_messages and self.messages:
+        is_wanted = self.stop_requested is not None or (awaits_messages and self.messages)
+        if not self.is_ready and is_wanted:
             self.become_ready()
 
     def become_ready(self) -> None:
@@ -298,6 +299,8 @@ class MemoryRunStore:
         if found is None or (found.key, found.stored.epoch) != (claim.key, claim.epoch) or not found.is_held:
             return False
         found.stored, found.change, found.has_progressed = _released(found.run, release), None, False
+        if release.restored is not None:
+            found.stop_requested = None
         found.become_due(release.due, awaits_messages=release.awaits_messages and release.restored is None)
         return True
 

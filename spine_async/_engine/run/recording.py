@@ -83,7 +83,7 @@ def _release(runtime: Runtime, run: Run, *, counts: bool) -> Release:
 def _deadline(runtime: Runtime, run: Run) -> DueTime | None:
     """When the workflow times out."""
     limit = runtime.config.workflow_timeout
-    if limit is None:
+    if limit is None or run.unwinding is not None:
         return None
     left = run.limited_from_mono + limit - run.clock.monotonic()
     return DueTime(run.clock.now() + timedelta(seconds=left), left)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from spine_async._engine.state.scope import Position, Scope
 from spine_async._engine.state.tally import Tally
+from spine_async._engine.state.unwinding import Unwinding
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import outside_steps
 from spine_async._model.document import Document
@@ -27,6 +28,7 @@ def live_result(scope: Scope, end: RunEnd) -> WorkflowResult:
         end,
         round(max(0.0, run.clock.monotonic() - run.begun_mono) * 1000, 3),
         run.exception if end.status is RunStatus.FAILED else None,
+        run.unwinding,
     )
 
 
@@ -35,14 +37,32 @@ def stored_result(workflow: Definition, stored: StoredRun, position: Position) -
     return position_result(workflow, stored, position, stored_end(stored))
 
 
-def stored_result_of(stored: StoredRun, context: WorkflowContext, tally: Tally) -> WorkflowResult:
+def stored_result_of(
+    stored: StoredRun, context: WorkflowContext, tally: Tally, unwinding: Unwinding | None
+) -> WorkflowResult:
     """The result of a stored run that has ended, whose definition is not known."""
-    return _result(stored.workflow_name, stored.total_steps, context, tally, stored.started_at, stored_end(stored))
+    return _result(
+        stored.workflow_name,
+        stored.total_steps,
+        context,
+        tally,
+        stored.started_at,
+        stored_end(stored),
+        unwinding=unwinding,
+    )
 
 
 def position_result(workflow: Definition, stored: StoredRun, position: Position, end: RunEnd) -> WorkflowResult:
     """The result of a stored run that ends at its replayed position."""
-    return _result(workflow.name, len(workflow.steps), position.context, position.tally, stored.started_at, end)
+    return _result(
+        workflow.name,
+        len(workflow.steps),
+        position.context,
+        position.tally,
+        stored.started_at,
+        end,
+        unwinding=position.unwinding,
+    )
 
 
 def stored_failure(step: Step, failed: EventRow, started: EventRow | None) -> StepMetric:
@@ -81,6 +101,7 @@ def _result(  # noqa: PLR0917 - in the order of the result's fields
     end: RunEnd,
     duration_ms: float | None = None,
     exception: BaseException | None = None,
+    unwinding: Unwinding | None = None,
 ) -> WorkflowResult:
     return WorkflowResult(
         run_id=context.run_id,
@@ -100,6 +121,7 @@ def _result(  # noqa: PLR0917 - in the order of the result's fields
         duration_ms=_elapsed_ms(started_at, end.at) if duration_ms is None else duration_ms,
         step_metrics=tally.metrics,
         exception=exception,
+        compensated_steps=list(unwinding.compensated) if unwinding is not None else [],
     )
 
 

@@ -17,6 +17,7 @@ import anyio
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.recording import commit_end, commit_release
 from spine_async._engine.run.result import live_result
+from spine_async._engine.run.unwinding import begin_unwinding, must_unwind, unwind
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import (
@@ -134,14 +135,29 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
 
 async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     """The run's own task."""
+    run = scope.run
+    run_threads.set(run.threads)
+    if run.pending.kept is None and runtime.is_ephemeral and run.workflow.compensates:
+        run.pending.kept = []
+    if run.unwinding is None:
+        if run.decided is None:
+            end = await _execute_steps(runtime, scope)
+        else:
+            end = await _end_or_begin_unwinding(runtime, scope, run.decided)
+        if end is not None:
+            return end
+    return await _unwind(runtime, scope)
+
+
+async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
+    """Execute the steps, and record the end of the run or give it up; None if it has to unwind before it ends."""
     pending = scope.run.pending
-    run_threads.set(scope.run.threads)
     try:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
                 # Commit before this scope is left, because leaving it raises if a handler did not close its own scope.
-                return await commit_end(runtime, scope.run, await run_steps(runtime, scope))
+                return await _end_or_begin_unwinding(runtime, scope, await run_steps(runtime, scope))
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
@@ -149,10 +165,37 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
     else:
         if pending.end is not None:
             return pending.end
+        if scope.run.unwinding is not None:
+            return None
         if scope.run.cancellation.is_release:
             return await _release_when_quiet(runtime, scope.run, _given_up(scope.run))
         outcome = _cancelled_outcome(runtime, scope)
-    return await commit_end(runtime, scope.run, outcome)
+    return await _end_or_begin_unwinding(runtime, scope, outcome)
+
+
+async def _end_or_begin_unwinding(runtime: Runtime, scope: Scope, outcome: Outcome) -> RunEnd | None:
+    """Record the end of the run; or store the outcome as intended, and return None, if it has to unwind before."""
+    if not must_unwind(scope.run, outcome):
+        return await commit_end(runtime, scope.run, outcome)
+    await begin_unwinding(runtime, scope, outcome)
+    return None
+
+
+async def _unwind(runtime: Runtime, scope: Scope) -> RunEnd:
+    """Execute the compensations and the cleanup steps, and record the end of the run; or give it up."""
+    run, unwinding = scope.run, scope.run.unwinding
+    assert unwinding is not None  # noqa: S101 - the caller has begun it
+    run.cancellation = run.cancellation.after_decision()
+    try:
+        with anyio.CancelScope() as limit:
+            run.cancellation.attach(limit)
+            return await commit_end(runtime, run, await unwind(runtime, scope, unwinding))
+    except Draining:
+        return await _release_when_quiet(runtime, run, SHUTDOWN)
+    if run.pending.end is not None:
+        return run.pending.end
+    _refuse_if_lost(scope)
+    return await _release_when_quiet(runtime, run, _given_up(run))
 
 
 async def _release_when_quiet(runtime: Runtime, run: Run, outcome: Outcome) -> RunEnd:
@@ -224,6 +267,9 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
     _refuse_if_lost(scope)
     for visit in run.pending.open_visits.values():
         visit.release_slot()
+    if must_unwind(run, outcome):  # its own task does that when the step has ended; until then the run keeps its owner
+        run.left_task = work
+        return outcome.at(run.clock.now())
     try:
         if run.cancellation.is_release:
             # A step or thread may still be at work, so the run keeps its owner until that ends or the process is gone.

@@ -12,6 +12,13 @@ from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.progress_report import PROGRESS_MARK
 from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
+from spine_async._engine.state.unwinding import (
+    OUTCOME_MARK,
+    RESTART_MARK,
+    Unwinding,
+    begin_cleanup,
+    is_compensation,
+)
 from spine_async._engine.step.encoding import EncodedResult
 from spine_async._model.context_access import has_failures, params_of, with_documents, with_failure
 from spine_async._model.document import Document, encode, join_object
@@ -70,6 +77,13 @@ _JUMPING = (ChoiceStep, SignalStep)
 """Steps whose output decides where the run continues."""
 
 
+def apply_compensation(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> None:
+    """Add the row of a compensation. It changes neither the context nor the position of the run."""
+    row = _row(visit, encoded, now, elapsed_ms)
+    row.updates = row.appends = None
+    visit.run.pending.add_visit(visit, row, _own_events(visit, encoded, now) if encoded.events else ())
+
+
 def store_params(visit: Visit) -> None:
     """Store the params of a scope whose first step executes others, before any row inside that step.
 
@@ -97,12 +111,28 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
         if row.status is StepStatus.WAITING:
             _replay_pending(position, row)
             continue
+        if position.unwinding is not None and is_compensation(row):
+            position.unwinding.add(row)
+            continue
         values.add_params(row)
         if row.status is StepStatus.OVERRIDE:
+            _replay_unwinding(position, row)
             continue
-        position.tally.add(row, position.cursor.replay(run_id, row))
+        cursor = position.cursor
+        if position.unwinding is not None and position.cleanup is not None:
+            cursor = position.cleanup
+        position.tally.add(row, cursor.replay(run_id, row))
         position.last_output = values.add_result(row)
     position.context = values.applied()
+
+
+def _replay_unwinding(position: Position, row: PastVisit) -> None:
+    """Note that the steps of the run have come to an end, or that it was resumed afterwards."""
+    if row.step_name == RESTART_MARK:
+        position.unwinding = None
+    elif row.step_name == OUTCOME_MARK:
+        position.unwinding = Unwinding.read(row.output)
+        position.cleanup = begin_cleanup(position.cleanup, position.cursor.workflow)
 
 
 def _replay_pending(position: Position, row: PastVisit) -> None:

@@ -48,7 +48,7 @@ class Execution:
         self._runtime = runtime
         self._callers = 0
         self._run: Run | None = None
-        self._waiting: tuple[CancelReason, str | None] | None = None
+        self._waiting: tuple[CancelReason, str | None, bool] | None = None
 
     @property
     def uses_slot(self) -> bool:
@@ -117,14 +117,21 @@ class Execution:
         if self._waiting is not None:
             self.cancel(*self._waiting)
 
-    def cancel(self, reason: CancelReason, text: str | None = None) -> None:
-        """Cancel the run, now or as soon as it is attached; the first reason counts."""
+    def cancel(self, reason: CancelReason, text: str | None = None, compensates: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Cancel the run, now or as soon as it is attached; the first reason counts.
+
+        Args:
+            reason: The reason.
+            text: The `stop_reason` to record; None records the reason.
+            compensates: Whether the finished steps are compensated.
+        """
         run = self._run
         if run is None:
-            self._waiting = self._waiting or (reason, text)
+            self._waiting = self._waiting or (reason, text, compensates)
             return
         if run.cancellation.reason is None:
             run.departure = run.idleness.idle
+            run.cancellation.compensates = compensates
         run.cancellation.request(reason, run.clock.monotonic(), text)
 
     def drain(self) -> None:

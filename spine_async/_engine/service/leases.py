@@ -19,6 +19,7 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
 from spine_async._engine.tasks import Task, end_task, spawn
 from spine_async._model.record import Renewal
+from spine_async._model.stop_request import StopRequest
 from spine_async.errors import StoreError
 
 _RENEWALS_PER_LEASE = 3
@@ -122,4 +123,4 @@ class LeaseKeeper:
                 _log.warning("run %s has another owner, while a step of it is still at work here", run.run_id)
                 run.pending.claim.lease_until_mono = math.inf  # nothing is due, so it is reported only once
         elif renewal.stop_reason is not None:
-            run.cancellation.request(CancelReason.USER, now_mono, renewal.stop_reason)
+            run.cancellation.stop(StopRequest.read(renewal.stop_reason), now_mono)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Run
 from spine_async._engine.tasks import Task, end_task, spawn, wait_any
 from spine_async._model.due import Notice
+from spine_async._model.stop_request import StopRequest
 from spine_async.errors import StoreError
 
 _END_WITHIN = 0.2  # seconds
@@ -65,5 +65,5 @@ class NoticeReader:
         if run is None or run.pending.end is not None:
             return
         if notice.stop_reason is not None:
-            run.cancellation.request(CancelReason.USER, run.clock.monotonic(), notice.stop_reason)
+            run.cancellation.stop(StopRequest.read(notice.stop_reason), run.clock.monotonic())
         run.mailbox.deliver(notice.messages)

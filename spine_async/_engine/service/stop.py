@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
-from spine_async._engine.start.opening import load, new_pending
+from spine_async._engine.start.opening import has_begun, load, new_pending
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
@@ -17,11 +19,17 @@ from spine_async._engine.tasks import run_shielded
 from spine_async._model.record import DueTime, Release
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
+from spine_async._model.stop_request import StopRequest
+from spine_async._model.workflow import has_unwinding
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError, StoreError
 
 
-async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None) -> bool:
+async def stop_run(
+    runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None, *, compensates: bool = False
+) -> bool:
     """Cancel the run if it is active here; else store the request for its owner, or record the stop if it has none.
+
+    A run without an owner that has compensations or cleanup steps to execute becomes due, so that a worker does that.
 
     Returns:
         Whether the run was under way.
@@ -30,22 +38,36 @@ async def stop_run(runtime: Runtime, active_runs: ActiveRuns, run_id: str, reaso
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
-    if active_runs.cancel(run_id, CancelReason.USER, text):
-        return True
+    execution = active_runs.find(run_id)
+    if execution is not None:
+        execution.cancel(CancelReason.USER, text, compensates)
+        if not execution.was_released:
+            return True
+        with suppress(Exception):  # it was parking, or leaving the runner: the request must be stored
+            await execution.result()
+    request = StopRequest(text, compensates).text
     stored = await load(runtime, run_id)
-    if stored.status.is_final or not await run_shielded(runtime.store.request_stop(run_id, text), "spine_async stop"):
+    if stored.status.is_final or not await run_shielded(
+        runtime.store.request_stop(run_id, request), "spine_async stop"
+    ):
         return False
     try:
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
         return True  # its owner finds the request
+    if has_begun(stored) and has_unwinding(stored.fingerprint):
+        # The claim has cleared the request. It is stored again before the release, so that the next owner finds it.
+        await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
+        await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
+        runtime.changes.notify(Change.WORK)
+        return True
     pending = new_pending(runtime, stored, claim, RunClock(runtime.clock, stored.updated_at))
     try:
         with RAISING_ERRORS:
             outcome = Outcome(RunStatus.STOPPED, stop_reason=text)
             await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
     except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
-        return await stop_run(runtime, active_runs, run_id, reason)
+        return await stop_run(runtime, active_runs, run_id, reason, compensates=compensates)
     except StoreError:
         await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
         raise

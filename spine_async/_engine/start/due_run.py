@@ -6,13 +6,10 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 
-from spine_async._engine.run.recording import commit_outcome
-from spine_async._engine.run.result import position_result
 from spine_async._engine.run.supervision import REFUSED_FOR, give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import (
     early_outcome,
-    end_poison_run,
     first_event,
     has_begun,
     is_incomplete,
@@ -21,11 +18,11 @@ from spine_async._engine.start.opening import (
     new_pending,
     new_scope,
     override_row,
-    stop_children,
+    poison_outcome,
+    scope_or_end,
 )
 from spine_async._engine.start.replay import load_position
 from spine_async._engine.start.request import prepared_params
-from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Scope
@@ -77,14 +74,11 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
         await _give_up(runtime, due, exc)
         return None
     if is_poisoned(runtime, stored):
-        return await end_poison_run(runtime, workflow, stored, position, pending)
-    outcome = early_outcome(stored, clock.now()) or _begin(runtime, workflow, stored, position, pending)
-    if outcome is not None:
-        with RAISING_ERRORS:
-            end = await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
-        await stop_children(runtime, stored, outcome)
-        return position_result(workflow, stored, position, end)
-    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed, is_claimed=True)
+        outcome: Outcome | None = poison_outcome(stored, position)
+    else:
+        outcome = early_outcome(stored, position, clock.now()) or _begin(runtime, workflow, stored, position, pending)
+    scope = new_scope(workflow, stored, position, pending, is_resumed=is_resumed, is_claimed=True)
+    return scope if outcome is None else await scope_or_end(runtime, scope, stored, position, outcome)
 
 
 def _begin(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.replay import first_position_of, replay_rows
 from spine_async._engine.state.scope import Position
+from spine_async._engine.state.unwinding import OUTCOME_MARK, RESTART_MARK
 from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document
@@ -31,6 +32,7 @@ class ForkPoint:
         later: Params that a resume has changed after that visit and before the one at which the run is forked.
         last_paths: Path of the last finished visit of each step.
         is_reached: Whether the visit at which the run is forked is the next one.
+        unwinds: Whether the steps before had come to an end, and the run was not resumed afterwards.
     """
 
     position: Position
@@ -38,9 +40,14 @@ class ForkPoint:
     later: dict[str, Document] = field(default_factory=dict)
     last_paths: dict[str, str] = field(default_factory=dict)
     is_reached: bool = False
+    unwinds: bool = False
 
     def add(self, row: VisitRow) -> None:
         """Count a row that has been replayed."""
+        if row.step_name in {OUTCOME_MARK, RESTART_MARK}:
+            self.unwinds = row.step_name == OUTCOME_MARK
+        if self.unwinds:
+            return  # compensations and cleanup steps are not part of what is repeated
         if row.status is StepStatus.OVERRIDE:
             self.later |= split_members(row.updates) if row.updates else {}
         elif row.status is not StepStatus.WAITING:

@@ -10,6 +10,7 @@ from spine_async._engine.commit.journal import Creation
 from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import position_result, stored_end, stored_failure, stored_result
 from spine_async._engine.run.supervision import give_up
+from spine_async._engine.run.unwinding import must_unwind
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import NotClaimable, claim_run
 from spine_async._engine.start.replay import first_position, load_position
@@ -24,6 +25,7 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Run, Scope
+from spine_async._engine.state.unwinding import RESTART_MARK
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._engine.tasks import CANCELLATION, run_shielded
@@ -35,6 +37,7 @@ from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
 from spine_async._model.record import Claim, DueTime, EventRow, NewRun, Release, StoredRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
+from spine_async._model.stop_request import StopRequest
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (
@@ -140,17 +143,19 @@ async def claim_and_replay(
     is_first = stored.epoch == 0
     if is_first:
         stored = replace(stored, started_at=runtime.clock.now())
-    early = early_outcome(stored, runtime.clock.now()) if is_joining else None
     is_poison = is_poisoned(runtime, stored)
     is_resumed = not is_first and not (is_joining and is_parked(stored))
     position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
+    early = early_outcome(stored, position, runtime.clock.now()) if is_joining else None
+    restarts = _restarts(stored, position)
     updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = first_event(stored, clock.now())
     # The claim writes the event, unless another commit follows that writes it with more.
     begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
     writes_event = runtime.config.emit_events and begins
-    event = resumed if writes_event and not updates and not is_poison and early is None else None
+    writes_event = writes_event and not updates and not restarts
+    event = resumed if writes_event and not is_poison and early is None else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
         runtime,
@@ -165,20 +170,52 @@ async def claim_and_replay(
         if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
             position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
         pending = new_pending(runtime, stored, claim, clock)
-        if is_poison:
-            return await end_poison_run(runtime, workflow, stored, position, pending)
-        if early is not None:
-            with RAISING_ERRORS:
-                end = await commit_outcome(runtime, pending, early, stored.workflow_name, stored.started_at)
-            await stop_children(runtime, stored, early)
-            return position_result(workflow, stored, position, end)
-        if updates:
-            await _commit_override(runtime, pending, updates, stored, resumed)
+        outcome = poison_outcome(stored, position) if is_poison else early
+        if outcome is not None:
+            scope = new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+            return await scope_or_end(runtime, scope, stored, position, outcome)
+        if updates or restarts:
+            await _commit_override(runtime, pending, updates, stored, resumed, restarts=restarts)
             position.context = with_documents(position.context, updates)
+            position.unwinding = None
     except Exception:
         await give_up(runtime, claim, _release_unopened(runtime, stored))
         raise
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+def _restarts(stored: StoredRun, position: Position) -> bool:
+    """Whether the run has ended after it had unwound, so that a row must tell that it was resumed.
+
+    Raises:
+        RunNotResumableError: Its finished steps have been compensated.
+    """
+    if position.unwinding is None or not stored.status.is_final:
+        return False
+    if position.unwinding.has_compensated:
+        problem = "its finished steps have been compensated; fork() it at the step from which it shall be repeated"
+        raise RunNotResumableError(stored.run_id, f"run {stored.run_id!r} cannot be resumed, because {problem}")
+    return True
+
+
+async def scope_or_end(
+    runtime: Runtime, scope: Scope, stored: StoredRun, position: Position, outcome: Outcome
+) -> Scope | WorkflowResult:
+    """Record the outcome of a claimed run that is not executed any more; or its scope, if it has to unwind before."""
+    run = scope.run
+    run.cancellation.compensates = stop_request(stored).compensates
+    if run.unwinding is None and has_begun(stored) and must_unwind(run, outcome):
+        run.decided = outcome
+        return scope
+    with RAISING_ERRORS:
+        end = await commit_outcome(runtime, run.pending, outcome, stored.workflow_name, stored.started_at)
+    await stop_children(runtime, stored, outcome)
+    return position_result(scope.workflow, stored, position, end)
+
+
+def stop_request(stored: StoredRun) -> StopRequest:
+    """The request to stop the run that no owner has carried out; one without a reason if there is none."""
+    return StopRequest.read(stored.stop_requested or "")
 
 
 def _param_updates(
@@ -228,10 +265,10 @@ async def stop_children(runtime: Runtime, stored: StoredRun, outcome: Outcome) -
         await runtime.child_runs.stop_all(stored.run_id, outcome.stop_reason or "")
 
 
-def early_outcome(stored: StoredRun, now: datetime) -> Outcome | None:
-    """The outcome of a run that must not be executed any more, or None."""
-    if stored.stop_requested is not None:
-        return Outcome(RunStatus.STOPPED, stop_reason=stored.stop_requested)
+def early_outcome(stored: StoredRun, position: Position, now: datetime) -> Outcome | None:
+    """The outcome of a run that must not be executed any more, or None. An outcome that is decided stays."""
+    if stored.stop_requested is not None and position.unwinding is None:
+        return Outcome(RunStatus.STOPPED, stop_reason=stop_request(stored).reason)
     if stored.epoch == 0 and stored.expires_at is not None and stored.expires_at <= now:
         return Outcome(RunStatus.STOPPED, stop_reason=EXPIRED)
     return None
@@ -292,6 +329,8 @@ def new_scope(
 ) -> Scope:
     """The scope of a run that was claimed, at its position; `is_claimed`: by a worker."""
     clock = pending.clock
+    unwinding = position.unwinding
+    cursor = position.cursor if unwinding is None or position.cleanup is None else position.cleanup
     run = Run(
         stored.run_id,
         workflow,
@@ -302,7 +341,7 @@ def new_scope(
         opened_mono=clock.monotonic(),
         is_resumed=is_resumed,
         is_woken=stored.epoch > 0 and pending.claim.epoch > 1 and not is_resumed,
-        resumed_path=position.cursor.segment if stored.epoch > 0 and pending.claim.epoch > 1 else None,
+        resumed_path=cursor.segment if stored.epoch > 0 and pending.claim.epoch > 1 else None,
         tally=position.tally,
         previous_end=stored_end(stored) if stored.status.is_final else None,
         started_by=stored.started_by,
@@ -310,6 +349,8 @@ def new_scope(
         is_claimed=is_claimed,
         queue=stored.queue,
         queue_key=stored.queue_key,
+        unwinding=unwinding,
+        cleanup=position.cleanup,
     )
     return Scope(
         run,
@@ -398,27 +439,31 @@ def check_same(new: NewRun, stored: StoredRun) -> None:
 
 
 async def _commit_override(
-    runtime: Runtime, pending: PendingWrites, updates: Mapping[str, Document], stored: StoredRun, resumed: EventRow
+    runtime: Runtime,
+    pending: PendingWrites,
+    updates: Mapping[str, Document],
+    stored: StoredRun,
+    resumed: EventRow,
+    *,
+    restarts: bool,
 ) -> None:
-    """Store the params that a resume changes, before any step sees them."""
-    pending.add_marker(override_row(pending.claim.epoch, updates, stored), resumed)
+    """Store the params that a resume changes, before any step sees them, and whether the run had unwound before."""
+    row = override_row(pending.claim.epoch, updates, stored)
+    if restarts:
+        row = replace(row, path=f"{RESTART_MARK}#{pending.claim.epoch}", step_name=RESTART_MARK)
+    pending.add_marker(row, resumed)
     with RAISING_ERRORS:
         await runtime.journal.commit(pending)
 
 
-async def end_poison_run(
-    runtime: Runtime, workflow: Workflow, stored: StoredRun, position: Position, pending: PendingWrites
-) -> WorkflowResult:
-    """Record a run as failed whose owners died again and again."""
+def poison_outcome(stored: StoredRun, position: Position) -> Outcome:
+    """The outcome of a run whose owners died again and again."""
     step = position.cursor.step
     message = (
         f"poison run: it was claimed {stored.claims_since_progress} times without finishing another step, "
         f"each time at step {step.name if step else None!r}; fix the cause, then resume() it"
     )
-    outcome = Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
-    with RAISING_ERRORS:
-        end = await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
-    return position_result(workflow, stored, position, end)
+    return Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.INTERNAL)
 
 
 def override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:

@@ -7,6 +7,7 @@ from spine_async._engine.run.stored_values import StoredValues
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.replay import first_context
 from spine_async._engine.state.tally import Tally
+from spine_async._engine.state.unwinding import OUTCOME_MARK, Unwinding, is_compensation
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.record import StoredRun
@@ -19,6 +20,7 @@ _PAGE_ROWS = 500
 async def load_unknown_result(runtime: Runtime, stored: StoredRun) -> WorkflowResult:
     """The result of a run that has ended. Outputs are plain JSON values, because no model is known."""
     tally, after = Tally(), 0
+    unwinding: Unwinding | None = None
     guard = CorruptionGuard(stored.run_id)
     with guard:
         context = first_context({}, stored, is_resumed=False)
@@ -28,6 +30,11 @@ async def load_unknown_result(runtime: Runtime, stored: StoredRun) -> WorkflowRe
         with guard:
             values = StoredValues(context, None)
             for row in page.visits:
+                if row.step_name == OUTCOME_MARK:
+                    unwinding = Unwinding.read(row.output)
+                elif unwinding is not None and is_compensation(row):
+                    unwinding.add(row)
+                    continue
                 values.add_params(row)
                 if row.status in {StepStatus.WAITING, StepStatus.OVERRIDE}:
                     continue
@@ -35,5 +42,5 @@ async def load_unknown_result(runtime: Runtime, stored: StoredRun) -> WorkflowRe
                 values.add_result(row)
             context = values.applied()
         if len(page.visits) < _PAGE_ROWS:
-            return stored_result_of(stored, context, tally)
+            return stored_result_of(stored, context, tally, unwinding)
         after = page.last_seq

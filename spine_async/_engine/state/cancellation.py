@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import anyio
 
+from spine_async._model.stop_request import StopRequest
+
 
 class CancelReason(StrEnum):
     """The values of `context.cancel_reason`, which a step reads while it is being cancelled."""
@@ -32,13 +34,19 @@ class RunCancellation:
         text: The run's `stop_reason`, as it will be stored.
         requested_mono: When it was requested, or None.
         scope: Cancel scope around the run's steps while they execute; its deadline is that of the run.
+        compensates: Whether the finished steps are compensated when the run was stopped.
+
+    Args:
+        is_decided: Whether the outcome of the run is decided, so that it can only be given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_decided: bool = False) -> None:
         self.reason: CancelReason | None = None
         self.text = ""
         self.requested_mono: float | None = None
         self.scope: anyio.CancelScope | None = None
+        self.compensates = False
+        self._is_decided = is_decided
 
     @property
     def is_release(self) -> bool:
@@ -47,10 +55,23 @@ class RunCancellation:
 
     def request(self, reason: CancelReason, now_mono: float, text: str | None = None) -> None:
         """Cancel the run's steps for this reason; has no effect if the run is being cancelled already."""
-        if self.reason is None:
+        if self.reason is None and not (self._is_decided and reason in _DECISIONS):
             self.reason, self.text, self.requested_mono = reason, text or reason.value, now_mono
             if self.scope is not None:
                 self.scope.cancel()
+
+    def stop(self, request: StopRequest, now_mono: float) -> None:
+        """Cancel the run's steps because a user asked for it."""
+        if self.reason is None:
+            self.compensates = request.compensates
+        self.request(CancelReason.USER, now_mono, request.reason)
+
+    def after_decision(self) -> RunCancellation:
+        """The cancellation of the run once its outcome is decided: it can be given up, and lost, but not stopped."""
+        cancellation = RunCancellation(is_decided=True)
+        if self.reason is not None and self.requested_mono is not None:
+            cancellation.request(self.reason, self.requested_mono, self.text)
+        return cancellation
 
     def attach(self, scope: anyio.CancelScope) -> None:
         """Use `scope` as the scope around the run's steps; cancels it if a request was made before."""
@@ -67,3 +88,4 @@ class RunCancellation:
 
 
 _RELEASES = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED})
+_DECISIONS = frozenset({CancelReason.USER, CancelReason.CANCELLED, CancelReason.RUN_TIMEOUT})

@@ -94,6 +94,10 @@ class Cursor:
         between = self._steps[behind : self._position]
         return [each.name for each in between if each.name not in self._visits]
 
+    def restart(self) -> None:
+        """Move to the first step; the visits that were made count."""
+        self._move_to(0)
+
     def replay(self, run_id: str, row: PastVisit) -> Sequence[str]:
         """Move past a stored visit; returns what `advance` does.
 

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from spine_async._model.record import VisitRow
-from spine_async._model.status import StepStatus
+from spine_async._model.document import encode
+from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.status import EventType, StepStatus, StepType
 
 if TYPE_CHECKING:
-    from spine_async._engine.state.scope import Visit
+    from spine_async._engine.state.scope import Scope, Visit
+
+
+def event_marker(
+    scope: Scope, name: str, event_type: EventType, output: str, metadata: Mapping[str, object]
+) -> tuple[VisitRow, EventRow]:
+    """A marker row of the run itself, and the event that reports it.
+
+    Args:
+        scope: The run's own scope.
+        name: Step name of the row; the number of the claim follows in its path.
+        event_type: Type of the event.
+        output: JSON text.
+        metadata: Metadata of the event.
+    """
+    at = scope.run.clock.now()
+    row = VisitRow(
+        path=f"{name}#{scope.run.pending.claim.epoch}",
+        step_name=name,
+        step_type=StepType.LAMBDA,
+        status=StepStatus.OVERRIDE,
+        attempts=0,
+        started_at=at,
+        duration_ms=0.0,
+        output=output,
+        output_size=0,
+        updates=None,
+        quality=None,
+        item_params=None,
+        completed_at=at,
+    )
+    return row, EventRow(event_type, None, at, encode(metadata).text)
 
 
 def marker_row(

@@ -109,6 +109,7 @@ class PendingWrites:
         has_taken: Whether a visit of the run has ever taken a message.
         records_events: Whether the run records events.
         parent_run_id: Id of the run that receives a message about the end, or None.
+        kept: The rows that were discarded because nothing is stored, if compensations need them; else None.
         traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
             nothing continues it.
     """
@@ -124,6 +125,7 @@ class PendingWrites:
         self.traceparent: str | None = None
         self.parent_run_id: str | None = None
         self.records_events = records_events
+        self.kept: list[VisitRow] | None = None
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
 
@@ -269,6 +271,9 @@ class PendingWrites:
 
     def clear(self) -> None:
         """Remove all entries."""
+        if self.kept is not None:
+            rows = (each.row if isinstance(each, _RowWithEvents) else each for each in self._entries)
+            self.kept.extend(row for row in rows if isinstance(row, VisitRow))
         self._entries.clear()
 
     def _add_waiting_events(self, visit: OpenVisit) -> bool:

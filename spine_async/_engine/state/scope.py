@@ -25,6 +25,7 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._engine.state.progress_report import ProgressReport, add_progress_event
 from spine_async._engine.state.tally import Tally
+from spine_async._engine.state.unwinding import Unwinding
 from spine_async._engine.tasks import EventLoop, Latch, Task
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
@@ -87,6 +88,9 @@ class Run:
         outbox: The events that its steps emitted; None while no step has emitted one.
         outbox_options: What its outbox shares with others; set before its first step.
         once_caller: Executes the calls of `context.once`; set before its first step.
+        unwinding: What remains to be done after its steps have come to an end; else None.
+        cleanup: The position in its cleanup steps, if they have begun before; else None.
+        decided: The outcome that was decided before it was opened, such as a stop, if it has yet to unwind; else None.
     """
 
     run_id: str
@@ -120,6 +124,9 @@ class Run:
     outbox: Outbox | None = None
     outbox_options: OutboxOptions | None = None
     once_caller: OnceCaller | None = None
+    unwinding: Unwinding | None = None
+    cleanup: Cursor | None = None
+    decided: Outcome | None = None
 
     def open_outbox(self) -> Outbox:
         """The outbox of the run; in any thread."""
@@ -177,6 +184,8 @@ class Position:
         retries: The stored delays before another attempt, by the path of the visit.
         reported_path: Path of the last visit that has stored its progress, or None.
         has_calls: Whether a visit in the scope of an item has recorded a call of `context.once`.
+        unwinding: What remains to be done if the steps of the run have come to an end; else None.
+        cleanup: The position in the cleanup steps of the run, if they have begun before; else None.
     """
 
     cursor: Cursor
@@ -187,6 +196,8 @@ class Position:
     retries: dict[str, StoredRetry] = field(default_factory=dict)
     reported_path: str | None = None
     has_calls: bool = False
+    unwinding: Unwinding | None = None
+    cleanup: Cursor | None = None
 
 
 @dataclass(slots=True)

@@ -187,6 +187,19 @@ class ReleaseContract:
         (found,) = await claimed(store)
         assert found.run.stop_requested == "user"
 
+    async def test_a_run_that_was_asked_to_stop_is_ready_when_it_is_parked(self, store: RunStore) -> None:
+        """Its owner may not have seen the request, and nothing else would wake it."""
+        store = due_store(store)
+        claim = await created(store)
+        await store.request_stop("run-1", "user")
+        await park(store, claim, Release(status=RunStatus.WAITING))
+        (found,) = await claimed(store)
+        assert found.run.stop_requested == "user"
+        await store.request_stop("run-1", "again")
+        assert await store.release_run(found.claim, Release(status=RunStatus.WAITING, due=in_seconds(3600)))
+        (found,) = await claimed(store)
+        assert found.run.stop_requested == "again"
+
     async def test_a_parked_run_is_asked_to_stop(self, store: RunStore) -> None:
         store = due_store(store)
         await parked(store)

@@ -69,6 +69,11 @@ _NOTIFY = (
     f"${_NOTICES_FROM + 3}::text[]) AS n(run, parent, name, token) JOIN fence ON fence.id = n.run "
     "JOIN core_workflow_runs p ON p.run_id = n.parent AND p.status <> 'completed'"
 )
+STARTED_TURN = "extract(epoch FROM clock_timestamp())::float8 - 1e10"
+"""The turn of a run that was claimed before and becomes ready now, as `due_columns.turn_at` computes it."""
+
+# A run that was asked to stop is ready when its owner gives it up, because the owner may not have seen the request.
+_IS_ASKED = "(r.stop_requested IS NOT NULL AND c.completed_at IS NULL)"
 _RELEASE_FENCE = (
     "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
     "commit_id = c.commit_id, "
@@ -79,13 +84,11 @@ _RELEASE_FENCE = (
     "leased_until = CASE WHEN d.keeps_owner THEN r.leased_until END, "
     "traceparent = COALESCE(d.traceparent, r.traceparent), "
     "due_at = d.due_at, due_boot = d.due_boot, due_seconds = d.due_seconds, "
-    "ready = d.ready OR (r.ready AND d.keeps_owner), turn = CASE WHEN d.keeps_owner THEN r.turn ELSE d.turn END, "
+    f"ready = d.ready OR (r.ready AND d.keeps_owner) OR ({_IS_ASKED} AND NOT d.keeps_owner), "
+    f"turn = CASE WHEN d.keeps_owner THEN r.turn WHEN d.ready OR NOT {_IS_ASKED} THEN d.turn ELSE {STARTED_TURN} END, "
     "stop_requested = CASE WHEN c.completed_at IS NULL THEN r.stop_requested END"
 )
 _WHERE = f"WHERE r.id = c.id AND r.epoch = c.epoch AND r.next_seq = c.expected_seq AND {IS_HELD} RETURNING r.id"
-
-STARTED_TURN = "extract(epoch FROM clock_timestamp())::float8 - 1e10"
-"""The turn of a run that was claimed before and becomes ready now, as `due_columns.turn_at` computes it."""
 
 WAKE_IF_SENT = (
     f"UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} WHERE r.id = ANY($1::bigint[]) "
@@ -99,8 +102,11 @@ It is the statement after the release, whose snapshot would not contain a messag
 
 RELEASE = (
     f"WITH {PATIENCE} UPDATE core_workflow_runs r SET commit_id = $3, status = $4, "
-    "claims_since_progress = r.claims_since_progress + $5, due_at = $6, due_boot = $7, due_seconds = $8, ready = $9, "
-    "turn = $10, completed_at = $11, error_step = $12, error = $13, error_category = $14, stop_reason = $15, "
+    "claims_since_progress = r.claims_since_progress + $5, due_at = $6, due_boot = $7, due_seconds = $8, "
+    "ready = $9 OR (r.stop_requested IS NOT NULL AND $11::timestamptz IS NULL), "
+    "turn = CASE WHEN $9 OR r.stop_requested IS NULL OR $11::timestamptz IS NOT NULL THEN $10 "
+    f"ELSE {STARTED_TURN} END, "
+    "completed_at = $11, error_step = $12, error = $13, error_category = $14, stop_reason = $15, "
     "stop_requested = CASE WHEN $11::timestamptz IS NULL THEN r.stop_requested END, owner = NULL, leased_until = NULL "
     f"FROM patience WHERE r.id = $1 AND r.epoch = $2 AND {IS_HELD} RETURNING r.id"
 )

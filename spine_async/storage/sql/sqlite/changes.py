@@ -62,6 +62,10 @@ _WAKE_IF_SENT = (
     "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE id = ? AND NOT ready "
     "AND EXISTS (SELECT 1 FROM core_workflow_inbox WHERE run = ? AND NOT taken)"
 )
+_WAKE_IF_STOPPED = (
+    "UPDATE core_workflow_runs SET ready = 1, turn = ? WHERE id = ? AND NOT ready AND stop_requested IS NOT NULL "
+    "AND owner IS NULL AND completed_at IS NULL"
+)
 _TAKE = "UPDATE core_workflow_inbox SET taken = 1, unseen = 0 WHERE id = ? AND run = ?"
 _TRACE = "UPDATE core_workflow_runs SET traceparent = ? WHERE id = ?"
 _NOTIFY = (
@@ -93,8 +97,8 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
             at, token = iso_timestamp(change.at), end_token(change)
             name = ended_message(change.run_id)
             connection.execute(_NOTIFY, (name, at, token, change.notified_run_id))
-        if change.release is not None and change.release.awaits_messages:
-            _wake_if_sent(connection, change.key)
+        if change.release is not None:
+            _wake_if_wanted(connection, change.key, change.release)
     committed, fenced = CommitOutcome.COMMITTED, CommitOutcome.FENCED
     return [
         committed if has_passed or _is_committed(connection, change) else fenced
@@ -112,14 +116,20 @@ def release(connection: sqlite3.Connection, key: int, epoch: int, token: str, gi
         cursor = connection.execute(_RELEASE, (token, *due, key, epoch))
     if cursor.rowcount == 0:
         return bool(fetch(connection, _COMMITTED_EARLIER, (key, epoch, token)))
-    if given.awaits_messages and end is None:
-        _wake_if_sent(connection, key)
+    if end is None:
+        _wake_if_wanted(connection, key, given)
     return True
 
 
-def _wake_if_sent(connection: sqlite3.Connection, key: int) -> None:
-    """Make a run that was released ready if there is a message for it."""
-    connection.execute(_WAKE_IF_SENT, (turn_at(datetime.now(UTC), was_started=True), key, key))
+def _wake_if_wanted(connection: sqlite3.Connection, key: int, given: Release) -> None:
+    """Make a run that was released ready if there is a message for it, or if it was asked to stop.
+
+    Its former owner may not have seen the request.
+    """
+    turn = turn_at(datetime.now(UTC), was_started=True)
+    connection.execute(_WAKE_IF_STOPPED, (turn, key))
+    if given.awaits_messages:
+        connection.execute(_WAKE_IF_SENT, (turn, key, key))
 
 
 def _due(given: Release) -> DueColumns:
