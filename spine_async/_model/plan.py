@@ -84,12 +84,7 @@ class Plan:
 
 def plan_of(workflow: Definition) -> Plan:
     """The plan of a workflow."""
-    return Plan(workflow.name, workflow.version, _planned(workflow.steps), _planned(_cleanup_of(workflow)))
-
-
-def _cleanup_of(workflow: Definition) -> Sequence[Step]:
-    cleanup: Sequence[Step] = getattr(workflow, "cleanup", ())  # a part of definitions that not every one has
-    return cleanup
+    return Plan(workflow.name, workflow.version, _planned(workflow.steps), _planned(workflow.cleanup))
 
 
 def _planned(steps: Sequence[Step]) -> tuple[PlannedStep, ...]:
@@ -128,8 +123,7 @@ def _options(step: Step) -> Iterator[tuple[str, str | None]]:
     yield "idle_timeout", _seconds(step.idle_timeout)
     yield "checkpoint", None if step.checkpoint is None else str(step.checkpoint)
     yield "output_model", _name(step.output_model)
-    compensate = getattr(step, "compensate", None)  # an option that not every kind has
-    yield "compensate", None if compensate is None else function_name(compensate)
+    yield "compensate", None if step.compensate is None else function_name(step.compensate)
     yield "quality_thresholds", "set" if step.quality_thresholds is not None else None
 
 

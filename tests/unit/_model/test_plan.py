@@ -193,6 +193,19 @@ def test_compensations_and_cleanup_steps() -> None:
     assert {("s0_undo", "s0"), ("s1_0_0_undo", "s1_0_0")} <= arrows
 
 
+def test_a_workflow_with_compensations_and_cleanup_steps() -> None:
+    steps = [Step.lambda_("a", handler, compensate=handler)]
+    workflow = Workflow("w", steps, cleanup=[Step.lambda_("close", handler), Step.lambda_("tell", handler)])
+    plan = workflow.plan()
+    assert plan.steps[0].options["compensate"] == "handler"
+    assert [(step.name, step.targets) for step in plan.cleanup] == [
+        ("close", (PlannedTarget("tell", "next"),)),
+        ("tell", (PlannedTarget(END, "next"),)),
+    ]
+    nodes, arrows = parsed(workflow.to_mermaid())
+    assert {each for pair in arrows for each in pair} <= nodes
+
+
 def names() -> Iterator[str]:
     printable = [chr(code) for code in range(32, 0x250) if chr(code).isprintable()]
     allowed = [each for each in printable if name_problem(f"x{each}x") is None]
