@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from spine_async import WorkflowRunner
 from tests.chaos.size import LINES
 from tests.servers import postgres, redis
 from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 pytest.register_assert_rewrite("spine_async.testing")
 
@@ -196,6 +198,24 @@ def redis_url(_services: None, _servers: Servers) -> str:
     """URL of a Redis server; keep to a key prefix of your own."""
     url: str = _servers.get("redis", redis.launch).url
     return url
+
+
+@pytest.fixture
+def redis_store_url(redis_url: str) -> Iterator[str]:
+    """URL of the Redis server with a prefix of this test; its keys are removed afterwards."""
+    prefix = f"spine_test_{token_hex(6)}"
+    yield redis.with_prefix(redis_url, prefix)
+    redis.remove_keys(redis_url, prefix)
+
+
+@pytest.fixture
+def redis_to_kill(_services: None) -> Iterator[RedisServer]:
+    """A server of this test's own that writes each command to its disk: `kill` and `start` are allowed."""
+    server = redis.launch(is_durable=True)
+    if not server.is_own:
+        pytest.skip(f"{redis.URL_VARIABLE} names somebody's server, which is not killed")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -9,16 +9,26 @@ if TYPE_CHECKING:
     from spine_async.storage.file.store import FileRunStore
     from spine_async.storage.memory import MemoryRunStore
     from spine_async.storage.null import NullRunStore
+    from spine_async.storage.redis.store import RedisRunStore
     from spine_async.storage.selection import open_store
     from spine_async.storage.sql.store import SqlRunStore
     from spine_async.storage.sql.upgrade import upgrade_schema
 
-__all__ = ["FileRunStore", "MemoryRunStore", "NullRunStore", "SqlRunStore", "open_store", "upgrade_schema"]
+__all__ = [
+    "FileRunStore",
+    "MemoryRunStore",
+    "NullRunStore",
+    "RedisRunStore",
+    "SqlRunStore",
+    "open_store",
+    "upgrade_schema",
+]
 
 _MODULES = {
     "FileRunStore": "spine_async.storage.file.store",
     "MemoryRunStore": "spine_async.storage.memory",
     "NullRunStore": "spine_async.storage.null",
+    "RedisRunStore": "spine_async.storage.redis.store",
     "SqlRunStore": "spine_async.storage.sql.store",
     "open_store": "spine_async.storage.selection",
     "upgrade_schema": "spine_async.storage.sql.upgrade",

@@ -29,24 +29,30 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
         db_engine: The user's own engine, or None.
 
     Raises:
-        StoreError: The store or the database is not supported, or a database URL is empty.
+        StoreError: The database is not supported, or the URL of a database or a Redis server is missing or unusable.
         DefinitionError: The engine is not an `AsyncEngine` of a supported driver.
-        MissingExtraError: The database's driver is not installed.
+        MissingExtraError: The driver of the database, or the package `redis`, is not installed.
     """
     timeout = config.store_timeout or max(_MIN_TIMEOUT, config.lease_ttl * _TIMEOUT_PER_LEASE)
     if db_engine is None and config.checkpoint_storage == "file":
         from spine_async.storage.file.store import FileRunStore  # noqa: PLC0415 - most programs need one store only
 
         return FileRunStore(config.checkpoint_dir, timeout=timeout, durability=config.durability)
-    if db_engine is None and config.checkpoint_storage != "database":
-        raise StoreError(
-            f"checkpoint_storage={config.checkpoint_storage!r} is not available yet; use 'database' or 'file'"
-        )
+    if db_engine is None and config.checkpoint_storage == "redis":
+        from spine_async.storage.redis.store import RedisRunStore  # noqa: PLC0415 - needs an optional dependency
+
+        return RedisRunStore(_redis_url(config), timeout=timeout)
     # Imported here, so that runs without checkpoints do not import SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
     database = db_engine if db_engine is not None else _database_url(config)
     return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability, timeout=timeout)
+
+
+def _redis_url(config: WorkflowRunnerConfig) -> str:
+    if config.redis_url is None:
+        raise StoreError("checkpoint_storage='redis' needs redis_url, for instance 'redis://localhost:6379/0'")
+    return config.redis_url
 
 
 def _database_url(config: WorkflowRunnerConfig) -> str:

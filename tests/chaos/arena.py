@@ -11,8 +11,16 @@ from tests.chaos.checks import History, Reader, Stored, check_completed, require
 from tests.chaos.diary import FileDiary
 from tests.chaos.file_reader import FileReader
 from tests.chaos.nursery import Nursery
+from tests.chaos.redis_reader import RedisReader
 
 KILLED = -int(signal.SIGKILL)
+
+
+def reader_of(url: str) -> Reader | FileReader | RedisReader:
+    """What reads the store at a URL from outside."""
+    if url.startswith("redis:"):
+        return RedisReader(url)
+    return FileReader(Path(url.partition(":")[2])) if url.startswith("file:") else Reader(url)
 
 
 class Arena:
@@ -29,7 +37,7 @@ class Arena:
         self._path = diary
         self._wanted: dict[str, object] = {}
         self._diary = FileDiary(diary)
-        self._reader = FileReader(Path(url.partition(":")[2])) if url.startswith("file:") else Reader(url)
+        self._reader = reader_of(url)
 
     def job(self, runs: list[str], **settings: Any) -> dict[str, Any]:
         return {"url": self.url, "diary": str(self._path), "runs": runs, "story": "journey", **settings}
@@ -67,7 +75,7 @@ class Arena:
 
     def ledger(self, run: str) -> list[str]:
         """What transactions of the run have written, without the id of the run."""
-        if isinstance(self._reader, FileReader) or not self._reader.has_table("chaos_ledger"):
+        if not isinstance(self._reader, Reader) or not self._reader.has_table("chaos_ledger"):
             return []
         rows = self._reader.rows(f"SELECT entry FROM chaos_ledger WHERE entry LIKE '{run}/%'")
         return [str(entry).removeprefix(f"{run}/") for (entry,) in rows]

@@ -21,8 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from spine_async import SpineError, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.ports import RunStore
-from spine_async.storage import FileRunStore, SqlRunStore
+from spine_async.storage import FileRunStore, RedisRunStore, SqlRunStore
 from spine_async.storage.file import log as file_log
+from spine_async.storage.redis import server as redis_server
 from spine_async.storage.sql.postgres import changes as postgres_changes
 from spine_async.storage.sql.postgres import step_transactions as postgres_transactions
 from spine_async.storage.sql.sqlite import jobs as sqlite_jobs
@@ -79,9 +80,24 @@ class Child:
 
 
 def store_of(url: str) -> RunStore:
-    """The store at a database URL, or at `file:` with a folder."""
+    """The store at a URL of a database or a Redis server, or at `file:` with a folder."""
     kind, _, folder = url.partition(":")
+    if kind == "redis":
+        return RedisRunStore(url)
     return FileRunStore(folder) if kind == "file" else SqlRunStore.from_url(url)
+
+
+def trace_requests(points: Points) -> None:
+    """Add a failpoint before and after each request to a Redis server: after it, its reply is lost."""
+    send = redis_server._send
+
+    async def traced(client: Any, requests: Any) -> Any:
+        points.hit("before a request")
+        answers = await send(client, requests)
+        points.hit("after a request")
+        return answers
+
+    redis_server._send = traced
 
 
 def trace_writes(points: Points) -> None:
@@ -108,6 +124,8 @@ def trace(points: Points, url: str) -> None:
     """Add the failpoints within the store at this URL."""
     if url.startswith("file:"):
         trace_writes(points)
+    elif url.startswith("redis:"):
+        trace_requests(points)
     else:
         trace_statements(points)
         trace_commits(points)

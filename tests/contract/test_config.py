@@ -94,14 +94,6 @@ def test_a_wrong_value_is_refused(field: str, value: Any) -> None:
         WorkflowRunnerConfig(**{field: value})
 
 
-@pytest.mark.parametrize("storage", ["redis"])
-async def test_a_store_that_is_not_there_yet_is_refused(storage: Any, workdir: Path) -> None:
-    with pytest.raises(Exception, match=storage) as refused:
-        await WorkflowRunner(config=WorkflowRunnerConfig(checkpoint_storage=storage)).execute(WORKFLOW)
-    assert "checkpoint_storage" in str(refused.value)
-    assert made_in(workdir) == []
-
-
 async def test_a_runner_with_nothing_given_is_durable(workdir: Path) -> None:
     runner = WorkflowRunner()
     assert made_in(workdir) == []

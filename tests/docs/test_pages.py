@@ -37,7 +37,7 @@ def test_the_tests_that_a_page_names_exist(page: str, least: int) -> None:
         assert f"def {test}(" in (folder / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("package", ["_engine", "storage/sql", "storage/file"])
+@pytest.mark.parametrize("package", ["_engine", "storage/sql", "storage/file", "storage/redis"])
 def test_the_map_names_every_module(package: str) -> None:
     page = (ROOT / "docs" / "contributing.md").read_text()
     named = set(re.findall(r"`(?:[\w/]+/)?(\w+)(?:\.py)?`", page))

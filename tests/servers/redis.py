@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis import Redis
+
 from tests.servers.process import ServerError, ServerProcess, free_port
 
 URL_VARIABLE = "SPINE_TEST_REDIS_URL"
@@ -49,6 +51,19 @@ def launch(*, is_durable: bool = False) -> RedisServer:
     if program is None:
         raise ServerError(HOW_TO)
     return _launch_own(program, is_durable=is_durable)
+
+
+def with_prefix(url: str, prefix: str) -> str:
+    """The URL with a prefix for the keys of a store."""
+    return f"{url}{'&' if '?' in url else '?'}prefix={prefix}"
+
+
+def remove_keys(url: str, prefix: str) -> None:
+    """Remove the keys of a store."""
+    with Redis.from_url(url) as client:
+        keys = list(client.scan_iter(f"{{{prefix}}}:*", count=10_000))
+        if keys:
+            client.unlink(*keys)
 
 
 def _launch_own(program: Path, *, is_durable: bool) -> RedisServer:

@@ -9,6 +9,7 @@ import pytest
 
 from spine_async import storage
 from spine_async.ports import RunStore
+from spine_async.storage import RedisRunStore
 from spine_async.testing import FaultInjectingStore, RunStoreConformance
 
 
@@ -32,6 +33,14 @@ class TestSqlRunStore(RunStoreConformance):
     @pytest.fixture
     async def store(self, database_url: str) -> AsyncIterator[RunStore]:
         store = storage.SqlRunStore.from_url(database_url)
+        yield store
+        await store.close()
+
+
+class TestRedisRunStore(RunStoreConformance):
+    @pytest.fixture
+    async def store(self, redis_store_url: str) -> AsyncIterator[RunStore]:
+        store = RedisRunStore(redis_store_url)
         yield store
         await store.close()
 

@@ -349,12 +349,6 @@ def test_the_environment_names_the_database(tmp_path: Path, monkeypatch: pytest.
     open_store(WorkflowRunnerConfig(), create_async_engine("sqlite+aiosqlite://"))
 
 
-@pytest.mark.parametrize("kind", ["redis"])
-def test_stores_of_later_versions_are_named(kind: Any) -> None:
-    with pytest.raises(StoreError, match=f"'{kind}' is not available yet; use 'database' or 'file'"):
-        open_store(WorkflowRunnerConfig(checkpoint_storage=kind), None)
-
-
 def test_a_synchronous_engine_is_refused() -> None:
     with pytest.raises(DefinitionError, match="synchronous Engine; it must be an AsyncEngine"):
         SqlRunStore(create_engine("sqlite://"))  # type: ignore[arg-type]

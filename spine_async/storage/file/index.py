@@ -20,9 +20,9 @@ from typing import Any
 
 from spine_async._model.record import StoredRun
 from spine_async.storage.boot_clock import boot_time
-from spine_async.storage.file.form import from_form, to_form
 from spine_async.storage.file.lock import locked
 from spine_async.storage.file.log import Log
+from spine_async.storage.form import from_form, to_form
 from spine_async.storage.run_selection import without_documents
 
 INDEX = "index.jsonl"

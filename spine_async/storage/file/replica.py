@@ -15,7 +15,7 @@ from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, Ru
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime, boot_time
-from spine_async.storage.file.form import from_form, to_form
+from spine_async.storage.form import from_form, to_form
 from spine_async.storage.memory import MemoryRunStore
 
 AnswerT = TypeVar("AnswerT")
