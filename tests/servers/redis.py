@@ -38,8 +38,12 @@ class RedisServer:
             self.process.stop()
 
 
-def launch(*, is_durable: bool = False) -> RedisServer:
+def launch(*, is_durable: bool = False, is_cluster: bool = False) -> RedisServer:
     """The server for this session, started where it is our own.
+
+    Args:
+        is_durable: Whether the server writes each command to its disk before it answers.
+        is_cluster: Whether it is a node of a cluster, which has no slots yet.
 
     Raises:
         ServerError: There is no Redis to be had; the message is the line to run.
@@ -50,7 +54,7 @@ def launch(*, is_durable: bool = False) -> RedisServer:
     program = next(_programs(), None)
     if program is None:
         raise ServerError(HOW_TO)
-    return _launch_own(program, is_durable=is_durable)
+    return _launch_own(program, is_durable=is_durable, is_cluster=is_cluster)
 
 
 def with_prefix(url: str, prefix: str) -> str:
@@ -66,12 +70,14 @@ def remove_keys(url: str, prefix: str) -> None:
             client.unlink(*keys)
 
 
-def _launch_own(program: Path, *, is_durable: bool) -> RedisServer:
+def _launch_own(program: Path, *, is_durable: bool, is_cluster: bool) -> RedisServer:
     folder = Path(tempfile.mkdtemp(prefix="spine-redis-"))
     port = free_port()
     appending = ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else ["--appendonly", "no"]
     place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command = [str(program), *place, "--save", "", "--daemonize", "no", *appending]
+    if is_cluster:
+        command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
     try:
         return RedisServer(f"redis://127.0.0.1:{port}/0", ServerProcess(command, folder, lambda: _answers(port)))
     except BaseException:

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from redis.asyncio import Redis
 
 from spine_async import RunStatus, Step, StoreUnavailableError, Workflow, WorkflowContext, WorkflowRunner
 from spine_async._model.record import Claim, Renewal
@@ -17,7 +18,7 @@ from spine_async.storage import RedisRunStore
 from spine_async.storage.redis import errors
 from spine_async.storage.redis import server as redis_server
 from spine_async.testing.conformance.rows import change, created, event, loaded, moved, new_run, visit
-from tests.servers.redis import RedisServer
+from tests.servers.redis import URL_VARIABLE, RedisServer, launch
 from tests.storage.reply_dropper import ReplyDropper, reply_dropper
 from tests.storage.silent_proxy import silent_proxy
 
@@ -159,6 +160,50 @@ async def test_a_call_waits_for_a_server_that_starts_later(
             await anyio.to_thread.run_sync(process.start)
     assert (await loaded(store)).epoch == 1
     await store.close()
+
+
+@pytest.mark.usefixtures("_services")
+async def test_a_node_of_a_cluster_serves_a_store_if_it_has_the_slot() -> None:
+    server = launch(is_cluster=True)
+    if not server.is_own:
+        pytest.skip(f"{URL_VARIABLE} names somebody's server, whose slots are not changed")
+    try:
+        store = RedisRunStore(server.url, timeout=60)
+        impatient = RedisRunStore(server.url, timeout=0.2)
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await impatient.load("run-1")
+        client = Redis.from_url(server.url, driver_info=None)
+        await client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
+        await client.aclose()
+        async with WorkflowRunner(store=store) as runner:
+            result = await runner.execute(Workflow("w", [Step.lambda_("a", _nothing)]), run_id="r")
+            assert [each.run_id for each in await runner.list_runs(workflow_name="w")] == ["r"]
+            await runner.delete_run("r")
+        assert result.status is RunStatus.COMPLETED
+        await impatient.close()
+    finally:
+        server.stop()
+
+
+async def test_reads_that_wait_for_a_silent_server_end_in_time(redis_store_url: str) -> None:
+    async with silent_proxy(redis_store_url) as (proxy, url):
+        store = RedisRunStore(url.render_as_string(hide_password=False), timeout=1.0)
+        await store.open()
+        proxy.fall_silent()
+
+        async def read() -> None:
+            with pytest.raises(StoreUnavailableError, match="no answer within 1 s"):
+                await store.load("run-1")
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(read)
+        await store.close()
+
+
+async def _nothing(context: WorkflowContext, config: object) -> None:
+    return None
 
 
 async def _restart(server: RedisServer) -> None:

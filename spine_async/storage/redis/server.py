@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from spine_async.errors import SharingError
+from spine_async.errors import SharingError, StoreError
 from spine_async.storage.redis.driver import ConnectionPool, NoBackoff, Redis, Retry, exceptions
 from spine_async.storage.redis.errors import is_transient, translated
 from spine_async.storage.redis.request import Request
@@ -51,8 +52,16 @@ class RedisServer:
     async def read(self, requests: Sequence[Request]) -> list[Any]:
         """The answers to scripts that change nothing."""
         self._bound()
-        async with self._readers:
+        readers = self._readers
+        try:
+            async with asyncio.timeout(self._timeout):
+                await readers.acquire()
+        except TimeoutError as exc:
+            raise translated(exc, self.location, self._timeout) from exc
+        try:
             return await self.call(requests)
+        finally:
+            readers.release()
 
     async def call(self, requests: Sequence[Request]) -> list[Any]:
         """The answers to scripts.
@@ -64,7 +73,8 @@ class RedisServer:
         """
         answers: list[Any] = await self._retried(lambda client: _execute(client, requests))
         if not self._is_checked:
-            await self.open()
+            with suppress(StoreError):  # what the caller asked for is done
+                await self.open()
         return answers
 
     async def open(self) -> None:
