@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count, islice
 
@@ -24,7 +24,7 @@ from spine_async._model.due import (
 )
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.naming import is_path
-from spine_async._model.queue import LISTED_FOR, Queue
+from spine_async._model.queue import Queue
 from spine_async._model.queue_room import soonest
 from spine_async._model.record import (
     Busy,
@@ -37,7 +37,6 @@ from spine_async._model.record import (
     Release,
     Renewal,
     RunChange,
-    RunEnd,
     StoredRun,
     VisitRow,
     ended_message,
@@ -50,108 +49,25 @@ from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.memory_forks import forked_events, forked_visits
 from spine_async.storage.memory_queues import MemoryQueues
+from spine_async.storage.memory_run import (
+    MemoryRun,
+    claim_for,
+    claim_of,
+    claimed,
+    is_claimable,
+    is_new_with_key,
+    is_parked,
+    lease_holder,
+    passes_fence,
+    released,
+    state,
+    sweep_due,
+    turn,
+    waits_for_a_minute,
+    with_lease,
+)
 from spine_async.storage.memory_schedules import MemorySchedules
-from spine_async.storage.packing import PackedVisits
 from spine_async.storage.run_selection import matches, select_runs
-
-_HELD = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
-"""Statuses that a held run can have."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _MemoryRun:
-    """One run with its visits and events.
-
-    Attributes:
-        stored: The run when it was created or last claimed.
-        creation_id: `commit_id` of the creation.
-        lease_end: Monotonic time in seconds.
-        change: The last change committed since `stored`, or None. `run` combines both.
-        has_progressed: Whether a step has ended since `stored`.
-        claim_token: Token of the last claim by `claim_due`.
-        due_mono: Monotonic time from which a worker may claim the run; None if it is held, or if only a message or an
-            explicit claim makes it due.
-        is_ready: Whether a sweep has found that it is due.
-        has_news: Whether a message arrived that no sweep has seen since the run has no owner.
-        turn: Orders the ready runs of one priority.
-        messages: The messages that no step has taken.
-        known_keys: The idempotency keys and tokens of all messages.
-    """
-
-    key: int
-    stored: StoredRun
-    creation_id: str
-    lease_end: float
-    clock: Clock
-    stop_requested: str | None = None
-    claim_token: str | None = None
-    due_mono: float | None = None
-    is_ready: bool = False
-    has_news: bool = False
-    turn: float = 0.0
-    messages: list[Message] = field(default_factory=list)
-    known_keys: dict[str, str] = field(default_factory=dict)
-    change: RunChange | None = None
-    has_progressed: bool = False
-    visits: PackedVisits = field(default_factory=PackedVisits)
-    events: list[EventRow] = field(default_factory=list)
-
-    @property
-    def run(self) -> StoredRun:
-        """The run in its current state."""
-        change = self.change
-        run = self.stored if change is None else _changed(self.stored, change, has_progressed=self.has_progressed)
-        return replace(run, stop_requested=None if run.status.is_final else self.stop_requested)
-
-    @property
-    def next_seq(self) -> int:
-        return self.stored.next_seq if self.change is None else self.change.next_seq
-
-    @property
-    def status(self) -> RunStatus:
-        change = self.change
-        if change is None:
-            return self.stored.status
-        if change.release is not None:
-            return change.release.status
-        return change.status if change.end is None else change.end.status
-
-    @property
-    def is_held(self) -> bool:
-        """Whether an owner may commit to it."""
-        has_owner = self.stored.owner is not None and (self.change is None or self.change.release is None)
-        return has_owner and self.status in _HELD
-
-    def add(self, change: RunChange) -> None:
-        """Apply a change."""
-        self.visits.extend(change.visits)
-        self.events.extend(change.events)
-        if change.taken:
-            self.messages = [each for each in self.messages if each.id not in change.taken]
-            self.has_news = self.has_news and bool(self.messages)
-        self.has_progressed = self.has_progressed or change.makes_progress
-        if change.traceparent is not None:
-            self.stored = replace(self.stored, traceparent=change.traceparent)
-        self.change = change
-        if change.end is not None:
-            self.is_ready, self.stop_requested = False, None
-        if change.release is not None:
-            self.become_due(change.release.due, awaits_messages=change.release.awaits_messages)
-
-    def become_due(self, due: DueTime | None, *, awaits_messages: bool) -> None:
-        """Set when a run without an owner may be claimed."""
-        now = self.clock.now()
-        seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
-        self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
-        self.turn = now.timestamp() if due is None else due.at.timestamp()
-        self.is_ready = seconds is not None and seconds <= 0
-        is_wanted = self.stop_requested is not None or (awaits_messages and self.messages)
-        if not self.is_ready and is_wanted:
-            self.become_ready()
-
-    def become_ready(self) -> None:
-        """Let workers claim the run, after those that are ready."""
-        self.is_ready, self.turn = True, self.clock.now().timestamp()
 
 
 class MemoryRunStore:
@@ -168,7 +84,7 @@ class MemoryRunStore:
 
     def __init__(self, clock: Clock | None = None, keys: Iterator[int] | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._runs: dict[str, _MemoryRun] = {}
+        self._runs: dict[str, MemoryRun] = {}
         self._keys = keys if keys is not None else count(1)
         self._message_ids = count(1)
         self._queues = MemoryQueues(self._clock)
@@ -195,7 +111,7 @@ class MemoryRunStore:
         unless_ended: bool = False,
     ) -> Claim | Busy | None:
         answer = self._claimable(run_id, owner, over_epoch, unless_ended=unless_ended)
-        return self._claim(answer, owner, event, ttl) if isinstance(answer, _MemoryRun) else answer
+        return self._claim(answer, owner, event, ttl) if isinstance(answer, MemoryRun) else answer
 
     async def claim_queued(
         self,
@@ -209,7 +125,7 @@ class MemoryRunStore:
         unless_ended: bool = False,
     ) -> Claim | Busy | NoRoom | None:
         found = self._claimable(run_id, owner, over_epoch, unless_ended=unless_ended)
-        if not isinstance(found, _MemoryRun):
+        if not isinstance(found, MemoryRun):
             return found
         room, is_new = self._queues.room_of(limits, owner, self._runs.values(), besides=found), found.stored.epoch == 0
         if not room.take(found.stored.queue_key, is_new=is_new):
@@ -219,35 +135,35 @@ class MemoryRunStore:
 
     def _claimable(
         self, run_id: str, owner: str, over_epoch: int | None, *, unless_ended: bool
-    ) -> _MemoryRun | Busy | None:
+    ) -> MemoryRun | Busy | None:
         """The run if the owner may claim it, else the answer of the claim."""
         found = self._runs.get(run_id)
         if found is None or found.status is RunStatus.COMPLETED:
             return None
         if unless_ended and found.status.is_final:
             return None
-        holder = _lease_holder(found)
+        holder = lease_holder(found)
         if holder not in {None, owner} and over_epoch != found.stored.epoch:
             remaining = timedelta(seconds=found.lease_end - self._clock.monotonic())
             return Busy(owner=str(holder), epoch=found.stored.epoch, lease_until=self._clock.now() + remaining)
         return found
 
-    def _claim(self, found: _MemoryRun, owner: str, event: EventRow | None, ttl: float) -> Claim:
+    def _claim(self, found: MemoryRun, owner: str, event: EventRow | None, ttl: float) -> Claim:
         if event is not None:
             found.events.append(replace(event, seq=found.next_seq))
         is_first, at = found.stored.epoch == 0, event.timestamp if event is not None else self._clock.now()
-        found.stored, found.change, found.has_progressed = _claimed(found.run, owner, event), None, False
+        found.stored, found.change, found.has_progressed = claimed(found.run, owner, event), None, False
         if is_first:
             found.stored = replace(found.stored, started_at=at)
         found.lease_end, found.stop_requested = self._clock.monotonic() + ttl, None
         found.due_mono, found.is_ready = None, False
-        return _claim_of(found)
+        return claim_of(found)
 
     async def claim_due(self, request: DueRequest) -> list[DueRun]:
         again = [each for each in self._runs.values() if each.claim_token == request.token]
-        ready = [each for each in self._runs.values() if _is_claimable(each, request)]
-        ready.sort(key=_turn)
-        claimed = [DueRun(replace(_with_lease(each)), _claim_of(each)) for each in again]
+        ready = [each for each in self._runs.values() if is_claimable(each, request)]
+        ready.sort(key=turn)
+        claimed = [DueRun(replace(with_lease(each)), claim_of(each)) for each in again]
         rooms = {
             each.name: self._queues.room_of(each, request.owner, self._runs.values())
             for each in request.limits
@@ -261,13 +177,13 @@ class MemoryRunStore:
             room = rooms.get(queue)
             if room is None or room.take(found.stored.queue_key, is_new=is_new):
                 begun[queue] += is_new
-                claimed.append(_claim_for(found, request))
+                claimed.append(claim_for(found, request))
         for each in request.limits:
             self._queues.record_first_claims(each, begun[each.name])
         return DueRuns(claimed, room_in=soonest(rooms.values()))
 
     async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
-        waiting = {each.stored.queue for each in self._runs.values() if _waits_for_a_minute(each)}
+        waiting = {each.stored.queue for each in self._runs.values() if waits_for_a_minute(each)}
         return self._queues.unlisted(listed, waiting)
 
     async def sweep(
@@ -279,7 +195,7 @@ class MemoryRunStore:
                 continue
             owner = found.run.owner
             if owner is None:
-                _sweep_due(found, now)
+                sweep_due(found, now)
                 self._give_turn(found)
                 times += [found.due_mono] if found.due_mono is not None else []
                 continue
@@ -298,7 +214,7 @@ class MemoryRunStore:
         found = self._runs.get(claim.run_id)
         if found is None or (found.key, found.stored.epoch) != (claim.key, claim.epoch) or not found.is_held:
             return False
-        found.stored, found.change, found.has_progressed = _released(found.run, release), None, False
+        found.stored, found.change, found.has_progressed = released(found.run, release), None, False
         if release.restored is not None:
             found.stop_requested = None
         found.become_due(release.due, awaits_messages=release.awaits_messages and release.restored is None)
@@ -332,12 +248,12 @@ class MemoryRunStore:
 
     async def states(self, run_ids: Sequence[str]) -> list[RunState]:
         found = [self._runs[run_id] for run_id in dict.fromkeys(run_ids) if run_id in self._runs]
-        return [_state(each) for each in found]
+        return [state(each) for each in found]
 
     async def backlog(self, limit: int) -> Backlog:
         free = [each for each in self._runs.values() if not each.status.is_final]
         due = islice((each.stored.queue for each in free if each.is_ready), limit)
-        parked = islice((each.stored.queue for each in free if _is_parked(each)), limit)
+        parked = islice((each.stored.queue for each in free if is_parked(each)), limit)
         return Backlog(Counter(due), Counter(parked))
 
     async def listen(self, on_change: Callable[[], None]) -> NoListener:
@@ -358,7 +274,7 @@ class MemoryRunStore:
 
     async def load(self, run_id: str) -> StoredRun | None:
         found = self._runs.get(run_id)
-        return _with_lease(found) if found is not None else None
+        return with_lease(found) if found is not None else None
 
     async def visits(
         self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
@@ -397,10 +313,10 @@ class MemoryRunStore:
         return None
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
-        return select_runs(map(_with_lease, self._runs.values()), chosen)
+        return select_runs(map(with_lease, self._runs.values()), chosen)
 
     async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
-        counts = Counter(run.status for run in map(_with_lease, self._runs.values()) if matches(run, chosen))
+        counts = Counter(run.status for run in map(with_lease, self._runs.values()) if matches(run, chosen))
         return {status: min(count, chosen.limit) for status, count in counts.items()}
 
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
@@ -466,7 +382,7 @@ class MemoryRunStore:
         found = self._runs.get(new.run_id)
         if found is None:
             key = next(self._keys)
-            found = self._runs[new.run_id] = _MemoryRun(
+            found = self._runs[new.run_id] = MemoryRun(
                 key=key,
                 stored=replace(StoredRun.from_new(new), key=key),
                 creation_id=new.commit_id,
@@ -480,15 +396,15 @@ class MemoryRunStore:
                 found.events.append(started_event(new))
         elif found.creation_id != new.commit_id or found.stored.epoch > new.is_held or found.change is not None:
             return None
-        return _claim_of(found)
+        return claim_of(found)
 
-    def _give_turn(self, found: _MemoryRun) -> None:
+    def _give_turn(self, found: MemoryRun) -> None:
         """Give a new run with a key, which has become ready, its turn among the other keys of its queue."""
         run, key = found.stored, found.stored.queue_key
         if key is None or run.epoch > 0 or not found.is_ready:
             return
         place = (run.queue, run.priority)
-        others = [each for each in self._runs.values() if each is not found and _is_new_with_key(each, place)]
+        others = [each for each in self._runs.values() if each is not found and is_new_with_key(each, place)]
         last = max((each.turn for each in others if each.stored.queue_key == key), default=-math.inf)
         floor = min((each.turn for each in others), default=found.turn)
         found.turn = max(floor, last + TURN_STEP)
@@ -514,7 +430,7 @@ class MemoryRunStore:
         found = self._runs.get(change.run_id)
         if found is None:
             return CommitOutcome.FENCED
-        if _passes_fence(found, change):
+        if passes_fence(found, change):
             found.add(change)
             self._notify(change)
             return CommitOutcome.COMMITTED
@@ -529,135 +445,3 @@ class MemoryRunStore:
             name = ended_message(change.run_id)
             parent.messages.append(Message(next(self._message_ids), name, "null", change.at))
             parent.has_news = True
-
-
-def _passes_fence(found: _MemoryRun, change: RunChange) -> bool:
-    current = (found.key, found.stored.epoch, found.next_seq)
-    return current == (change.key, change.epoch, change.expected_seq) and found.is_held
-
-
-def _claim_of(found: _MemoryRun) -> Claim:
-    return Claim(run_id=found.stored.run_id, key=found.key, epoch=found.stored.epoch, next_seq=found.next_seq)
-
-
-def _lease_holder(found: _MemoryRun) -> str | None:
-    """The owner whose lease is valid, or None."""
-    return found.stored.owner if found.lease_end > found.clock.monotonic() and found.is_held else None
-
-
-def _with_lease(found: _MemoryRun) -> StoredRun:
-    return replace(found.run, is_leased=_lease_holder(found) is not None)
-
-
-def _claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
-    return replace(
-        run,
-        status=RunStatus.RUNNING,
-        epoch=run.epoch + 1,
-        owner=owner,
-        next_seq=run.next_seq + (event is not None),
-        error_step=None,
-        error=None,
-        error_category=None,
-        stop_reason=None,
-        updated_at=event.timestamp if event is not None else run.updated_at,
-        completed_at=None,
-        due_at=None,
-        claims_since_progress=_claims_after(run),
-    )
-
-
-def _claims_after(run: StoredRun) -> int:
-    """The take-overs without progress after a claim of the run; a run that waits has not harmed its owner."""
-    if run.status.is_final:
-        return 1
-    return run.claims_since_progress + (run.owner is not None and run.status is RunStatus.RUNNING)
-
-
-def _claim_for(found: _MemoryRun, request: DueRequest) -> DueRun:
-    """Claim a ready run for a worker."""
-    before = _with_lease(found)
-    version = before.workflow_version or request.workflows[before.workflow_name]
-    started_at = request.at if before.epoch == 0 else before.started_at
-    found.stored, found.change, found.has_progressed = _claimed(before, request.owner, None), None, False
-    status = before.status if before.status is RunStatus.WAITING else RunStatus.RUNNING
-    found.stored = replace(
-        found.stored, status=status, started_at=started_at, updated_at=request.at, workflow_version=version
-    )
-    found.lease_end, found.claim_token = found.clock.monotonic() + request.ttl, request.token
-    found.due_mono, found.is_ready = None, False
-    return DueRun(before, _claim_of(found))
-
-
-def _is_claimable(found: _MemoryRun, request: DueRequest) -> bool:
-    run = found.run
-    is_free = not run.status.is_final and found.claim_token != request.token
-    is_known = run.workflow_version <= request.workflows.get(run.workflow_name, -1)
-    return is_free and is_known and found.is_ready and (not run.queue or run.queue in request.queues)
-
-
-def _is_parked(found: _MemoryRun) -> bool:
-    return found.run.owner is None and not found.is_ready and found.status is RunStatus.WAITING
-
-
-def _is_new_with_key(found: _MemoryRun, place: tuple[str, int]) -> bool:
-    """Whether it is a ready run with a key that was never claimed, of this queue and priority."""
-    run = found.stored
-    return found.is_ready and run.epoch == 0 and run.queue_key is not None and (run.queue, run.priority) == place
-
-
-def _waits_for_a_minute(found: _MemoryRun) -> bool:
-    """Whether it is a ready run of a queue that nobody has claimed for a minute."""
-    is_late = found.due_mono is not None and found.clock.monotonic() - found.due_mono >= LISTED_FOR
-    return bool(found.stored.queue) and found.is_ready and is_late
-
-
-def _turn(found: _MemoryRun) -> tuple[object, ...]:
-    run = found.run
-    return run.priority, run.epoch == 0, found.turn, found.key
-
-
-def _state(found: _MemoryRun) -> RunState:
-    run = _with_lease(found)
-    is_free = run.owner is None and not run.status.is_final
-    is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
-    return RunState(run.run_id, run.status, run.epoch, run.owner, run.is_leased, is_free and is_now, run.next_seq)
-
-
-def _sweep_due(found: _MemoryRun, now_mono: float) -> None:
-    """Make a run without an owner ready if it is due."""
-    if found.due_mono is not None and found.due_mono <= now_mono:
-        found.is_ready = True
-    elif found.has_news and found.status is RunStatus.WAITING:
-        found.become_ready()
-    found.has_news = False
-
-
-def _released(run: StoredRun, release: Release) -> StoredRun:
-    claims = run.claims_since_progress + release.counts
-    due_at = release.due.at if release.due is not None else None
-    released = replace(run, status=release.status, owner=None, claims_since_progress=claims, due_at=due_at)
-    return released if release.restored is None else _ended(released, release.restored)
-
-
-def _changed(run: StoredRun, change: RunChange, *, has_progressed: bool) -> StoredRun:
-    claims = 0 if has_progressed else run.claims_since_progress
-    moved = replace(
-        run, next_seq=change.next_seq, status=change.status, updated_at=change.at, claims_since_progress=claims
-    )
-    if change.release is not None:
-        return _released(moved, change.release)
-    return moved if change.end is None else _ended(moved, change.end)
-
-
-def _ended(run: StoredRun, end: RunEnd) -> StoredRun:
-    return replace(
-        run,
-        status=end.status,
-        owner=None,
-        error_step=end.error_step,
-        error=end.error,
-        error_category=end.error_category,
-        stop_reason=end.stop_reason,
-        completed_at=end.at,
-    )
