@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from docs.examples.flows import approval, polling, quorum, release_graph, tool_review
+from docs.examples.flows import approval, polling, quorum, release_graph, saga, tool_review
 from spine_async import Workflow, WorkflowRunner
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import VirtualClock, assert_resumes, run_virtual
@@ -79,3 +79,17 @@ def test_the_report_is_escalated_if_nobody_answers() -> None:
     result = run_virtual(answer_when_it_was_escalated)
     assert result.context.get_output("pay") == {"paid": 500, "by": "Max"}
     assert result.duration_ms >= 600 * 1000
+
+
+@pytest.mark.anyio
+async def test_a_trip_that_cannot_be_booked_is_cancelled_wherever_it_is_killed() -> None:
+    params = {"guest": "Ida", "sold_out": ["car"]}
+    result = await WorkflowRunner(store=MemoryRunStore()).execute(saga.WORKFLOW, params=params)
+    assert (result.status, result.error_step) == ("failed", "car")
+    assert result.compensated_steps == ["hotel", "flight"]
+    assert result.context.get_output("write") == {"written_to": "Ida"}
+    kills = await assert_resumes(
+        saga.WORKFLOW, params, compare=lambda result: (result.status, result.error, result.compensated_steps)
+    )
+    assert kills >= 10
+    assert await assert_resumes(saga.WORKFLOW, {"guest": "Ida"}) >= 8
