@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis import Redis
-
 from tests.servers.process import ServerError, ServerProcess, free_port
 
 URL_VARIABLE = "SPINE_TEST_REDIS_URL"
@@ -64,6 +62,8 @@ def with_prefix(url: str, prefix: str) -> str:
 
 def remove_keys(url: str, prefix: str) -> None:
     """Remove the keys of a store."""
+    from redis import Redis  # noqa: PLC0415 - an environment that was made before the package was needed has none
+
     with Redis.from_url(url) as client:
         keys = list(client.scan_iter(f"{{{prefix}}}:*", count=10_000))
         if keys:
