@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
 from spine_async._model.queue import Queue
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, StoredRun
-from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async.ports import Listener, NoListener, RunStore
 
 _PAGE = 500
@@ -24,6 +24,8 @@ class PlainDueRuns:
         self._store = store
         self._free: dict[str, StoredRun] = {}
         self._gone: Collection[str] = ()
+        self._page_after: RunCursor | None = None
+        self._next_after: RunCursor | None = None
 
     async def claim_queued(
         self,
@@ -45,20 +47,24 @@ class PlainDueRuns:
             if is_known and len(claimed) < request.limit:
                 del self._free[run.run_id]
                 over = run.epoch if run.owner in self._gone else None  # another owner may have renewed its lease
+                whole = await self._store.load(run.run_id)
                 answer = await self._store.claim(
                     run.run_id, request.owner, None, ttl=request.ttl, over_epoch=over, unless_ended=True
                 )
-                if isinstance(answer, Claim):
-                    claimed.append(DueRun(run, answer))
+                if whole is not None and isinstance(answer, Claim):
+                    claimed.append(DueRun(whole, answer))
         return claimed
 
     async def sweep(
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
     ) -> Sweep:
+        """Look at a page of the runs under way: at the next one, unless it is told of the owners of the last one."""
         owners: dict[str, bool] = {}
         self._free.clear()
         self._gone = gone
-        for run in await self._store.runs(RunFilter(is_under_way=True, limit=_PAGE)):
+        if not gone and not lapsed:
+            self._page_after = self._next_after
+        for run in await self._page():
             is_lapsed = run.owner in lapsed and not run.is_leased and run.run_id not in spared
             is_free = run.owner is None or run.owner in gone or is_lapsed
             if is_free:
@@ -66,6 +72,15 @@ class PlainDueRuns:
             elif run.owner is not None:
                 owners[run.owner] = owners.get(run.owner, False) or not run.is_leased
         return Sweep(owners, None)
+
+    async def _page(self) -> list[StoredRun]:
+        """The runs under way after the cursor, without their documents; a run that cannot be read harms no other."""
+        chosen = RunFilter(
+            is_under_way=True, limit=_PAGE, cursor=self._page_after, with_documents=False, skips_unreadable=True
+        )
+        page = await self._store.runs(chosen)
+        self._next_after = RunCursor(page[-1].created_at, page[-1].key) if len(page) == _PAGE else None
+        return page
 
     async def unlisted_queues(self, listed: Collection[str]) -> list[str]:
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +19,9 @@ from spine_async.storage.file.folder import LOG
 from spine_async.storage.file.index import Entry
 from spine_async.storage.file.lock import locked
 from spine_async.storage.run_selection import matches, select_runs
+from spine_async.storage.unreadable import report_unreadable
 
 _BLOCK = 1 << 16  # bytes
-
-_log = logging.getLogger("spine_async")
 
 
 Load: TypeAlias = Callable[[str], StoredRun | None]
@@ -102,5 +100,5 @@ def _load(run_id: str, chosen: RunFilter, load: Load) -> StoredRun | None:
     except CorruptRecordError as exc:
         if not chosen.skips_unreadable:
             raise
-        _log.warning("%s; the listing leaves it out", exc)
+        report_unreadable(exc)
         return None

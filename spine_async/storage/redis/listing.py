@@ -8,7 +8,6 @@ and the runs of their first entries. Other conditions of the filter are checked 
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -24,12 +23,11 @@ from spine_async.storage.redis.request import Argument, Request
 from spine_async.storage.redis.scripts import COUNT, LOAD, PAGE
 from spine_async.storage.redis.server import RedisServer
 from spine_async.storage.run_selection import matches, without_documents
+from spine_async.storage.unreadable import report_unreadable
 
 _PAGE = 200
 _LAST = "~"
 """Sorts after all entries that begin with the same digits."""
-
-_log = logging.getLogger("spine_async")
 
 
 async def list_runs(server: RedisServer, keys: Keys, chosen: RunFilter) -> list[StoredRun]:
@@ -98,7 +96,7 @@ def _read(names: Sequence[str], answer: list[Any] | None, chosen: RunFilter) -> 
     except CorruptRecordError as exc:
         if not chosen.skips_unreadable:
             raise
-        _log.warning("%s; the listing leaves it out", exc)
+        report_unreadable(exc)
         return None
 
 
