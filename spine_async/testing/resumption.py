@@ -170,7 +170,9 @@ def _end_of(result: WorkflowResult) -> dict[str, Any]:
 
 
 def _without_times(output: Any) -> Any:
-    """An output without the times at which waits end and signals arrive, also inside the outputs of branches."""
+    """An output without the times at which waits end and signals arrive, also inside outputs of maps and branches."""
+    if isinstance(output, list):
+        return [_without_times(each) for each in output]
     if not isinstance(output, dict):
         return output
     is_of_wait = output.keys() in _OUTPUTS_OF_WAITS
