@@ -63,12 +63,15 @@ class Modelled:
         """Whether the claim of this epoch holds the run, with or without a lease."""
         return epoch == self.epoch and self.owner is not None and self.is_under_way
 
-    def become_claimed(self, worker: str, claim: Claim) -> None:
-        """Expect what a claim changes: only an owner that was lost while the run was at work counts."""
+    def become_claimed(self, worker: str, claim: Claim, *, keeps_waiting: bool = False) -> None:
+        """Expect what a claim changes: only an owner that was lost while the run was at work counts.
+
+        A claim by a worker keeps the status of a run that waits.
+        """
         is_lost = self.owner is not None and self.status is RunStatus.RUNNING
         self.progress = self.progress + is_lost if self.is_under_way else 1
         self.owner, self.epoch, self.held, self.ready, self.asked = worker, self.epoch + 1, True, False, None
-        self.status = RunStatus.RUNNING
+        self.status = RunStatus.WAITING if keeps_waiting and self.status is RunStatus.WAITING else RunStatus.RUNNING
         assert (claim.epoch, claim.next_seq) == (self.epoch, self.next_seq)
         self.claims[self.epoch] = claim
 
@@ -138,7 +141,7 @@ class ProtocolMachine(RuleBasedStateMachine):
                 self.runs[each.run.run_id].status,
                 self.runs[each.run.run_id].epoch,
             )
-            self.runs[each.run.run_id].become_claimed(worker, each.claim)
+            self.runs[each.run.run_id].become_claimed(worker, each.claim, keeps_waiting=True)
 
     @precondition(lambda self: self.runs)
     @rule(

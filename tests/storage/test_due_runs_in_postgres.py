@@ -126,7 +126,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[object]]] = {
     "READY_IN_BOOT": (due_statements.READY_IN_BOOT, ("boot", 1e9)),
     "READY_BY_NEWS": (due_statements.READY_BY_NEWS, ()),
     "LOST": (due_statements.READY_OF_OWNERS, (["gone"], ["lapsed"], ["spared"])),
-    "BACKLOG": (str(queries.BACKLOG).replace(":most", "$1::bigint"), (10,)),
+    "BACKLOG": (str(queries.BACKLOG["postgresql"]).replace(":most", "$1::bigint"), (10,)),
 }
 PARTIAL = {
     "CLAIM_DUE": {"core_workflow_runs_ready", "core_workflow_runs_held"},

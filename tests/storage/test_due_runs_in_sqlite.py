@@ -143,7 +143,7 @@ class TestCost:
 
     async def test_the_backlog_is_counted_in_two_indexes(self, crowded: SqlRunStore, file: Path) -> None:
         with closing(sqlite3.connect(file)) as connection:
-            rows = connection.execute(f"EXPLAIN QUERY PLAN {queries.BACKLOG}", {"most": 10_000}).fetchall()
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {queries.BACKLOG['sqlite']}", {"most": 10_000}).fetchall()
         reads = [row[3].replace("COVERING ", "") for row in rows if "core_workflow_runs" in row[3]]
         assert reads == [
             f"SCAN core_workflow_runs USING INDEX core_workflow_runs_{name}" for name in ("ready", "parked")

@@ -323,7 +323,9 @@ class SqlRunStore:
 
     async def backlog(self, limit: int) -> Backlog:
         counts: dict[str, dict[str, int]] = {"due": {}, "parked": {}}
-        for what, queue, count in await self._read(queries.BACKLOG, {"most": limit}):
+        database = await self._database.for_reading()
+        rows = await database.read(queries.BACKLOG[database.dialect], {"most": limit}) if database is not None else ()
+        for what, queue, count in rows:
             counts[str(what)][str(queue)] = int(str(count))
         return Backlog(**counts)
 

@@ -41,12 +41,22 @@ LOAD_RUN: Mapping[str, Query] = {
 }
 """The query for one run, by dialect name."""
 
-_COUNT = "SELECT '{what}', queue, count(*) FROM (SELECT queue FROM core_workflow_runs WHERE {condition} LIMIT :most) r"
-BACKLOG: Query = text(
-    f"{_COUNT.format(what='due', condition=IS_READY)} GROUP BY queue UNION ALL "
-    # The order tells SQLite to read the index of parked runs, not that of unfinished ones.
-    f"{_COUNT.format(what='parked', condition=f'{IS_PARKED} ORDER BY queue')} GROUP BY queue"
+_COUNT = (
+    "SELECT '{what}', queue, count(*) "
+    "FROM (SELECT queue FROM core_workflow_runs{hint} WHERE {condition} LIMIT :most) r GROUP BY queue"
 )
+
+
+def _backlog(hint: str) -> Query:
+    due = _COUNT.format(what="due", hint="", condition=IS_READY)
+    return text(f"{due} UNION ALL {_COUNT.format(what='parked', hint=hint, condition=IS_PARKED)}")
+
+
+# SQLite would choose the index of statuses, and look up each run of it in the table.
+BACKLOG: Mapping[str, Query] = {
+    "postgresql": _backlog(""),
+    "sqlite": _backlog(" INDEXED BY core_workflow_runs_parked"),
+}
 """Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
 
 WORKFLOW_NAMES: Query = text(
