@@ -93,9 +93,9 @@ class MemoryRun:
         return has_owner and self.status in _HELD
 
     def add(self, change: RunChange) -> None:
-        """Apply a change."""
-        self.visits.extend(change.visits)
-        self.events.extend(change.events)
+        """Apply a change. Its rows are copied: their creator may number them once more if it gets no answer."""
+        self.visits.extend([replace(row) for row in change.visits])
+        self.events.extend(replace(row) for row in change.events)
         if change.taken:
             self.messages = [each for each in self.messages if each.id not in change.taken]
             self.has_news = self.has_news and bool(self.messages)

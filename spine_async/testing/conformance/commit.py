@@ -115,3 +115,12 @@ class CommitContract:
         states = [(await loaded(store, name)).status for name in names]
         running, wait = RunStatus.RUNNING, RunStatus.WAITING
         assert states == [running, wait, running, RunStatus.COMPLETED, wait]
+
+    async def test_rows_that_their_creator_changes_later_are_stored_as_they_were(self, store: RunStore) -> None:
+        made = change(await created(store), [visit("fetch", 2)], [event("priced", 3, step="fetch")])
+        await committed(store, made)
+        (row,), (stored_event,), commit_id = made.visits, made.events, made.commit_id
+        row.seq, row.commit_id, stored_event.seq = 99, "another", 98
+        (stored,) = await store.visits("run-1")
+        assert (stored.seq, stored.commit_id) == (2, commit_id)
+        assert [each.seq for each in await store.events("run-1", 0, 10)] == [1, 2, 3]
