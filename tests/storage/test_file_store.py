@@ -34,6 +34,7 @@ from spine_async.storage.file.folder import LOG, folder_name
 from spine_async.storage.file.index import INDEX
 from spine_async.testing.conformance.rows import change, created, new_run, visit
 from tests.interpreter import ROOT, environment
+from tests.storage.killed_run import check_take_over
 
 pytestmark = pytest.mark.anyio
 
@@ -274,7 +275,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             await runner.execute(DOUBLES, params={"number": 4})
 
 
-def run_python(program: str, *args: object) -> subprocess.Popen[str]:
+def start_python(program: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), *map(str, args)],
         cwd=ROOT,
@@ -300,7 +301,7 @@ async def test_a_lock_that_another_process_keeps_is_an_error_and_ends_with_that_
     store: FileRunStore, base: Path
 ) -> None:
     claim = await created(store, new_run("r"))
-    process = run_python(HOLDS_LOCK.format(then="time.sleep(600)"), log_of(base, "r"))
+    process = start_python(HOLDS_LOCK.format(then="time.sleep(600)"), log_of(base, "r"))
     assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
     with pytest.raises(StoreUnavailableError, match="another process has locked"):
@@ -314,7 +315,7 @@ async def test_a_lock_that_another_process_keeps_is_an_error_and_ends_with_that_
 async def test_a_child_does_not_inherit_a_lock(store: FileRunStore, base: Path) -> None:
     claim = await created(store, new_run("r"))
     fork = "import os; os.fork() == 0 and (print('forked', os.getpid(), flush=True), time.sleep(600)); os._exit(0)"
-    process = run_python(HOLDS_LOCK.format(then=fork), log_of(base, "r"))
+    process = start_python(HOLDS_LOCK.format(then=fork), log_of(base, "r"))
     assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
     child = int(process.stdout.readline().split()[1])
@@ -326,33 +327,9 @@ async def test_a_child_does_not_inherit_a_lock(store: FileRunStore, base: Path) 
         process.communicate()
 
 
-KILLED = """
-    import anyio, os, sys
-    from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
-    async def first(context, config):
-        return {"by": os.getpid()}
-    async def second(context, config):
-        if sys.argv[2] == "dies":
-            os.kill(os.getpid(), 9)
-        print("first by", context.get_output("first", "by") == os.getpid(), flush=True)
-    workflow = Workflow("w", [Step.lambda_("first", first), Step.lambda_("second", second)])
-    async def main():
-        config = WorkflowRunnerConfig(checkpoint_storage="file", checkpoint_dir=sys.argv[1])
-        async with WorkflowRunner(config=config, workflows=[workflow]) as runner:
-            if sys.argv[2] == "dies":
-                await runner.execute(workflow, run_id="r")
-            print((await runner.handle("r").result(timeout=20)).status.value, flush=True)
-    anyio.run(main)
-"""
-
-
 @pytest.mark.allow_blocking
 def test_another_process_takes_over_the_run_of_a_killed_one_at_once(base: Path) -> None:
-    dies = run_python(KILLED, base, "dies")
-    dies.communicate(timeout=30)
-    assert dies.returncode == -9
-    out, err = run_python(KILLED, base, "lives").communicate(timeout=30)
-    assert out.splitlines() == ["first by False", "completed"], err
+    check_take_over("file", "checkpoint_dir", base)
 
 
 async def test_a_run_that_another_runner_executes_is_busy(base: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
-import sys
-import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +30,8 @@ from spine_async.ports import CommitOutcome
 from spine_async.storage import RedisRunStore
 from spine_async.storage.redis.keys import hashed
 from spine_async.testing.conformance.rows import change, committed, created, event, new_run, visit
-from tests.interpreter import ROOT, environment
 from tests.servers.redis import RedisServer
+from tests.storage.killed_run import check_take_over, run_python
 
 pytestmark = pytest.mark.anyio
 PAGE = Path(__file__).parents[2] / "docs" / "redis-store.md"
@@ -198,42 +195,8 @@ async def test_maps_waits_and_large_values_work(redis_store_url: str) -> None:
     assert last.context_snapshot["outputs"]["square"] == {"squared": 299**2}  # type: ignore[index]
 
 
-KILLED = """
-    import anyio, os, sys
-    from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
-    async def first(context, config):
-        return {"by": os.getpid()}
-    async def second(context, config):
-        if sys.argv[2] == "dies":
-            os.kill(os.getpid(), 9)
-        print("first by", context.get_output("first", "by") == os.getpid(), flush=True)
-    workflow = Workflow("w", [Step.lambda_("first", first), Step.lambda_("second", second)])
-    async def main():
-        config = WorkflowRunnerConfig(checkpoint_storage="redis", redis_url=sys.argv[1])
-        async with WorkflowRunner(config=config, workflows=[workflow]) as runner:
-            if sys.argv[2] == "dies":
-                await runner.execute(workflow, run_id="r")
-            print((await runner.handle("r").result(timeout=60)).status.value, flush=True)
-    anyio.run(main)
-"""
-
-
-def run_python(program: str, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, args)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_another_process_takes_over_the_run_of_a_killed_one_at_once(redis_store_url: str) -> None:
-    assert run_python(KILLED, redis_store_url, "dies").returncode == -9
-    ended = run_python(KILLED, redis_store_url, "lives")
-    assert ended.stdout.splitlines() == ["first by False", "completed"], ended.stderr
+    check_take_over("redis", "redis_url", redis_store_url)
 
 
 def test_a_missing_package_names_its_extra() -> None:
