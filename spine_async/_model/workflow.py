@@ -41,7 +41,8 @@ class Workflow:
         defaults: Default values of params; the params of `execute` override them.
         tags: Keywords; informational.
         params_model: Pydantic model that validates the params of `execute`.
-        cleanup: Steps that are executed when the other steps have ended, whatever the outcome of the run is.
+        cleanup: Steps that are executed when the other steps have ended, whatever the outcome of the run is. They
+            belong to a run, so a workflow that is executed inside the run of another one must not have any.
 
     Attributes:
         positions: Index of each step by name.
@@ -231,7 +232,10 @@ def _cleanup_steps(workflow: str, cleanup: Iterable[Step], steps: tuple[Step, ..
 def _check_inner(workflow: Workflow) -> None:
     for step in (*workflow.steps, *workflow.cleanup):
         if any(inner.cleanup for inner in step.inner.values()):
-            problem = "the workflow inside of it has cleanup steps; give them to the outermost workflow"
+            problem = (
+                "the workflow inside of it has cleanup steps, which belong to the end of a run; give them to the "
+                "outermost workflow, or execute the workflow as a run of its own (Step.workflow with queue)"
+            )
             raise DefinitionError(problem, workflow=workflow.name, step=step.name)
 
 

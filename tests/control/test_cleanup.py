@@ -168,6 +168,18 @@ def test_definitions_that_make_no_sense_are_refused(trace: Trace) -> None:
         Workflow("w", [a], cleanup=[trace.step("b", next_step="a")])
     with pytest.raises(DefinitionError, match="cleanup is a single step; pass a list of steps"):
         Workflow("w", [a], cleanup=b)  # type: ignore[arg-type]
-    inner = Workflow(steps=[a], cleanup=[b])
-    with pytest.raises(DefinitionError, match="step 'm': the workflow inside of it has cleanup steps; give them to"):
-        Workflow("w", [Step.map("m", items=[1], iterator=inner)])
+
+
+def test_a_workflow_inside_of_a_run_has_no_cleanup_steps(trace: Trace) -> None:
+    inner = Workflow("inner", [trace.step("a")], cleanup=[trace.step("b")])
+    steps = [
+        Step.map("s", items=[1], iterator=inner),
+        Step.parallel("s", {"one": inner}),
+        Step.workflow("s", inner),
+    ]
+    for step in steps:
+        with pytest.raises(DefinitionError, match=r"step 's': .*give them to the outermost workflow, or execute the"):
+            Workflow("w", [step])
+        with pytest.raises(DefinitionError, match="step 's': the workflow inside of it has cleanup steps"):
+            Workflow("w", [trace.step("first")], cleanup=[step])
+    assert Workflow("w", [Step.workflow("s", inner, queue="default")]).step_names == ("s",)

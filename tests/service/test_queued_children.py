@@ -160,6 +160,23 @@ async def test_a_child_that_is_stopped_by_itself_fails_the_step(place: Place, ha
     assert result.error == "run 'r/child' of workflow 'kid' was stopped: no more"
 
 
+@pytest.mark.parametrize("outcome", ["completed", "failed", "stopped"])
+async def test_a_child_cleans_up_at_its_own_end(place: Place, handlers: Handlers, outcome: str) -> None:
+    """Before its parent continues, and also when the stop of its parent stops it."""
+    last = handlers.blocking("b") if outcome == "stopped" else handlers.step("b")
+    handlers.broken = {"b"} if outcome == "failed" else set()
+    workflow = flow(handlers, Workflow("kid", [last], cleanup=[handlers.step("tidy")]))
+    async with place.runner(config=PARKS) as runner:
+        handle = await runner.start(workflow, run_id="r")
+        if outcome == "stopped":
+            await until(lambda: handlers.ran["b"] == 1)
+            await handle.stop("enough")
+        assert (await ended(handle)).status == outcome
+        child = await ended(runner.handle("r/child"))
+    assert (child.status, child.completed_steps[-1], handlers.ran["tidy"]) == (outcome, "tidy", 1)
+    assert handlers.ran["after"] == (1 if outcome == "completed" else 0)
+
+
 async def test_the_deletion_of_the_parent_deletes_its_children(place: Place, handlers: Handlers) -> None:
     grandchild = pair(handlers)
     child = Workflow("outer", [Step.workflow("deep", grandchild, queue="default")])
