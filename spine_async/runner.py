@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
@@ -390,6 +390,33 @@ class WorkflowRunner(RunReader, ScheduleManager):
         async with self._active_runs.session():
             return await self._callers.resume(run_id, lambda stored: workflow or self._known(stored), params_override)
 
+    async def resume_in_background(
+        self,
+        run_id: str,
+        *,
+        params_override: Mapping[str, object] | None = None,
+        workflow: Workflow | None = None,
+    ) -> RunHandle:
+        """Continue a run as `resume` does, and return once this runner has claimed it.
+
+        Args:
+            run_id: Id of the run.
+            params_override: Params that change from now on.
+            workflow: Definition of the run; None finds it by name.
+
+        Raises:
+            DefinitionError: The runner is not entered with `async with`.
+            RunConflictError: The run is not due yet, or its queue has no room; or as in `resume`, as all other errors.
+        """
+        check_run_id(run_id)
+        check_workflow(workflow)
+        self._check_entered("resume_in_background")
+        async with self._active_runs.session():
+            await self._callers.resume_in_background(
+                run_id, lambda stored: workflow or self._known(stored), params_override
+            )
+        return self.handle(run_id)
+
     async def fork(
         self,
         run_id: str,
@@ -510,6 +537,11 @@ class WorkflowRunner(RunReader, ScheduleManager):
         """
         async with self._active_runs.session():
             return await self._worker.once()
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The workflows that the runner knows, by name; cannot be changed by the caller."""
+        return MappingProxyType(self._workflows)
 
     def register(self, workflow: Workflow) -> None:
         """Register a workflow, so that `resume` finds it by name. A later workflow replaces one with the same name."""

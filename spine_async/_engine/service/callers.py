@@ -34,7 +34,14 @@ from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import QueueDeadlockError, RunBusyError, RunError, RunNotFoundError, StoreError
+from spine_async.errors import (
+    QueueDeadlockError,
+    RunBusyError,
+    RunConflictError,
+    RunError,
+    RunNotFoundError,
+    StoreError,
+)
 
 _log = logging.getLogger("spine_async")
 
@@ -126,18 +133,11 @@ class Callers:
         """
         await self._check_own_queue(run_id)
 
-        async def open_stored() -> Scope | WorkflowResult:
-            stored = await load(self._runtime, run_id)
-            workflow = definition(stored)
-            check_due(self._runtime, stored)
-            opened = await claim_and_replay(self._runtime, workflow, stored, override)
-            add_workflow(self._workflows, workflow)
-            return opened
-
+        opening = self._resumption(run_id, definition, override)
         while True:
             if self._active_runs.find(run_id) is not None:
                 raise RunBusyError(run_id, self._runtime.owner)
-            execution = self._start(Execution(self._runtime, run_id), open_stored)
+            execution = self._start(Execution(self._runtime, run_id), opening)
             try:
                 async with execution.caller():
                     result = await execution.result()
@@ -149,6 +149,37 @@ class Callers:
                 continue
             assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
             return result
+
+    async def resume_in_background(
+        self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None
+    ) -> None:
+        """Claim a stored run, and execute it in the background.
+
+        Raises:
+            RunConflictError: The run is not due yet, or its queue has no room.
+        """
+        opening = self._resumption(run_id, definition, override)
+        execution = self._start(Execution(self._runtime, run_id, is_background=True), opening)
+        await self._when_open(execution)
+        task = execution.task
+        if task is not None and task.done() and isinstance(error := task.exception(), NotClaimable):
+            problem = "is not due yet; a working runner executes it then"
+            if not error.has_room:
+                problem = "cannot be resumed now, because its queue has no room; try again later"
+            raise RunConflictError(run_id, f"run {run_id!r} {problem}")
+
+    def _resumption(
+        self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None
+    ) -> Callable[[], Awaitable[Scope | WorkflowResult]]:
+        async def open_stored() -> Scope | WorkflowResult:
+            stored = await load(self._runtime, run_id)
+            workflow = definition(stored)
+            check_due(self._runtime, stored)
+            opened = await claim_and_replay(self._runtime, workflow, stored, override)
+            add_workflow(self._workflows, workflow)
+            return opened
+
+        return open_stored
 
     async def result(self, run_id: str) -> WorkflowResult:
         """The result of a run, wherever it is executed; waits until it has ended."""
