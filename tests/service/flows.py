@@ -64,7 +64,10 @@ class Notes:
         return (self._folder / f"gate-{name}").exists()
 
     def is_first(self, name: str) -> bool:
-        """Whether no process has asked this before."""
+        """Whether no process has asked this before.
+
+        A step asks before it writes its note: the test may kill its process as soon as the note is there.
+        """
         try:
             (self._folder / f"first-{name.replace('/', ',')}").touch(exist_ok=False)
         except FileExistsError:
@@ -149,26 +152,29 @@ class Flows:
         return {"passed": True}
 
     async def hold(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        is_first = self._is_first(context)
         self.notes.add(context)
-        await self._block_if_first(f"{context.idempotency_key}")
+        await self._block_if(is_first)
         return {"held": True}
 
     def hold_thread(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        is_first = self._is_first(context)
         self.notes.add(context)
-        if self.notes.is_first(f"{context.idempotency_key}"):
+        if is_first:
             threading.Event().wait(FOREVER)
         return {"held": True}
 
     async def hold_odd_items(self, context: WorkflowContext, config: Config) -> dict[str, object]:
-        self.notes.add(context)
         item = context.get_param("item")
-        if item % 2:
-            await self._block_if_first(f"{context.idempotency_key}")
+        is_first = item % 2 == 1 and self._is_first(context)
+        self.notes.add(context)
+        await self._block_if(is_first)
         return {"item": item}
 
     async def fail_first(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        is_first = self._is_first(context)
         self.notes.add(context)
-        if self.notes.is_first(f"{context.idempotency_key}"):
+        if is_first:
             raise StepError("not yet", category="TRANSIENT")
         return {"attempt": "second"}
 
@@ -210,24 +216,27 @@ class Flows:
         return tool.upper()
 
     async def call_holding(self, run: str) -> None:
+        is_first = self.notes.is_first(f"{run}/hold")
         self.notes.write(what="called", run=run, tool="hold")
-        await self._block_if_first(f"{run}/hold")
+        await self._block_if(is_first)
 
     async def exit(self, context: WorkflowContext, config: Config) -> None:
         self.notes.add(context)
         raise SystemExit(3)
 
     async def raise_when_cancelled(self, context: WorkflowContext, config: Config) -> dict[str, object]:
+        is_first = self._is_first(context)
         self.notes.add(context)
         try:
-            await self._block_if_first(f"{context.idempotency_key}")
+            await self._block_if(is_first)
         except BaseException:
             raise ValueError("raised in a cancelled step")  # noqa: B904 (the handler hides the cancellation on purpose)
         return {"held": True}
 
     async def _hold_pipeline(self, params: Mapping[str, object]) -> dict[str, object]:
+        is_first = self.notes.is_first(f"{params['run']}/hold")
         self.notes.write(what="began", run=params["run"], path="hold", attempt=1, resumed=False)
-        await self._block_if_first(f"{params['run']}/hold")
+        await self._block_if(is_first)
         return {"held": True}
 
     async def _execute(self, name: str, run_id: str) -> dict[str, object]:
@@ -236,6 +245,10 @@ class Flows:
         result.raise_for_status()
         return {"steps": result.completed_steps}
 
-    async def _block_if_first(self, name: str) -> None:
-        if self.notes.is_first(name):
+    def _is_first(self, context: WorkflowContext) -> bool:
+        return self.notes.is_first(f"{context.idempotency_key}")
+
+    @staticmethod
+    async def _block_if(is_first: bool) -> None:
+        if is_first:
             await anyio.sleep(FOREVER)
