@@ -1,63 +1,71 @@
-"""Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step."""
+"""Durable workflows for async Python: each step is checkpointed, and an interrupted run resumes after its last step.
 
-from spine_async._engine.runtime.runtime import StepFunction
-from spine_async._engine.service.run_filters import RunFilters
-from spine_async._model.config import WorkflowRunnerConfig
-from spine_async._model.context import WorkflowContext
-from spine_async._model.failure import ErrorCategory
-from spine_async._model.history import Checkpoint, Event, RunRecord
-from spine_async._model.parallel_step import ParallelStep
-from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
-from spine_async._model.policy import RetryPolicy
-from spine_async._model.progress import Progress
-from spine_async._model.quality import QualityMetrics, QualityThresholds
-from spine_async._model.queue import Enqueued, Queue, RateLimit
-from spine_async._model.retention import RetentionPolicy
-from spine_async._model.schedule import Schedule
-from spine_async._model.schedule_state import ScheduleRecord
-from spine_async._model.signal_step import SignalStep
-from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
-from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
-from spine_async._model.step_result import StepEvent, StepResult
-from spine_async._model.target import END
-from spine_async._model.transaction_step import TransactionStep
-from spine_async._model.workflow import Workflow
-from spine_async._model.workflow_result import StepMetric, WorkflowResult
-from spine_async._model.workflow_step import WorkflowStep
-from spine_async.dispatch import Dispatcher, LocalDispatcher
-from spine_async.errors import (
-    AttemptEndedError,
-    CorruptRecordError,
-    DefinitionError,
-    DuplicateStepError,
-    InvalidParamsError,
-    InvalidPolicyError,
-    InvalidRunIdError,
-    InvalidSignalError,
-    LeaseLostError,
-    MissingExtraError,
-    QueueDeadlockError,
-    RunBusyError,
-    RunConflictError,
-    RunEndedError,
-    RunError,
-    RunFailedError,
-    RunNotFoundError,
-    RunNotResumableError,
-    ScheduleNotFoundError,
-    SchemaVersionError,
-    SerializationError,
-    SharingError,
-    SpineError,
-    StepError,
-    StoreError,
-    StoreUnavailableError,
-    TooManyPendingEventsError,
-    UnknownStepError,
-    WorkflowChangedError,
-)
-from spine_async.handle import RunHandle, wait_first
-from spine_async.runner import WorkflowRunner
+A module is imported when one of its names is first used. So a program that uses little of the library starts quickly,
+for instance `spine-async --help`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spine_async._engine.runtime.runtime import StepFunction
+    from spine_async._engine.service.run_filters import RunFilters
+    from spine_async._model.config import WorkflowRunnerConfig
+    from spine_async._model.context import WorkflowContext
+    from spine_async._model.failure import ErrorCategory
+    from spine_async._model.history import Checkpoint, Event, RunRecord
+    from spine_async._model.parallel_step import ParallelStep
+    from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
+    from spine_async._model.policy import RetryPolicy
+    from spine_async._model.progress import Progress
+    from spine_async._model.quality import QualityMetrics, QualityThresholds
+    from spine_async._model.queue import Enqueued, Queue, RateLimit
+    from spine_async._model.retention import RetentionPolicy
+    from spine_async._model.schedule import Schedule
+    from spine_async._model.schedule_state import ScheduleRecord
+    from spine_async._model.signal_step import SignalStep
+    from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
+    from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
+    from spine_async._model.step_result import StepEvent, StepResult
+    from spine_async._model.target import END
+    from spine_async._model.transaction_step import TransactionStep
+    from spine_async._model.workflow import Workflow
+    from spine_async._model.workflow_result import StepMetric, WorkflowResult
+    from spine_async._model.workflow_step import WorkflowStep
+    from spine_async.dispatch import Dispatcher, LocalDispatcher
+    from spine_async.errors import (
+        AttemptEndedError,
+        CorruptRecordError,
+        DefinitionError,
+        DuplicateStepError,
+        InvalidParamsError,
+        InvalidPolicyError,
+        InvalidRunIdError,
+        InvalidSignalError,
+        LeaseLostError,
+        MissingExtraError,
+        QueueDeadlockError,
+        RunBusyError,
+        RunConflictError,
+        RunEndedError,
+        RunError,
+        RunFailedError,
+        RunNotFoundError,
+        RunNotResumableError,
+        ScheduleNotFoundError,
+        SchemaVersionError,
+        SerializationError,
+        SharingError,
+        SpineError,
+        StepError,
+        StoreError,
+        StoreUnavailableError,
+        TooManyPendingEventsError,
+        UnknownStepError,
+        WorkflowChangedError,
+    )
+    from spine_async.handle import RunHandle, wait_first
+    from spine_async.runner import WorkflowRunner
 
 __version__ = "0.1.0"
 
@@ -140,3 +148,60 @@ __all__ = [
     "__version__",
     "wait_first",
 ]
+
+_NAMES = {
+    "_engine.runtime.runtime": "StepFunction",
+    "_engine.service.run_filters": "RunFilters",
+    "_model.config": "WorkflowRunnerConfig",
+    "_model.context": "WorkflowContext",
+    "_model.failure": "ErrorCategory",
+    "_model.history": "Checkpoint Event RunRecord",
+    "_model.parallel_step": "ParallelStep",
+    "_model.plan": "Plan PlannedStep PlannedTarget",
+    "_model.policy": "RetryPolicy",
+    "_model.progress": "Progress",
+    "_model.quality": "QualityMetrics QualityThresholds",
+    "_model.queue": "Enqueued Queue RateLimit",
+    "_model.retention": "RetentionPolicy",
+    "_model.schedule": "Schedule",
+    "_model.schedule_state": "ScheduleRecord",
+    "_model.signal_step": "SignalStep",
+    "_model.status": "ErrorPolicy EventType RunStatus StepStatus StepType",
+    "_model.step": "ChoiceStep LambdaStep MapStep PipelineStep Step WaitStep",
+    "_model.step_result": "StepEvent StepResult",
+    "_model.target": "END",
+    "_model.transaction_step": "TransactionStep",
+    "_model.workflow": "Workflow",
+    "_model.workflow_result": "StepMetric WorkflowResult",
+    "_model.workflow_step": "WorkflowStep",
+    "dispatch": "Dispatcher LocalDispatcher",
+    "errors": (
+        "AttemptEndedError CorruptRecordError DefinitionError DuplicateStepError InvalidParamsError "
+        "InvalidPolicyError InvalidRunIdError InvalidSignalError LeaseLostError MissingExtraError "
+        "QueueDeadlockError RunBusyError RunConflictError RunEndedError RunError RunFailedError "
+        "RunNotFoundError RunNotResumableError ScheduleNotFoundError SchemaVersionError SerializationError "
+        "SharingError SpineError StepError StoreError StoreUnavailableError TooManyPendingEventsError "
+        "UnknownStepError WorkflowChangedError"
+    ),
+    "handle": "RunHandle wait_first",
+    "runner": "WorkflowRunner",
+}
+"""The public names by module, separated by spaces."""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+_SUBMODULES = frozenset({"dispatch", "errors", "handle", "ports", "runner", "storage"})
+"""Modules that are attributes of the package without an import of their own."""
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})
