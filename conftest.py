@@ -18,7 +18,7 @@ from tests.interpreter import share_bytecode
 
 share_bytecode()  # before the modules are collected and the workers are started
 
-collect_ignore_glob = ["docs/examples/*"]  # scripts; tests in tests/ run them
+collect_ignore_glob = ["docs/examples/*", "docs/hooks/*"]  # scripts, and modules for mkdocs; tests in tests/ use them
 if find_spec("pydantic_ai") is None:  # an environment that was made before the extra existed
     collect_ignore_glob += ["spine_async/integrations/pydantic_ai.py", "tests/integrations/*", "docs/agents.md"]
 
@@ -35,7 +35,7 @@ def _leave_folder(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/reference/*.md"],
     setup=_enter_folder,
     teardown=_leave_folder,
 ).pytest()

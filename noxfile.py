@@ -1,4 +1,4 @@
-"""Checks, each in an environment of its own: `nox -s lint typing tests build`."""
+"""Checks, each in an environment of its own: `nox -s lint typing tests docs build`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "typing", "tests", "build"]
+nox.options.sessions = ["lint", "typing", "tests", "docs", "build"]
 
 SUPPORTED = ("3.11", "3.12", "3.13")
 
@@ -96,6 +96,13 @@ def bench(session: nox.Session) -> None:
 def bench_peers(session: nox.Session) -> None:
     """Install the peers for `bench -- --peers`, each in an environment of its own under .nox/peers."""
     session.run(sys.executable, "-m", "benchmarks.peers", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into ./site, with warnings as errors; `-- serve` shows it while you write."""
+    session.install("-q", "-e", ".[docs]")
+    session.run("mkdocs", *(session.posargs or ["build", "--strict", "--quiet"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
