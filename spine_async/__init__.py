@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from spine_async._model.workflow import Workflow
     from spine_async._model.workflow_result import StepMetric, WorkflowResult
     from spine_async._model.workflow_step import WorkflowStep
-    from spine_async.dispatch import Dispatcher, LocalDispatcher
+    from spine_async.dispatch import Dispatcher, LocalDispatcher, PipelineContext, Pipelines, pipeline_context
     from spine_async.errors import (
         AttemptEndedError,
         CorruptRecordError,
@@ -93,7 +93,9 @@ __all__ = [
     "MapStep",
     "MissingExtraError",
     "ParallelStep",
+    "PipelineContext",
     "PipelineStep",
+    "Pipelines",
     "Plan",
     "PlannedStep",
     "PlannedTarget",
@@ -146,6 +148,7 @@ __all__ = [
     "WorkflowRunnerConfig",
     "WorkflowStep",
     "__version__",
+    "pipeline_context",
     "wait_first",
 ]
 
@@ -174,7 +177,7 @@ _NAMES = {
     "_model.workflow": "Workflow",
     "_model.workflow_result": "StepMetric WorkflowResult",
     "_model.workflow_step": "WorkflowStep",
-    "dispatch": "Dispatcher LocalDispatcher",
+    "dispatch": "Dispatcher LocalDispatcher PipelineContext Pipelines pipeline_context",
     "errors": (
         "AttemptEndedError CorruptRecordError DefinitionError DuplicateStepError InvalidParamsError "
         "InvalidPolicyError InvalidRunIdError InvalidSignalError LeaseLostError MissingExtraError "

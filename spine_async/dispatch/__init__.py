@@ -1,6 +1,16 @@
 """Dispatchers, which run pipelines."""
 
+from spine_async.dispatch.context import PipelineContext, pipeline_context
 from spine_async.dispatch.local import LocalDispatcher
-from spine_async.ports.dispatcher import Dispatcher
+from spine_async.dispatch.pipelines import Pipeline, Pipelines
+from spine_async.ports.dispatcher import ClosableDispatcher, Dispatcher
 
-__all__ = ["Dispatcher", "LocalDispatcher"]
+__all__ = [
+    "ClosableDispatcher",
+    "Dispatcher",
+    "LocalDispatcher",
+    "Pipeline",
+    "PipelineContext",
+    "Pipelines",
+    "pipeline_context",
+]

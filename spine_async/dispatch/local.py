@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from spine_async._model.async_callable import is_async_callable
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.signature import check_callable
+from spine_async._model.progress import Progress
 from spine_async._model.step_result import StepResult
 from spine_async._threads import WorkerThreads
+from spine_async.dispatch.context import PipelineContext, entered
+from spine_async.dispatch.pipelines import PipelineFunction, Pipelines
 from spine_async.errors import DefinitionError
-
-PipelineFunction = TypeVar("PipelineFunction", bound=Callable[..., Any])
 
 
 class LocalDispatcher:
     """Registers pipelines by name and calls them.
 
-    An `async def` runs in the event loop, a `def` in a worker thread.
+    An `async def` runs in the event loop, a `def` in a worker thread. `pipeline_context()` gives it its step.
 
     Args:
         worker_threads: Maximum number of threads for `def` pipelines.
         max_abandoned_threads: Maximum number of threads that timeouts have abandoned; further `def` pipelines fail.
+        pipelines: Registry of pipelines, if other dispatchers use the same; None creates one.
+
+    Attributes:
+        pipelines: The registry.
 
     Example:
         >>> dispatcher = LocalDispatcher()
@@ -34,14 +37,16 @@ class LocalDispatcher:
         ('prices.load',)
     """
 
-    def __init__(self, worker_threads: int = 40, max_abandoned_threads: int = 20) -> None:
-        self._pipelines: dict[str, tuple[Callable[..., Any], bool]] = {}
+    def __init__(
+        self, worker_threads: int = 40, max_abandoned_threads: int = 20, *, pipelines: Pipelines | None = None
+    ) -> None:
+        self.pipelines = Pipelines() if pipelines is None else pipelines
         self._threads = WorkerThreads(worker_threads, max_abandoned_threads)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the registered pipelines, sorted."""
-        return tuple(sorted(self._pipelines))
+        return self.pipelines.names
 
     def pipeline(self, name: str) -> Callable[[PipelineFunction], PipelineFunction]:
         """Register the decorated function, which takes `params`, under `name`.
@@ -49,14 +54,7 @@ class LocalDispatcher:
         Raises:
             DefinitionError: The name is empty or already registered, or the decorated object is not callable.
         """
-        if not isinstance(name, str) or not name:
-            raise DefinitionError(f"{name!r} cannot be the name of a pipeline; it must be a string")
-
-        def register(function: PipelineFunction) -> PipelineFunction:
-            self.register(name, function)
-            return function
-
-        return register
+        return self.pipelines.pipeline(name)
 
     def register(self, name: str, function: Callable[..., Any]) -> None:
         """Register `function`, which takes `params`, under `name`.
@@ -64,28 +62,48 @@ class LocalDispatcher:
         Raises:
             DefinitionError: The name is already registered, or `function` is not callable.
         """
-        if name in self._pipelines:
-            raise DefinitionError(f"a pipeline named {name!r} is already registered")
-        if not callable(function):
-            raise DefinitionError(f"pipeline {name!r} is {function!r}; it must be callable")
-        try:
-            check_callable("pipeline", function)
-        except ValueError as exc:
-            raise DefinitionError(f"pipeline {name!r}: {exc}") from None
-        self._pipelines[name] = (function, is_async_callable(function))
+        self.pipelines.register(name, function)
 
     async def submit(
         self, pipeline: str, params: Mapping[str, object], *, context: WorkflowContext
     ) -> Mapping[str, object] | StepResult:
         """Call the pipeline with a copy of `params`; an unknown name is a failure with category CONFIGURATION."""
-        if pipeline not in self._pipelines:
-            known = ", ".join(repr(name) for name in self.names) or "none"
-            message = f"there is no pipeline {pipeline!r}; the registered pipelines are: {known}"
-            return StepResult.fail(message, ErrorCategory.CONFIGURATION)
-        function, is_async = self._pipelines[pipeline]
+        try:
+            found = await self.pipelines.find_in_loop(pipeline)
+        except DefinitionError as exc:
+            return StepResult.fail(exc.problem, ErrorCategory.CONFIGURATION)
         returned: Mapping[str, object] | StepResult
-        if is_async:
-            returned = await function(dict(params))
-        else:
-            returned = await self._threads.call(pipeline, function, dict(params))
+        with entered(_context_of(context)):
+            if found.is_async:
+                returned = await found.function(dict(params))
+            else:
+                returned = await self._threads.call(pipeline, found.function, dict(params))
         return returned
+
+
+def _context_of(context: WorkflowContext) -> PipelineContext:
+    return PipelineContext(
+        _LocalAttempt(context),
+        run_id=context.run_id,
+        step_name=context.step_name,
+        attempt=context.attempt,
+        idempotency_key=context.idempotency_key,
+    )
+
+
+class _LocalAttempt:
+    """An attempt in this process."""
+
+    def __init__(self, context: WorkflowContext) -> None:
+        self._context = context
+
+    @property
+    def cancel_reason(self) -> str | None:
+        return self._context.cancel_reason
+
+    @property
+    def last_progress(self) -> Progress | None:
+        return self._context.last_progress
+
+    def report(self, progress: Progress) -> None:
+        self._context.progress(progress.done, progress.total, progress.message)

@@ -2,7 +2,7 @@
 
 from spine_async.ports.caller_transaction import CallerTransactionStore, writes_within
 from spine_async.ports.clock import Clock
-from spine_async.ports.dispatcher import Dispatcher
+from spine_async.ports.dispatcher import ClosableDispatcher, Dispatcher, is_closable
 from spine_async.ports.due_runs import DueRunStore, Listener, NoListener, keeps_due_runs
 from spine_async.ports.forks import ForkStore, forks_runs
 from spine_async.ports.measurements import Measurements, NoMeasurements
@@ -14,6 +14,7 @@ from spine_async.ports.step_transaction import StepTransaction, TransactionStore
 __all__ = [
     "CallerTransactionStore",
     "Clock",
+    "ClosableDispatcher",
     "CommitOutcome",
     "Dispatcher",
     "DueRunStore",
@@ -32,6 +33,7 @@ __all__ = [
     "TransactionStore",
     "executes_transactions",
     "forks_runs",
+    "is_closable",
     "keeps_due_runs",
     "keeps_schedules",
     "writes_within",

@@ -32,7 +32,9 @@ from spine_async._engine.tasks import (
     spawn,
     wait_any,
 )
+from spine_async._model.failure import describe
 from spine_async.errors import RunBusyError, SharingError, StoreError
+from spine_async.ports import is_closable
 
 _log = logging.getLogger("spine_async")
 
@@ -312,12 +314,23 @@ class ActiveRuns:
         if self._users == 0:
             await self._runtime.journal.end_retries()
         if self._users == 0:
+            await self._close_dispatcher()
+        if self._users == 0:
             try:
                 await self._runtime.store.close()
             finally:
                 if self._users == 0:
                     self._runtime.forget_loop()
                     self._in_use.clear()
+
+    async def _close_dispatcher(self) -> None:
+        dispatcher = self._runtime.dispatcher
+        if not is_closable(dispatcher):
+            return
+        try:
+            await dispatcher.close()
+        except Exception as exc:  # noqa: BLE001 - it may be the user's own; the store must be closed all the same
+            _log.warning("the dispatcher could not be closed: %s", describe(exc))
 
 
 class _Session(AbstractAsyncContextManager[None]):
