@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spine_async._model.context import WorkflowContext
     from spine_async._model.failure import ErrorCategory
     from spine_async._model.history import Checkpoint, Event, RunRecord
+    from spine_async._model.overview import QueueRecord, SignalWait, SignalWaits, WorkerRecord
     from spine_async._model.parallel_step import ParallelStep
     from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
     from spine_async._model.policy import RetryPolicy
@@ -104,6 +105,7 @@ __all__ = [
     "QualityThresholds",
     "Queue",
     "QueueDeadlockError",
+    "QueueRecord",
     "RateLimit",
     "RetentionPolicy",
     "RetryPolicy",
@@ -125,6 +127,8 @@ __all__ = [
     "SerializationError",
     "SharingError",
     "SignalStep",
+    "SignalWait",
+    "SignalWaits",
     "SpineError",
     "Step",
     "StepError",
@@ -140,6 +144,7 @@ __all__ = [
     "TransactionStep",
     "UnknownStepError",
     "WaitStep",
+    "WorkerRecord",
     "Workflow",
     "WorkflowChangedError",
     "WorkflowContext",
@@ -159,6 +164,7 @@ _NAMES = {
     "_model.context": "WorkflowContext",
     "_model.failure": "ErrorCategory",
     "_model.history": "Checkpoint Event RunRecord",
+    "_model.overview": "QueueRecord SignalWait SignalWaits WorkerRecord",
     "_model.parallel_step": "ParallelStep",
     "_model.plan": "Plan PlannedStep PlannedTarget",
     "_model.policy": "RetryPolicy",

@@ -60,6 +60,7 @@ from spine_async._model.transaction_step import TransactionStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._model.workflow_step import WorkflowStep
+from spine_async._overview import WorkOverview
 from spine_async._reading import RunReader
 from spine_async._scheduling import ScheduleManager
 from spine_async.errors import DefinitionError, RunNotResumableError
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 
 
-class WorkflowRunner(RunReader, ScheduleManager):
+class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
     """Executes workflows durably inside your own event loop.
 
     By default, runs are stored in the database of `SPINE_DATABASE_URL`. If that is not set, they are stored in the
@@ -172,11 +173,11 @@ class WorkflowRunner(RunReader, ScheduleManager):
         self._callers = Callers(self._runtime, self._active_runs, self._workflows)
         given_queues = check_queues(queues)
         self._runtime.queue_limits = {each.name: each for each in given_queues if each.is_limited}
-        queue_names = {DEFAULT_QUEUE, *(each.name for each in given_queues)}
+        self._queue_names = {DEFAULT_QUEUE, *(each.name for each in given_queues)}
         self._schedules = checked_schedules(self._runtime, schedules)
         timer = ScheduleTimer(self._runtime, self._schedules, self._workflows) if self._schedules else None
         self._worker = Worker(
-            self._runtime, self._active_runs, self._workflows, queue_names, self._callers.run, timer=timer
+            self._runtime, self._active_runs, self._workflows, self._queue_names, self._callers.run, timer=timer
         )
         self._retention = Retention(self._runtime)
         self._works = work

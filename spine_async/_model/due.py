@@ -90,15 +90,41 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many runs of the store have no owner, by the name of their queue; "" is for runs that belong to no queue.
+    """How many runs of the store have not ended, by the name of their queue; "" is for runs that belong to no queue.
 
     Attributes:
         due: Runs that a worker may claim now.
         parked: Runs that wait, and that no process holds.
+        delayed: Pending runs whose time has not come.
+        held: Runs that a process holds, by its name as an owner and the queue.
+        oldest: When the run became due that has waited longest for its first claim.
+        listed: When a worker last said that it works on the queue.
+        is_partial: Whether the counting has ended at its limit, so that there may be more runs.
     """
 
     due: Mapping[str, int] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
+    delayed: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    oldest: Mapping[str, datetime] = field(default_factory=dict)
+    listed: Mapping[str, datetime] = field(default_factory=dict)
+    is_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWait:
+    """A visit that waits for a signal.
+
+    Attributes:
+        since: When the wait began, or was continued.
+        metadata: JSON object text of its `step_started` event: `{"signal": name, "until": ISO 8601 time or null}`.
+    """
+
+    run_id: str
+    path: str
+    step_name: str
+    since: datetime
+    metadata: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class RunRecord:
         key: Its key within the queue, or None.
         due_at: When it may be claimed, if no runner executes it; else None.
         forked_from: Id of the run that it was forked from, or None.
+        owner: The process that executes it, as in `WorkerRecord.owner`; None if nobody does.
         parent_run_id: Id of the run whose step started this run, or None.
         outputs: Outputs by step name, of a completed run that `get_run` returned; else None.
         cursor: Its place in a listing; `list_runs(cursor=...)` continues behind it, also if the run was deleted.
@@ -45,6 +46,7 @@ class RunRecord:
     due_at: datetime | None = None
     parent_run_id: str | None = None
     forked_from: str | None = None
+    owner: str | None = None
     outputs: Mapping[str, object] | None = field(default=None, repr=False)
     cursor: str = field(default="", repr=False)
 

@@ -74,6 +74,7 @@ class RunFilter:
         queue_key: Key within the queue.
         partition: Required entries of the partition: the JSON text of each value by name.
         parent_run_id: Only children of this run.
+        owner: Only runs that this owner holds.
         created_from: Start of the time range in which the runs were created.
         created_until: End of that range.
         ended_from: Start of the time range in which the runs ended.
@@ -95,6 +96,7 @@ class RunFilter:
     queue_key: str | None = None
     partition: Mapping[str, str] = field(default_factory=dict)
     parent_run_id: str | None = None
+    owner: str | None = None
     stop_reason: str | None = None
     error_category: str | None = None
     created_from: datetime | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeGuard
 
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.queue import Queue
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release
 
@@ -138,11 +138,19 @@ class DueRunStore(Protocol):
         ...
 
     async def backlog(self, limit: int) -> Backlog:
-        """Count the runs that no process holds, for metrics: those that are ready, and those that wait and are not.
+        """Count the runs that have not ended.
 
         Args:
-            limit: Counting ends at this number of due runs, and at this number of parked runs, so that the call is
-                cheap however many there are.
+            limit: Counting ends at this number of due, parked, held and delayed runs each, so that the call is cheap
+                however many there are.
+        """
+        ...
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        """The visits of these runs that wait for a signal, ordered by run id and path.
+
+        These are the visits that an event has announced, if neither they nor the steps of the run that they are inside
+        of have ended.
         """
         ...
 
@@ -166,6 +174,7 @@ _METHODS = (
     "notices",
     "states",
     "backlog",
+    "open_waits",
     "listen",
 )
 

@@ -19,6 +19,7 @@ from spine_async._model.due import (
     Message,
     NewMessage,
     Notice,
+    OpenWait,
     RunState,
     Sweep,
 )
@@ -48,6 +49,7 @@ from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async.ports import Clock, CommitOutcome, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.memory_forks import forked_events, forked_visits
+from spine_async.storage.memory_overview import backlog, open_waits
 from spine_async.storage.memory_queues import MemoryQueues
 from spine_async.storage.memory_run import (
     MemoryRun,
@@ -56,7 +58,6 @@ from spine_async.storage.memory_run import (
     claimed,
     is_claimable,
     is_new_with_key,
-    is_parked,
     lease_holder,
     passes_fence,
     released,
@@ -251,10 +252,11 @@ class MemoryRunStore:
         return [state(each) for each in found]
 
     async def backlog(self, limit: int) -> Backlog:
-        free = [each for each in self._runs.values() if not each.status.is_final]
-        due = islice((each.stored.queue for each in free if each.is_ready), limit)
-        parked = islice((each.stored.queue for each in free if is_parked(each)), limit)
-        return Backlog(Counter(due), Counter(parked))
+        return backlog(self._runs.values(), self._queues.listed_at(), limit)
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        found = [self._runs[run_id] for run_id in sorted(set(run_ids)) if run_id in self._runs]
+        return [wait for each in found for wait in open_waits(each)]
 
     async def listen(self, on_change: Callable[[], None]) -> NoListener:
         return NoListener()

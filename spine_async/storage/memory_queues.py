@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from spine_async._model.queue import LISTED_FOR, Queue
@@ -53,6 +54,11 @@ class MemoryQueues:
         now, per = self._clock.monotonic(), queue.rate.seconds
         begun = [each for each in self._begun[queue.name] if now - each[0] < per]
         self._begun[queue.name] = [*begun, (now, runs)]
+
+    def listed_at(self) -> dict[str, datetime]:
+        """When the queues were last listed, by the wall clock."""
+        now, now_mono = self._clock.now(), self._clock.monotonic()
+        return {queue: now - timedelta(seconds=now_mono - at) for queue, at in self._listed_mono.items()}
 
     def unlisted(self, listed: Collection[str], waiting: Collection[str]) -> list[str]:
         """Record the listed queues; the waiting ones that nobody has listed for a minute."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.queue import Queue
 from spine_async._model.record import (
     Busy,
@@ -134,6 +134,9 @@ class NullRunStore:
 
     async def backlog(self, limit: int) -> Backlog:
         return Backlog()
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        return []
 
     async def listen(self, on_change: Callable[[], None]) -> NullRunStore:
         return self

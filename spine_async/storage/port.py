@@ -9,6 +9,7 @@ from spine_async._model.due import (
     Message,
     NewMessage,
     Notice,
+    OpenWait,
     RunState,
     Sweep,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "NewSchedule",
     "NoRoom",
     "Notice",
+    "OpenWait",
     "PastPage",
     "PastVisit",
     "Queue",

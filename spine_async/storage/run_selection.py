@@ -39,6 +39,7 @@ def _has_values(run: StoredRun, chosen: RunFilter) -> bool:
             (chosen.queue, run.queue),
             (chosen.queue_key, run.queue_key),
             (chosen.parent_run_id, run.parent_run_id),
+            (chosen.owner, run.owner),
             (chosen.stop_reason, run.stop_reason),
             (chosen.error_category, run.error_category),
             (chosen.is_leased, run.is_leased),

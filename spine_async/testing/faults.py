@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
 
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.queue import Queue
 from spine_async._model.record import (
@@ -75,6 +75,7 @@ Method: TypeAlias = Literal[
     "notices",
     "states",
     "backlog",
+    "open_waits",
     "listen",
     "create_within",
     "send_within",
@@ -272,6 +273,9 @@ class FaultInjectingStore:
 
     async def backlog(self, limit: int) -> Backlog:
         return await self._call("backlog", lambda: self._due_runs.backlog(limit))
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        return await self._call("open_waits", lambda: self._due_runs.open_waits(run_ids))
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return await self._call("listen", lambda: self._due_runs.listen(on_change))

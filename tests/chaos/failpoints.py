@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.record import (
     Busy,
     Claim,
@@ -175,6 +175,9 @@ class WatchedStore:
 
     async def backlog(self, limit: int) -> Backlog:
         return await self._due_runs.backlog(limit)  # the same
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        return await self._due_runs.open_waits(run_ids)  # the same
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return await self._due_runs.listen(on_change)

@@ -21,10 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from spine_async._model.due import Delivery
 from spine_async._model.record import Claim, DueTime, Release
+from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError
 from spine_async.storage import SqlRunStore
-from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema import queries, run_queries
 from spine_async.storage.sql.schema.rows import Row
 from spine_async.storage.sql.sqlite import changes as commits
 from spine_async.storage.sql.sqlite import due_runs, inbox, jobs, sweep
@@ -45,6 +46,7 @@ from spine_async.testing.conformance.due_rows import (
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, visit
 
 MANY = 20_000
+_SCANS = ("SCAN chosen", "SCAN b0", "SCAN found", "SCAN ids VIRTUAL TABLE INDEX 1:")
 
 
 @pytest.fixture
@@ -141,13 +143,22 @@ class TestCost:
         wanted = {"ready", "due", "due_in_boot", "held"}
         assert {f"core_workflow_runs_{name}" for name in wanted} <= used
 
-    async def test_the_backlog_is_counted_in_two_indexes(self, crowded: SqlRunStore, file: Path) -> None:
+    async def test_the_backlog_is_counted_in_partial_indexes(self, crowded: SqlRunStore, file: Path) -> None:
         with closing(sqlite3.connect(file)) as connection:
             rows = connection.execute(f"EXPLAIN QUERY PLAN {queries.BACKLOG['sqlite']}", {"most": 10_000}).fetchall()
-        reads = [row[3].replace("COVERING ", "") for row in rows if "core_workflow_runs" in row[3]]
-        assert reads == [
-            f"SCAN core_workflow_runs USING INDEX core_workflow_runs_{name}" for name in ("ready", "parked")
-        ]
+        reads = [row[3].partition("core_workflow_runs_")[2] for row in rows if "core_workflow_runs" in row[3]]
+        assert [each.partition(" ")[0] for each in reads] == ["ready", "parked", "held", "due", "due_in_boot"]
+
+    async def test_the_runs_of_an_owner_and_open_waits_are_found_by_indexes(
+        self, crowded: SqlRunStore, file: Path
+    ) -> None:
+        owned = run_queries.list_runs(RunFilter(owner="worker-1", with_documents=False), "sqlite")
+        waits = (str(queries.OPEN_WAITS["sqlite"]), {"ids": '["held"]'})
+        with closing(sqlite3.connect(file)) as connection:
+            for sql, values in ((str(owned.text), {**owned.values, "boot": "", "seconds": 0.0}), waits):
+                plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+                assert any("USING" in line for line in plan), plan
+                assert {line for line in plan if line.startswith("SCAN")} <= {*_SCANS}, plan
 
     async def test_the_cost_of_a_claim_does_not_depend_on_other_runs(self, crowded: SqlRunStore, file: Path) -> None:
         assert await anyio.to_thread.run_sync(instructions, file) < 2000

@@ -17,6 +17,7 @@ from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver.compiled import CompiledQueries
+from spine_async.storage.sql.schema.queries import BACKLOG, OPEN_WAITS
 from spine_async.storage.sql.schema.run_queries import BoundQuery, count_runs, list_runs
 from spine_async.testing.conformance.rows import new_run
 from tests.storage.plain_sql import file_of
@@ -35,6 +36,8 @@ FILTERS: Mapping[str, RunFilter] = {
     "workflow and rare status": RunFilter("flow-0", RunStatus.FAILED),
     "children": RunFilter(parent_run_id="nobody"),
     "children of a workflow": RunFilter("flow-3", parent_run_id="nobody"),
+    "owner": RunFilter(owner="nobody"),
+    "owner of a workflow": RunFilter("flow-3", RunStatus.RUNNING, owner="nobody"),
     "prefix": RunFilter(run_id_prefix=stock.run_id(100)[:-1]),
     "prefix and frequent status": RunFilter(status=RunStatus.COMPLETED, run_id_prefix=stock.run_id(100)[:-1]),
     "rare workflow and frequent status": RunFilter("rare", RunStatus.COMPLETED),
@@ -60,6 +63,13 @@ async def test_postgres_reads_an_index(fresh_postgres_url: str, runs: int) -> No
         plan = explained(fresh_postgres_url, f"SELECT * FROM {view} WHERE run_id = $1", [stock.run_id(runs // 2)])
         assert read_rows(plan) < MOST_ROWS, (view, plan)
         assert "Seq Scan" not in {each["Node Type"] for each in nodes(plan)}, view
+    bound_values: Sequence[Mapping[str, object]] = ({"most": 500}, {"ids": '["x", "y"]'})
+    for overview, values in zip((BACKLOG["postgresql"], OPEN_WAITS["postgresql"]), bound_values, strict=True):
+        plan = explained(fresh_postgres_url, *compiled.bind(overview, values))
+        assert read_rows(plan) <= MOST_ROWS * 5, plan
+        assert "core_workflow_runs" not in {
+            each.get("Relation Name") for each in nodes(plan) if each["Node Type"] == "Seq Scan"
+        }
     await check_pages(store, runs)
     await store.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, RunState, Sweep
+from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.queue import Queue
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, StoredRun
 from spine_async._model.run_filter import RunCursor, RunFilter
@@ -105,6 +105,9 @@ class PlainDueRuns:
 
     async def backlog(self, limit: int) -> Backlog:
         return Backlog()
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        return []
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         return NoListener()

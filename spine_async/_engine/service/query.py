@@ -116,5 +116,6 @@ def _as_record(stored: StoredRun) -> RunRecord:
         due_at=stored.due_at,
         parent_run_id=stored.parent_run_id,
         forked_from=stored.forked_from,
+        owner=stored.owner,
         cursor=str(RunCursor(stored.created_at, stored.key)),
     )

@@ -25,6 +25,7 @@ class RunFilters(TypedDict, total=False):
         key: Key of the run within its queue.
         partition: Entries that the partition of the run has, for instance `{"symbol": "IBM"}`. It may have others too.
         parent_run_id: Id of the run whose step started this run.
+        owner: Process that executes the run, as in `WorkerRecord.owner`.
         stop_reason: Reason for which the run was stopped.
         error_category: Category of the error with which the run failed.
         created_after: Aware datetime; the run was created then or later.
@@ -40,6 +41,7 @@ class RunFilters(TypedDict, total=False):
     key: str | None
     partition: Mapping[str, object] | None
     parent_run_id: str | None
+    owner: str | None
     stop_reason: str | None
     error_category: str | None
     created_after: datetime | None
@@ -72,6 +74,7 @@ def as_run_filter(filters: RunFilters, max_value_bytes: int) -> RunFilter:
         queue_key=_text(given, "key"),
         partition={name: document.text for name, document in partition.items()},
         parent_run_id=_text(given, "parent_run_id"),
+        owner=_text(given, "owner"),
         stop_reason=_text(given, "stop_reason"),
         error_category=_text(given, "error_category"),
         created_from=_time(given, "created_after"),

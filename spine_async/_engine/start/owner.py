@@ -26,6 +26,14 @@ def new_owner() -> str:
     return f"{name}/{pid}/{(host is not None and _started(pid)) or 0}/{secrets.token_hex(4)}"
 
 
+def place_of(owner: str) -> tuple[str, int]:
+    """The name of the host and the process id in the name of an owner; 0 if it has no process id."""
+    parts = owner.split("/")
+    if len(parts) != _PARTS or not parts[1].isdecimal():
+        return owner, 0
+    return parts[0].rpartition("-")[0] or parts[0], int(parts[1])
+
+
 def is_gone(owner: str) -> bool:
     """Whether `owner` was a process on this host that no longer exists.
 

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.document import encode
 from spine_async._model.due import (
     Backlog,
     Delivery,
@@ -18,6 +19,7 @@ from spine_async._model.due import (
     DueRuns,
     NewMessage,
     Notice,
+    OpenWait,
     RunState,
     Sweep,
 )
@@ -48,6 +50,7 @@ from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
 from spine_async.storage.sql.schema import queries, run_queries
+from spine_async.storage.sql.schema.overview_rows import read_backlog, read_open_waits
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 from spine_async.storage.sql.schema.run_queries import BoundQuery
 from spine_async.storage.sql.visit_pages import path_range, read_scopes, read_visit_page
@@ -322,12 +325,16 @@ class SqlRunStore:
         return await database.states(run_ids) if database is not None else []
 
     async def backlog(self, limit: int) -> Backlog:
-        counts: dict[str, dict[str, int]] = {"due": {}, "parked": {}}
         database = await self._database.for_reading()
         rows = await database.read(queries.BACKLOG[database.dialect], {"most": limit}) if database is not None else ()
-        for what, queue, count in rows:
-            counts[str(what)][str(queue)] = int(str(count))
-        return Backlog(**counts)
+        return read_backlog(rows, limit)
+
+    async def open_waits(self, run_ids: Sequence[str]) -> list[OpenWait]:
+        database = await self._database.for_reading() if run_ids else None
+        if database is None:
+            return []
+        ids = encode(list(run_ids)).text
+        return read_open_waits(await database.read(queries.OPEN_WAITS[database.dialect], {"ids": ids}))
 
     async def listen(self, on_change: Callable[[], None]) -> Listener:
         database = await self._database.for_listening()

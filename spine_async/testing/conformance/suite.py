@@ -14,6 +14,7 @@ from spine_async.testing.conformance.forks import ForkContract
 from spine_async.testing.conformance.lease import LeaseContract
 from spine_async.testing.conformance.messages import MessageContract
 from spine_async.testing.conformance.open_close import OpenContract
+from spine_async.testing.conformance.overview import OverviewContract
 from spine_async.testing.conformance.queues import QueueContract
 from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
@@ -43,6 +44,7 @@ class RunStoreConformance(
     MessageContract,
     QueueContract,
     TelemetryContract,
+    OverviewContract,
     ForkContract,
     ScheduleContract,
     TransactionContract,

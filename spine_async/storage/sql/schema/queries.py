@@ -12,7 +12,14 @@ from sqlalchemy import ClauseElement, text
 from spine_async._model.record import ONCE_NAME
 from spine_async.storage.sql.schema.lease import IS_LEASED_SQL
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS
-from spine_async.storage.sql.schema.tables import IS_PARKED, IS_READY
+from spine_async.storage.sql.schema.tables import (
+    IS_DUE_LATER,
+    IS_DUE_LATER_BY_WALL,
+    IS_DUE_LATER_IN_BOOT,
+    IS_HELD,
+    IS_PARKED,
+    IS_READY,
+)
 
 Query: TypeAlias = ClauseElement
 
@@ -42,22 +49,81 @@ LOAD_RUN: Mapping[str, Query] = {
 """The query for one run, by dialect name."""
 
 _COUNT = (
-    "SELECT '{what}', queue, count(*) "
-    "FROM (SELECT queue FROM core_workflow_runs{hint} WHERE {condition} LIMIT :most) r GROUP BY queue"
+    "SELECT '{what}', queue, {detail}, count(*), {at} "
+    "FROM (SELECT queue{columns} FROM core_workflow_runs{hint} WHERE {condition} LIMIT :most) r GROUP BY 2, 3"
 )
+_NO_TIME = "CAST(NULL AS float)"
+# The turn of a run that was never claimed is the time at which it became due; that of others is negative.
+_BRANCHES = (
+    ("due", IS_READY, ", turn", "''", "min(CASE WHEN turn >= 0 THEN turn END)"),
+    ("parked", IS_PARKED, "", "''", _NO_TIME),
+    ("held", f"{IS_HELD} AND NOT ready", ", owner", "owner", _NO_TIME),
+)
+_LISTED = "SELECT 'listed', queue, '', 0, {seconds} FROM core_workflow_queues"
 
 
-def _backlog(hint: str) -> Query:
-    due = _COUNT.format(what="due", hint="", condition=IS_READY)
-    return text(f"{due} UNION ALL {_COUNT.format(what='parked', hint=hint, condition=IS_PARKED)}")
+def _backlog(hints: Mapping[str, str], later: Mapping[str, object], seconds: str) -> Query:
+    """The numbers of runs of each kind.
+
+    Args:
+        hints: SQLite chooses other indexes, and looks up each run of them in the table, without hints.
+        later: Name and condition of the indexes of the runs that are due later.
+        seconds: Expression for the time at which a queue was listed, in seconds since 1970.
+    """
+    counts = [
+        _COUNT.format(what=what, hint=hints.get(what, ""), condition=condition, columns=columns, detail=detail, at=at)
+        for what, condition, columns, detail, at in _BRANCHES
+    ]
+    counts += [
+        _COUNT.format(what="later", hint=hint, condition=condition, columns=", status", detail="status", at=_NO_TIME)
+        for hint, condition in later.items()
+    ]
+    return text(" UNION ALL ".join([*counts, _LISTED.format(seconds=seconds)]))
 
 
-# SQLite would choose the index of statuses, and look up each run of it in the table.
+_INDEX = " INDEXED BY core_workflow_runs_"
 BACKLOG: Mapping[str, Query] = {
-    "postgresql": _backlog(""),
-    "sqlite": _backlog(" INDEXED BY core_workflow_runs_parked"),
+    "postgresql": _backlog({}, {"": IS_DUE_LATER}, "CAST(extract(epoch FROM listed_at) AS float)"),
+    "sqlite": _backlog(
+        {each: f"{_INDEX}{each}" for each in ("parked", "held")},
+        {f"{_INDEX}due": IS_DUE_LATER_BY_WALL, f"{_INDEX}due_in_boot": IS_DUE_LATER_IN_BOOT},
+        "(julianday(listed_at) - 2440587.5) * 86400",
+    ),
 }
-"""Numbers of due and of parked runs, by queue; reads at most `most` entries of each of two partial indexes."""
+"""The runs that have not ended, by queue: the kind, the queue, the owner or the status, the number, and a time in
+seconds since 1970. Reads at most `most` entries of each of the partial indexes.
+"""
+
+# The metadata are JSON text of an object whose first member is the name of the signal, see `_engine.handlers.signal`.
+_SIGNAL = '{"signal":%'
+_OPEN_WAITS = (
+    "SELECT r.run_id, e.path, e.step_name, e.timestamp, e.metadata FROM {ids} "
+    "JOIN core_workflow_runs r ON r.run_id = ids.value{collate} JOIN core_workflow_event_log e ON e.run = r.id "
+    "WHERE e.event_type = 'step_started' AND e.metadata LIKE '{signal}' AND NOT EXISTS (SELECT 1 "
+    "FROM core_workflow_steps s WHERE s.run = r.id AND s.path IN (e.path, {outermost})) "
+    "ORDER BY r.run_id, e.path, e.seq"
+)
+OPEN_WAITS: Mapping[str, Query] = {
+    "sqlite": text(
+        _OPEN_WAITS.format(
+            ids="json_each(:ids) ids",
+            collate="",
+            signal=_SIGNAL,
+            outermost="substr(e.path, 1, min(instr(e.path || '[', '['), instr(e.path || '/', '/')) - 1)",
+        )
+    ),
+    "postgresql": text(
+        _OPEN_WAITS.format(
+            ids="json_array_elements_text(CAST(:ids AS json)) ids(value)",
+            collate=' COLLATE "C"',
+            signal=_SIGNAL,
+            outermost="substr(e.path, 1, least(strpos(e.path || '[', '['), strpos(e.path || '/', '/')) - 1)",
+        )
+    ),
+}
+"""The announced visits of some runs that wait for a signal and have not ended, by dialect name. A visit that was
+announced several times has several rows.
+"""
 
 WORKFLOW_NAMES: Query = text(
     "WITH RECURSIVE names(name) AS (SELECT min(workflow_name) FROM core_workflow_runs UNION ALL "

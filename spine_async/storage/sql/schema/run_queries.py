@@ -5,8 +5,9 @@ status. A query has one branch for each status that the runs can have. Each bran
 stops at the limit. The runs of a listing are the first ones of all branches together. So the cost does not depend on
 the number of stored runs.
 
-Children of one run and ids with a prefix have indexes of their own, which do not have the order of a listing. With
-such a condition there is one branch, and `|| ''` keeps the databases from reading the indexes by status.
+Children of one run, runs of one owner and ids with a prefix have indexes of their own, which do not have the order of
+a listing. With such a condition there is one branch, and `|| ''` keeps the databases from reading the indexes by
+status.
 """
 
 # ruff: noqa: S608 (statements are built from constants of this package only)
@@ -85,7 +86,8 @@ def _columns(chosen: RunFilter) -> str:
 def _branches(chosen: RunFilter, dialect: str, values: dict[str, object]) -> Iterator[tuple[RunStatus | None, str]]:
     """The status and the condition of each branch; adds the values of the parameters. A status of None is any."""
     statuses = chosen.statuses
-    has_own_index = chosen.parent_run_id is not None or chosen.run_id_prefix is not None
+    own = (chosen.parent_run_id, chosen.owner, chosen.run_id_prefix)
+    has_own_index = any(each is not None for each in own)
     conditions = list(
         _conditions(chosen, dialect, values, "(workflow_name || '')" if has_own_index else "workflow_name")
     )
@@ -105,6 +107,7 @@ def _conditions(chosen: RunFilter, dialect: str, values: dict[str, object], work
         ("queue", chosen.queue),
         ("queue_key", chosen.queue_key),
         ("parent_run_id", chosen.parent_run_id),
+        ("owner", chosen.owner),
         ("stop_reason", escaped_text(chosen.stop_reason)),
         ("error_category", chosen.error_category),
     ):
