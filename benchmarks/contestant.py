@@ -65,6 +65,7 @@ def _verbs(names: str, backends: frozenset[str] = _SQL) -> dict[str, frozenset[s
     return dict.fromkeys(names.split(), backends)
 
 
+_POSTGRES_QUEUE = _verbs("queued", frozenset({"postgres"}))
 _ALL = "sequential fan_out many_runs resume"
 _WITHOUT = _SQL | {"none"}
 
@@ -125,4 +126,6 @@ CONTESTANTS = (
         "burr",
         {"W4": {"steps": 300}},
     ),
+    Contestant("Procrastinate", "peers.procrastinate_queue", _POSTGRES_QUEUE, peer="procrastinate"),
+    Contestant("PgQueuer", "peers.pgqueuer_queue", _POSTGRES_QUEUE, peer="pgqueuer"),
 )

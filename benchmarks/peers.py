@@ -25,6 +25,8 @@ REQUIREMENTS: Mapping[str, Sequence[str]] = MappingProxyType(
         ],
         "absurd": ["absurd-sdk>=0.5,<0.6", "absurdctl>=0.5,<0.6"],
         "burr": ["apache-burr>=0.43,<0.44", "aiosqlite", "asyncpg"],
+        "procrastinate": ["procrastinate>=3.5,<4"],
+        "pgqueuer": ["pgqueuer[asyncpg]>=1.6,<2"],
     }
 )
 

@@ -175,6 +175,8 @@ TARGETS = (
     *_both("W10", "ms from enqueue to the first step, p95", 30, _figure("p95_ms"), is_least=False),
     *_both("W10", "% of a core, idle worker", 2, _figure("idle_cpu"), is_least=False),
     *_both("W11", "speed / DBOS", 5, _over("DBOS")),
+    Target("W11", "postgres", "speed / Procrastinate", 1, True, _over("Procrastinate")),
+    Target("W11", "postgres", "speed / PgQueuer", 1, True, _over("PgQueuer")),
     *_both("W12", "RSS growth of the worker, MB", 20, _figure("growth_mb"), is_least=False),
     *_both("W12", "% of a core, idle worker", 2, _figure("idle_cpu"), is_least=False),
     *_both("W12", "ms from signal to the next step, p50", 20, _value, is_least=False),

@@ -6,17 +6,12 @@ With the verb `work` this program is one of them: it works until its standard in
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
 
 from dbos import DBOS, DBOSClient
 
 from benchmarks.child import answer, start_clock
+from benchmarks.contestants.peers.workers import work_until_told, worker_process
 from benchmarks.task import Reading, Task
 
 _QUEUE = "bench"
@@ -24,6 +19,7 @@ _OPTIONS = {"queue_name": _QUEUE, "workflow_name": "queued", "app_version": "1"}
 _WARM_UP = 20
 _POLL = 0.1
 _CONCURRENT = 50
+_MODULE = "benchmarks.contestants.peers.dbos_queue"
 
 
 @DBOS.step()
@@ -40,25 +36,10 @@ def url_of(task: Task) -> str:
     return f"sqlite:///{task.place}" if task.backend == "sqlite" else task.place
 
 
-@asynccontextmanager
-async def worker(task: Task) -> AsyncIterator[Process]:
-    """A process that works on the queue, until the end of the block."""
-    module, given = "benchmarks.contestants.peers.dbos_queue", json.dumps(asdict(replace(task, verb="work")))
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, given, stdin=PIPE, stdout=PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    await process.stdout.readline()
-    try:
-        yield process
-    finally:
-        process.stdin.close()
-        await process.wait()
-
-
 async def queued(task: Task) -> Reading:
     """From the first call of `enqueue` until two worker processes have ended all workflows."""
     runs = task.size["runs"]
-    async with worker(task), worker(task):
+    async with worker_process(task, _MODULE), worker_process(task, _MODULE):
         client = DBOSClient(system_database_url=url_of(task))
         await _enqueue(client, _WARM_UP)
         await _all_ended(client)
@@ -89,8 +70,7 @@ async def work(task: Task) -> Reading:
     DBOS(config={"name": "bench", "system_database_url": url, "log_level": "CRITICAL", "application_version": "1"})
     DBOS.launch()
     await DBOS.register_queue_async(_QUEUE)
-    print("launched", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
+    await work_until_told()
     DBOS.destroy()
     return Reading(0.0, 0)
 
