@@ -18,7 +18,7 @@ async def execute(command: str) -> str:
 
 
 async def propose(context: WorkflowContext, config: dict[str, Any]) -> dict[str, Any]:
-    plan = await context.once("plan", ask_model, context.params["task"])
+    plan: dict[str, Any] = await context.once("plan", ask_model, context.params["task"])
     context.emit("proposed", {"command": plan["command"]})
     return plan
 
