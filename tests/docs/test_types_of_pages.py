@@ -18,6 +18,8 @@ PAGES = [
     "docs/services.md",
     "docs/signals.md",
     "docs/live-events.md",
+    "docs/branches.md",
+    "docs/sagas.md",
 ]
 _OTHER_FRAMEWORK = ("fastapi", "aiohttp", "web.", "MyStore")  # not installed, or the name of a placeholder
 
