@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spine_async._model.step_result import StepEvent, StepResult
     from spine_async._model.target import END
     from spine_async._model.transaction_step import TransactionStep
+    from spine_async._model.visit_record import ItemState, MapItems, VisitRecord
     from spine_async._model.workflow import Workflow
     from spine_async._model.workflow_result import StepMetric, WorkflowResult
     from spine_async._model.workflow_step import WorkflowStep
@@ -88,9 +89,11 @@ __all__ = [
     "InvalidPolicyError",
     "InvalidRunIdError",
     "InvalidSignalError",
+    "ItemState",
     "LambdaStep",
     "LeaseLostError",
     "LocalDispatcher",
+    "MapItems",
     "MapStep",
     "MissingExtraError",
     "ParallelStep",
@@ -143,6 +146,7 @@ __all__ = [
     "TooManyPendingEventsError",
     "TransactionStep",
     "UnknownStepError",
+    "VisitRecord",
     "WaitStep",
     "WorkerRecord",
     "Workflow",
@@ -180,6 +184,7 @@ _NAMES = {
     "_model.step_result": "StepEvent StepResult",
     "_model.target": "END",
     "_model.transaction_step": "TransactionStep",
+    "_model.visit_record": "ItemState MapItems VisitRecord",
     "_model.workflow": "Workflow",
     "_model.workflow_result": "StepMetric WorkflowResult",
     "_model.workflow_step": "WorkflowStep",

@@ -77,4 +77,6 @@ class WorkOverview:
             StoreError: The store cannot be read.
         """
         async with self._active_runs.session():
-            return await waits_of(self._runtime, [await run_record(self._runtime, check_run_id(run_id))])
+            return await waits_of(
+                self._runtime, [await run_record(self._runtime, check_run_id(run_id), with_outputs=False)]
+            )

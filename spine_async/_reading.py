@@ -15,12 +15,14 @@ from spine_async._engine.service.checkpoints import checkpoints, last_checkpoint
 from spine_async._engine.service.followers import Followers
 from spine_async._engine.service.retention import prune
 from spine_async._engine.service.run_filters import RunFilters, as_run_filter
+from spine_async._engine.service.visits import map_items, visit_records
 from spine_async._engine.start.opening import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_record import MapItems, VisitRecord
 from spine_async.errors import DefinitionError
 
 _MOST_COUNTED = 1_000_000
@@ -33,10 +35,15 @@ class RunReader:
     _active_runs: ActiveRuns
     _followers: Followers
 
-    async def get_run(self, run_id: str) -> RunRecord:
-        """The stored run; raises `RunNotFoundError` if there is none."""
+    async def get_run(self, run_id: str, *, with_outputs: bool = True) -> RunRecord:
+        """The stored run; raises `RunNotFoundError` if there is none.
+
+        Args:
+            run_id: Id of the run.
+            with_outputs: Whether the record of a completed run contains its outputs, which may be large.
+        """
         async with self._active_runs.session():
-            return await query.run_record(self._runtime, check_run_id(run_id))
+            return await query.run_record(self._runtime, check_run_id(run_id), with_outputs=with_outputs)
 
     async def _status(self, run_id: str) -> RunStatus:
         """The stored status of the run; raises `RunNotFoundError` if there is none."""
@@ -123,6 +130,44 @@ class RunReader:
         checked_page(run_id, after)
         async with self._active_runs.session():
             return await checkpoints(self._runtime, run_id, after, limit)
+
+    async def list_visits(
+        self, run_id: str, *, inside: str | None = None, after: int = 0, limit: int = 100, with_values: bool = False
+    ) -> list[VisitRecord]:
+        """The run's finished step visits in order, each with what it added. Cheaper than checkpoints.
+
+        Args:
+            run_id: The run.
+            inside: Path of a map, a parallel step or a workflow step: the visits inside of it, of all depths. None
+                means the visits of the run's own steps.
+            after: Only visits with a greater `seq`; the `seq` of the last one continues a listing.
+            limit: At most so many, from 1 to 1,000.
+            with_values: Whether the records contain outputs and changes of params.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        check_number("limit", limit)
+        if not 1 <= limit <= 1000:
+            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        checked_page(run_id, after)
+        async with self._active_runs.session():
+            return await visit_records(self._runtime, run_id, inside, max(after, 0), limit, with_values=with_values)
+
+    async def map_items(self, run_id: str, path: str) -> MapItems:
+        """The items of a map: which have completed, which have failed, and how long they took.
+
+        On SQL stores this is one query for all items. Other stores read the events of the run.
+
+        Args:
+            run_id: The run.
+            path: Path of the visit of the map, such as `process_all`.
+
+        Raises:
+            RunNotFoundError: No such run is stored.
+        """
+        async with self._active_runs.session():
+            return await map_items(self._runtime, check_run_id(run_id), path)
 
     async def get_checkpoint(self, run_id: str, step: str) -> Checkpoint | None:
         """One checkpoint.

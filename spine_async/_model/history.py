@@ -21,6 +21,7 @@ class RunRecord:
         forked_from: Id of the run that it was forked from, or None.
         owner: The process that executes it, as in `WorkerRecord.owner`; None if nobody does.
         parent_run_id: Id of the run whose step started this run, or None.
+        last_seq: Number of its last event, as the store counts them; 0 before the first one.
         outputs: Outputs by step name, of a completed run that `get_run` returned; else None.
         cursor: Its place in a listing; `list_runs(cursor=...)` continues behind it, also if the run was deleted.
     """
@@ -47,6 +48,7 @@ class RunRecord:
     parent_run_id: str | None = None
     forked_from: str | None = None
     owner: str | None = None
+    last_seq: int = 0
     outputs: Mapping[str, object] | None = field(default=None, repr=False)
     cursor: str = field(default="", repr=False)
 

@@ -7,6 +7,7 @@ from spine_async.ports.due_runs import DueRunStore, Listener, NoListener, keeps_
 from spine_async.ports.forks import ForkStore, forks_runs
 from spine_async.ports.measurements import Measurements, NoMeasurements
 from spine_async.ports.observer import Observer, RunSpan, StepSpan
+from spine_async.ports.outlines import OutlineStore, reads_outlines
 from spine_async.ports.run_store import CommitOutcome, RunIdLockedError, RunStore
 from spine_async.ports.schedules import ScheduleStore, keeps_schedules
 from spine_async.ports.step_transaction import StepTransaction, TransactionStore, executes_transactions
@@ -24,6 +25,7 @@ __all__ = [
     "NoListener",
     "NoMeasurements",
     "Observer",
+    "OutlineStore",
     "RunIdLockedError",
     "RunSpan",
     "RunStore",
@@ -36,5 +38,6 @@ __all__ = [
     "is_closable",
     "keeps_due_runs",
     "keeps_schedules",
+    "reads_outlines",
     "writes_within",
 ]

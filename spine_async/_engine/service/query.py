@@ -24,8 +24,8 @@ from spine_async.errors import RunConflictError, RunNotFoundError
 _PAGE = 500
 
 
-async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
-    """One stored run.
+async def run_record(runtime: Runtime, run_id: str, *, with_outputs: bool = True) -> RunRecord:
+    """One stored run, with the outputs of a completed one unless they are not wanted.
 
     Raises:
         RunNotFoundError: The run is not stored.
@@ -34,7 +34,7 @@ async def run_record(runtime: Runtime, run_id: str) -> RunRecord:
     with CorruptionGuard(run_id):
         is_large = len(stored.params) > LARGE_TEXT
         record = await runtime.run_on_thread(_as_record, stored) if is_large else _as_record(stored)
-    if stored.status is not RunStatus.COMPLETED:
+    if stored.status is not RunStatus.COMPLETED or not with_outputs:
         return record
     outputs = (await load_unknown_result(runtime, stored)).context.outputs
     return replace(record, outputs=outputs)
@@ -117,5 +117,6 @@ def _as_record(stored: StoredRun) -> RunRecord:
         parent_run_id=stored.parent_run_id,
         forked_from=stored.forked_from,
         owner=stored.owner,
+        last_seq=stored.next_seq - 1,
         cursor=str(RunCursor(stored.created_at, stored.key)),
     )

@@ -43,6 +43,7 @@ from spine_async._model.record import (
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_record import ItemState
 from spine_async.errors import CorruptRecordError
 from spine_async.ports import CommitOutcome, Listener, StepTransaction
 from spine_async.storage.sql.database import LazyDatabase
@@ -50,7 +51,7 @@ from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
 from spine_async.storage.sql.schema import queries, run_queries
-from spine_async.storage.sql.schema.overview_rows import read_backlog, read_open_waits
+from spine_async.storage.sql.schema.overview_rows import read_backlog, read_item_states, read_open_waits
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 from spine_async.storage.sql.schema.run_queries import BoundQuery
 from spine_async.storage.sql.visit_pages import path_range, read_scopes, read_visit_page
@@ -234,6 +235,16 @@ class SqlRunStore:
         database = await self._database.for_reading()
         with CorruptionGuard(run_id):
             return await read_scopes(database, run_id, scopes, values) if database is not None else []
+
+    async def visit_outlines(self, run_id: str, after: int, limit: int) -> list[VisitRow]:
+        rows = await self._read_of(run_id, queries.VISIT_OUTLINES, {"after": after, "most": limit})
+        return [read_visit(run_id, row) for row in rows]
+
+    async def item_states(self, run_id: str, path: str) -> list[ItemState]:
+        values = {"path": path, "from_path": f"{path}[", "to_path": f"{path}\\"}
+        rows = await self._read_of(run_id, queries.ITEM_STATES, values)
+        with CorruptionGuard(run_id):
+            return read_item_states(rows, path)
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         if is_path(step):

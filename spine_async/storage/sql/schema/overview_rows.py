@@ -1,4 +1,4 @@
-"""Reads the rows of the queries about runs that have not ended: `BACKLOG` and `OPEN_WAITS`."""
+"""Reads the rows of queries for pages that show the work of a store: `BACKLOG`, `OPEN_WAITS`, `ITEM_STATES`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.document import split_values
 from spine_async._model.due import Backlog, OpenWait
+from spine_async._model.visit_record import ItemState
 from spine_async.storage.sql.schema.rows import Row, parse_timestamp
 
 
@@ -40,3 +42,37 @@ def read_open_waits(rows: Iterable[Row]) -> list[OpenWait]:
         with CorruptionGuard(str(run_id)):
             waits[run_id, path] = OpenWait(str(run_id), str(path), str(name), parse_timestamp(since), str(metadata))
     return list(waits.values())
+
+
+def read_item_states(rows: Iterable[Row], path: str) -> list[ItemState]:
+    """The items of the map at `path`, of rows of `ITEM_STATES`.
+
+    An item that failed, and completed after a resume, has completed.
+    """
+    states: dict[int, ItemState] = {}
+    failures: list[ItemState] = []
+    for index, has_ended, milliseconds, attempts, item_path, metadata in rows:
+        if metadata is not None:
+            failed = _failed_item(str(metadata))
+            failures += [failed] if item_path == f"{path}[{failed.index}]" else []
+        else:
+            seconds = float(str(milliseconds)) / 1000
+            number = int(str(index))
+            states[number] = ItemState(number, has_ended=bool(has_ended), duration=seconds, attempts=int(str(attempts)))
+    for each in failures:
+        known = states.get(each.index)
+        if known is None or not known.has_ended:
+            states[each.index] = each
+    return [states[index] for index in sorted(states)]
+
+
+def _failed_item(metadata: str) -> ItemState:
+    found = split_values(metadata)
+    return ItemState(
+        int(str(found["index"])),
+        has_ended=True,
+        duration=0.0,
+        attempts=0,
+        error=str(found["error"]),
+        error_category=str(found["category"]),
+    )

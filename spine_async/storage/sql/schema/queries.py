@@ -134,6 +134,18 @@ WORKFLOW_NAMES: Query = text(
 
 VISITS: Query = text(f"{_VISITS} AND scope = '' {_PAGE}")
 """A page of the entries of the run's own steps."""
+VISIT_OUTLINES: Query = text(f"SELECT {_EVENT_FIELDS} FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}")
+"""The same without the columns of documents."""
+# A failed item has no row of its own, but an event. The range of paths serves the index; the scope decides.
+ITEM_STATES: Query = text(
+    "SELECT item_index, max(CASE WHEN ends_item THEN 1 ELSE 0 END), sum(duration_ms), max(attempts), NULL, NULL "
+    f"FROM core_workflow_steps WHERE {_OF_RUN} AND path >= :from_path AND path < :to_path AND item_index IS NOT NULL "
+    "AND scope = :path || '[' || CAST(item_index AS text) || ']' AND status IN ('completed', 'skipped', 'failed') "
+    "GROUP BY item_index UNION ALL "
+    f"SELECT NULL, 1, 0, 0, path, metadata FROM core_workflow_event_log WHERE {_OF_RUN} "
+    "AND event_type = 'map_item_failed' AND path >= :from_path AND path < :to_path"
+)
+"""The items of a map: index, whether it has ended, milliseconds, attempts; path and metadata of events of failures."""
 PAST_VISITS: Query = text(
     f"SELECT {_listed(PAST_FIELDS)}, seq FROM core_workflow_steps WHERE {_OF_RUN} AND scope = '' {_PAGE}"
 )
@@ -193,6 +205,8 @@ CONSTANT_QUERIES = frozenset(
             FIRST_BELOW,
             VISIT_PAGE,
             FINISHED_VISIT,
+            VISIT_OUTLINES,
+            ITEM_STATES,
             LAST_VISIT,
         ),
         *(KEY_AND_NEXT_SEQ, EVENT_LOG, LAST_EVENT, VISITS_FOR_EVENTS),
