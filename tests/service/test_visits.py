@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def note(context: WorkflowContext, config: Any) -> dict[str, object]:
-    return {"path": context.idempotency_key.partition("/")[2]}
+    return {"path": str(context.idempotency_key).partition("/")[2]}
 
 
 async def fail_odd(context: WorkflowContext, config: Any) -> dict[str, object]:
