@@ -601,6 +601,14 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
         finally:
             await self._active_runs.release()
 
+    def cut_drain_short(self) -> None:
+        """Give running steps no more time while the runner is being left: `drain_timeout` counts as over.
+
+        For the second signal that a process gets. The steps are cancelled with the reason `shutdown` and have
+        `cancel_grace` seconds to end. Their runs continue in any working runner. Does nothing at another time.
+        """
+        self._active_runs.cut_drain_short()
+
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:

@@ -45,7 +45,7 @@ def open_store(config: WorkflowRunnerConfig, db_engine: AsyncEngine | None = Non
     # Imported here, so that runs without checkpoints do not import SQLAlchemy.
     from spine_async.storage.sql.store import SqlRunStore  # noqa: PLC0415
 
-    database = db_engine if db_engine is not None else _database_url(config)
+    database = db_engine if db_engine is not None else database_url(config)
     return SqlRunStore(database, auto_migrate=config.auto_migrate, durability=config.durability, timeout=timeout)
 
 
@@ -55,7 +55,12 @@ def _redis_url(config: WorkflowRunnerConfig) -> str:
     return config.redis_url
 
 
-def _database_url(config: WorkflowRunnerConfig) -> str:
+def database_url(config: WorkflowRunnerConfig) -> str:
+    """The URL of the database for these settings.
+
+    Raises:
+        StoreError: The URL, or the environment variable, is empty.
+    """
     if config.database_url is not None:
         if not config.database_url.strip():
             raise StoreError("database_url is empty; set a database URL, or None for the default")

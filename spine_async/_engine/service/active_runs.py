@@ -72,6 +72,7 @@ class ActiveRuns:
         self._left: dict[str, Run] = {}
         self._keeping: set[Task[None]] = set()
         self._execution_ended: Future[None] | None = None
+        self._drain_limit: anyio.CancelScope | None = None
 
     @property
     def used_capacity(self) -> int:
@@ -220,6 +221,12 @@ class ActiveRuns:
     def begin_drain(self) -> None:
         """Let no further step begin until `drain` has ended, which must follow."""
         self._runtime.is_draining = True
+        self._drain_limit = anyio.CancelScope()
+
+    def cut_drain_short(self) -> None:
+        """End the time that running steps have to finish, if the runs are being drained."""
+        if self._drain_limit is not None:
+            self._drain_limit.cancel()
 
     async def drain(self) -> None:
         """Let running steps finish for `drain_timeout`, cancel the remaining runs, and wait until all are recorded."""
@@ -228,6 +235,7 @@ class ActiveRuns:
                 await run_shielded(self._drain(), "spine_async drain")
         finally:
             self._runtime.is_draining = False
+            self._drain_limit = None
 
     async def _execute(
         self, execution: Execution, work: Callable[[Execution], Awaitable[ExecutionResult]]
@@ -292,7 +300,8 @@ class ActiveRuns:
         remaining = list(self._executions.values())  # executions that begin later are cancelled at once
         for execution in remaining:
             execution.drain()
-        with anyio.move_on_after(config.drain_timeout):
+        with self._drain_limit or anyio.CancelScope() as limit:
+            limit.deadline = anyio.current_time() + config.drain_timeout
             await self._wait_for(remaining)
         for execution in remaining:
             execution.cancel(CancelReason.SHUTDOWN)

@@ -1,0 +1,226 @@
+"""The commands that execute runs, or follow them: `run`, `resume`, `watch`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from spine_async._model.history import RunRecord
+from spine_async._model.naming import check_run_id
+from spine_async._model.status import RunStatus
+from spine_async._model.workflow import Workflow
+from spine_async.cli.application import load_application
+from spine_async.cli.exit_code import ExitCode
+from spine_async.cli.following import Followed, follow, follow_call
+from spine_async.cli.output import Output
+from spine_async.cli.place import Place
+from spine_async.cli.problem import CommandError
+from spine_async.cli.run_summary import print_summary
+from spine_async.cli.run_view import view_of
+from spine_async.errors import RunNotFoundError
+from spine_async.runner import WorkflowRunner
+
+_CODES = {
+    RunStatus.COMPLETED: ExitCode.COMPLETED,
+    RunStatus.FAILED: ExitCode.FAILED,
+    RunStatus.STOPPED: ExitCode.STOPPED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRunOptions:
+    """What `run` says about the new run.
+
+    Attributes:
+        queue: Queue that the run is put into, for a worker; None executes it here.
+        is_detached: Whether the command ends when the run is stored.
+    """
+
+    params: Mapping[str, object] | None = None
+    partition: Mapping[str, object] | None = None
+    run_id: str | None = None
+    start_from: str | None = None
+    queue: str | None = None
+    key: str | None = None
+    priority: int = 0
+    delay: timedelta | None = None
+    is_detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The workflow of a command.
+
+    Attributes:
+        place: Where runs are stored.
+        workflow: The workflow, or its name if no application is given.
+        hint: The options that name the application in a command that continues the run.
+    """
+
+    place: Place
+    workflow: Workflow | str
+    hint: str
+
+    @classmethod
+    def of(cls, name: str, database: str | None, app: str | None) -> Target:
+        """Find the workflow.
+
+        Args:
+            name: The name of a workflow of `app`; without `app`, `module` or `module:attribute` with one workflow.
+            database: URL of the database, or None.
+            app: The application, or None.
+
+        Raises:
+            CommandError: There is no such workflow.
+        """
+        if app is not None:
+            place = Place.of(database, app)
+            application = place.application
+            found = application.workflow(name) if application is not None else name
+            return cls(place, found, f"--app {app}")
+        place = Place.of(database, name)
+        workflow = (place.application or load_application(name)).workflow(None)
+        return cls(place, workflow, f"--app {name}")
+
+    @classmethod
+    def by_name(cls, name: str, database: str | None) -> Target:
+        """A workflow that only workers know."""
+        return cls(Place.of(database, None), name, "")
+
+
+async def run(output: Output, target: Target, options: NewRunOptions) -> int:
+    """Start a run: execute it here, or put it into a queue; and show it until it has ended."""
+    run_id = check_run_id(options.run_id) if options.run_id is not None else str(uuid.uuid4())
+    workflow = target.workflow
+    if not options.is_detached:
+        output.line(f"run {run_id}  {workflow if isinstance(workflow, str) else workflow.name}")
+    async with target.place.open() as runner:
+        if options.queue is not None:
+            return await _enqueue(output, runner, workflow, run_id, options)
+        if isinstance(workflow, str):
+            raise CommandError(
+                f"workflow {workflow!r} can only be put into a queue; give --queue, or its module with --app"
+            )
+
+        async def execute() -> None:
+            await runner.execute(
+                workflow,
+                params=options.params,
+                partition=options.partition,
+                start_from=options.start_from,
+                run_id=run_id,
+            )
+
+        view = view_of(output, run_id, workflow.plan(), streams_json=False)
+        followed = await follow_call(runner, run_id, view, execute)
+        return await _conclude(output, runner, run_id, followed, target.hint)
+
+
+async def _enqueue(
+    output: Output, runner: WorkflowRunner, workflow: Workflow | str, run_id: str, options: NewRunOptions
+) -> int:
+    if options.start_from is not None:
+        raise CommandError("--start-from cannot be given with --queue; a queued run begins with its first step")
+    await runner.enqueue(
+        workflow,
+        params=options.params,
+        partition=options.partition,
+        run_id=run_id,
+        queue=str(options.queue),
+        key=options.key,
+        priority=options.priority,
+        delay=options.delay,
+    )
+    if options.is_detached:
+        if output.is_json:
+            output.json(await runner.get_run(run_id))
+        output.line(run_id)
+        return ExitCode.COMPLETED
+    view = view_of(output, run_id, workflow.plan() if isinstance(workflow, Workflow) else None, streams_json=False)
+    return await _conclude(output, runner, run_id, await follow(runner, run_id, view), None)
+
+
+async def resume(output: Output, place: Place, run_id: str, params: Mapping[str, object] | None, hint: str) -> int:
+    """Continue a run here, and show it until it has ended."""
+    async with place.open() as runner:
+        record = await runner.get_run(run_id)
+        workflow = runner.workflows.get(record.workflow_name)
+        if workflow is None:
+            known = f"; {hint} has no workflow of this name" if hint else ""
+            raise CommandError(
+                f"run {run_id!r} belongs to workflow {record.workflow_name!r}; give its module with --app{known}"
+            )
+        view = view_of(output, run_id, workflow.plan(), streams_json=False)
+        last = 0
+        async for event in runner.events(run_id):
+            last = event.seq
+            view.catch_up(event)
+
+        async def execute() -> None:
+            await runner.resume(run_id, params_override=params)
+
+        output.line(f"run {run_id}  {workflow.name}")
+        followed = await follow_call(runner, run_id, view, execute, after=last)
+        if followed.is_interrupted:  # a run of a worker would otherwise go on in the background
+            await runner.stop(run_id, "interrupted")
+        return await _conclude(output, runner, run_id, followed, hint)
+
+
+async def watch(output: Output, place: Place, run_id: str, after: int) -> int:
+    """Show the events of a run, wherever it is executed, until it has ended."""
+    async with place.open() as runner:
+        record = await runner.get_run(run_id)
+        workflow = runner.workflows.get(record.workflow_name)
+        view = view_of(output, run_id, workflow.plan() if workflow is not None else None, streams_json=True)
+        followed = await follow(runner, run_id, view, after)
+        return await _conclude(output, runner, run_id, followed, None, streams_json=True)
+
+
+async def _conclude(
+    output: Output,
+    runner: WorkflowRunner,
+    run_id: str,
+    followed: Followed,
+    hint: str | None,
+    *,
+    streams_json: bool = False,
+) -> int:
+    """Print the summary of a run that has ended, or how to go on with one that has not.
+
+    Args:
+        output: Where to print.
+        runner: The runner.
+        run_id: The run.
+        followed: How the following ended.
+        hint: The options of `spine-async resume` for it, if the command executed the run; None if it only watched.
+        streams_json: Whether JSON was printed already.
+    """
+    try:
+        record = await runner.get_run(run_id)
+    except RunNotFoundError:
+        if not followed.is_interrupted:
+            raise
+        output.note(f"interrupted; run {run_id} was not stored")
+        return ExitCode.STOPPED
+    if record.status.is_final:
+        if not (output.is_json and streams_json):
+            await print_summary(output, runner, record)
+        if hint is not None and record.status is not RunStatus.COMPLETED:
+            output.note(f"continue it: {_command('resume', record, hint)}")
+        return _CODES[record.status]
+    if output.is_json and not streams_json:
+        output.json(record)
+    output.note(f"the run continues: {_command('watch', record, '')}")
+    return ExitCode.INTERRUPTED if hint is None else ExitCode.STOPPED
+
+
+def _command(verb: str, record: RunRecord, hint: str) -> str:
+    return " ".join(each for each in ("spine-async", verb, _quoted(record.run_id), hint) if each)
+
+
+def _quoted(run_id: str) -> str:
+    from shlex import quote  # noqa: PLC0415 - needed here only
+
+    return quote(run_id)

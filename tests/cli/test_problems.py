@@ -1,0 +1,169 @@
+"""Errors are texts with a way out and an exit code, and have no tracebacks."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spine_async import errors
+from spine_async.cli.exit_code import ExitCode
+from spine_async.cli.perform import perform
+from spine_async.cli.problem import CommandError, exit_code_of, text_of
+from tests.cli.conftest import Cli
+from tests.interpreter import environment
+
+pytestmark = pytest.mark.allow_blocking  # a command has its event loop for itself, and prints in it
+
+EXAMPLES: dict[type[errors.SpineError], Callable[[], errors.SpineError]] = {
+    errors.RunError: lambda: errors.RunError("r", "something"),
+    errors.InvalidRunIdError: lambda: errors.InvalidRunIdError("r", "invalid"),
+    errors.RunNotFoundError: lambda: errors.RunNotFoundError("r"),
+    errors.ScheduleNotFoundError: lambda: errors.ScheduleNotFoundError("s"),
+    errors.RunBusyError: lambda: errors.RunBusyError("r", "host:1:x"),
+    errors.QueueDeadlockError: lambda: errors.QueueDeadlockError("r", "mail"),
+    errors.RunConflictError: lambda: errors.RunConflictError("r", "conflict"),
+    errors.RunNotResumableError: lambda: errors.RunNotResumableError("r", "completed"),
+    errors.RunEndedError: lambda: errors.RunEndedError("r", "approve"),
+    errors.AttemptEndedError: lambda: errors.AttemptEndedError("r", "step", 1),
+    errors.TooManyPendingEventsError: lambda: errors.TooManyPendingEventsError("r", 10),
+    errors.InvalidSignalError: lambda: errors.InvalidSignalError("r", "approve", "bad"),
+    errors.WorkflowChangedError: lambda: errors.WorkflowChangedError("r", "step", "is gone"),
+    errors.RunFailedError: lambda: errors.RunFailedError("r", "failed", step="s", error="e"),
+    errors.LeaseLostError: lambda: errors.LeaseLostError("r"),
+    errors.SchemaVersionError: lambda: errors.SchemaVersionError(9, 3, "upgrade the library"),
+    errors.SharingError: lambda: errors.SharingError("shared", "do not"),
+    errors.MissingExtraError: lambda: errors.MissingExtraError("a store", "redis"),
+}
+USAGE = (
+    errors.DefinitionError,
+    errors.InvalidRunIdError,
+    errors.InvalidSignalError,
+    errors.MissingExtraError,
+    errors.RunNotFoundError,
+    errors.ScheduleNotFoundError,
+    errors.SerializationError,
+)
+ALL = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.SpineError)]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_every_error_of_the_library(kind: type[errors.SpineError], capsys: pytest.CaptureFixture[str]) -> None:
+    error = EXAMPLES.get(kind, lambda: kind("a problem"))()
+
+    async def action(output: object) -> int:
+        raise error
+
+    for as_json in (False, True):
+        with pytest.raises(SystemExit) as ended:
+            perform(action, as_json=as_json)
+        printed = capsys.readouterr()
+        assert ended.value.code == (2 if issubclass(kind, USAGE) else 1)
+        assert "Traceback" not in printed.err
+        if as_json:
+            assert f'"type":"{kind.__name__}"' in printed.out
+        else:
+            assert printed.err.startswith("error: ")
+            assert printed.out == ""
+
+
+def test_ways_out_are_commands() -> None:
+    assert "`spine-async runs`" in text_of(errors.RunNotFoundError("r"))
+    assert "`spine-async watch`" in text_of(errors.RunBusyError("r"))
+    assert exit_code_of(CommandError("wrong")) is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["show", "none"], "run 'none' is not stored"),
+        (["watch", "none"], "run 'none' is not stored"),
+        (["resume", "none"], "run 'none' is not stored"),
+        (["run", "no.such.module"], "module 'no.such.module' cannot be imported: No module named 'no'"),
+        (["run", "tests.cli.flows:nothing"], "module 'tests.cli.flows' has no attribute 'nothing'"),
+        (["run", "tests.cli.flows:GATE"], "tests.cli.flows:GATE is of type str; it must be a Workflow"),
+        (["run", "tests.cli.served:number"], "is of type int"),
+        (["run", "tests.cli.flows"], "tests.cli.flows has 7 workflows: ask, broken, greet, held, idle, large, order"),
+        (["run", "tests.cli.command"], "module 'tests.cli.command' has neither a Workflow nor a WorkflowRunner"),
+        (["run", "unknown", "--app", "tests.cli.flows"], "tests.cli.flows has no workflow 'unknown'"),
+        (["run", "not a module"], "'not a module' is no module"),
+        (["run", "tests.cli.flows:greet", "--params", '{"a":'], "--params is not valid JSON"),
+        (["run", "tests.cli.flows:greet", "--params", "[1]"], "--params is list; give a JSON object"),
+        (["run", "tests.cli.flows:greet", "--params", '{"a": NaN}'], "NaN is not allowed in JSON"),
+        (["run", "tests.cli.flows:greet", "--params", "@none.json"], "the file 'none.json' cannot be read"),
+        (["run", "tests.cli.flows:greet", "-p", "name"], "'name' has no name; give name=value"),
+        (["run", "tests.cli.flows:greet", "--id", "\x1b"], "invalid run id"),
+        (["run", "tests.cli.flows:order"], "amount"),
+        (["run", "greet", "--queue", "q", "--delay", "soon"], "--delay is 'soon'; give a duration such as"),
+        (["runs", "--since", "yesterday"], "--since is 'yesterday'; give a time such as"),
+        (["runs", "--status", "done"], "'done' is not a valid RunStatus"),
+        (["runs", "--cursor", "x"], "cursor is not valid"),
+        (["signal", "one", "approve", "{"], "the value is not valid JSON"),
+        (["graph", "tests.cli.flows"], "name one of them"),
+        (["worker"], "a worker needs the module of its workflows"),
+        (["worker", "tests.cli.flows", "--queue", "mail:speed=3"], "there is no limit 'speed'"),
+        (["worker", "tests.cli.flows", "--queue", "mail:rate=fast"], "'fast' is no integer"),
+        (["worker", "tests.cli.flows", "--concurrency", "0"], "worker_concurrency"),
+        (["worker", "tests.cli.served", "--concurrency", "5"], "has a runner with its own settings"),
+    ],
+)
+def test_bad_input(cli: Cli, arguments: list[str], text: str) -> None:
+    refused = cli(*arguments, code=2)
+    assert text in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert refused.stdout in {
+        "",
+        *refused.stdout.splitlines(keepends=True)[:1],
+    }  # at most the line with the id of the run
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("", "database_url is empty"),
+        ("mysql://host/db", "a database URL of kind 'mysql' is not supported"),
+        ("secret word", "the database URL cannot be read"),
+        ("sqlite:////proc/none/runs.db", "/proc/none"),
+        ("postgresql://user:secret@127.0.0.1:1/db", "127.0.0.1"),
+    ],
+)
+def test_no_database(cli: Cli, url: str, text: str) -> None:
+    refused = cli("db", "upgrade", "--database", url, code=1)
+    assert text in refused.stderr
+    assert "secret" not in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_empty_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINE_DATABASE_URL", "")
+    assert "SPINE_DATABASE_URL is empty" in cli("runs", code=1).stderr
+
+
+def test_an_application_that_raises(cli: Cli) -> None:
+    Path("broken_module.py").write_text("x = 1\nraise ZeroDivisionError('by nothing')\n")
+    refused = cli("run", "broken_module", code=2)
+    assert "ZeroDivisionError: by nothing" in refused.stderr
+    assert "broken_module.py, line 2)" in refused.stderr
+
+
+def test_wrong_usage(cli: Cli) -> None:
+    assert "No such command 'wrong'" in cli("wrong", code=2).stderr
+    assert "No such option" in cli("runs", "--wrong", code=2).stderr
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    """A module that cannot be imported is what a missing package is to Python."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')")
+    shown = subprocess.run(
+        [sys.executable, "-m", "spine_async.cli", "--help"],
+        env=environment() | {"PYTHONPATH": f"{tmp_path}:{environment()['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert shown.stderr == "spine-async needs optional dependencies: pip install 'spine-async[cli]'\n"
