@@ -16,7 +16,7 @@ from benchmarks.contestant import BEFORE, CONTESTANTS, OURS, Contestant
 from benchmarks.findings import Findings
 from benchmarks.measure import Measurement, folder, measure_all
 from benchmarks.place import Places
-from benchmarks.plan import SCALES, SQL, WORKLOADS, plan
+from benchmarks.plan import SCALES, STORES, WORKLOADS, plan
 from benchmarks.report import document
 from benchmarks.table import number, render
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         default=list(WORKLOADS),
         help="for example W1,W2; `list` lists all",
     )
-    parser.add_argument("--backends", type=_names(SQL), default=list(SQL), help="sqlite,postgres")
+    parser.add_argument("--backends", type=_names(STORES), default=list(STORES), help=",".join(STORES))
     parser.add_argument(
         "--scale", choices=SCALES, default="small", help="the targets apply to `full`, which takes about an hour"
     )

@@ -75,6 +75,7 @@ CONTESTANTS = (
         "spine",
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
+            **_verbs("sequential fan_out many_runs", _SQL | {"memory", "none", "file", "redis"}),
             **_verbs("costs pick_up queued parked follow look_up"),
             "stream": frozenset({"memory", "none"}),
         },

@@ -1,4 +1,4 @@
-"""Databases for measurements: a new one for each, with default durability."""
+"""Databases for measurements: a new one for each. They are durable: a commit is on the disk when it returns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import psycopg
 
-from tests.servers import postgres
+from tests.servers import postgres, redis
 from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 _SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -32,7 +33,8 @@ class Place:
     """One database.
 
     Attributes:
-        name: Path of the SQLite file, libpq URL of the PostgreSQL database, or empty.
+        name: Path of the SQLite file or of the folder, libpq URL of the PostgreSQL database, URL of the Redis server,
+            or empty.
     """
 
     def __init__(self, backend: str, name: str) -> None:
@@ -40,7 +42,7 @@ class Place:
         self.name = name
 
     def size(self) -> int:
-        """Bytes of its file, or of its tables and their indexes."""
+        """Bytes of its files, or of its tables and their indexes; 0 where that is not known."""
         if self.backend == "sqlite":
             with closing(sqlite3.connect(self.name)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -49,16 +51,19 @@ class Place:
             with psycopg.connect(self.name, autocommit=True) as connection:
                 row = connection.execute(_SIZE).fetchone()
             return int(row[0]) if row else 0
+        if self.backend == "file":
+            return sum(each.stat().st_size for each in Path(self.name).rglob("*") if each.is_file())
         return 0
 
 
 class Places:
-    """Creates databases. Starts a PostgreSQL server when it is first needed and stops it on exit."""
+    """Creates databases. Starts a server when it is first needed and stops it on exit."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="bench-", dir=folder))
         self._server: PostgresServer | None = None
+        self._redis: RedisServer | None = None
 
     @contextmanager
     def fresh(self, backend: str) -> Iterator[Place]:
@@ -73,6 +78,12 @@ class Places:
                 yield Place(backend, dsn)
             finally:
                 server.drop_database(dsn)
+        elif backend == "redis":
+            if self._redis is None:
+                self._redis = redis.launch(is_durable=True)
+            yield Place(backend, f"{self._redis.url}?prefix={uuid4().hex}")
+        elif backend == "file":
+            yield Place(backend, str(self._folder / uuid4().hex))
         else:
             yield Place(backend, "")
 
@@ -96,6 +107,8 @@ class Places:
     ) -> None:
         if self._server is not None:
             self._server.stop()
+        if self._redis is not None:
+            self._redis.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _sqlite(self) -> Place:

@@ -26,6 +26,7 @@ WORKLOADS = {
 
 SCALES = ("tiny", "small", "full")
 SQL = ("sqlite", "postgres")
+STORES = (*SQL, "file", "redis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +144,14 @@ _SIZES = {
 _SLOWEST = {"memory": 0.0002, "sqlite": 0.001, "postgres": 0.001}  # upper estimate of the seconds per item
 
 
-def plan(scale: str, workloads: tuple[str, ...] = tuple(WORKLOADS), backends: tuple[str, ...] = SQL) -> list[Cell]:
+def plan(scale: str, workloads: tuple[str, ...] = tuple(WORKLOADS), backends: tuple[str, ...] = STORES) -> list[Cell]:
     """The cells of these workloads."""
     sizes = _SIZES[scale]
     return [
         cell
         for name in workloads
         for cell in _BUILDERS[name](sizes)
-        if cell.backend in backends or cell.backend not in SQL
+        if cell.backend in backends or cell.backend not in STORES
     ]
 
 
@@ -166,18 +167,18 @@ def ideal_seconds(cell: Cell) -> float:
 
 
 def _w1(sizes: Scale) -> Iterator[Cell]:
-    for backend in SQL:
+    for backend in STORES:
         yield Cell("W1", "sequential", backend, {"steps": sizes.w1}, "steps/s")
 
 
 def _w2(sizes: Scale) -> Iterator[Cell]:
-    for backend, items in product(SQL, sizes.w2):
+    for backend, items in product(STORES, sizes.w2):
         yield Cell("W2", "fan_out", backend, {"items": items, "concurrency": sizes.w2_concurrency}, "items/s")
 
 
 def _w3(sizes: Scale) -> Iterator[Cell]:
     runs, steps = sizes.w3
-    for backend in SQL:
+    for backend in STORES:
         yield Cell("W3", "many_runs", backend, {"runs": runs, "steps": steps}, "runs/s")
 
 

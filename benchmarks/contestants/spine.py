@@ -38,7 +38,11 @@ def make_runner(task: Task) -> WorkflowRunner:
 
 
 def make_config(task: Task) -> WorkflowRunnerConfig:
-    """Default settings on the task's database."""
+    """Default settings on the task's store."""
+    if task.backend == "file":
+        return WorkflowRunnerConfig(checkpoint_storage="file", checkpoint_dir=task.place)
+    if task.backend == "redis":
+        return WorkflowRunnerConfig(checkpoint_storage="redis", redis_url=task.place)
     return WorkflowRunnerConfig(database_url=database_url(task))
 
 
