@@ -9,13 +9,20 @@ from typing import Any
 
 import griffe
 
-_DIRECTIVE = re.compile(r"^::: spine_async\.([\w.]+)$(?:\n {4}.*$)*", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^::: spine_async\.([\w.]+)$((?:\n {4}.*$)*)", re.MULTILINE)
+_LEVEL = re.compile(r"heading_level: (\d)")
 _WIDTH = 100
 
 
 def with_reference(markdown: str) -> str:
     """The page with a section instead of each `::: name`."""
-    return _DIRECTIVE.sub(lambda match: "\n".join(_section(_package()[match[1]], 2)), markdown)
+    return _DIRECTIVE.sub(lambda match: "\n".join(_section(_package()[match[1]], _level(match[2]))), markdown)
+
+
+def _level(options: str) -> int:
+    """The level of the heading, which the options of a directive may change."""
+    found = _LEVEL.search(options)
+    return int(found[1]) if found else 2
 
 
 @cache
