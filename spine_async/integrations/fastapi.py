@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from spine_async.errors import MissingExtraError
 from spine_async.runner import WorkflowRunner
-from spine_async.web import openapi
+from spine_async.web import openapi, problems
 from spine_async.web.access import Action, Authorize, allow_all
 from spine_async.web.asgi import EventStreamResponse
 from spine_async.web.exchange import WebRequest, WebResponse, decoded_segment, split_safe
@@ -29,6 +29,8 @@ try:
     from starlette.routing import Match
 except ImportError as exc:
     raise MissingExtraError("spine_async.integrations.fastapi", "fastapi") from exc
+
+_ALLOWED = "allowed_methods"
 
 __all__ = ["Action", "Authorize", "allow_all", "lifespan", "router"]
 
@@ -88,6 +90,7 @@ def _add(made: APIRouter, route: WebRoute, operations: RunOperations) -> None:
         return _response(await route.answer_to(operations, _request(request)))
 
     endpoint.__name__ = route.name
+    endpoint.__dict__[_ALLOWED] = [each.method for each in ROUTES if each.path == route.path]
     status, *others = route.statuses
     responses: dict[int | str, dict[str, Any]] = dict(openapi.response_parts(route).items())
     for other in others:
@@ -118,6 +121,14 @@ class _SegmentRoute(APIRoute):
             segments = child_scope["path_params"].items()
             child_scope["path_params"] = {name: decoded_segment(str(value)) for name, value in segments}
         return match, child_scope
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        # Starlette would name the methods of one route, but several routes have this path.
+        problem = problems.method_not_allowed(getattr(self.endpoint, _ALLOWED))
+        await _response(WebResponse.problem(problem))(scope, receive, send)
 
 
 def _raw_path(scope: Any) -> str:

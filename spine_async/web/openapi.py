@@ -35,7 +35,7 @@ _HEADER_SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "Last-Event-ID": {
         "description": "Number of the last event that the client has; browsers send it when they connect again.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "schema": {"type": "string", "pattern": "^[0-9]{0,15}$"},
     },
 }
 _PATH_TEXTS = {"run_id": "Id of the run.", "name": "Name of the workflow, or of the signal."}
@@ -61,8 +61,17 @@ def response_parts(route: WebRoute) -> dict[int, dict[str, Any]]:
 
 def stream_part() -> dict[str, Any]:
     """The content of a stream of events."""
-    text = "Server-sent events: `data` is an event as in the JSON document, `id` its number; at last an event `end`."
-    return {sse.MEDIA_TYPE: {"schema": {"type": "string", "description": text}}}
+    members = {
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "description": "An event as in the JSON document; of the last message `end`, the status of the run.",
+        },
+        "id": {"type": "string", "description": "Number of the event, for `Last-Event-ID`."},
+        "event": {"type": "string", "description": "Missing, or `end` for the last message."},
+        "retry": {"type": "integer"},
+    }
+    return {sse.MEDIA_TYPE: {"itemSchema": {"type": "object", "properties": members, "required": ["data"]}}}
 
 
 def status_text(status: int) -> str:
@@ -113,4 +122,6 @@ def _without_references(value: Any, definitions: dict[str, Any]) -> Any:
         return value
     if "$ref" in value:
         return _without_references(definitions[value["$ref"].rpartition("/")[2]], definitions)
-    return {name: _without_references(each, definitions) for name, each in value.items()}
+    is_schema = "type" in value or "anyOf" in value
+    kept = {name: each for name, each in value.items() if not (is_schema and name == "title" and isinstance(each, str))}
+    return {name: _without_references(each, definitions) for name, each in kept.items()}

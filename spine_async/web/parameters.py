@@ -11,7 +11,7 @@ MAX_WAIT = 60
 """Seconds that a request may wait for the end of a run; proxies close connections that are silent for longer."""
 
 MAX_PAGE = 1000
-_MAX_SEQ = 2**53 - 1
+_MAX_SEQ = 10**15 - 1
 _MAX_PRIORITY = 2**31 - 1
 _MAX_DELAY = 10_000_000_000
 

@@ -151,6 +151,13 @@ def workflow_not_found(name: str) -> Problem:
     return Problem(404, "workflow-not-found", "The workflow is not known", f"there is no workflow {name!r:.250}")
 
 
+def method_not_allowed(allowed: Sequence[str]) -> Problem:
+    """The problem of a request with a method that its path does not have."""
+    methods = ", ".join(allowed)
+    title = "The path does not have this method"
+    return Problem(405, "method-not-allowed", title, f"use {methods}", headers={"Allow": methods})
+
+
 def refused(action: str, *, has_credentials: bool) -> Problem:
     """The problem of a caller who may not do what was asked for."""
     if not has_credentials:

@@ -27,7 +27,7 @@ HEARTBEAT = 15.0
 RECONNECT_MS = 1000
 """Milliseconds after which a browser connects again when a stream has ended."""
 
-_MAX_SEQ = 2**53 - 1  # greater numbers are not exact in JavaScript
+_MAX_SEQ = 10**15 - 1  # JavaScript represents such numbers exactly
 _log = logging.getLogger("spine_async")
 
 

@@ -191,3 +191,9 @@ async def test_what_is_not_known_is_not_found(site: Site) -> None:
         answer = await site.client.request(method, path)
         assert (answer.status_code, answer.json()["status"]) == (404, 404)
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_method_that_a_path_does_not_have(site: Site) -> None:
+    for path, allowed in (("/runs/r1", {"GET", "DELETE"}), ("/runs/r1/stop", {"POST"}), ("/workflows", {"GET"})):
+        answer = await site.client.put(path)
+        assert (answer.status_code, set(answer.headers["allow"].replace(" ", "").split(","))) == (405, allowed)

@@ -76,7 +76,7 @@ def test_a_message_has_its_number_and_its_name() -> None:
     assert sse.message("x", event="end", event_id=3) == b"id: 3\nevent: end\ndata: x\n\n"
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "١", " 1", str(2**53), "9" * 5000])
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "١", " 1", str(10**15), "9" * 5000])
 def test_an_event_id_is_the_number_of_an_event(text: str) -> None:
     assert sse.parse_event_id("17") == 17
     with pytest.raises(ValueError, match="must be the number of an event"):
