@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+import anyio
+
 from spine_async._model.history import RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.status import RunStatus
@@ -22,6 +24,7 @@ from spine_async.cli.run_view import view_of
 from spine_async.errors import RunNotFoundError
 from spine_async.runner import WorkflowRunner
 
+_STOP_LIMIT = 10.0  # seconds
 _CODES = {
     RunStatus.COMPLETED: ExitCode.COMPLETED,
     RunStatus.FAILED: ExitCode.FAILED,
@@ -165,6 +168,8 @@ async def resume(output: Output, place: Place, run_id: str, params: Mapping[str,
         followed = await follow_call(runner, run_id, view, execute, after=last)
         if followed.is_interrupted:  # a run of a worker would otherwise go on in the background
             await runner.stop(run_id, "interrupted")
+            with anyio.move_on_after(_STOP_LIMIT):
+                await runner.result(run_id)
         return await _conclude(output, runner, run_id, followed, hint)
 
 

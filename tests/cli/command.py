@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spine_async import WorkflowRunner, WorkflowRunnerConfig
 from tests.interpreter import environment
 
 APP = ("--app", "tests.cli.flows")
@@ -64,6 +65,22 @@ class Commands:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+async def enqueue(url: str, workflow: str, run_id: str) -> None:
+    """Put a run into the queue `mail`."""
+    async with _runner(url) as runner:
+        await runner.enqueue(workflow, run_id=run_id, queue="mail")
+
+
+async def status_of(url: str, run_id: str) -> str:
+    """The stored status of a run."""
+    async with _runner(url) as runner:
+        return (await runner.get_run(run_id)).status
+
+
+def _runner(url: str) -> WorkflowRunner:
+    return WorkflowRunner(work=False, config=WorkflowRunnerConfig(database_url=url))
 
 
 def finish(process: subprocess.Popen[str]) -> Outcome:
