@@ -160,7 +160,7 @@ class AttemptEndedError(RunError):
 
 
 class TooManyPendingEventsError(RunError):
-    """A run has emitted more events than the store has taken up, so the event is refused.
+    """Too many emitted events of the run are not stored yet, so this event is refused.
 
     Attributes:
         limit: `max_pending_events` of the config.

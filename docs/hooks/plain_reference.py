@@ -11,18 +11,20 @@ import griffe
 
 _DIRECTIVE = re.compile(r"^::: spine_async\.([\w.]+)$((?:\n {4}.*$)*)", re.MULTILINE)
 _LEVEL = re.compile(r"heading_level: (\d)")
+_NAMED = re.compile(r"members: \[(.*)\]")
 _WIDTH = 100
 
 
 def with_reference(markdown: str) -> str:
     """The page with a section instead of each `::: name`."""
-    return _DIRECTIVE.sub(lambda match: "\n".join(_section(_package()[match[1]], _level(match[2]))), markdown)
+    return _DIRECTIVE.sub(lambda match: "\n".join(_entry(_package()[match[1]], match[2])), markdown)
 
 
-def _level(options: str) -> int:
-    """The level of the heading, which the options of a directive may change."""
-    found = _LEVEL.search(options)
-    return int(found[1]) if found else 2
+def _entry(thing: Any, options: str) -> Iterator[str]:
+    """What a directive describes, with those of its options that mkdocstrings applies to the same effect."""
+    level, named = _LEVEL.search(options), _NAMED.search(options)
+    chosen = named[1].split(", ") if named else None
+    yield from _section(thing, int(level[1]) if level else 2, [] if "members: false" in options else chosen)
 
 
 @cache
@@ -30,18 +32,22 @@ def _package() -> Any:
     return griffe.load("spine_async", resolve_aliases=True, resolve_external=False)
 
 
-def _section(thing: Any, level: int) -> Iterator[str]:
+def _section(thing: Any, level: int, chosen: list[str] | None = None) -> Iterator[str]:
     signatures = "\n".join(_signature(each) for each in _overloads(thing) or [thing])
     yield f"{'#' * level} {thing.name}\n\n```python\n{signatures}\n```\n"
     if thing.docstring:
         yield f"{thing.docstring.value}\n"
     for member in _members(thing):
-        yield from _section(member, level + 1)
+        if chosen is None or member.name in chosen:
+            yield from _section(member, level + 1)
 
 
 def _members(thing: Any) -> Iterator[Any]:
+    """The public methods of a class, and its attributes that have a docstring; `Attributes:` describes the others."""
     if thing.is_class:
-        yield from (each for name, each in thing.members.items() if not name.startswith("_") and not each.is_class)
+        for name, each in thing.members.items():
+            if not name.startswith("_") and (each.is_function or (each.is_attribute and each.docstring)):
+                yield each
 
 
 def _overloads(thing: Any) -> list[Any] | None:
@@ -50,9 +56,11 @@ def _overloads(thing: Any) -> list[Any] | None:
 
 def _signature(thing: Any) -> str:
     if thing.is_function:
-        return _wrapped(f"{'async ' if 'async' in thing.labels else ''}def {thing.signature()}")
+        start = "async def" if "async" in thing.labels else "def"
+        returns = f" -> {thing.returns}" if thing.returns else ""
+        return _wrapped(f"{start} {thing.signature(return_type=False)}{returns}")
     if thing.is_class:
-        return _wrapped(f"class {thing.signature()}")
+        return _wrapped(f"class {thing.signature(return_type=False)}")
     annotation = f": {thing.annotation}" if thing.annotation else ""
     return f"{thing.name}{annotation}{f' = {thing.value}' if thing.value else ''}"
 
@@ -62,6 +70,6 @@ def _wrapped(signature: str) -> str:
     if len(signature) <= _WIDTH:
         return signature
     start, _, rest = signature.partition("(")
-    parameters, _, end = rest.rpartition(")")
+    parameters, closing, end = rest.rpartition(") -> ") if ") -> " in rest else rest.rpartition(")")
     lines = "".join(f"    {each},\n" for each in re.split(r", (?=[*\w/]+(?:[:,=]|$))", parameters))
-    return f"{start}(\n{lines}){end}"
+    return f"{start}(\n{lines}{closing}{end}"
