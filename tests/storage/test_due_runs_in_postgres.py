@@ -103,6 +103,20 @@ class TestCost:
         assert names(await claimed(crowded)) == ["mine"]
         assert await claimed(crowded) == []
 
+    @pytest.mark.parametrize("count", [500, 5000])
+    async def test_a_message_is_never_joined_with_all_runs(
+        self, store: SqlRunStore, fresh_postgres_url: str, count: int
+    ) -> None:
+        """Without statistics of the inbox, the planner expects hundreds of messages."""
+        await created(store, new_run("parked"))
+        multiply(fresh_postgres_url, "parked", count)
+        execute(fresh_postgres_url, "UPDATE core_workflow_runs SET owner = NULL")
+        await sent(store, message(run_id="parked"))
+        for name in ("LOOK", "READY_BY_NEWS"):
+            for is_generic in (False, True):
+                plan = explained(fresh_postgres_url, *STATEMENTS[name], is_generic=is_generic)
+                assert read_rows(plan) < 20, (name, is_generic, json.dumps(plan, indent=1))
+
 
 def multiply(url: str, run_id: str, count: int) -> None:
     """Copy a run so many times, each with an id of its own."""

@@ -115,12 +115,14 @@ _HELD = (
     f"(SELECT bool_or({_HAS_ENDED}) AS has_ended, min(leased_until) FILTER (WHERE {IS_LEASED}) AS next_end "
     "FROM core_workflow_runs r WHERE r.owner = o.owner AND NOT r.ready) run WHERE has_ended IS NOT NULL"
 )
+# A scalar subquery, which the planner cannot turn into a join: without statistics of the inbox, it would read all runs.
+_OWNER_OF_MESSAGE = "(SELECT r.owner FROM core_workflow_runs r WHERE r.id = i.run)"
 LOOK = (
     f"{_OWNERS}SELECT {_FIRST_DUE} IS NOT NULL AS is_due, {_FIRST_IN_BOOT} - $2::float8 AS next_in_boot, "
     f"extract(epoch FROM {_FIRST_LATER} - statement_timestamp())::float8 AS next_by_wall, "
-    # LEFT JOIN: a message whose run was deleted at the same time is cleared away.
-    "(SELECT i.id FROM core_workflow_inbox i LEFT JOIN core_workflow_runs r ON r.id = i.run "
-    f"WHERE i.unseen AND r.owner IS NULL ORDER BY i.run LIMIT 1) IS NOT NULL AS has_news, held.* FROM ({_HELD}) held"
+    # Also true for a message whose run was deleted at the same time, which is cleared away.
+    f"EXISTS (SELECT 1 FROM core_workflow_inbox i WHERE i.unseen AND {_OWNER_OF_MESSAGE} IS NULL) AS has_news, "
+    f"held.* FROM ({_HELD}) held"
 )
 """Arguments: the boot, and the reading of its clock. Returns one row: what is due, when the next run is, who holds."""
 
@@ -143,14 +145,15 @@ READY_BY_WALL = _READY_BY_TIME.format(condition=_DUE_BY_WALL, order="due_at", mo
 READY_IN_BOOT = _READY_BY_TIME.format(condition=_DUE_IN_BOOT, order="due_seconds", most=MOST)
 """Arguments: the boot, and the reading of its clock."""
 
+# An array and a scalar subquery, for the same reason as above.
 READY_BY_NEWS = (
     f"WITH {_UNSYNCED}, seen AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r, unsynced WHERE r.owner IS NULL "
-    "AND r.id IN (SELECT run FROM core_workflow_inbox WHERE unseen) "
+    "AND r.id = ANY (ARRAY(SELECT run FROM core_workflow_inbox WHERE unseen)) "
     f"ORDER BY r.id LIMIT {MOST} FOR NO KEY UPDATE OF r SKIP LOCKED), "
     f"woken AS (UPDATE core_workflow_runs r SET ready = true, turn = {STARTED_TURN} FROM seen WHERE r.id = seen.id "
     "AND NOT r.ready AND r.status = 'waiting'), "
     "orphans AS (DELETE FROM core_workflow_inbox i WHERE i.unseen "
-    "AND NOT EXISTS (SELECT 1 FROM core_workflow_runs r WHERE r.id = i.run)) "
+    "AND (SELECT r.id FROM core_workflow_runs r WHERE r.id = i.run) IS NULL) "
     "UPDATE core_workflow_inbox i SET unseen = false FROM seen WHERE i.unseen AND i.run = seen.id"
 )
 """Wakes the parked runs that have a message which no sweep has seen.

@@ -50,7 +50,7 @@ LOAD_RUN: Mapping[str, Query] = {
 
 _COUNT = (
     "SELECT '{what}', queue, {detail}, count(*), {at} "
-    "FROM (SELECT queue{columns} FROM core_workflow_runs{hint} WHERE {condition} LIMIT :most) r GROUP BY 2, 3"
+    "FROM (SELECT queue{columns} FROM core_workflow_runs{hint} WHERE {condition}{order} LIMIT :most) r GROUP BY 2, 3"
 )
 _NO_TIME = "CAST(NULL AS float)"
 # The turn of a run that was never claimed is the time at which it became due; that of others is negative.
@@ -62,20 +62,37 @@ _BRANCHES = (
 _LISTED = "SELECT 'listed', queue, '', 0, {seconds} FROM core_workflow_queues"
 
 
-def _backlog(hints: Mapping[str, str], later: Mapping[str, object], seconds: str) -> Query:
+def _backlog(hints: Mapping[str, str], later: Mapping[str, object], orders: Mapping[str, str], seconds: str) -> Query:
     """The numbers of runs of each kind.
 
     Args:
         hints: SQLite chooses other indexes, and looks up each run of them in the table, without hints.
         later: Name and condition of the indexes of the runs that are due later.
+        orders: PostgreSQL reads the partial index of a kind only for its order, if there are no statistics.
         seconds: Expression for the time at which a queue was listed, in seconds since 1970.
     """
     counts = [
-        _COUNT.format(what=what, hint=hints.get(what, ""), condition=condition, columns=columns, detail=detail, at=at)
+        _COUNT.format(
+            what=what,
+            hint=hints.get(what, ""),
+            order=orders.get(what, ""),
+            condition=condition,
+            columns=columns,
+            detail=detail,
+            at=at,
+        )
         for what, condition, columns, detail, at in _BRANCHES
     ]
     counts += [
-        _COUNT.format(what="later", hint=hint, condition=condition, columns=", status", detail="status", at=_NO_TIME)
+        _COUNT.format(
+            what="later",
+            hint=hint,
+            order=orders.get("later", ""),
+            condition=condition,
+            columns=", status",
+            detail="status",
+            at=_NO_TIME,
+        )
         for hint, condition in later.items()
     ]
     return text(" UNION ALL ".join([*counts, _LISTED.format(seconds=seconds)]))
@@ -83,10 +100,21 @@ def _backlog(hints: Mapping[str, str], later: Mapping[str, object], seconds: str
 
 _INDEX = " INDEXED BY core_workflow_runs_"
 BACKLOG: Mapping[str, Query] = {
-    "postgresql": _backlog({}, {"": IS_DUE_LATER}, "CAST(extract(epoch FROM listed_at) AS float)"),
+    "postgresql": _backlog(
+        {},
+        {"": IS_DUE_LATER},
+        {
+            "due": " ORDER BY workflow_name",
+            "parked": " ORDER BY queue",
+            "held": " ORDER BY owner",
+            "later": " ORDER BY due_at",
+        },
+        "CAST(extract(epoch FROM listed_at) AS float)",
+    ),
     "sqlite": _backlog(
         {each: f"{_INDEX}{each}" for each in ("parked", "held")},
         {f"{_INDEX}due": IS_DUE_LATER_BY_WALL, f"{_INDEX}due_in_boot": IS_DUE_LATER_IN_BOOT},
+        {},
         "(julianday(listed_at) - 2440587.5) * 86400",
     ),
 }
