@@ -60,7 +60,23 @@ def _signature(thing: Any) -> str:
         returns = f" -> {thing.returns}" if thing.returns else ""
         return _wrapped(f"{start} {thing.signature(return_type=False)}{returns}")
     if thing.is_class:
+        return _class_signature(thing)
+    return _assignment(thing)
+
+
+def _class_signature(thing: Any) -> str:
+    """The constructor; for a class without one of its own, such as an enumeration or a model, its fields."""
+    if thing.parameters:
         return _wrapped(f"class {thing.signature(return_type=False)}")
+    lines = "".join(f"\n    {_assignment(each)}" for name, each in thing.members.items() if _is_field(name, each))
+    return f"class {thing.name}({', '.join(map(str, thing.bases))}):{lines or ' ...'}"
+
+
+def _is_field(name: str, member: Any) -> bool:
+    return member.is_attribute and not name.startswith(("_", "model_config")) and "property" not in member.labels
+
+
+def _assignment(thing: Any) -> str:
     annotation = f": {thing.annotation}" if thing.annotation else ""
     return f"{thing.name}{annotation}{f' = {thing.value}' if thing.value else ''}"
 

@@ -21,12 +21,13 @@ class WorkflowRunnerConfig(BaseModel):
         checkpoint_enabled: Whether runs are stored.
         checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True` and
             at the end of a run; after a crash, a resume repeats the uncommitted steps.
-        checkpoint_storage: `database`; `file` for a folder per run, without queues and signals; `redis` for
-            the Redis server at `redis_url`, without them too.
+        checkpoint_storage: `database`; `file` for a folder per run; `redis` for the Redis server at `redis_url`. Files
+            and Redis have no queues and no signals.
         database_url: URL of the database, with the options of libpq; None means `SPINE_DATABASE_URL`, or
             `.spine/runs.db` if that is not set. An empty text, here or in the variable, is refused.
         checkpoint_dir: Folder of the file store.
-        redis_url: URL of the Redis server: `redis://`, `rediss://` or `unix://`; `?prefix=name` names its keys.
+        redis_url: URL of the Redis server: `redis://`, `rediss://` or `unix://`; `?prefix=name` gives the prefix of its
+            keys.
         default_step_timeout: Limit for each attempt of a lambda or pipeline step without a timeout of its own.
         workflow_timeout: Limit for a whole run, counted from its first start; a run that exceeds it fails with category
             TIMEOUT. A `resume` of a run that has ended starts the limit again.

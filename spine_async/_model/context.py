@@ -146,9 +146,9 @@ class WorkflowContext:
     def cancel_reason(self) -> str | None:
         """Reason of the cancellation of this step, or None if it is not cancelled.
 
-        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `lease_lost`, `sibling_failed` and `cancelled` (the
-        caller of `execute` or `resume` was cancelled, or middleware cancelled the attempt). A `def` handler may read it
-        in its thread in order to end early.
+        One of `user`, `step_timeout`, `run_timeout`, `shutdown`, `parked`, `lease_lost`, `sibling_failed`,
+        `sibling_done` and `cancelled` (the caller of `execute` or `resume` was cancelled, or middleware cancelled the
+        attempt). A `def` handler may read it in its thread in order to end early.
         """
         reason = getattr(self._frame, "current_cancel_reason", None)
         return str(reason) if reason is not None else None

@@ -41,7 +41,7 @@ class QueueRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A process, or rather a runner in it, that holds runs.
+    """A runner that holds runs, and the process that it belongs to.
 
     Attributes:
         owner: Its name in the store; `list_runs(owner=...)` lists its runs.

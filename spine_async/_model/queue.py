@@ -30,7 +30,7 @@ class RateLimit:
         per: Length of the sliding window: seconds, or a `timedelta`; stored as seconds.
 
     Raises:
-        DefinitionError: One of them has no such value.
+        DefinitionError: `runs` or `per` is out of range.
     """
 
     runs: int

@@ -21,8 +21,8 @@ class RetentionPolicy:
         completed: How long a completed run stays stored after its end: seconds, or a `timedelta`. None: for ever.
         failed: The same for a failed run.
         stopped: The same for a stopped run.
-        keep_last: The newest ended runs of each workflow, so many, stay stored whatever their age. If no age is given,
-            all other ended runs are removed. At most 10,000. None keeps no run because it is new.
+        keep_last: Number of the newest ended runs of each workflow that stay stored whatever their age; at most 10,000.
+            If no age is given, all other ended runs are removed. None: only the age decides.
 
     Raises:
         DefinitionError: An age is not a duration, or `keep_last` is out of range.

@@ -53,16 +53,16 @@ class Schedule:
         workflow: The workflow, or its name where its handlers cannot be imported.
         cron: Cron expression with five fields, such as `30 2 * * MON-FRI`; or a name such as `@daily`. Around a change
             of the clocks, a local time that does not exist is the first moment after the gap, and of one that occurs
-            twice the first counts. Expressions whose minute or hour begins with `*` go on in real time.
+            twice the first counts. Expressions whose minute or hour begins with `*` continue in real time.
         every: Seconds, or a `timedelta`, from one firing to the next, in real time. The firings are the multiples of
             this duration since 1970-01-01 UTC, so all processes have the same.
         timezone: Name of the time zone of `cron`, such as `Europe/Berlin`.
         params: Params of the runs.
         queue: Queue of the runs; None means `default`.
-        overlap: What a firing does while the run of the firing before has not ended. `skip`: it starts no run.
+        overlap: What happens at a firing if the run of the firing before has not ended. `skip`: it starts no run.
             `queue`: its run starts after the others. `allow`: its run starts at once.
-        catch_up: Seconds, or a `timedelta`. A firing that no process was there for is made up for that long. Of several
-            missed firings only the latest is.
+        catch_up: Seconds, or a `timedelta`. If no process was working at the time of a firing, its run starts late, but
+            not later than this. Of several missed firings, only the latest one starts a run.
 
     Raises:
         DefinitionError: An option is invalid, or not exactly one of `cron` and `every` is given.
