@@ -22,6 +22,9 @@ collect_ignore_glob = ["docs/examples/*", "docs/hooks/*"]  # scripts, and module
 if find_spec("pydantic_ai") is None:  # an environment that was made before the extra existed
     collect_ignore_glob += ["spine_async/integrations/pydantic_ai.py", "tests/integrations/*", "docs/agents.md"]
 
+if find_spec("distributed") is None:  # the same
+    collect_ignore_glob += ["spine_async/dispatch/dask/*", "tests/dispatch/*"]
+
 
 def _enter_folder(namespace: dict[str, Any]) -> None:
     namespace["_before"], namespace["_folder"] = os.getcwd(), tempfile.mkdtemp(prefix="spine-docs-")  # noqa: PTH109

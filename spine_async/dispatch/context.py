@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from spine_async._model.progress import Progress
+from spine_async.errors import StepError
 
 
 class Attempt(Protocol):
@@ -59,9 +60,20 @@ class PipelineContext:
         """Whether the step is being cancelled, for instance by a timeout or by `runner.stop`.
 
         An `async def` pipeline is cancelled by itself. A `def` pipeline cannot be interrupted: it should read this now
-        and then, and end early. It may read it as often as it likes.
+        and then, and raise an exception, or call `check_cancelled`. If it returned instead, its step could succeed with
+        a result that is not complete. It may read this as often as it likes.
         """
         return self._attempt.cancel_reason is not None
+
+    def check_cancelled(self) -> None:
+        """Raise an exception if the step is being cancelled; for a `def` pipeline.
+
+        Raises:
+            StepError: It is.
+        """
+        reason = self._attempt.cancel_reason
+        if reason is not None:
+            raise StepError(f"the pipeline of step {self.step_name!r} ends, because it was cancelled ({reason})")
 
     @property
     def cancel_reason(self) -> str | None:
@@ -101,8 +113,7 @@ def pipeline_context() -> PipelineContext:
         >>> def load(params):
         ...     context = pipeline_context()
         ...     for number, symbol in enumerate(params["symbols"]):
-        ...         if context.is_cancelled:
-        ...             break
+        ...         context.check_cancelled()
         ...         context.progress(number, len(params["symbols"]))
         ...     return {"rows": number}
         >>> load({"symbols": ["IBM", "SAP"]})

@@ -69,6 +69,7 @@ def test_a_module_that_has_no_such_pipeline(
 async def test_outside_of_a_pipeline_the_context_keeps_progress_to_itself() -> None:
     context = pipeline_context()
     assert (context.run_id, context.step_name, context.attempt, context.is_cancelled) == ("", None, 0, False)
+    context.check_cancelled()
     context.progress(1, 2)
     assert context.last_progress == Progress(1, 2)
     assert pipeline_context().last_progress is None

@@ -6,6 +6,7 @@ may run in any process that shares the folder with the test.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -159,6 +160,7 @@ def poll(params: Params) -> None:
     _note_begin(params)
     _wait(lambda: pipeline_context().is_cancelled)
     _write(params, "ended", str(pipeline_context().cancel_reason))
+    pipeline_context().check_cancelled()
 
 
 @CONFORMANCE_PIPELINES.pipeline("conformance.poll_in_thread")
@@ -170,6 +172,7 @@ def poll_in_thread(params: Params) -> None:
     thread.start()
     thread.join()
     _write(params, "ended", str(context.cancel_reason))
+    context.check_cancelled()
 
 
 @CONFORMANCE_PIPELINES.pipeline("conformance.sleep")
@@ -239,15 +242,15 @@ def plain(params: Params) -> dict[str, Any]:
 
 
 def _note_begin(params: Params) -> None:
-    """Write a file `begun-…` for each call."""
-    folder = Path(params["folder"])
-    (folder / f"begun-{len(list(folder.glob('begun-*'))) + 1}").touch()
+    """Write a file `begun-…` for each call, with the id of the process."""
+    number = len(list(Path(params["folder"]).glob("begun-*"))) + 1
+    _write(params, f"begun-{number}", str(os.getpid()))
 
 
 def _write(params: Params, name: str, text: str) -> None:
-    part = Path(params["folder"]) / f"{name}.part"
+    part = Path(params["folder"]) / f"part-{name}"
     part.write_text(text)
-    part.rename(part.with_suffix(""))
+    part.rename(part.with_name(name))
 
 
 def _wait(is_over: Callable[[], bool]) -> None:
