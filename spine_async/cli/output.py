@@ -121,13 +121,13 @@ def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in given]
 
 
-def rich_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table for a terminal. Its first column is not cut."""
+def rich_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, wraps: bool = True) -> Table:
+    """A table for a terminal. Its first column is not wrapped, and with `wraps` false none is."""
     from rich.table import Table  # noqa: PLC0415 - needed on a terminal only
 
     table = Table(box=None, header_style="dim", pad_edge=False, show_header=any(headers))
     for number, header in enumerate(headers):
-        table.add_column(header, no_wrap=number == 0, overflow="fold")
+        table.add_column(header, no_wrap=number == 0 or not wraps, overflow="fold" if wraps else "ellipsis")
     for row in rows:
         table.add_row(*(_rich_text([cell]) for cell in row))
     return table

@@ -135,7 +135,7 @@ class LiveView(_View):
         lines: list[tuple[Cell, ...]] = [timeline_cells(row) for row in rows[hidden:]]
         if hidden:
             lines.insert(0, (dim(f"… {hidden} earlier visits"), "", "", ""))
-        return rich_table((f"run {shortened(self._run_id, 60)}", *HEADERS[1:]), lines)
+        return rich_table((f"run {shortened(self._run_id, 60)}", *HEADERS[1:]), lines, wraps=False)
 
 
 def view_of(output: Output, run_id: str, plan: Plan | None, *, streams_json: bool) -> RunView:
