@@ -540,6 +540,11 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             return await self._worker.once()
 
     @property
+    def works(self) -> bool:
+        """Whether the runner claims due runs while it is entered: not if it was created with `work=False`."""
+        return self._works
+
+    @property
     def workflows(self) -> Mapping[str, Workflow]:
         """The workflows that the runner knows, by name; cannot be changed by the caller."""
         return MappingProxyType(self._workflows)

@@ -166,11 +166,17 @@ async def resume(output: Output, place: Place, run_id: str, params: Mapping[str,
 
         output.line(f"run {run_id}  {workflow.name}")
         followed = await follow_call(runner, run_id, view, execute, after=last)
-        if followed.is_interrupted:  # a run of a worker would otherwise go on in the background
-            await runner.stop(run_id, "interrupted")
-            with anyio.move_on_after(_STOP_LIMIT):
-                await runner.result(run_id)
+        if followed.is_interrupted:
+            await _stop(runner, run_id)
         return await _conclude(output, runner, run_id, followed, hint)
+
+
+async def _stop(runner: WorkflowRunner, run_id: str) -> None:
+    """Stop an interrupted run, which would go on in the background; one that waits for its turn stays queued."""
+    if (await runner.get_run(run_id)).status is not RunStatus.PENDING:
+        await runner.stop(run_id, "interrupted")
+        with anyio.move_on_after(_STOP_LIMIT):
+            await runner.result(run_id)
 
 
 async def watch(output: Output, place: Place, run_id: str, after: int) -> int:
@@ -218,7 +224,7 @@ async def _conclude(
     if output.is_json and not streams_json:
         output.json(record)
     output.note(f"the run continues: {_command('watch', record, '')}")
-    return ExitCode.INTERRUPTED if hint is None else ExitCode.STOPPED
+    return ExitCode.INTERRUPTED
 
 
 def _command(verb: str, record: RunRecord, hint: str) -> str:

@@ -92,6 +92,11 @@ class Place:
             given = [*(["--queue"] if queues else []), *(f"--{name.replace('_', '-')}" for name in settings)]
             if given:
                 raise CommandError(f"{application.target} has a runner with its own settings; leave out {given[0]}")
+            if not application.runner.works:
+                raise CommandError(
+                    f"the runner of {application.target} has work=False, so it claims no runs; name one that works, or "
+                    "a module of workflows"
+                )
             return application.runner
         return WorkflowRunner(
             config=self.config(**settings),

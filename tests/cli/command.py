@@ -67,10 +67,10 @@ class Commands:
             process.communicate()
 
 
-async def enqueue(url: str, workflow: str, run_id: str) -> None:
+async def enqueue(url: str, workflow: str, run_id: str, delay: float = 0) -> None:
     """Put a run into the queue `mail`."""
     async with _runner(url) as runner:
-        await runner.enqueue(workflow, run_id=run_id, queue="mail")
+        await runner.enqueue(workflow, run_id=run_id, queue="mail", delay=delay)
 
 
 async def status_of(url: str, run_id: str) -> str:

@@ -128,11 +128,11 @@ def test_a_completed_run_is_not_resumed(cli: Cli) -> None:
 
 
 def test_an_application_with_a_runner(cli: Cli) -> None:
-    cli("run", "greet", "--app", "tests.cli.served", "--id", "one")
+    cli("run", "greet", "--app", "tests.cli.served:runner", "--id", "one")
     assert Path("served.db").exists()
     assert not Path(".spine").exists()
     assert cli("runs", "--app", "tests.cli.served:runner", "--json").document["runs"][0]["run_id"] == "one"
-    refused = cli("runs", "--app", "tests.cli.served", "--database", "sqlite://", code=2)
+    refused = cli("runs", "--app", "tests.cli.served:runner", "--database", "sqlite://", code=2)
     assert refused.stderr.endswith("has a runner with a database of its own; leave out --database\n")
 
 

@@ -108,7 +108,9 @@ def test_ways_out_are_commands() -> None:
         (["worker", "tests.cli.flows", "--queue", "mail:speed=3"], "there is no limit 'speed'"),
         (["worker", "tests.cli.flows", "--queue", "mail:rate=fast"], "'fast' is no integer"),
         (["worker", "tests.cli.flows", "--concurrency", "0"], "worker_concurrency"),
-        (["worker", "tests.cli.served", "--concurrency", "5"], "has a runner with its own settings"),
+        (["worker", "tests.cli.served:runner", "--concurrency", "5"], "has a runner with its own settings"),
+        (["worker", "tests.cli.served:idle"], "the runner of tests.cli.served:idle has work=False"),
+        (["runs", "--app", "tests.cli.served"], "tests.cli.served has 2 runners; name one: tests.cli.served:attribute"),
     ],
 )
 def test_bad_input(cli: Cli, arguments: list[str], text: str) -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -76,6 +77,16 @@ def test_ctrl_c_during_a_resume(commands: Commands) -> None:
     assert (stopped.code, stopped.document["status"], stopped.document["stop_reason"]) == (3, "stopped", "interrupted")
 
 
+def test_ctrl_c_leaves_a_run_that_waits_for_its_turn(commands: Commands) -> None:
+    anyio.run(partial(enqueue, commands.url, "held", "one", delay=3600))
+    resuming = commands.start("resume", "one", *APP)
+    until(lambda: listens_for_interrupts(resuming))
+    interrupt(resuming)
+    ended = finish(resuming)
+    assert (ended.code, ended.stderr) == (130, "the run continues: spine-async watch one\n")
+    assert stored_status(commands) == "pending"
+
+
 def test_a_worker_executes_what_other_processes_start_and_watch(commands_on_each: Commands) -> None:
     commands = commands_on_each
     worker = commands.start("worker", "tests.cli.flows", "--concurrency", "4", "--health-port", "0", "--json")
@@ -138,7 +149,7 @@ def test_a_killed_worker_is_replaced_by_another(commands: Commands) -> None:
 def test_ctrl_c_ends_the_watching_and_not_the_run(commands: Commands) -> None:
     put(commands, "ask")
     watching = commands.start("watch", "one", "--json")
-    until(lambda: _listens_for_interrupts(watching))
+    until(lambda: listens_for_interrupts(watching))
     interrupt(watching)
     ended = finish(watching)
     assert ended.code == 130
@@ -173,7 +184,7 @@ def _get(port: int, path: str) -> tuple[int, str]:
         return exc.code, exc.read().decode()
 
 
-def _listens_for_interrupts(process: subprocess.Popen[str]) -> bool:
+def listens_for_interrupts(process: subprocess.Popen[str]) -> bool:
     """Whether the process has a handler of its own for SIGINT and SIGTERM, as Linux reports it."""
     with open(f"/proc/{process.pid}/status") as file:  # noqa: PTH123 - a file of the kernel
         caught = next(line for line in file if line.startswith("SigCgt:"))
