@@ -29,7 +29,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Change the links of a page to those of the site."""
+    """Change the links of a page to those of the site, and tell the search which pages people look for first."""
+    page.meta["search"] = _search_options(page.file)
     if page.file.generated_by is not None:
         return markdown
     return with_site_links(markdown, f"docs/{page.file.src_uri}", exists_in(_root(config)))
@@ -45,9 +46,20 @@ def on_page_context(context: Any, *, page: Page, config: MkDocsConfig, nav: Navi
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Warn of content of other sites, which a strict build refuses."""
-    for file, address in foreign_content(Path(config.site_dir)):
+    """Warn of content of other sites, and of directives that are left in plain pages; a strict build refuses both."""
+    site = Path(config.site_dir)
+    for file, address in foreign_content(site):
         _log.warning("%s loads %s from another site", file, address)
+    for page in sorted(site.rglob("*.md")):
+        if "\n::: " in page.read_text(encoding="utf-8"):
+            _log.warning("%s has a directive of mkdocstrings instead of text", page.relative_to(site))
+
+
+def _search_options(file: File) -> dict[str, Any]:
+    """Source files are not searched; the reference and decisions come after the pages that explain."""
+    if file.generated_by is not None:
+        return {"exclude": True}
+    return {"boost": 0.02 if file.src_uri.startswith(("reference/api/", "decisions/")) else 1}
 
 
 def _root(config: MkDocsConfig) -> Path:
