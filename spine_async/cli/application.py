@@ -54,6 +54,19 @@ class Application:
         return next(iter(self.workflows.values()))
 
 
+def named_workflow(target: str, app: str | None) -> tuple[str, str | None]:
+    """The application and the name of a workflow that an argument means.
+
+    Args:
+        target: `module:attribute`; without `app` also `module`; with it the name of a workflow.
+        app: The application of the option `--app`, or None.
+
+    Returns:
+        The application, and the name of its workflow; None for its only one.
+    """
+    return (target, None) if app is None or ":" in target else (app, target)
+
+
 def load_application(target: str) -> Application:
     """Import a module and find its workflows. The working directory is searched first.
 

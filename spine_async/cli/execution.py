@@ -9,11 +9,10 @@ from datetime import timedelta
 
 import anyio
 
-from spine_async._model.history import RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
-from spine_async.cli.application import load_application
+from spine_async.cli.application import named_workflow
 from spine_async.cli.exit_code import ExitCode
 from spine_async.cli.following import Followed, follow, follow_call
 from spine_async.cli.output import Output
@@ -59,38 +58,31 @@ class Target:
     Attributes:
         place: Where runs are stored.
         workflow: The workflow, or its name if no application is given.
-        hint: The options that name the application in a command that continues the run.
     """
 
     place: Place
     workflow: Workflow | str
-    hint: str
 
     @classmethod
     def of(cls, name: str, database: str | None, app: str | None) -> Target:
         """Find the workflow.
 
         Args:
-            name: The name of a workflow of `app`; without `app`, `module` or `module:attribute` with one workflow.
+            name: `module`, or `module:attribute`, with one workflow; with `app` the name of one of its workflows.
             database: URL of the database, or None.
             app: The application, or None.
 
         Raises:
             CommandError: There is no such workflow.
         """
-        if app is not None:
-            place = Place.of(database, app)
-            application = place.application
-            found = application.workflow(name) if application is not None else name
-            return cls(place, found, f"--app {app}")
-        place = Place.of(database, name)
-        workflow = (place.application or load_application(name)).workflow(None)
-        return cls(place, workflow, f"--app {name}")
+        target, workflow_name = named_workflow(name, app)
+        place = Place.of(database, target)
+        return cls(place, place.known_workflow(workflow_name))
 
     @classmethod
     def by_name(cls, name: str, database: str | None) -> Target:
         """A workflow that only workers know."""
-        return cls(Place.of(database, None), name, "")
+        return cls(Place.of(database, None), name)
 
 
 async def run(output: Output, target: Target, options: NewRunOptions) -> int:
@@ -101,7 +93,7 @@ async def run(output: Output, target: Target, options: NewRunOptions) -> int:
         output.line(f"run {run_id}  {workflow if isinstance(workflow, str) else workflow.name}")
     async with target.place.open() as runner:
         if options.queue is not None:
-            return await _enqueue(output, runner, workflow, run_id, options)
+            return await _enqueue(output, target, runner, run_id, options)
         if isinstance(workflow, str):
             raise CommandError(
                 f"workflow {workflow!r} can only be put into a queue; give --queue, or its module with --app"
@@ -118,12 +110,11 @@ async def run(output: Output, target: Target, options: NewRunOptions) -> int:
 
         view = view_of(output, run_id, workflow.plan(), streams_json=False)
         followed = await follow_call(runner, run_id, view, execute)
-        return await _conclude(output, runner, run_id, followed, target.hint)
+        return await _conclude(output, target.place, runner, run_id, followed)
 
 
-async def _enqueue(
-    output: Output, runner: WorkflowRunner, workflow: Workflow | str, run_id: str, options: NewRunOptions
-) -> int:
+async def _enqueue(output: Output, target: Target, runner: WorkflowRunner, run_id: str, options: NewRunOptions) -> int:
+    workflow = target.workflow
     if options.start_from is not None:
         raise CommandError("--start-from cannot be given with --queue; a queued run begins with its first step")
     await runner.enqueue(
@@ -142,16 +133,17 @@ async def _enqueue(
         output.line(run_id)
         return ExitCode.COMPLETED
     view = view_of(output, run_id, workflow.plan() if isinstance(workflow, Workflow) else None, streams_json=False)
-    return await _conclude(output, runner, run_id, await follow(runner, run_id, view), None)
+    return await _conclude(output, target.place, runner, run_id, await follow(runner, run_id, view))
 
 
-async def resume(output: Output, place: Place, run_id: str, params: Mapping[str, object] | None, hint: str) -> int:
+async def resume(output: Output, place: Place, run_id: str, params: Mapping[str, object] | None) -> int:
     """Continue a run here, and show it until it has ended."""
     async with place.open() as runner:
         record = await runner.get_run(run_id)
         workflow = runner.workflows.get(record.workflow_name)
         if workflow is None:
-            known = f"; {hint} has no workflow of this name" if hint else ""
+            application = place.application
+            known = f"; {application.target} has no workflow of this name" if application is not None else ""
             raise CommandError(
                 f"run {run_id!r} belongs to workflow {record.workflow_name!r}; give its module with --app{known}"
             )
@@ -168,7 +160,7 @@ async def resume(output: Output, place: Place, run_id: str, params: Mapping[str,
         followed = await follow_call(runner, run_id, view, execute, after=last)
         if followed.is_interrupted:
             await _stop(runner, run_id)
-        return await _conclude(output, runner, run_id, followed, hint)
+        return await _conclude(output, place, runner, run_id, followed)
 
 
 async def _stop(runner: WorkflowRunner, run_id: str) -> None:
@@ -186,15 +178,15 @@ async def watch(output: Output, place: Place, run_id: str, after: int) -> int:
         workflow = runner.workflows.get(record.workflow_name)
         view = view_of(output, run_id, workflow.plan() if workflow is not None else None, streams_json=True)
         followed = await follow(runner, run_id, view, after)
-        return await _conclude(output, runner, run_id, followed, None, streams_json=True)
+        return await _conclude(output, place, runner, run_id, followed, streams_json=True)
 
 
 async def _conclude(
     output: Output,
+    place: Place,
     runner: WorkflowRunner,
     run_id: str,
     followed: Followed,
-    hint: str | None,
     *,
     streams_json: bool = False,
 ) -> int:
@@ -202,10 +194,10 @@ async def _conclude(
 
     Args:
         output: Where to print.
+        place: Where the run is stored.
         runner: The runner.
         run_id: The run.
         followed: How the following ended.
-        hint: The options of `spine-async resume` for it, if the command executed the run; None if it only watched.
         streams_json: Whether JSON was printed already.
     """
     try:
@@ -215,23 +207,14 @@ async def _conclude(
             raise
         output.note(f"interrupted; run {run_id} was not stored")
         return ExitCode.STOPPED
+    is_streamed = output.is_json and streams_json
     if record.status.is_final:
-        if not (output.is_json and streams_json):
+        if not is_streamed:
             await print_summary(output, runner, record)
-        if hint is not None and record.status is not RunStatus.COMPLETED:
-            output.note(f"continue it: {_command('resume', record, hint)}")
+        if record.status is not RunStatus.COMPLETED:
+            output.note(f"continue it: {place.command('resume', run_id)}")
         return _CODES[record.status]
-    if output.is_json and not streams_json:
+    if output.is_json and not is_streamed:
         output.json(record)
-    output.note(f"the run continues: {_command('watch', record, '')}")
+    output.note(f"the run continues: {place.command('watch', run_id)}")
     return ExitCode.INTERRUPTED
-
-
-def _command(verb: str, record: RunRecord, hint: str) -> str:
-    return " ".join(each for each in ("spine-async", verb, _quoted(record.run_id), hint) if each)
-
-
-def _quoted(run_id: str) -> str:
-    from shlex import quote  # noqa: PLC0415 - needed here only
-
-    return quote(run_id)

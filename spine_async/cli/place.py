@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from shlex import quote
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -47,13 +49,20 @@ class Place:
 
         That of the application is not entered, because it would begin to work.
         """
+        runner = self.runner()
+        if self.application is not None and runner is self.application.runner:
+            yield runner
+            return
+        async with runner:
+            yield runner
+
+    def runner(self) -> WorkflowRunner:
+        """The runner of the application, or a new one that claims no runs."""
         application = self.application
         if application is not None and application.runner is not None:
-            yield application.runner
-            return
+            return application.runner
         workflows = application.workflows.values() if application is not None else ()
-        async with WorkflowRunner(config=self.config(), work=False, workflows=workflows) as runner:
-            yield runner
+        return WorkflowRunner(config=self.config(), work=False, workflows=workflows)
 
     @property
     def shown(self) -> str:
@@ -64,6 +73,15 @@ class Place:
         from spine_async.storage.sql.driver.url import parse_url, redacted  # noqa: PLC0415 - imports SQLAlchemy
 
         return redacted(parse_url(database_url(self.config())))
+
+    def command(self, verb: str, run_id: str) -> str:
+        """A command for a run that is stored here, as it can be typed. The password of a database is left out."""
+        words = ["spine-async", verb, run_id]
+        if self.application is not None:
+            words += ["--app", self.application.target]
+        if self.database is not None:
+            words += ["--database", self.database if urlsplit(self.database).password is None else "…"]
+        return " ".join(map(quote, words)).replace("'…'", "…")
 
     def known_workflow(self, name: str | None) -> Workflow:
         """The workflow of the application with this name, or its only one.

@@ -13,6 +13,7 @@ from typing import cast
 from spine_async._engine.service.run_filters import RunFilters
 from spine_async._model.retention import RetentionPolicy
 from spine_async.cli import execution, inspection, management, schedule_commands
+from spine_async.cli.application import named_workflow
 from spine_async.cli.output import Output
 from spine_async.cli.perform import Action
 from spine_async.cli.place import Place
@@ -39,7 +40,7 @@ def run_request(
     def action(output: Output) -> Awaitable[int]:
         if queue is None and queue_options:
             raise CommandError(f"{next(iter(queue_options))} needs --queue")
-        is_by_name = app is None and queue is not None and not _is_module(target)
+        is_by_name = app is None and queue is not None and ":" not in target
         where = execution.Target
         workflow = where.by_name(target, database) if is_by_name else where.of(target, database, app)
         delay = queue_options.get("--delay")
@@ -59,17 +60,11 @@ def run_request(
     return action
 
 
-def _is_module(target: str) -> bool:
-    """Whether a target of `run --queue` is `module:attribute` and no name of a workflow."""
-    return ":" in target
-
-
 def resume_request(
     run_id: str, *, app: str | None, database: str | None, params: str | None, entries: Sequence[str]
 ) -> Action:
     """`resume`."""
-    hint = f"--app {app}" if app is not None else ""
-    return lambda output: execution.resume(output, Place.of(database, app), run_id, parse_params(params, entries), hint)
+    return lambda output: execution.resume(output, Place.of(database, app), run_id, parse_params(params, entries))
 
 
 def watch_request(run_id: str, *, app: str | None, database: str | None, after: int) -> Action:
@@ -171,7 +166,8 @@ def plan_request(target: str, *, app: str | None) -> Action:
 
 def _definition(target: str, app: str | None) -> tuple[Place, str | None]:
     """The place of a workflow, and its name there; None for the only one."""
-    return (Place.of(None, target), None) if app is None else (Place.of(None, app), target)
+    application, name = named_workflow(target, app)
+    return Place.of(None, application), name
 
 
 def stop_request(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spine_async.cli.place import Place
 from tests.cli.command import APP
 from tests.cli.conftest import Cli
 from tests.cli.flows import LOG
@@ -119,7 +120,7 @@ def test_a_resume_needs_the_workflow(cli: Cli) -> None:
         "error: run 'one' belongs to workflow 'broken'; give its module with --app\n"
     )
     other = cli("resume", "one", "--app", "tests.cli.flows:greet", code=2)
-    assert other.stderr.endswith("--app tests.cli.flows:greet has no workflow of this name\n")
+    assert other.stderr.endswith("--app; tests.cli.flows:greet has no workflow of this name\n")
 
 
 def test_a_completed_run_is_not_resumed(cli: Cli) -> None:
@@ -140,6 +141,21 @@ def test_the_database_is_an_option(cli: Cli) -> None:
     cli("run", "greet", *APP, "--id", "one", "--database", "sqlite:///other.db")
     assert Path("other.db").exists()
     cli("show", "one", "--database", "sqlite:///other.db")
+
+
+def test_the_command_that_continues_names_the_database(cli: Cli) -> None:
+    cli("run", "broken", *APP, "--id", "one", "--database", "sqlite:///a folder/b.db", code=1)
+    failed = cli("watch", "one", "--database", "sqlite:///a folder/b.db", code=1)
+    assert failed.stderr == "continue it: spine-async resume one --database 'sqlite:///a folder/b.db'\n"
+
+
+def test_no_password_is_printed() -> None:
+    place = Place("postgresql://app:secret@db/app", None)
+    assert place.command("watch", "one") == "spine-async watch one --database …"
+
+
+def test_a_workflow_by_its_attribute_although_there_is_an_application(cli: Cli) -> None:
+    assert cli("plan", "tests.cli.flows:greet", "--app", "tests.cli.served", "--json").document["workflow"] == "greet"
 
 
 def test_the_application_is_a_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
