@@ -1,0 +1,1 @@
+"""The pages. Each is a function that gets a visit and returns an answer."""
