@@ -320,7 +320,7 @@ class TestWatch:
                 began = time.perf_counter()
                 await changes.next()
                 delays.append(time.perf_counter() - began)
-        assert sorted(delays)[len(delays) // 2] < 0.1
+        assert sorted(delays)[len(delays) // 2] < 0.2  # without a report, the watch looks every 0.25 s
         await listener.close()
         assert watches() == []
 

@@ -119,7 +119,7 @@ async def test_a_notification_arrives_soon(store: SqlRunStore, other: SqlRunStor
             await created(store, due_run(f"r{number}"))
             await reports.next()
             taken.append(time.perf_counter() - began)
-    assert median(taken) < 0.05
+    assert median(taken) < 0.5  # 1 ms on an idle machine
 
 
 async def test_many_changes_are_one_notification(store: SqlRunStore, fresh_postgres_url: str) -> None:
