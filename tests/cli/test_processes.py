@@ -83,7 +83,10 @@ def test_ctrl_c_leaves_a_run_that_waits_for_its_turn(commands: Commands) -> None
     until(lambda: listens_for_interrupts(resuming))
     interrupt(resuming)
     ended = finish(resuming)
-    assert (ended.code, ended.stderr) == (130, "the run continues: spine-async watch one\n")
+    assert (ended.code, ended.stderr) == (
+        130,
+        "the run continues: spine-async watch one --app tests.cli.flows\n",
+    )
     assert stored_status(commands) == "pending"
 
 

@@ -43,7 +43,10 @@ def run(
     json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Execute a workflow here, or put a run into a queue, and show it until it has ended."""
+    """Execute a workflow here, or leave it to a worker.
+
+    The run is shown until it has ended. Ctrl-C stops a run that is executed here.
+    """
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import run_request
 
@@ -78,7 +81,10 @@ def resume(
     json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Continue a run here after its last finished step, and show it until it has ended."""
+    """Continue a run after its last finished step.
+
+    It is executed here, and shown until it has ended. Ctrl-C stops it.
+    """
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import resume_request
 
@@ -99,7 +105,10 @@ def watch(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Show a run until it has ended, wherever it is executed. --json prints one line for each event."""
+    """Follow a run that any process executes.
+
+    It is shown until it has ended. --json prints one line for each event.
+    """
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import watch_request
 
@@ -137,7 +146,10 @@ def worker(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Execute due runs until SIGTERM or Ctrl-C. A second signal ends faster. --json prints the log as JSON lines."""
+    """Execute due runs until SIGTERM or Ctrl-C.
+
+    The first signal lets running steps end, the second one cancels them. --json prints the log as JSON lines.
+    """
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import worker_request
 
