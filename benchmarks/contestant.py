@@ -13,6 +13,7 @@ OURS = "spine_async"
 BEFORE = "before"
 
 _SQL = frozenset({"sqlite", "postgres"})
+_STORES = _SQL | {"file", "redis"}
 _NO_SIZES: Mapping[str, Mapping[str, int]] = {}
 _NO_MODULES: Mapping[str, str] = {}
 
@@ -75,7 +76,7 @@ CONTESTANTS = (
         "spine",
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
-            **_verbs("sequential fan_out many_runs", _SQL | {"memory", "none", "file", "redis"}),
+            **_verbs("sequential fan_out many_runs", _STORES | {"memory", "none"}),
             **_verbs("costs pick_up queued parked follow look_up"),
             "stream": frozenset({"memory", "none"}),
         },
@@ -87,8 +88,8 @@ CONTESTANTS = (
         },
     ),
     Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),
-    Contestant("raw step", "raw_step", _verbs("sequential")),
-    Contestant("raw group", "raw_group", _verbs("fan_out many_runs"), at_most={"W8": {"step_ms": 0}}),
+    Contestant("raw step", "raw_step", _verbs("sequential", _STORES)),
+    Contestant("raw group", "raw_group", _verbs("fan_out many_runs", _STORES), at_most={"W8": {"step_ms": 0}}),
     Contestant("raw rows", "raw_rows", _verbs("fan_out"), at_most={"W8": {"items": 0}}),
     Contestant("bare loop", "bare", {"sequential": frozenset({"none"}), "fan_out": frozenset({"memory"})}, at_most={}),
     Contestant(

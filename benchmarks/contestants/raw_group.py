@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.child import answer, latency_figures, start_clock, timed
-from benchmarks.contestants.raw_table import RawTable, Row, open_table
+from benchmarks.contestants.raw_places import Row
+from benchmarks.contestants.raw_table import RawTable, open_table
 from benchmarks.task import Reading, Task
 
 

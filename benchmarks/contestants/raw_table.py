@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.contestants.raw_places import AppendedFile, RedisList, Row
+
 if TYPE_CHECKING:
     import asyncpg
-
-Row = tuple[int, int, str]
 
 _CREATE = "CREATE TABLE raw_steps (run integer NOT NULL, seq integer NOT NULL, output text, PRIMARY KEY (run, seq))"
 
@@ -28,6 +28,10 @@ class RawTable(Protocol):
 
 async def open_table(backend: str, place: str) -> RawTable:
     """An empty table at the place."""
+    if backend == "file":
+        return AppendedFile(place)
+    if backend == "redis":
+        return await RedisList.opened(place)
     return await PostgresTable.opened(place) if backend == "postgres" else await SqliteTable.opened(place)
 
 
