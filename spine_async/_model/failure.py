@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.time_option import option_seconds
-from spine_async.errors import StepError
+from spine_async.errors import StepError, StoreUnavailableError
 
 MAX_ERROR_LENGTH = 8_000
 """Maximum characters of a stored error text; longer texts are cut."""
@@ -114,7 +114,7 @@ def _category(error: BaseException) -> str:
         return as_category(error.category) or ErrorCategory.INTERNAL
     if isinstance(error, TimeoutError):
         return ErrorCategory.TIMEOUT
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, StoreUnavailableError)):
         return ErrorCategory.TRANSIENT
     if isinstance(error, ValidationError):
         return ErrorCategory.DATA_QUALITY

@@ -90,5 +90,6 @@ class EventType(StrEnum):
     MAP_ITEM_FAILED = "map_item_failed"
     BRANCH_COMPLETED = "branch_completed"
     BRANCH_FAILED = "branch_failed"
+    CHILD_RESUMED = "child_resumed"
     SIGNAL_REJECTED = "signal_rejected"
     CALL_RECORDED = "call_recorded"

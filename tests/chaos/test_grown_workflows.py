@@ -1,99 +1,112 @@
-"""Random workflows of all kinds of steps, killed at a random commit: the end is that of the undisturbed run."""
+"""Random workflows of all kinds of steps, interrupted at random writes: the end is that of the undisturbed run.
+
+The interrupts are kills, writes that fail or whose answers are lost, stops, cancelled callers, and shutdowns, alone and
+one after the other. A run that was stopped, or whose caller was cancelled, is resumed.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from spine_async import END, RetryPolicy, Step, StepResult, Workflow, WorkflowContext, WorkflowResult
-from spine_async.testing.resumption import _end_of, _Trial
+from spine_async import RunStatus, Workflow, WorkflowResult
+from spine_async.ports import RunStore
+from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.testing.resumption import _end_of
+from tests.chaos.grown import diary, workflows
+from tests.chaos.interrupts import ALL, UNDO, How, Interrupt, World
 from tests.chaos.size import SEED, report, size
+from tests.service.ledger import create_ledger
+from tests.service.places import Place
 
-NOW = RetryPolicy(delays=[0.0])
-worlds: dict[str, int] = {"n": 0, "kills": 0}
-
-
-async def work(context: WorkflowContext, config: dict[str, Any]) -> StepResult:
-    """Returns, fails, fails at first, appends or changes params, as its config says."""
-    kind = config["kind"]
-    if kind == "fails" or (kind == "flaky" and context.attempt == 1):
-        return StepResult.fail("as told", "TRANSIENT" if kind == "flaky" else "DATA_QUALITY")
-    if kind == "appends":
-        return StepResult.ok({"at": config["at"]}, append={"log": [config["at"]]})
-    if kind == "updates":
-        return StepResult.ok({"at": config["at"]}, context_updates={"last": config["at"]})
-    if kind == "once":
-        first, second = [await context.once("call", value, config["at"], number) for number in (1, 2)]
-        return StepResult.ok({"at": config["at"], "values": [first, second]})
-    return StepResult.ok({"at": config["at"], "log": list(context.params.get("log", []))})
+ON_DISK = [False] * 9 + [True]
+"""Whether a world is in SQLite, where it may have transactional steps."""
 
 
-async def value(at: str, number: int) -> str:
-    return f"{at} {number}"
+@dataclass
+class Plan:
+    """Where a life is interrupted: at this share of the writes of the undisturbed run."""
+
+    how: How
+    place: float
+    death: int | None
+
+    def interrupt(self, writes: int) -> Interrupt:
+        return Interrupt(self.how, 2 + int(self.place * (writes - 1)), self.death)
 
 
-async def undo(context: WorkflowContext, config: dict[str, Any]) -> dict[str, Any]:
-    return {"undone": config["at"]}
-
-
-def is_short(context: WorkflowContext) -> bool:
-    return len(context.params.get("log", [])) < 2
-
-
-KINDS = ("plain", "plain", "appends", "updates", "once", "flaky", "fails")
+plans = st.builds(Plan, st.sampled_from(ALL), st.floats(0, 1, exclude_max=True), st.none() | st.integers(0, 4))
 
 
 @st.composite
-def steps(draw: st.DrawFn, depth: int = 2, prefix: str = "s") -> list[Step]:
-    count = draw(st.integers(1, 4))
-    return [
-        draw(step(depth, f"{prefix}{number}", f"{prefix}{number + 1}" if number + 1 < count else END))
-        for number in range(count)
-    ]
+def worlds(draw: st.DrawFn) -> tuple[bool, Workflow]:
+    is_on_disk = draw(st.sampled_from(ON_DISK))
+    return is_on_disk, draw(workflows(transactions=is_on_disk))
 
 
-@st.composite
-def step(draw: st.DrawFn, depth: int, name: str, following: str) -> Step:
-    """A step; `following` is a target that exists."""
-    options: dict[str, Any] = {}
-    if draw(st.booleans()):
-        options["catch"] = {draw(st.sampled_from(["*", "DATA_QUALITY"])): following}
-    kind = draw(st.sampled_from(["lambda", "lambda", "lambda", "choice", "wait", "map", "parallel", "workflow"]))
-    if depth == 0 and kind in {"map", "parallel", "workflow"}:
-        kind = "lambda"
-    inner = f"{name}x"
-    if kind == "map":
-        return Step.map(
-            name,
-            items=list(range(draw(st.integers(0, 3)))),
-            iterator=Workflow("item", draw(steps(depth - 1, inner))),
-            tolerated_failures=draw(st.sampled_from([0, 5])),
-            max_concurrency=draw(st.integers(1, 3)),
-            **options,
-        )
-    if kind == "parallel":
-        branches = {each: draw(steps(depth - 1, f"{inner}{each}")) for each in ("p", "q")}
-        return Step.parallel(name, branches, max_concurrency=1, **options)
-    if kind == "workflow":
-        return Step.workflow(name, Workflow("child", draw(steps(depth - 1, inner))), **options)
-    if kind == "choice":
-        return Step.choice(name, is_short, then_step=following, else_step=END)
-    if kind == "wait":
-        return Step.wait(name, 0.0)
-    if draw(st.booleans()):
-        options["compensate"] = undo
-    config = {"kind": draw(st.sampled_from(KINDS)), "at": name}
-    return Step.lambda_(name, work, config=config, on_error="retry", retry=NOW, **options)
+@dataclass
+class Figures:
+    worlds: int = 0
+    on_disk: int = 0
+    strikes: Counter[str] = field(default_factory=Counter)
 
 
-@st.composite
-def workflows(draw: st.DrawFn) -> Workflow:
-    cleanup = [Step.lambda_("tidy", work, config={"kind": "plain", "at": "tidy"})] if draw(st.booleans()) else []
-    return Workflow("grown", draw(steps()), cleanup=cleanup)
+class Stores:
+    """Makes empty stores: in memory, or as copies of an SQLite file with the schema and the ledger."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
+        anyio.run(self._make_template)
+
+    async def _make_template(self) -> None:
+        place = Place(f"sqlite+aiosqlite:///{self._folder / 'template'}")
+        async with place.runner(work=False):
+            pass
+        await create_ledger(place)
+
+    @asynccontextmanager
+    async def empty(self, *, is_on_disk: bool) -> AsyncIterator[tuple[RunStore, Callable[[], Any]]]:
+        """A store, and a function that reads the ledger beside it."""
+        if not is_on_disk:
+            yield MemoryRunStore(), _no_ledger
+            return
+        file = self._folder / f"world{next(self._numbers)}"
+        shutil.copyfile(self._folder / "template", file)
+        url = f"sqlite+aiosqlite:///{file}"
+        store = SqlRunStore.from_url(url, durability="process")
+        try:
+            yield store, partial(_ledger, url)
+        finally:
+            await store.close()
+            for each in self._folder.glob(f"{file.name}*"):
+                each.unlink()
+
+
+async def _no_ledger() -> list[str]:
+    return []
+
+
+async def _ledger(url: str) -> list[str]:
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        entries = sorted((await connection.execute(text("SELECT what FROM ledger"))).scalars())
+    await engine.dispose()
+    return entries
 
 
 def end_of(result: WorkflowResult) -> dict[str, Any]:
@@ -105,19 +118,33 @@ def end_of(result: WorkflowResult) -> dict[str, Any]:
     }
 
 
-async def compare(workflow: Workflow, place: float, moment: Any) -> None:
-    trial = _Trial(workflow, {}, {}, end_of, None, None)
-    undisturbed, commits = await trial.run(0, "before")
-    number = 1 + int(place * (commits - 1))
-    killed, _ = await trial.run(number, moment)
-    worlds["n"] += 1
-    worlds["kills"] += 1
-    assert killed == undisturbed, f"killed {moment} commit {number} of {commits}"
+async def compare(stores: Stores, figures: Figures, world: tuple[bool, Workflow], lives: Sequence[Plan]) -> None:
+    is_on_disk, workflow = world
+    diary.calls.clear()
+    async with stores.empty(is_on_disk=is_on_disk) as (store, entries):
+        quiet = World(workflow, store)
+        undisturbed, writes = await quiet.live_through([])
+        await quiet.check_compensations(exactly=True)
+        wanted = await entries()
+    diary.calls.clear()
+    async with stores.empty(is_on_disk=is_on_disk) as (store, entries):
+        wild = World(workflow, store)
+        result, _ = await wild.live_through([each.interrupt(writes) for each in lives])
+        figures.worlds, figures.on_disk = figures.worlds + 1, figures.on_disk + is_on_disk
+        figures.strikes.update(wild.strikes)
+        await wild.check_compensations(exactly=len(lives) == 1)
+        if result.status is RunStatus.STOPPED:
+            assert (result.stop_reason, "compensating stop" in wild.strikes) == (UNDO, True)
+            return
+        assert end_of(result) == end_of(undisturbed)
+        assert await entries() == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_random_workflows_end_alike_wherever_they_are_killed() -> None:
+def test_random_workflows_end_alike_however_they_are_interrupted(tmp_path: Path) -> None:
+    figures, stores = Figures(), Stores(tmp_path)
+
     @seed(SEED)
     @settings(
         max_examples=size(200, 5000),
@@ -125,9 +152,11 @@ def test_random_workflows_end_alike_wherever_they_are_killed() -> None:
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
-    @given(workflows(), st.floats(0, 1), st.sampled_from(["before", "after"]))
-    def grow(workflow: Workflow, place: float, moment: Any) -> None:
-        anyio.run(compare, workflow, place, moment)
+    @given(worlds(), st.lists(plans, min_size=1, max_size=2))
+    def grow(world: tuple[bool, Workflow], lives: list[Plan]) -> None:
+        anyio.run(compare, stores, figures, world, lives)
 
     grow()
-    report("grown workflows", **worlds)
+    strikes = {how.replace(" ", "_"): number for how, number in sorted(figures.strikes.items())}
+    report("grown workflows", worlds=figures.worlds, on_disk=figures.on_disk, **strikes)
+    assert set(figures.strikes) == set(ALL)

@@ -156,3 +156,44 @@ async def test_a_process_that_is_killed_while_it_unwinds(database_url: str, at: 
     assert paths[4:] == [*(f"{path}~compensate" for path in ALL), "tidy", "close"]
     left = [f"{path}~compensate" for path in ALL]
     assert trip.undone == (left[left.index(at) :] if at in left else [])
+
+
+STOPPED = """
+import os, signal, sys
+import anyio
+from spine_async import Step, Workflow
+from tests.control.test_unwinding_kills import Trip, stubborn_trip
+from tests.service.places import Place
+
+async def main():
+    begun = anyio.Event()
+
+    async def stubborn(context, config):
+        begun.set()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep_forever()
+
+    async with Place(sys.argv[1]).runner() as runner:
+        handle = await runner.start(stubborn_trip(Trip(), stubborn), run_id="r")
+        await begun.wait()
+        await handle.stop("enough", compensate=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+anyio.run(main)
+"""
+
+
+def stubborn_trip(trip: Trip, handler: Any) -> Workflow:
+    return Workflow("trip", [trip._booking("hotel"), Step.lambda_("wait", handler)], cleanup=trip.workflow.cleanup)
+
+
+async def test_a_stop_outlives_a_process_that_dies_before_its_step_ends(database_url: str) -> None:
+    """The step does not react to its cancellation, so the run has not begun to unwind when the process dies."""
+    root, program = Path(__file__).parents[2], [sys.executable, "-c", STOPPED, database_url]
+    died = await anyio.run_process(program, cwd=root, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    trip = Trip()
+    async with Place(database_url).runner(workflows=[stubborn_trip(trip, trip._fail)]) as runner:
+        result = await runner.handle("r").result(30)
+    assert (result.status, result.stop_reason, result.compensated_steps) == ("stopped", "enough", ["hotel"])
+    assert result.completed_steps == ["hotel", "tidy", "close"]

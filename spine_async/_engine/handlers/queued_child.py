@@ -11,24 +11,28 @@ import hashlib
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
-from spine_async._engine.handlers.waiting import commit_waiting, read_messages, started_event, store_wait
+from spine_async._engine.handlers.waiting import commit_waiting, read_messages, started_event
 from spine_async._engine.runtime.child_runs import ChildRun, ChildRuns, ChildState
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.interrupts import CommitFailed
-from spine_async._engine.state.scope import Visit, visit_of
+from spine_async._engine.state.marker_row import marker_row
+from spine_async._engine.state.repetition import repetition
+from spine_async._engine.state.scope import WAIT_MARK, Visit, visit_of
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import params_of
-from spine_async._model.document import NULL
+from spine_async._model.document import NULL, encode
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.model_input import fields_of, stored_input
 from spine_async._model.naming import MAX_RUN_ID_LENGTH
-from spine_async._model.record import ended_message
-from spine_async._model.status import RunStatus
+from spine_async._model.record import EventRow, ended_message
+from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
+from spine_async._model.stop_request import StopRequest
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import (
     DefinitionError,
@@ -42,6 +46,9 @@ from spine_async.errors import (
 
 _KEEPS_CHILD = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED, CancelReason.LEASE_LOST})
 """Reasons for which this execution ends, but not the run."""
+
+_OWN_STOPS = frozenset(reason.value for reason in CancelReason if reason is not CancelReason.USER) - _KEEPS_CHILD
+"""Reasons with which a step stops its child, besides that of the stop of its run."""
 
 _DIGEST_LENGTH = 32
 
@@ -67,8 +74,9 @@ async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: Workfl
     except CANCELLATION:
         reason = visit.cancel_reason_at(runtime.clock.monotonic())
         if reason is not None and reason not in _KEEPS_CHILD:
-            text = visit.run.cancellation.text or reason.value
-            await run_shielded(children.stop(run_id, text), "spine_async stop child")
+            cancellation = visit.run.cancellation
+            request = StopRequest(cancellation.text or reason.value, cancellation.compensates)
+            await run_shielded(children.stop(run_id, request), "spine_async stop child")
         raise
     return _result(step, run_id, state)
 
@@ -88,17 +96,29 @@ async def _ended(
     """The state in which the child has ended; None if it is not stored any more."""
     visit, names = visit_of(context), (ended_message(run_id),)
     metadata = {"child_run_id": run_id, "queue": step.queue}
+    late_stops, key = frozenset[str](), repetition(visit)
     if visit.path not in visit.scope.waits:
         given = await _given_params(step, context)
-        partition = context.partition
-        await children.start(ChildRun(run_id, visit.run.run_id, step.child, given, partition, step.queue or ""))
-        await store_wait(runtime, visit, None, metadata)
-    else:
-        await _continue(runtime, children, visit, run_id, metadata)
+        child = ChildRun(run_id, visit.run.run_id, step.child, given, context.partition, step.queue or "")
+        if not await children.start(child):
+            late_stops = await _resume(children, step, visit)
+        _store_wait(visit, visit.path + WAIT_MARK, key, started_event(visit, metadata))
+    elif visit.run.previous_end is not None or visit.scope.waits[visit.path] not in {None, key}:
+        late_stops = await _resume(children, step, visit)
+        path = f"{visit.path}{WAIT_MARK}#{visit.run.pending.claim.epoch}.{key}"
+        _store_wait(visit, path, key, replace(started_event(visit, metadata), event_type=EventType.CHILD_RESUMED))
+    elif not visit.is_announced and not visit.run.is_woken:
+        visit.run.pending.add_events(started_event(visit, metadata))
+    visit.is_announced = True
+    await commit_waiting(runtime, visit)  # an owner that dies while it waits does not count
     while True:
         await read_messages(runtime, visit)
         _discard(visit, names)
         state = await children.state(run_id)
+        if state is not None and state.status is RunStatus.STOPPED and state.stop_reason in late_stops:
+            late_stops = frozenset()
+            await children.resume(run_id, step.child)
+            continue
         if state is None or state.status.is_final:
             return state
         try:
@@ -108,18 +128,27 @@ async def _ended(
             visit.run.pending.status = RunStatus.RUNNING
 
 
-async def _continue(
-    runtime: Runtime, children: ChildRuns, visit: Visit, run_id: str, metadata: Mapping[str, object]
-) -> None:
-    """Continue a wait that has begun before; resumes the child if its end has been the failure of the step."""
-    if not visit.is_announced and not visit.run.is_woken:
-        visit.run.pending.add_events(started_event(visit, metadata))
-    visit.is_announced = True
-    if visit.attempts > 1 or visit.run.previous_end is not None:
-        state = await children.state(run_id)
-        if state is not None and state.status in {RunStatus.FAILED, RunStatus.STOPPED}:
-            await children.resume(run_id)
-    await commit_waiting(runtime, visit)  # an owner that dies while it waits does not count
+def _store_wait(visit: Visit, path: str, key: str, event: EventRow) -> None:
+    """Add the row that stores that this repetition of the visit waits, so that it does not resume the child again."""
+    row = marker_row(visit, path, StepStatus.WAITING, visit.run.clock.now(), output=encode(key).text)
+    visit.run.pending.add_marker(row, event)
+    visit.scope.waits[visit.path] = key
+
+
+async def _resume(children: ChildRuns, step: WorkflowStep, visit: Visit) -> frozenset[str]:
+    """Resume the child if its end has been the failure of the step.
+
+    Returns:
+        Reasons for which the step, or the stop of its run, may have asked the child to stop before. The child may be
+        stopped only now, because nobody waited for its end; then it is resumed as well.
+    """
+    end, run_id = visit.run.previous_end, child_run_id(visit)
+    state = await children.state(run_id)
+    if state is None or state.status.is_final:
+        if state is not None and state.status is not RunStatus.COMPLETED:
+            await children.resume(run_id, step.child)
+        return frozenset()
+    return _OWN_STOPS if end is None or end.stop_reason is None else _OWN_STOPS | {end.stop_reason}
 
 
 async def _message(visit: Visit, names: tuple[str, ...]) -> None:

@@ -11,7 +11,16 @@ from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
 from spine_async._engine.state.marker_row import marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.progress_report import PROGRESS_MARK
-from spine_async._engine.state.scope import ITEM_MARK, RETRY_MARK, WAIT_MARK, Position, Scope, StoredRetry, Visit
+from spine_async._engine.state.scope import (
+    ITEM_MARK,
+    RESUME_MARK,
+    RETRY_MARK,
+    WAIT_MARK,
+    Position,
+    Scope,
+    StoredRetry,
+    Visit,
+)
 from spine_async._engine.state.unwinding import (
     OUTCOME_MARK,
     RESTART_MARK,
@@ -116,7 +125,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
             continue
         values.add_params(row)
         if row.status is StepStatus.OVERRIDE:
-            _replay_unwinding(position, row)
+            _replay_override(position, row)
             continue
         cursor = position.cursor
         if position.unwinding is not None and position.cleanup is not None:
@@ -126,8 +135,10 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
     position.context = values.applied()
 
 
-def _replay_unwinding(position: Position, row: PastVisit) -> None:
-    """Note that the steps of the run have come to an end, or that it was resumed afterwards."""
+def _replay_override(position: Position, row: PastVisit) -> None:
+    """Note that the steps of the run have come to an end, or that it was resumed."""
+    if row.step_name in {RESTART_MARK, RESUME_MARK}:
+        position.resumed_epoch = int(row.path.rpartition("#")[2])
     if row.step_name == RESTART_MARK:
         position.unwinding = None
     elif row.step_name == OUTCOME_MARK:
@@ -148,7 +159,8 @@ def _replay_pending(position: Position, row: PastVisit) -> None:
     if mark:
         position.retries[path] = StoredRetry.from_dict(stored)
     else:
-        position.waits[row.path.removesuffix(WAIT_MARK)] = None if stored is None else str(stored)
+        path, _, _ = row.path.partition(WAIT_MARK)
+        position.waits[path] = None if stored is None else str(stored)
 
 
 def _update_context(scope: Scope, row: VisitRow, encoded: EncodedResult) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from spine_async._model.document import Document
 from spine_async._model.status import RunStatus
 from spine_async._model.step import Definition
+from spine_async._model.stop_request import StopRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class ChildState:
 class ChildRuns(Protocol):
     """The child runs of all runs of a runner. Methods raise `StoreError` if the store fails."""
 
-    async def start(self, child: ChildRun) -> None:
-        """Store the child as a due run of its queue, unless it is stored.
+    async def start(self, child: ChildRun) -> bool:
+        """Store the child as a due run of its queue, unless it is stored; returns whether it was not.
 
         Raises:
             DefinitionError: The params do not fit (`InvalidParamsError`), or the child cannot be started.
@@ -60,14 +61,14 @@ class ChildRuns(Protocol):
         """The state of a child; None if it is not stored."""
         ...
 
-    async def resume(self, run_id: str) -> None:
-        """Make a child that has failed or stopped due again; has no effect on any other child."""
+    async def resume(self, run_id: str, workflow: Definition) -> None:
+        """Make a child due again that has failed or stopped, unless it was compensated."""
         ...
 
-    async def stop(self, run_id: str, reason: str) -> None:
+    async def stop(self, run_id: str, request: StopRequest) -> None:
         """Stop the child, unless it has ended or is not stored; does not wait for its end."""
         ...
 
-    async def stop_all(self, parent_run_id: str, reason: str) -> None:
+    async def stop_all(self, parent_run_id: str, request: StopRequest) -> None:
         """Stop the children of a run that have not ended."""
         ...

@@ -35,6 +35,7 @@ from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (
+    LeaseLostError,
     QueueDeadlockError,
     RunBusyError,
     RunConflictError,
@@ -266,7 +267,7 @@ class Callers:
         """The result of an execution of this runner; None if the run continues elsewhere or later."""
         try:
             result = await execution.result()
-        except NotClaimable:
+        except (NotClaimable, LeaseLostError):
             return None
         return None if execution.was_released else result
 

@@ -5,23 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spine_async._engine.commit.journal import Creation
-from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.child_runs import ChildRun, ChildState
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.stop import child_ids, stop_run
-from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.enqueueing import new_due_run
 from spine_async._engine.start.opening import load
+from spine_async._engine.start.resumption import make_due_again
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import Document
 from spine_async._model.queue import Enqueued
-from spine_async._model.record import DueTime, NewRun, Release, StoredRun
+from spine_async._model.record import NewRun, StoredRun
 from spine_async._model.status import RunStatus, StepStatus
+from spine_async._model.step import Definition
+from spine_async._model.stop_request import StopRequest
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, RunBusyError, RunConflictError, RunNotFoundError, RunNotResumableError
+from spine_async.errors import (
+    DefinitionError,
+    RunBusyError,
+    RunConflictError,
+    RunNotFoundError,
+    RunNotResumableError,
+    WorkflowChangedError,
+)
 
 _PAGE = 500
 _VISITS = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED})
@@ -39,7 +47,7 @@ class StoredChildRuns:
         self._runtime = runtime
         self._active_runs = active_runs
 
-    async def start(self, child: ChildRun) -> None:
+    async def start(self, child: ChildRun) -> bool:
         runtime, workflow = self._runtime, child.workflow
         if not isinstance(workflow, Workflow):
             raise DefinitionError(f"{workflow!r:.80} is not a workflow")
@@ -47,9 +55,11 @@ class StoredChildRuns:
             run = Enqueued(params=child.params, partition=child.partition, run_id=child.run_id)
             due = await new_due_run(runtime, workflow, run, child.queue, traceparent)
             new = replace(due, parent_run_id=child.parent_run_id, started_by="step")
-            if not await self._create(new):
+            is_new = await self._create(new)
+            if not is_new:
                 self._check_same(new, await load(runtime, new.run_id))
         runtime.changes.notify(Change.WORK)
+        return is_new
 
     async def state(self, run_id: str) -> ChildState | None:
         stored = await run_shielded(self._runtime.store.load(run_id), "spine_async child")
@@ -60,24 +70,24 @@ class StoredChildRuns:
             stored.status, stored.error_step, stored.error, stored.error_category, stored.stop_reason, output
         )
 
-    async def resume(self, run_id: str) -> None:
-        runtime = self._runtime
+    async def resume(self, run_id: str, workflow: Definition) -> None:
+        assert isinstance(workflow, Workflow)  # noqa: S101 - `start` has checked it
         try:
-            claim = await claim_run(runtime, run_id, None, unless_ended=False)
-        except (RunBusyError, RunNotResumableError):
-            return  # it is under way again, or has completed
-        await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
-        runtime.changes.notify(Change.WORK)
+            await make_due_again(self._runtime, workflow, await load(self._runtime, run_id))
+        except (RunNotFoundError, RunBusyError, RunNotResumableError, WorkflowChangedError):
+            return  # it is under way again, or its end cannot be repeated
+        self._runtime.changes.notify(Change.WORK)
 
-    async def stop(self, run_id: str, reason: str) -> None:
+    async def stop(self, run_id: str, request: StopRequest) -> None:
+        reason, compensates = request.reason, request.compensates
         try:
-            await stop_run(self._runtime, self._active_runs, run_id, reason)
+            await stop_run(self._runtime, self._active_runs, run_id, reason, compensates=compensates)
         except RunNotFoundError:
             return
 
-    async def stop_all(self, parent_run_id: str, reason: str) -> None:
+    async def stop_all(self, parent_run_id: str, request: StopRequest) -> None:
         for child in await child_ids(self._runtime, parent_run_id, is_under_way=True):
-            await self.stop(child, reason)
+            await self.stop(child, request)
 
     async def _create(self, new: NewRun) -> bool:
         """Store the run; returns whether its id was free."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 from spine_async._engine.run.recording import commit_outcome
@@ -23,11 +24,15 @@ from spine_async._model.stop_request import StopRequest
 from spine_async._model.workflow import has_unwinding
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError, StoreError
 
+_log = logging.getLogger("spine_async")
+
 
 async def stop_run(
     runtime: Runtime, active_runs: ActiveRuns, run_id: str, reason: str | None, *, compensates: bool = False
 ) -> bool:
-    """Cancel the run if it is active here; else store the request for its owner, or record the stop if it has none.
+    """Cancel the run if it is active here, and store the request for its owner; record the stop if it has none.
+
+    The request is stored in any case, so that the next owner stops the run if this process dies before it has done so.
 
     A run without an owner that has compensations or cleanup steps to execute becomes due, so that a worker does that.
 
@@ -38,14 +43,15 @@ async def stop_run(
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
+    request = StopRequest(text, compensates).text
     execution = active_runs.find(run_id)
     if execution is not None:
         execution.cancel(CancelReason.USER, text, compensates)
         if not execution.was_released:
+            await _store_request(runtime, run_id, request)
             return True
         with suppress(Exception):  # it was parking, or leaving the runner: the request must be stored
             await execution.result()
-    request = StopRequest(text, compensates).text
     stored = await load(runtime, run_id)
     if stored.status.is_final or not await run_shielded(
         runtime.store.request_stop(run_id, request), "spine_async stop"
@@ -55,6 +61,8 @@ async def stop_run(
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
     except (RunBusyError, RunNotResumableError):
         return True  # its owner finds the request
+    if claim.next_seq != stored.next_seq:  # it was executed and parked between load and claim
+        stored = await load(runtime, run_id)
     if has_begun(stored) and has_unwinding(stored.fingerprint):
         # The claim has cleared the request. It is stored again before the release, so that the next owner finds it.
         await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
@@ -73,8 +81,16 @@ async def stop_run(
         raise
     runtime.changes.notify(Change.STATE)
     for child in await child_ids(runtime, run_id, is_under_way=True):
-        await stop_run(runtime, active_runs, child, text)
+        await stop_run(runtime, active_runs, child, text, compensates=compensates)
     return True
+
+
+async def _store_request(runtime: Runtime, run_id: str, request: str) -> None:
+    """Store the request to stop a run that is being stopped here."""
+    try:
+        await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
+    except StoreError as exc:
+        _log.warning("run %s is being stopped, but the request could not be stored: %s", run_id, exc)
 
 
 async def child_ids(runtime: Runtime, run_id: str, *, is_under_way: bool) -> list[str]:

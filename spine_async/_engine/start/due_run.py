@@ -97,6 +97,8 @@ def _begin(
             return Outcome(RunStatus.FAILED, None, storable_text(str(exc)), ErrorCategory.CONFIGURATION)
         pending.add_marker(override_row(pending.claim.epoch, updates, stored), event)
         position.context = with_documents(position.context, updates)
+    elif stored.epoch > 0 and position.resumed_epoch == stored.epoch:
+        return None  # it was made due again, with the event of the resume
     elif not has_begun(stored) or (stored.epoch > 0 and not is_parked(stored)):  # a fork has its event already
         pending.add_events(event)
     return None

@@ -24,7 +24,7 @@ from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import Position, Run, Scope
+from spine_async._engine.state.scope import RESUME_MARK, Position, Run, Scope
 from spine_async._engine.state.unwinding import RESTART_MARK
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.step.param_documents import mapping_documents
@@ -147,14 +147,14 @@ async def claim_and_replay(
     is_resumed = not is_first and not (is_joining and is_parked(stored))
     position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
     early = early_outcome(stored, position, runtime.clock.now()) if is_joining else None
-    restarts = _restarts(stored, position)
+    is_restart = restarts(stored, position)
     updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = first_event(stored, clock.now())
     # The claim writes the event, unless another commit follows that writes it with more.
     begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
     writes_event = runtime.config.emit_events and begins
-    writes_event = writes_event and not updates and not restarts
+    writes_event = writes_event and not updates and not is_restart
     event = resumed if writes_event and not is_poison and early is None else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
@@ -174,8 +174,8 @@ async def claim_and_replay(
         if outcome is not None:
             scope = new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
             return await scope_or_end(runtime, scope, stored, position, outcome)
-        if updates or restarts:
-            await _commit_override(runtime, pending, updates, stored, resumed, restarts=restarts)
+        if updates or is_restart:
+            await commit_override(runtime, pending, updates, stored, resumed, is_restart=is_restart)
             position.context = with_documents(position.context, updates)
             position.unwinding = None
     except Exception:
@@ -184,7 +184,7 @@ async def claim_and_replay(
     return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
 
 
-def _restarts(stored: StoredRun, position: Position) -> bool:
+def restarts(stored: StoredRun, position: Position) -> bool:
     """Whether the run has ended after it had unwound, so that a row must tell that it was resumed.
 
     Raises:
@@ -205,6 +205,7 @@ async def scope_or_end(
     run = scope.run
     run.cancellation.compensates = stop_request(stored).compensates
     if run.unwinding is None and has_begun(stored) and must_unwind(run, outcome):
+        await stop_children(runtime, stored, outcome)
         run.decided = outcome
         return scope
     with RAISING_ERRORS:
@@ -262,7 +263,8 @@ EXPIRED = "expired"
 async def stop_children(runtime: Runtime, stored: StoredRun, outcome: Outcome) -> None:
     """Stop the child runs of a run that was stopped before its steps could do so."""
     if runtime.child_runs is not None and has_begun(stored) and outcome.status is RunStatus.STOPPED:
-        await runtime.child_runs.stop_all(stored.run_id, outcome.stop_reason or "")
+        request = replace(stop_request(stored), reason=outcome.stop_reason or "")
+        await runtime.child_runs.stop_all(stored.run_id, request)
 
 
 def early_outcome(stored: StoredRun, position: Position, now: datetime) -> Outcome | None:
@@ -351,6 +353,7 @@ def new_scope(
         queue_key=stored.queue_key,
         unwinding=unwinding,
         cleanup=position.cleanup,
+        resumed_epoch=position.resumed_epoch,
     )
     return Scope(
         run,
@@ -438,18 +441,18 @@ def check_same(new: NewRun, stored: StoredRun) -> None:
     )
 
 
-async def _commit_override(
+async def commit_override(
     runtime: Runtime,
     pending: PendingWrites,
     updates: Mapping[str, Document],
     stored: StoredRun,
     resumed: EventRow,
     *,
-    restarts: bool,
+    is_restart: bool,
 ) -> None:
     """Store the params that a resume changes, before any step sees them, and whether the run had unwound before."""
     row = override_row(pending.claim.epoch, updates, stored)
-    if restarts:
+    if is_restart:
         row = replace(row, path=f"{RESTART_MARK}#{pending.claim.epoch}", step_name=RESTART_MARK)
     pending.add_marker(row, resumed)
     with RAISING_ERRORS:
@@ -469,8 +472,8 @@ def poison_outcome(stored: StoredRun, position: Position) -> Outcome:
 def override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
     """The row that stores params which a resume changes."""
     return VisitRow(
-        path=f"@resume#{epoch}",
-        step_name="@resume",
+        path=f"{RESUME_MARK}#{epoch}",
+        step_name=RESUME_MARK,
         step_type=StepType.LAMBDA,
         status=StepStatus.OVERRIDE,
         attempts=0,

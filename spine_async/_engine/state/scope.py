@@ -45,6 +45,7 @@ from spine_async.ports import Clock, RunSpan
 WAIT_MARK = "@until"
 """Suffix of the path of the row that stores when a wait ends."""
 
+RESUME_MARK = "@resume"
 RETRY_MARK = "@retry"
 """In the path of a row that stores the delay before another attempt; `#` and the number of attempts follow."""
 
@@ -91,6 +92,7 @@ class Run:
         unwinding: What remains to be done after its steps have come to an end; else None.
         cleanup: The position in its cleanup steps, if they have begun before; else None.
         decided: The outcome that was decided before it was opened, such as a stop, if it has yet to unwind; else None.
+        resumed_epoch: The claim of the last resume that is stored; 0 if there is none.
     """
 
     run_id: str
@@ -127,6 +129,7 @@ class Run:
     unwinding: Unwinding | None = None
     cleanup: Cursor | None = None
     decided: Outcome | None = None
+    resumed_epoch: int = 0
 
     def open_outbox(self) -> Outbox:
         """The outbox of the run; in any thread."""
@@ -186,6 +189,7 @@ class Position:
         has_calls: Whether a visit in the scope of an item has recorded a call of `context.once`.
         unwinding: What remains to be done if the steps of the run have come to an end; else None.
         cleanup: The position in the cleanup steps of the run, if they have begun before; else None.
+        resumed_epoch: The claim of the last resume that is stored; 0 if there is none.
     """
 
     cursor: Cursor
@@ -198,6 +202,7 @@ class Position:
     has_calls: bool = False
     unwinding: Unwinding | None = None
     cleanup: Cursor | None = None
+    resumed_epoch: int = 0
 
 
 @dataclass(slots=True)

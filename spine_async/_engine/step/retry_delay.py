@@ -1,7 +1,7 @@
 """The delay before another attempt of a step.
 
 A long delay is stored before it begins, with the number of attempts made. So neither a crash nor parking makes the
-policy count from the start again.
+policy count from the start again. Any delay is stored if the run may be parked in the next attempt.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import anyio
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.marker_row import marker_row
+from spine_async._engine.state.repetition import attempts, is_repeated_from_outside
 from spine_async._engine.state.scope import RETRY_MARK, StoredRetry, Visit
 from spine_async._model.document import encode
 from spine_async._model.record import DueTime, EventRow, VisitRow
+from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.step import Step, WaitStep
 from spine_async._model.step_result import StepResult
+from spine_async._model.workflow_step import WorkflowStep
 
 
 async def wait_for_retry(runtime: Runtime, visit: Visit, result: StepResult, delay: float) -> None:
@@ -26,7 +30,7 @@ async def wait_for_retry(runtime: Runtime, visit: Visit, result: StepResult, del
     now = visit.run.clock.now()
     event = EventRow(EventType.STEP_RETRYING, visit.step.name, now, encode(metadata).text, visit.path)
     due = DueTime(now + timedelta(seconds=delay), delay)
-    if delay >= runtime.config.park_after:
+    if delay >= runtime.config.park_after or not _stays_in_memory(visit.step):
         visit.run.pending.flush_visit(visit)
         visit.run.pending.add_marker(_row(visit, due), event)
         # Not awaited: if this commit fails, the next commit of the run fails in the same way and reports it.
@@ -53,9 +57,19 @@ async def _wait(visit: Visit, due: DueTime) -> None:
         await anyio.sleep(due.seconds or 0.0)
 
 
+def _stays_in_memory(step: Step) -> bool:
+    """Whether a run is never parked in the next attempt of the step, so that its attempts are counted in memory."""
+    if isinstance(step, (WaitStep, SignalStep)) or (isinstance(step, WorkflowStep) and step.queue is not None):
+        return False
+    return all(_stays_in_memory(each) for inner in step.inner.values() for each in inner.steps)
+
+
 def _row(visit: Visit, due: DueTime) -> VisitRow:
     stored = StoredRetry(visit.attempts, due.at)
     # The item of its scope is stored again later: checkpoints ignore a pending wait.
-    path, output = f"{visit.path}{RETRY_MARK}#{visit.attempts}", encode(stored.as_dict()).text
+    number = str(visit.attempts)
+    if is_repeated_from_outside(visit):  # it counts from 1 again
+        number = f"{number}.{visit.run.pending.claim.epoch}.{attempts(visit)}"
+    path, output = f"{visit.path}{RETRY_MARK}#{number}", encode(stored.as_dict()).text
     at = visit.run.clock.now()
     return marker_row(visit, path, StepStatus.WAITING, at, attempts=visit.attempts, output=output)
