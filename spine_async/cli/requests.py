@@ -170,6 +170,17 @@ def _definition(target: str, app: str | None) -> tuple[Place, str | None]:
     return Place.of(None, application), name
 
 
+def ui_request(*, app: str | None, database: str | None, host: str, port: int, is_read_only: bool) -> Action:
+    """`ui`."""
+
+    def action(output: Output) -> Awaitable[int]:
+        from spine_async.cli.dashboard_server import serve_dashboard  # noqa: PLC0415 - needs optional dependencies
+
+        return serve_dashboard(output, Place.of(database, app), host, port, is_read_only=is_read_only)
+
+    return action
+
+
 def stop_request(
     run_ids: Sequence[str], *, app: str | None, database: str | None, reason: str | None, compensate: bool
 ) -> Action:

@@ -1,4 +1,4 @@
-"""The verbs that read: `runs`, `show`, `queues`, `graph`, `plan`."""
+"""The verbs that read: `runs`, `show`, `queues`, `graph`, `plan`, `ui`."""
 
 from __future__ import annotations
 
@@ -134,3 +134,23 @@ def plan(target: WorkflowTarget, *, app_: App = None, json: AsJson = False) -> N
     from spine_async.cli.requests import plan_request
 
     perform(plan_request(target, app=app_), as_json=json)
+
+
+@app.command()
+def ui(
+    *,
+    host: Annotated[str, typer.Option("--host", help="Address of the server.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port of the server.")] = 8420,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Without actions and values.")] = False,
+    app_: App = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Serve the dashboard on this machine.
+
+    Only with --app it knows workflows, which it needs for their graphs, and to resume and fork their runs.
+    """
+    from spine_async.cli.perform import perform
+    from spine_async.cli.requests import ui_request
+
+    perform(ui_request(app=app_, database=database, host=host, port=port, is_read_only=read_only), as_json=json)
