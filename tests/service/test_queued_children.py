@@ -254,12 +254,39 @@ async def test_a_timeout_in_its_own_limited_queue_is_refused(handlers: Handlers)
         result = await ended(await runner.enqueue(workflow))
     assert (result.status, result.error_category) == (RunStatus.FAILED, "CONFIGURATION")
     assert "limited queue 'default'" in str(result.error)
+    assert "has a timeout" in str(result.error)
+
+
+async def test_a_runner_that_parks_nothing_refuses_a_child_in_its_own_limited_queue(handlers: Handlers) -> None:
+    """The run was enqueued, so it has a slot, and this runner keeps it in memory to its end."""
+    workflow, place, queues = flow(handlers, pair(handlers)), Place(None), [Queue("default", concurrency=1)]
+    async with place.runner(work=False, queues=queues) as runner:
+        await runner.enqueue(workflow, run_id="r")
+        with anyio.fail_after(30):
+            result = await runner.execute(workflow, run_id="r")
+    assert (result.status, result.error_category) == (RunStatus.FAILED, "CONFIGURATION")
+    assert "this runner does not work" in str(result.error)
 
 
 async def test_a_parked_parent_leaves_its_slot_to_its_child(place: Place, handlers: Handlers) -> None:
     workflow, queues = flow(handlers, pair(handlers)), [Queue("default", concurrency=1)]
     async with place.runner(config=PARKS, queues=queues, workflows=[workflow]) as runner:
         result = await ended(await runner.enqueue(workflow))
+    assert (result.status, handlers.repeated()) == (RunStatus.COMPLETED, [])
+
+
+@pytest.mark.parametrize("call", ["execute", "resume"])
+async def test_a_parent_that_is_awaited_leaves_its_slot_too(place: Place, handlers: Handlers, call: str) -> None:
+    """It is parked although a caller awaits it, else the child would wait for its slot for ever."""
+    workflow, queues = flow(handlers, pair(handlers)), [Queue("default", concurrency=1)]
+    async with place.runner(work=False) as producer:
+        await producer.enqueue(workflow, run_id="r")
+    async with place.runner(config=PARKS, queues=queues) as runner:  # it does not know the workflow before the call
+        with anyio.fail_after(60):
+            if call == "execute":
+                result = await runner.execute(workflow, run_id="r")
+            else:
+                result = await runner.resume("r", workflow=workflow)
     assert (result.status, handlers.repeated()) == (RunStatus.COMPLETED, [])
 
 

@@ -62,8 +62,9 @@ async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: Workfl
     visit, children = visit_of(context), runtime.child_runs
     if children is None or runtime.is_ephemeral or not runtime.keeps_queues:
         return _no_queues(runtime, step)
-    if _would_block(runtime, step, visit):
-        return _blocked(step)
+    reason = _blocking_reason(runtime, step, visit)
+    if reason is not None:
+        return _blocked(step, reason)
     run_id = child_run_id(visit)
     try:
         state = await _ended(runtime, children, step, context, run_id)
@@ -72,10 +73,10 @@ async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: Workfl
     except (DefinitionError, SerializationError, RunConflictError) as exc:
         return _cannot_start(step, exc)
     except CANCELLATION:
-        reason = visit.cancel_reason_at(runtime.clock.monotonic())
-        if reason is not None and reason not in _KEEPS_CHILD:
+        cancelled_for = visit.cancel_reason_at(runtime.clock.monotonic())
+        if cancelled_for is not None and cancelled_for not in _KEEPS_CHILD:
             cancellation = visit.run.cancellation
-            request = StopRequest(cancellation.text or reason.value, cancellation.compensates)
+            request = StopRequest(cancellation.text or cancelled_for.value, cancellation.compensates)
             await run_shielded(children.stop(run_id, request), "spine_async stop child")
         raise
     return _result(step, run_id, state)
@@ -211,21 +212,31 @@ def _cannot_start(step: WorkflowStep, error: Exception) -> StepResult:
     return StepResult.fail(storable_text(f"step {step.name!r} cannot start its workflow: {error}"), category)
 
 
-def _would_block(runtime: Runtime, step: WorkflowStep, visit: Visit) -> bool:
-    """Whether the run keeps its slot in a limited queue while it waits for a slot of the same queue.
+def _blocking_reason(runtime: Runtime, step: WorkflowStep, visit: Visit) -> str | None:
+    """Why the run would keep its slot in a limited queue while it waits for a slot of the same queue; or None.
 
-    A run that is parked gives its slot up, but one whose step has a time limit is not parked.
+    A run gives its slot up when it is parked. The limit for each key does not matter, because the child has no key.
     """
     limits = runtime.limits_of(visit.run.queue)
-    if limits is None or not limits.limits_held or step.queue != visit.run.queue:
-        return False
-    return step.timeout is not None and step.timeout < math.inf
+    if limits is None or step.queue != visit.run.queue or (limits.concurrency is None and limits.per_process is None):
+        return None
+    if _has_timeout(visit):
+        return "it, or a step around it, has a timeout, so its run is not parked; leave out timeout"
+    if not runtime.parks and not runtime.is_draining:
+        return "this runner does not work, so it does not park the run; let a working runner execute it"
+    return None
 
 
-def _blocked(step: WorkflowStep) -> StepResult:
+def _has_timeout(visit: Visit) -> bool:
+    if visit.step.timeout is not None and visit.step.timeout < math.inf:
+        return True
+    return visit.scope.parent is not None and _has_timeout(visit.scope.parent)
+
+
+def _blocked(step: WorkflowStep, reason: str) -> StepResult:
     problem = (
-        f"step {step.name!r} has a timeout and executes its workflow in the limited queue {step.queue!r} of its own "
-        "run, which keeps its slot meanwhile; choose another queue, or leave out timeout"
+        f"step {step.name!r} executes its workflow in the limited queue {step.queue!r} of its own run, which would "
+        f"keep its slot meanwhile: {reason}, or choose another queue"
     )
     return StepResult.fail(problem, ErrorCategory.CONFIGURATION)
 

@@ -148,6 +148,8 @@ class Callers:
                 else:
                     await self._waits.until_claimable(run_id)
                 continue
+            if execution.was_parked:  # to leave its slot in its queue to others
+                return await self._result(run_id)
             assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
             return result
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
+from spine_async._engine.state.idleness import Idle
 from spine_async._engine.state.scope import Run
 from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
 from spine_async._model.status import RunStatus
@@ -160,7 +161,8 @@ class Execution:
             self.cancel(CancelReason.SHUTDOWN)
             return
         has_deadline = any(each.deadline_mono is not None for each in run.pending.open_visits.values())
-        if not (runtime.parks and self.is_background) or self._callers or has_deadline:
+        is_awaited = self._callers > 0 or not self.is_background
+        if not runtime.parks or has_deadline or (is_awaited and not self._blocks_queue(idle)):
             return
         if run.threads.names:  # they may still be at work, so the run keeps its owner
             call_later(_LOOK_AGAIN, self._park_if_idle, changes)
@@ -168,6 +170,14 @@ class Execution:
         due = idle.due
         if due is None or (due.at - run.clock.now()).total_seconds() > runtime.config.park_after:
             self.cancel(CancelReason.PARKED)
+
+    def _blocks_queue(self, idle: Idle) -> bool:
+        """Whether the run keeps a slot of a limited queue while it waits for a message.
+
+        Then it is parked although somebody awaits it: a child of the run may wait for this slot.
+        """
+        limits = self._runtime.limits_of(self._run.queue) if self._run is not None else None
+        return limits is not None and limits.limits_held and idle.awaits_messages
 
 
 class _Caller(AbstractAsyncContextManager[None]):
