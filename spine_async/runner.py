@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -543,6 +543,11 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
     def works(self) -> bool:
         """Whether the runner claims due runs while it is entered: not if it was created with `work=False`."""
         return self._works
+
+    @property
+    def queue_names(self) -> Collection[str]:
+        """Names of the queues that the runner works on, `default` included."""
+        return frozenset(self._queue_names)
 
     @property
     def workflows(self) -> Mapping[str, Workflow]:

@@ -88,6 +88,7 @@ class Target:
 async def run(output: Output, target: Target, options: NewRunOptions) -> int:
     """Start a run: execute it here, or put it into a queue; and show it until it has ended."""
     run_id = check_run_id(options.run_id) if options.run_id is not None else str(uuid.uuid4())
+    output.needs_reader = options.queue is not None
     workflow = target.workflow
     if not options.is_detached:
         output.line(f"run {run_id}  {workflow if isinstance(workflow, str) else workflow.name}")
@@ -138,6 +139,7 @@ async def _enqueue(output: Output, target: Target, runner: WorkflowRunner, run_i
 
 async def resume(output: Output, place: Place, run_id: str, params: Mapping[str, object] | None) -> int:
     """Continue a run here, and show it until it has ended."""
+    output.needs_reader = False
     async with place.open() as runner:
         record = await runner.get_run(run_id)
         workflow = runner.workflows.get(record.workflow_name)

@@ -57,11 +57,14 @@ class Output:
         is_json: Whether the standard output gets JSON only.
         is_terminal: Whether colours and redrawing are wanted: the standard output is a terminal, and neither `NO_COLOR`
             nor `TERM=dumb` is set.
+        needs_reader: Whether a write fails with `BrokenPipeError` when the reader of the output has ended, such as
+            `head`. Else nothing more is printed.
     """
 
     def __init__(self, *, is_json: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self.is_json = is_json
+        self.needs_reader = True
         self.is_terminal = not is_json and self._stream.isatty() and _wants_colours()
 
     @property
@@ -110,8 +113,13 @@ class Output:
 
     def _write(self, text: str) -> None:
         encoding = self._stream.encoding or "utf-8"
-        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # also for what Python flushes at the end
+            if self.needs_reader:
+                raise
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -50,8 +48,7 @@ def perform(
     except KeyboardInterrupt:
         output.note("interrupted")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has ended, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the output has ended
         code = ExitCode.COMPLETED
     except Exception as exc:
         if not is_expected(exc):

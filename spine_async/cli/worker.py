@@ -138,4 +138,5 @@ def _count(text: str, value: str) -> int:
 
 def _described(runner: WorkflowRunner) -> str:
     workflows = ", ".join(sorted(runner.workflows)) or "no workflows"
-    return f"workflows {workflows}; up to {runner.config.worker_concurrency} runs at once"
+    queues = ", ".join(sorted(runner.queue_names))
+    return f"workflows {workflows}; queues {queues}; up to {runner.config.worker_concurrency} runs at once"

@@ -169,6 +169,16 @@ def test_the_reader_of_the_output_ends_early(commands: Commands) -> None:
     assert shown.stderr.read() == ""
 
 
+def test_a_run_goes_on_without_a_reader_of_its_output(commands: Commands) -> None:
+    running = commands.start("run", "held", *APP, "--id", "one")
+    until(is_holding(commands))
+    assert running.stdout is not None
+    running.stdout.close()
+    (commands.folder / GATE).touch()
+    assert running.wait(PATIENCE) == 0
+    assert stored_status(commands) == "completed"
+
+
 def _health_port(worker: subprocess.Popen[str]) -> int:
     """The port that the log of a worker names."""
     assert worker.stderr is not None
