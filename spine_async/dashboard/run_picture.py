@@ -9,16 +9,16 @@ belong to, because the steps of a run follow each other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from spine_async._model.history import RunRecord
+from spine_async._model.history import Event, RunRecord
 from spine_async._model.plan import Plan
 from spine_async._model.status import RunStatus, StepType
 from spine_async._model.visit_record import VisitRecord
+from spine_async.dashboard.event_reading import read_events
 from spine_async.dashboard.site import Visit
 from spine_async.views.graph import graph_of
 from spine_async.views.step_kind import kind_at
@@ -52,12 +52,14 @@ class Picture:
         bars: The timeline.
         is_whole: Whether the timeline contains all visits, also those inside of others.
         is_cut: Whether even visits of the run's own steps are left out.
+        events: The last events of the run, in order.
     """
 
     graph: Markup | None
     bars: list[Bar]
     is_whole: bool
     is_cut: bool
+    events: Sequence[Event]
 
 
 async def picture_of(visit: Visit, record: RunRecord) -> Picture:
@@ -65,14 +67,14 @@ async def picture_of(visit: Visit, record: RunRecord) -> Picture:
     workflow = visit.runner.workflows.get(record.workflow_name)
     plan = workflow.plan() if workflow is not None else None
     is_whole = record.last_seq <= MOST_EVENTS
+    events = await read_events(visit, record, 0 if is_whole else record.last_seq - _TAIL, MOST_EVENTS)
     if is_whole:
-        rows = await _from_events(visit, record, plan)
-        is_cut = False
+        rows, is_cut = _from_events(visit, events, plan), False
     else:
-        rows, is_cut = await _from_visits(visit, record, plan)
+        rows, is_cut = await _from_visits(visit, record, plan, events)
     total = max((row.start + row.duration for row in rows), default=0.0)
     bars = [_bar(row, total) for row in rows]
-    return Picture(_graph(visit, record, plan, rows), bars, is_whole, is_cut)
+    return Picture(_graph(visit, record, plan, rows), bars, is_whole, is_cut, events)
 
 
 def _bar(row: TimelineRow, total: float) -> Bar:
@@ -96,20 +98,21 @@ def _graph(visit: Visit, record: RunRecord, plan: Plan | None, rows: Iterable[Ti
     return Markup(graph_svg(graph_of(plan), states, link, f"steps of {record.workflow_name}"))  # noqa: S704 - it escapes
 
 
-async def _from_events(visit: Visit, record: RunRecord, plan: Plan | None) -> list[TimelineRow]:
+def _from_events(visit: Visit, events: Iterable[Event], plan: Plan | None) -> list[TimelineRow]:
     timeline = Timeline(plan)
-    async with aclosing(visit.runner.events(record.run_id)) as events:
-        async for event in events:
-            timeline.add(event)
+    for event in events:
+        timeline.add(event)
     return timeline.rows(visit.now, max_inner=_INNER)
 
 
-async def _from_visits(visit: Visit, record: RunRecord, plan: Plan | None) -> tuple[list[TimelineRow], bool]:
+async def _from_visits(
+    visit: Visit, record: RunRecord, plan: Plan | None, events: Sequence[Event]
+) -> tuple[list[TimelineRow], bool]:
     visits = await visit.runner.list_visits(record.run_id, limit=MOST_VISITS)
     rows = [_row(each, record) for each in visits]
     is_cut = len(visits) == MOST_VISITS
     if not record.status.is_final and not is_cut:
-        rows += await _open_row(visit, record, plan, visits)
+        rows += _open_row(visit, record, plan, visits, events)
     return rows, is_cut
 
 
@@ -129,12 +132,11 @@ def _row(visit: VisitRecord, record: RunRecord) -> TimelineRow:
     )
 
 
-async def _open_row(visit: Visit, record: RunRecord, plan: Plan | None, visits: list[VisitRecord]) -> list[TimelineRow]:
+def _open_row(
+    visit: Visit, record: RunRecord, plan: Plan | None, visits: list[VisitRecord], events: Sequence[Event]
+) -> list[TimelineRow]:
     """The row of the step that has not ended, according to the latest events."""
-    path = None
-    async with aclosing(visit.runner.events(record.run_id, after=max(record.last_seq - _TAIL, 0))) as events:
-        async for event in events:
-            path = event.path or path
+    path = next((event.path for event in reversed(events) if event.path is not None), None)
     if path is None:
         return []
     outermost = path.partition("[")[0].partition("/")[0]

@@ -59,7 +59,10 @@ HOSTILE = Workflow(
     ],
 )
 WORKFLOWS = [PLAIN, FAILING, WAITING, MAPPED, STREAMING, HOSTILE]
-QUEUES: list[Queue | str] = [Queue("mail", concurrency=5, per_process=4, per_key=2, rate=RateLimit(100, per=60)), "idle"]
+QUEUES: list[Queue | str] = [
+    Queue("mail", concurrency=5, per_process=4, per_key=2, rate=RateLimit(100, per=60)),
+    "idle",
+]
 SCHEDULES = [
     Schedule("nightly", PLAIN, cron="0 3 * * *", timezone="Europe/Berlin"),
     Schedule(f"often {EVIL_STEP}", PLAIN, every=86_400),

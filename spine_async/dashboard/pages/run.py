@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
 from markupsafe import Markup
 from starlette.responses import Response
 
-from spine_async._model.history import Event, RunRecord
+from spine_async._model.history import RunRecord
 from spine_async._model.status import RunStatus
+from spine_async.dashboard.event_reading import read_events
 from spine_async.dashboard.event_text import describe
 from spine_async.dashboard.forms import FormError
 from spine_async.dashboard.run_picture import picture_of
@@ -31,17 +30,14 @@ async def run(visit: Visit) -> Response:
     picture = await picture_of(visit, record)
     children = await runner.list_runs(parent_run_id=record.run_id, limit=_CHILDREN)
     waits = await runner.signal_waits_of(record.run_id) if not record.status.is_final else []
-    first = record.last_seq - LATEST_EVENTS
     return visit.page(
         "run.html",
         run=record,
         picture=picture,
         children=children,
         waits=waits,
-        events=[
-            describe(each, visit.permission) for each in await _events(visit, record, max(first, 0), LATEST_EVENTS)
-        ],
-        has_more_events=first > 0,
+        events=[describe(each, visit.permission) for each in picture.events[-LATEST_EVENTS:]],
+        has_more_events=record.last_seq > LATEST_EVENTS,
         is_known=record.workflow_name in runner.workflows,
         can_resume=record.status in {RunStatus.FAILED, RunStatus.STOPPED},
         live=visit.url("/run/live", id=record.run_id, after=record.last_seq) if not record.status.is_final else None,
@@ -75,7 +71,7 @@ async def events(visit: Visit) -> Response:
     """The events of a run, from a number on."""
     record = await _record(visit)
     after = _number(visit, "after")
-    found = await _events(visit, record, after, EVENTS)
+    found = await read_events(visit, record, after, EVENTS)
     return visit.page(
         "events.html",
         run=record,
@@ -137,16 +133,6 @@ async def _record(visit: Visit) -> RunRecord:
     if not run_id:
         raise RunNotFoundError(run_id)
     return await visit.runner.get_run(run_id, with_outputs=False)
-
-
-async def _events(visit: Visit, record: RunRecord, after: int, limit: int) -> list[Event]:
-    found: list[Event] = []
-    async with aclosing(visit.runner.events(record.run_id, after=after)) as stored:
-        async for event in stored:
-            found.append(event)
-            if len(found) >= limit:
-                break
-    return found
 
 
 def _number(visit: Visit, name: str) -> int:
