@@ -23,8 +23,8 @@ pytestmark = pytest.mark.anyio
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MILLISECONDS = PATIENCE * 1000
-PAGES = ("/", "/runs", "/run?id=r", "/run/context?id=r", "/run/events?id=r", "/run/map?id=m&path=each")
-PAGES += ("/queues", "/schedules", "/signals", "/workers")
+PAGES = ["/", "/runs", "/run?id=r", "/run/context?id=r", "/run/events?id=r", "/run/map?id=m&path=each"]
+PAGES += ["/queues", "/schedules", "/signals", "/workers"]
 
 
 @pytest.fixture(scope="module")
