@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into ./site, with warnings as errors; `-- serve` shows it while you write."""
     session.install("-q", "-e", ".[docs]")
     session.run("mkdocs", *(session.posargs or ["build", "--strict", "--quiet"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def openapi(session: nox.Session) -> None:
+    """Compare the answers of the routes with their OpenAPI document, by generated requests: `-- --max-examples 100`."""
+    session.install("-q", "-e", ".[test]", "schemathesis>=4.32")
+    folder, port = session.create_tmp(), "8765"
+    Path(folder, "runs.db").unlink(missing_ok=True)
+    app = ["uvicorn", "--factory", "tests.web.program:create_fastapi", "--port", port, "--log-level", "critical"]
+    variables = {**os.environ, "DATABASE_URL": f"sqlite:///{folder}/runs.db", "FOLDER": folder}
+    server = subprocess.Popen([f"{session.bin}/python", "-m", *app], env=variables)
+    try:
+        config, header = ["--config-file", "tests/web/schemathesis.toml"], ["-H", "Authorization: schemathesis *"]
+        address = f"http://127.0.0.1:{port}/openapi.json"
+        session.run("st", *config, "run", address, *header, "--wait-for-schema", "60", *session.posargs)
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @nox.session

@@ -77,9 +77,9 @@ async def serving(framework: str, runner: WorkflowRunner, **options: Any) -> Asy
 
 
 @asynccontextmanager
-async def serving_asgi(app: Any) -> AsyncIterator[str]:
+async def serving_asgi(app: Any, **options: Any) -> AsyncIterator[str]:
     """The address of a uvicorn server in this process."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="on", loop="none", log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="on", loop="none", log_level="warning", **options))
     task = asyncio.ensure_future(server.serve())
     try:
         while not server.started:  # uvicorn has no event for it
