@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from spine_async._model.record import RunEnd
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
@@ -94,6 +96,15 @@ class DeleteContract:
         assert sorted(run.run_id for run in await store.runs(RunFilter())) == left
         assert [len(await store.visits(name)) for name in names] == [0, 0, 0, 1, 1, 1]
         assert [bool(await store.events(name, 0, 9)) for name in names] == [False, False, False, True, True, True]
+
+    async def test_a_child_is_not_deleted_with_others_before_its_parent_has_ended(self, store: RunStore) -> None:
+        parent, child = await created(store), await created(store, replace(new_run("child"), parent_run_id="run-1"))
+        await committed(store, change(child, end=RunEnd(RunStatus.COMPLETED, moment(9))))
+        assert await store.delete_ended(["child"]) == 0
+        assert await store.load("child") is not None
+        await committed(store, change(parent, end=RunEnd(RunStatus.COMPLETED, moment(9))))
+        assert await store.delete_ended(["child"]) == 1
+        assert await store.load("child") is None
 
     async def test_the_names_of_the_workflows_of_stored_runs(self, store: RunStore) -> None:
         assert await store.workflow_names() == []
