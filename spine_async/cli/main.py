@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 from spine_async.cli.exit_code import ExitCode
 
@@ -18,4 +20,20 @@ def main() -> None:
             raise
         sys.stderr.write("spine-async needs optional dependencies: pip install 'spine-async[cli]'\n")
         raise SystemExit(ExitCode.USAGE) from None
-    app(prog_name="spine-async")
+    try:
+        app(prog_name="spine-async")
+    except SystemExit as exc:
+        _leave_threads(exc.code)
+        raise
+
+
+def _leave_threads(code: object) -> None:
+    """End the process of a stopped run although threads of its steps are at work; Python would wait for them."""
+    if code in {ExitCode.STOPPED, ExitCode.INTERRUPTED} and any(map(_is_waited_for, threading.enumerate())):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(str(code)))
+
+
+def _is_waited_for(thread: threading.Thread) -> bool:
+    return not thread.daemon and thread is not threading.current_thread()

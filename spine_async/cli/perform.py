@@ -50,6 +50,9 @@ def perform(
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of the output has ended
         code = ExitCode.COMPLETED
+    except SystemExit as exc:  # of a handler; the engine has released its run
+        output.note(f"error: a step has raised SystemExit({exc.code!r}), which ends the process; its run is due again")
+        code = ExitCode.FAILED
     except Exception as exc:
         if not is_expected(exc):
             raise

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _REDRAW_EVERY = 0.1  # seconds
 _ENTRIES = 6  # visits inside of one step that the live picture shows
-_SHOWN_METADATA = ("until", "signal", "reason", "message", "error", "data")
+_SHOWN_METADATA = ("until", "signal", "child_run_id", "reason", "message", "error", "data")
 _FRAME = 4  # lines of the terminal that the picture leaves free
 
 

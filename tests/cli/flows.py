@@ -4,6 +4,7 @@ directory.
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ async def fail_once(context: WorkflowContext, config: dict[str, Any]) -> dict[st
     return {"number": context.params["number"]}
 
 
+def block(context: WorkflowContext, config: dict[str, Any]) -> None:
+    _log("hold")
+    time.sleep(300)  # longer than any test waits
+
+
+async def leave(context: WorkflowContext, config: dict[str, Any]) -> None:
+    raise SystemExit(3)
+
+
 async def stop(context: WorkflowContext, config: dict[str, Any]) -> StepResult:
     return StepResult.stop("nothing to do")
 
@@ -64,6 +74,8 @@ idle = Workflow("idle", [Step.lambda_("stop", stop)])
 order = Workflow("order", [Step.lambda_("note", note)], params_model=Order)
 ask = Workflow("ask", [Step.wait_for_signal("approve"), Step.lambda_("note", note)])
 held = Workflow("held", [Step.lambda_("note", note), Step.lambda_("hold", hold), Step.lambda_("end", note)])
+thread = Workflow("thread", [Step.lambda_("block", block)])
+leaving = Workflow("leaving", [Step.lambda_("leave", leave)])
 large = Workflow(
     "large",
     [

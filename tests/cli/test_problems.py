@@ -87,7 +87,10 @@ def test_ways_out_are_commands() -> None:
         (["run", "tests.cli.flows:nothing"], "module 'tests.cli.flows' has no attribute 'nothing'"),
         (["run", "tests.cli.flows:GATE"], "tests.cli.flows:GATE is of type str; it must be a Workflow"),
         (["run", "tests.cli.served:number"], "is of type int"),
-        (["run", "tests.cli.flows"], "tests.cli.flows has 7 workflows: ask, broken, greet, held, idle, large, order"),
+        (
+            ["run", "tests.cli.flows"],
+            "tests.cli.flows has 9 workflows: ask, broken, greet, held, idle, large, leaving, order, thread",
+        ),
         (["run", "tests.cli.command"], "module 'tests.cli.command' has neither a Workflow nor a WorkflowRunner"),
         (["run", "unknown", "--app", "tests.cli.flows"], "tests.cli.flows has no workflow 'unknown'"),
         (["run", "not a module"], "'not a module' is no module"),

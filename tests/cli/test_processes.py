@@ -57,6 +57,24 @@ def test_ctrl_c_stops_a_run_and_says_how_to_continue(commands_on_each: Commands)
     assert (commands.folder / LOG).read_text() == "note\nhold\nhold\nend\n"
 
 
+def test_ctrl_c_does_not_wait_for_threads(commands: Commands) -> None:
+    running = commands.start("run", "thread", *APP, "--id", "one")
+    until(is_holding(commands))
+    interrupt(running)
+    stopped = finish(running)
+    assert stopped.code == 3
+    assert "run one stopped after" in stopped.stdout
+    assert stored_status(commands) == "stopped"
+
+
+def test_a_step_that_ends_the_process(commands: Commands) -> None:
+    ended = commands.run("run", "leaving", *APP, "--id", "one")
+    assert ended.code == 1
+    assert "error: a step has raised SystemExit(3), which ends the process" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert stored_status(commands) == "pending"
+
+
 def test_a_killed_run_is_continued(commands: Commands) -> None:
     running = commands.start("run", "held", *APP, "--id", "one", "--json")
     until(is_holding(commands))
