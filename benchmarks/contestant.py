@@ -77,7 +77,7 @@ CONTESTANTS = (
         {
             **_verbs(_ALL, _SQL | {"memory", "none"}),
             **_verbs("sequential fan_out many_runs", _STORES | {"memory", "none"}),
-            **_verbs("costs pick_up queued parked follow look_up"),
+            **_verbs("costs pick_up queued parked follow look_up scale_runs scale_map"),
             "stream": frozenset({"memory", "none"}),
         },
         OURS,
@@ -85,6 +85,7 @@ CONTESTANTS = (
             **dict.fromkeys(("pick_up", "queued", "parked"), "spine_service"),
             "follow": "spine_events",
             "look_up": "spine_queries",
+            **dict.fromkeys(("scale_runs", "scale_map"), "spine_scale"),
         },
     ),
     Contestant(BEFORE, "before", _verbs("costs"), arguments=(str(peers.ROOT),)),

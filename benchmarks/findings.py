@@ -63,6 +63,11 @@ class Findings:
         found = self._spread(cell, contestant, lambda each: each.reading.figures.get(name) if each.reading else None)
         return found.median if found else None
 
+    def figure_names(self, cell: Cell, contestant: str = OURS) -> set[str]:
+        """Names of the additional figures."""
+        found = self._by_key.get((cell.key, contestant), ())
+        return {name for each in found if each.reading for name in each.reading.figures}
+
     def times_as_fast(self, cell: Cell, contestant: str) -> Spread | None:
         """Ratio of the speed of this library to the contestant's, per pair; below 1 if this library is slower."""
         ratios = _ratios(self._values(cell, OURS), self._values(cell, contestant))

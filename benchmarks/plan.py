@@ -22,6 +22,7 @@ WORKLOADS = {
     "W13": "events that a running step emits, and their followers",
     "W14": "processor time of W1 to W3, compared with another version",
     "W15": "queries among many stored runs",
+    "W16": "queued runs of five steps, and a map of queued children, on several processes",
 }
 
 SCALES = ("tiny", "small", "full")
@@ -76,6 +77,7 @@ class Scale:
     w13: tuple[int, int, int]
     w14: tuple[int, int, tuple[int, int]]
     w15: tuple[int, int]
+    w16: tuple[tuple[int, ...], int, int]
 
 
 _SIZES = {
@@ -98,6 +100,7 @@ _SIZES = {
         (10, 50, 3),
         (5, 20, (4, 2)),
         (400, 3),
+        ((2,), 20, 8),
     ),
     "small": Scale(
         100,
@@ -118,6 +121,7 @@ _SIZES = {
         (200, 20_000, 100),
         (300, 2000, (200, 5)),
         (50_000, 20),
+        ((1, 2, 4), 1000, 300),
     ),
     "full": Scale(
         100,
@@ -138,6 +142,7 @@ _SIZES = {
         (1000, 100_000, 100),
         (1000, 10_000, (500, 5)),
         (1_000_000, 50),
+        ((1, 2, 4), 20_000, 2000),
     ),
 }
 
@@ -252,6 +257,14 @@ def _w15(sizes: Scale) -> Iterator[Cell]:
         yield Cell("W15", "look_up", backend, {"stored": stored, "calls": calls}, "ms")
 
 
+def _w16(sizes: Scale) -> Iterator[Cell]:
+    processes, runs, items = sizes.w16
+    for backend, count in product(SQL, processes):
+        yield Cell("W16", "scale_runs", backend, {"runs": runs, "processes": count}, "runs/s")
+    for count in processes:
+        yield Cell("W16", "scale_map", "postgres", {"items": items, "processes": count}, "items/s")
+
+
 _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W1": _w1,
     "W2": _w2,
@@ -268,4 +281,5 @@ _BUILDERS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "W13": _w13,
     "W14": _w14,
     "W15": _w15,
+    "W16": _w16,
 }

@@ -51,7 +51,8 @@ def _cell_rows(findings: Findings, index: int) -> dict[str, object]:
                 "error": findings.error(cell, name),
             }
         )
-    found = {"efficiency": efficiency(findings, cell)} if cell.size.get("step_ms") else {}
+    share = efficiency(findings, cell)
+    found = {"efficiency": share} if share is not None else {}
     return {"key": cell.key, **_plain(asdict(cell)), **found, "rows": rows}
 
 

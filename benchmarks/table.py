@@ -29,6 +29,15 @@ _FURTHER = {
     "idle_cpu": "{} % of a core when idle",
 }
 
+_LOAD = {
+    "cpu_us": "{} CPU µs each",
+    "server_cpu_us": "of them {} of the server",
+    "wal_bytes": "{} WAL bytes each",
+    "connections": "{} connections",
+    "active": "{} active backends",
+}
+_WAITS_SHOWN = 4
+
 
 def render(findings: Findings, missing: Mapping[str, str]) -> str:
     """All cells, missing peers, and the targets."""
@@ -55,7 +64,7 @@ def _workloads(findings: Findings) -> Iterator[str]:
 
 def _cell(findings: Findings, cell: Cell) -> Iterator[str]:
     sizes = ", ".join(f"{value:,} {name}" for name, value in cell.size.items())
-    found = efficiency(findings, cell) if cell.size.get("step_ms") else None
+    found = efficiency(findings, cell)
     yield f" {cell.backend}: {sizes}" + (f"; efficiency {found:.2f}" if found is not None else "")
     for name in findings.contestants(cell):
         yield _row(findings, cell, name)
@@ -87,10 +96,24 @@ def _further(findings: Findings, cell: Cell, name: str) -> Iterator[str]:
     wall = findings.times_as_fast_by_wall(cell, name) if cell.workload == "W14" and name != OURS else None
     if wall is not None:
         yield f"wall time: {_ratio(wall)}"
+    if cell.workload == "W16":
+        yield from _load(findings, cell)
     for figure, template in _FURTHER.items():
         value = findings.figure(cell, figure, name)
         if value is not None:
             yield template.format(number(value))
+
+
+def _load(findings: Findings, cell: Cell) -> Iterator[str]:
+    """Processor time, and what the server did."""
+    for figure, template in _LOAD.items():
+        value = findings.figure(cell, figure)
+        if value is not None:
+            yield template.format(number(value))
+    waits = {name: findings.figure(cell, name) or 0 for name in findings.figure_names(cell) if name.startswith("wait:")}
+    shown = sorted(waits.items(), key=lambda each: -each[1])[:_WAITS_SHOWN]
+    if shown:
+        yield "of which " + ", ".join(f"{number(share)} % {name.removeprefix('wait:')}" for name, share in shown)
 
 
 def _ratio(ratio: Spread) -> str:

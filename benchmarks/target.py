@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.contestant import BEFORE
 from benchmarks.findings import Findings, Spread
@@ -53,10 +54,30 @@ def evaluate(findings: Findings) -> list[Verdict]:
     return list(_verdicts(findings))
 
 
-def efficiency(findings: Findings, cell: Cell) -> float | None:
+def waiting_efficiency(findings: Findings, cell: Cell) -> float | None:
     """Ideal duration, in which the items only wait, divided by the measured duration."""
     found = findings.value(cell)
     return ideal_seconds(cell) / (cell.size["items"] / found.median) if found else None
+
+
+def scaling(findings: Findings, cell: Cell) -> float | None:
+    """The rate of several processes divided by the ideal one.
+
+    Ideally it grows with the processes until all cores are used: each unit needs as much processor time, of workers and
+    server together, as with one process.
+    """
+    alone = replace(cell, size={**cell.size, "processes": 1})
+    here, one, cpu_us = findings.value(cell), findings.value(alone), findings.figure(alone, "cpu_us")
+    if here is None or one is None or not cpu_us:
+        return None
+    return here.median / min(cell.size["processes"] * one.median, (os.cpu_count() or 1) * 1e6 / cpu_us)
+
+
+def efficiency(findings: Findings, cell: Cell) -> float | None:
+    """The reached share of the ideal rate, for the workloads that have one."""
+    if cell.workload == "W16":
+        return scaling(findings, cell)
+    return waiting_efficiency(findings, cell) if cell.size.get("step_ms") else None
 
 
 def _verdicts(findings: Findings) -> Iterator[Verdict]:
@@ -130,7 +151,7 @@ def _latency_ratio(findings: Findings, cell: Cell) -> float | None:
 
 def _least_efficiency(findings: Findings, cell: Cell) -> float | None:
     cells = [each for each in findings.cells("W8", cell.backend) if each.size["step_ms"] >= 10]
-    found = [value for each in cells if (value := efficiency(findings, each)) is not None]
+    found = [value for each in cells if (value := waiting_efficiency(findings, each)) is not None]
     return min(found, default=None)
 
 
@@ -189,6 +210,7 @@ TARGETS = (
         for kind in ("list", "count", "checkpoint", "events")
         for target in _both("W15", f"ms of a query, {kind}, p50", 20, _figure(f"{kind}_p50_ms"), is_least=False)
     ),
+    Target("W16", "postgres", "rate of 4 processes / ideal, map", 0.8, True, scaling),
     *_both("W14", "CPU time, before / now, least", 1 / 1.03, _least_ratio(_by_cpu)),
     *_both("W14", "wall time, before / now, least", 1 / 1.1, _least_ratio(_by_wall)),
 )

@@ -12,12 +12,12 @@ class Task:
 
     Attributes:
         verb: Kind of work: `sequential`, `fan_out`, `many_runs`, `costs`, `prepare`, `resume`, `stream`, `pick_up`,
-            `queued`, `parked`, `follow`, `look_up` or `import_time`.
+            `queued`, `parked`, `follow`, `look_up`, `scale_runs`, `scale_map` or `import_time`.
         backend: Storage of the runs: `sqlite`, `postgres`, `file`, `redis`, `memory`, or `none` without durability.
         place: Path of an SQLite file or of a folder, libpq URL of a PostgreSQL database, URL of a Redis server with a
             prefix, or empty.
         size: Sizes by name: `steps`, `items`, `runs`, `signals`, `values`, `concurrency`, `payload` (bytes), `step_ms`,
-            `idle_ms`, `stored` (runs), `calls` (of each query).
+            `idle_ms`, `stored` (runs), `calls` (of each query), `processes`.
     """
 
     verb: str

@@ -1,7 +1,7 @@
 """A worker in a process of its own: `python -m benchmarks.contestants.spine_worker TASK`.
 
-For each line on its standard input the process prints its use of the processor and of memory. It works until its
-standard input ends.
+For each line on its standard input the process prints its use of the processor and of memory. After the line `begin` it
+also works on the runs of W16. It works until its standard input ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from benchmarks.child import rss_mb
-from benchmarks.contestants.spine import make_config, warm_up
+from benchmarks.contestants.spine import chain, make_config, warm_up
 from benchmarks.task import Task
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner
 
@@ -56,6 +56,11 @@ class WorkerProcess:
         """What the worker has used so far."""
         await self._send(b"\n")
         return Usage(**json.loads(await self._line()))
+
+    async def begin(self) -> None:
+        """Work on the runs of W16 from now on."""
+        await self._send(b"begin\n")
+        await self._line()
 
     async def idle_percent(self, seconds: float) -> float:
         """Processor time of the worker within the next seconds, in percent of one core."""
@@ -134,11 +139,30 @@ PARKED = Workflow("parked", [Step.wait_for_signal("approve"), Step.lambda_("next
 EMITS = Workflow("emits", [Step.lambda_("emit", emit_values)])
 
 
+SCALED = chain("scaled", 5, nothing)
+CHILD = Workflow("scaled_child", [Step.lambda_("step", nothing)])
+_item = Workflow(steps=[Step.workflow("child", CHILD, {}, queue="default")])
+FANS_OUT = Workflow(
+    "fans_out",
+    [
+        Step.map(
+            "each",
+            items=lambda context: range(cast("int", context.params["items"])),
+            iterator=_item,
+            max_concurrency=200,
+            collect=False,
+        )
+    ],
+)
+
+
 async def work(task: Task) -> None:
     """Work until the standard input ends."""
     async with WorkflowRunner(config=make_config(task), workflows=[PICKED_UP, PARKED, QUEUED, EMITS]) as runner:
         await warm_up(runner)
-        while await asyncio.to_thread(sys.stdin.readline):
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            for each in (SCALED, CHILD, FANS_OUT) if line.strip() == "begin" else ():
+                runner.register(each)
             print(json.dumps(asdict(Usage.now())), flush=True)
 
 

@@ -12,7 +12,7 @@ from benchmarks.measure import Measurement
 from benchmarks.plan import WORKLOADS, Cell, largest, plan
 from benchmarks.plot import draw
 from benchmarks.table import number, render
-from benchmarks.target import TARGETS, evaluate
+from benchmarks.target import TARGETS, efficiency, evaluate
 from benchmarks.task import Reading
 
 W1 = largest("W1", "sqlite")
@@ -62,6 +62,17 @@ def test_a_target_at_a_smaller_size_says_so() -> None:
 def test_a_peer_that_was_not_measured_leaves_its_target_open() -> None:
     verdicts = evaluate(Findings(measured(W1, OURS, [1.0])))
     assert {each.is_good for each in verdicts} == {None}
+
+
+@pytest.mark.parametrize(("cpu_us", "share"), [(500.0, 0.75), (10_000.0, 1.5)])
+def test_the_rate_of_many_processes_is_compared_with_what_the_cores_allow(
+    cpu_us: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    alone, four = (Cell("W16", "scale_runs", "postgres", {"runs": 10, "processes": n}, "runs/s") for n in (1, 4))
+    findings = Findings([*measured(alone, OURS, [100.0], cpu_us=cpu_us), *measured(four, OURS, [300.0])])
+    assert efficiency(findings, four) == pytest.approx(share)
+    assert f"efficiency {share}" in render(findings, {})
 
 
 def test_bytes_are_compared_with_the_payload() -> None:

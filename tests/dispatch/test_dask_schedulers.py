@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import pytest
 from distributed import Scheduler, Worker
 
-from spine_async import RetryPolicy, Step, Workflow, WorkflowResult, WorkflowRunner
+from spine_async import RetryPolicy, Step, Workflow, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.dispatch.dask import DaskDispatcher
 from spine_async.storage import MemoryRunStore
 from tests.dispatch.conftest import REGISTRY
@@ -64,12 +65,27 @@ async def test_a_pipeline_waits_for_a_worker() -> None:
     assert set(started.clients) == {"fire-and-forget"}, "the client is closed with the runner"
 
 
-async def test_a_scheduler_that_cannot_be_reached_is_transient() -> None:
+async def test_a_scheduler_that_cannot_be_reached_is_transient(caplog: pytest.LogCaptureFixture) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     async with runner_at(address, connect_timeout=0.2) as runner:
         result = await executed(runner)
     assert (result.status, result.error_category) == ("failed", "TRANSIENT")
     assert f"the Dask scheduler at {address} cannot be reached" in str(result.error)
+    assert "could not be closed" not in caplog.text
+
+
+async def test_leaving_the_runner_ends_an_attempt_to_connect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        dispatcher = DaskDispatcher(address, pipelines=REGISTRY, connect_timeout=3600)
+        config = WorkflowRunnerConfig(drain_timeout=0.05)
+        runner = WorkflowRunner(store=MemoryRunStore(), dispatcher=dispatcher, config=config)
+        with anyio.fail_after(60):
+            async with runner:
+                handle = await runner.start(ECHO)
+                accepted, _ = await anyio.to_thread.run_sync(silent.accept)
+            accepted.close()
+        assert await handle.status() == "pending"
 
 
 async def test_a_lost_scheduler_is_transient_and_the_next_attempt_finds_its_successor() -> None:

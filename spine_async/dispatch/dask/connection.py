@@ -100,11 +100,6 @@ class Connection:
         """Whether it can be used."""
         return self._client.status == "running"
 
-    @property
-    def is_used(self) -> bool:
-        """Whether a pipeline waits for its result."""
-        return bool(self._waiting)
-
     async def run(
         self,
         pipeline: str,

@@ -100,6 +100,7 @@ class DaskDispatcher:
         self._cluster = Cluster(_address(cluster), given_security, connect_timeout, worker_timeout)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[Connection] | None = None
+        self._submissions = 0
 
     async def submit(self, pipeline: str, params: Mapping[str, object], *, context: WorkflowContext) -> StepResult:
         """Run the pipeline on a worker; a failure of the cluster is a result too.
@@ -109,6 +110,26 @@ class DaskDispatcher:
         """
         trace_context: dict[str, str] = {}
         inject(trace_context)
+        self._submissions += 1
+        try:
+            return await self._submit(pipeline, params, trace_context, context)
+        finally:
+            self._submissions -= 1
+
+    async def close(self) -> None:
+        """Close the connection, unless pipelines of another runner wait for it. Pipelines that are running continue."""
+        opening = self._opening
+        if opening is None or self._submissions > 0 or self._loop is not asyncio.get_running_loop():
+            return
+        self._opening = None
+        opening.cancel()  # has no effect if it is open
+        await asyncio.wait([opening])
+        if _is_open(opening):
+            await opening.result().close()
+
+    async def _submit(
+        self, pipeline: str, params: Mapping[str, object], trace_context: Mapping[str, str], context: WorkflowContext
+    ) -> StepResult:
         try:
             connection = await self._connected()
         except ImportError as exc:  # raised by the scheduler, which loads the plugin
@@ -127,15 +148,6 @@ class DaskDispatcher:
                 await self._discard(connection)
             return StepResult.fail(str(exc), exc.category)
 
-    async def close(self) -> None:
-        """Close the connection, unless pipelines of another runner wait for it. Pipelines that are running continue."""
-        opening = self._opening
-        if opening is None or self._loop is not asyncio.get_running_loop():
-            return
-        connection = await opening
-        if not connection.is_used:
-            await self._discard(connection)
-
     async def _connected(self) -> Connection:
         loop = asyncio.get_running_loop()
         opening = self._opening
@@ -149,7 +161,7 @@ class DaskDispatcher:
 
     async def _discard(self, connection: Connection) -> None:
         opening = self._opening
-        if opening is not None and opening.done() and not opening.exception() and opening.result() is connection:
+        if opening is not None and _is_open(opening) and opening.result() is connection:
             self._opening = None
         await connection.close()
 
@@ -166,9 +178,11 @@ def _import_connection() -> Any:
 
 
 def _is_usable(opening: asyncio.Task[Connection]) -> bool:
-    if not opening.done():
-        return True
-    return not opening.cancelled() and opening.exception() is None and opening.result().is_alive
+    return not opening.done() or (_is_open(opening) and opening.result().is_alive)
+
+
+def _is_open(opening: asyncio.Task[Connection]) -> bool:
+    return opening.done() and not opening.cancelled() and opening.exception() is None
 
 
 def _mark_retrieved(opening: asyncio.Task[Connection]) -> None:
