@@ -12,7 +12,7 @@ from html import escape
 from spine_async._model.visit_record import ItemState
 from spine_async.views.graph import DOT, Graph, GraphEdge, GraphNode
 
-CELL, CELLS_PER_ROW = 14, 50
+CELL, CELLS_PER_ROW = 14, 80
 _SHOWN_CHARACTERS = 24
 _BAR = 1000
 _HEAT = 5
@@ -104,7 +104,7 @@ def bar_svg(start: float, duration: float, total: float, state: str) -> str:
 
 
 def strip_svg(states: Sequence[ItemState], first: int, count: int, link: Callable[[int], str]) -> str:
-    """The items of a map as cells, in rows of 50: the slower an item was, the darker its cell.
+    """The items of a map as cells, in rows of 80: the slower an item was, the darker its cell.
 
     Args:
         states: The items that have begun, by index.
