@@ -36,9 +36,9 @@ def test_five_commands_lead_to_a_run_in_the_dashboard(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SPINE_")}
     for command in (write, run):
         subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True, timeout=PATIENCE)
-    command = serve.splitlines()[0].removeprefix(".venv/bin/").split()
+    arguments = serve.splitlines()[0].removeprefix(".venv/bin/").split()
     server = subprocess.Popen(
-        [str(BIN / command[0]), *command[1:], "--port", "0"],
+        [str(BIN / arguments[0]), *arguments[1:], "--port", "0"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
