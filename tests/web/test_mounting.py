@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -139,6 +140,25 @@ async def test_an_application_of_aiohttp_inside_of_another(runner: WorkflowRunne
         await exercise(f"http://127.0.0.1:{apps.addresses[0][1]}", "/jobs/v1")
     finally:
         await apps.cleanup()
+
+
+async def test_an_application_of_aiohttp_ends_its_streams_without_a_signal(runner: WorkflowRunner) -> None:
+    """For instance a server that another program starts and ends."""
+    app = web.Application()
+    for_aiohttp.setup(app, runner, authorize=allow_all)
+    apps = web.AppRunner(app, shutdown_timeout=10 * PATIENCE)
+    await apps.setup()
+    await web.TCPSite(apps, "127.0.0.1", 0).start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{apps.addresses[0][1]}", timeout=PATIENCE) as client:
+        run_id = (await client.post("/workflows/approval/runs")).json()["run_id"]
+        waiting = asyncio.ensure_future(client.get(f"/runs/{run_id}?wait=60"))
+        async with client.stream("GET", f"/runs/{run_id}/events") as response:
+            found = messages(response)
+            assert (await anext(found)).id == 1
+            async with asyncio.timeout(3 * PATIENCE):
+                await apps.cleanup()
+            assert [message.event async for message in found if message.event == "end"] == []
+        assert (await waiting).json()["status"] in {"running", "waiting"}
 
 
 @pytest.mark.parametrize("package", ["fastapi", "aiohttp"])
