@@ -6,10 +6,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from spine_async.dispatch.dask import DaskDispatcher
 from tests.conftest import Servers
@@ -22,7 +23,7 @@ _PATIENCE = 120.0
 
 
 class DaskCluster:
-    """A cluster; `process.kill()` and `process.start()` are for tests of a lost scheduler."""
+    """A cluster of this suite's own."""
 
     def __init__(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="spine-dask-"))
@@ -57,16 +58,16 @@ def cluster(_services: None, _servers: Servers) -> DaskCluster:
 
 
 @pytest.fixture
-def own_cluster(_services: None) -> Iterator[DaskCluster]:
-    """A cluster of this test's own, which it may kill."""
-    cluster = DaskCluster()
+async def cluster_to_hurt(cluster: DaskCluster) -> AsyncIterator[DaskCluster]:
+    """The cluster of this session; its workers may be killed. Afterwards both are there again."""
     yield cluster
-    cluster.stop()
+    async with Client(cluster.address, asynchronous=True, set_as_default=False) as client:
+        await client.wait_for_workers(2, timeout=_PATIENCE)
 
 
 @pytest.fixture
 async def dispatcher(cluster: DaskCluster) -> AsyncIterator[DaskDispatcher]:
     """A dispatcher for the pipelines of the conformance suite."""
-    dispatcher = DaskDispatcher(cluster.address, pipelines=REGISTRY)
+    dispatcher = DaskDispatcher(cluster.address, pipelines=REGISTRY, worker_timeout=_PATIENCE)
     yield dispatcher
     await dispatcher.close()

@@ -40,14 +40,16 @@ async def run(
     address: str, pipeline: str, params: Mapping[str, object] | None = None, **options: Any
 ) -> WorkflowResult:
     registry = options.pop("pipelines", PIPELINES)
-    dispatcher = DaskDispatcher(address, pipelines=registry)
+    dispatcher = DaskDispatcher(address, pipelines=registry, worker_timeout=120)
     async with WorkflowRunner(store=MemoryRunStore(), dispatcher=dispatcher) as runner:
         flow = Workflow("w", [Step.pipeline("step", pipeline, params or {}, **options)])
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             return await runner.execute(flow)
 
 
-async def test_a_killed_worker_is_transient_and_the_policy_retries(dispatcher: DaskDispatcher, tmp_path: Path) -> None:
+async def test_a_killed_worker_is_transient_and_the_policy_retries(
+    cluster_to_hurt: DaskCluster, dispatcher: DaskDispatcher, tmp_path: Path
+) -> None:
     async with runner_of(dispatcher) as runner:
         flow = pipeline_step("ignore", {"folder": str(tmp_path)}, retry=AGAIN)
         handle = await runner.start(flow, run_id="r")
@@ -63,8 +65,10 @@ async def test_a_killed_worker_is_transient_and_the_policy_retries(dispatcher: D
     assert "pipeline 'conformance.ignore': the Dask worker tcp://127.0.0.1:" in str(retry.metadata["error"])
 
 
-async def test_a_pipeline_that_kills_its_workers_ends_failed_and_named(cluster: DaskCluster, tmp_path: Path) -> None:
-    result = await run(cluster.address, "die", {"folder": str(tmp_path)}, retry=AGAIN)
+async def test_a_pipeline_that_kills_its_workers_ends_failed_and_named(
+    cluster_to_hurt: DaskCluster, tmp_path: Path
+) -> None:
+    result = await run(cluster_to_hurt.address, "die", {"folder": str(tmp_path)}, retry=AGAIN)
     assert (result.status, result.error_step, result.error_category) == ("failed", "step", "TRANSIENT")
     assert "pipeline 'die': the Dask worker tcp://127.0.0.1:" in str(result.error)
     assert (tmp_path / "deaths").read_text() == "xx", "one for each attempt: Dask repeats nothing by itself"

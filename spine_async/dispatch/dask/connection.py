@@ -128,8 +128,12 @@ class Connection:
         text, digest = await to_thread.run_sync(task.encoded) if is_large(params) else task.encoded()
         running = await self._find(digest)
         if running is not None:
-            with suppress(_TaskCancelledError):  # by the owner that had begun it
+            try:
                 return await self._run_as(running, pipeline, text, context)
+            except _TaskCancelledError:
+                if not self.is_alive:
+                    raise
+            # The owner that had begun it has cancelled it.
         return await self._run_as(task_key(pipeline, digest, secrets.token_hex(4)), pipeline, text, context)
 
     async def close(self) -> None:
@@ -147,22 +151,35 @@ class Connection:
 
     async def _run_as(self, key: str, pipeline: str, text: str, context: WorkflowContext) -> StepResult:
         """Submit a task, unless the scheduler has one with this key, and wait for its result."""
-        future = self._client.submit(run_task, text, key=key, pure=False)
-        fire_and_forget(future)  # a task survives the process that waits for it
+        future = self._submitted(key, text)
         with self._waits(key, context) as waiting:
-            returned = await self._result(pipeline, future, waiting)
+            try:
+                returned = await self._result(pipeline, future, waiting)
+            finally:
+                future.release()
             has_large = len(returned) > LARGE_TEXT
             result, progress = await to_thread.run_sync(read_result, returned) if has_large else read_result(returned)
             waiting.report(progress)
         return result
+
+    def _submitted(self, key: str, text: str) -> Future[str]:
+        try:
+            future = self._client.submit(run_task, text, key=key, pure=False)
+            fire_and_forget(future)  # a task survives the process that waits for it
+        except Exception as exc:
+            raise self._unreachable(exc) from exc
+        return future
+
+    def _unreachable(self, error: Exception) -> StepError:
+        problem = f"the Dask scheduler at {self._cluster.address} did not answer: {describe(error)}"
+        return StepError(problem, ErrorCategory.TRANSIENT)
 
     async def _find(self, digest: str) -> str | None:
         """The key of the task that runs for a visit already, or None."""
         try:
             found = await getattr(self._client.scheduler, FIND)(visit=digest)
         except Exception as exc:
-            problem = f"the Dask scheduler at {self._cluster.address} did not answer: {describe(exc)}"
-            raise StepError(problem, ErrorCategory.TRANSIENT) from exc
+            raise self._unreachable(exc) from exc
         self._note_workers(found)
         key: str | None = found["key"]
         return key if key not in self._cancelled else None
