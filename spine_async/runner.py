@@ -38,6 +38,7 @@ from spine_async._engine.service.run_counts import RunCounts
 from spine_async._engine.service.schedule_timer import ScheduleTimer
 from spine_async._engine.service.signals import send_signal
 from spine_async._engine.service.stop import stop_run
+from spine_async._engine.service.stranded_runs import StrandedRuns
 from spine_async._engine.service.worker import Worker
 from spine_async._engine.start.enqueueing import enqueue_runs
 from spine_async._engine.start.firing import checked_schedules
@@ -180,6 +181,7 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             self._runtime, self._active_runs, self._workflows, self._queue_names, self._callers.run, timer=timer
         )
         self._retention = Retention(self._runtime)
+        self._stranded_runs = StrandedRuns(self._runtime, self._active_runs)
         self._works = work
         self._entries = 0
         for schedule in self._schedules.values():
@@ -596,6 +598,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
         if self._works and not self._runtime.is_ephemeral:
             self._worker.start()
             self._retention.start()
+        elif self._runtime.keeps_queues:
+            self._stranded_runs.start()
         return self
 
     async def __aexit__(
@@ -623,7 +627,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
         self._entries -= 1
         if self._entries == 0:
             self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
-            await self._retention.end_with(self._worker.end_with(self._active_runs.drain()))
+            rest = self._retention.end_with(self._worker.end_with(self._active_runs.drain()))
+            await self._stranded_runs.end_with(rest)
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:
         """Execute one attempt of a lambda step; override to change how handlers are called."""

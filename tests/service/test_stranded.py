@@ -58,6 +58,24 @@ async def test_a_claim_whose_answer_is_lost(store: FaultInjectingStore) -> None:
     assert begun == [1]
 
 
+async def test_a_run_that_a_producer_has_created_without_an_answer(store: FaultInjectingStore) -> None:
+    """The producer does not work and lives on. It gives the run up, and a worker executes it."""
+    begun: list[int] = []
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    chosen = WorkflowRunnerConfig(lease_ttl=LEASE, trace_enabled=False)
+    store.fail("create", moment="after")
+    async with WorkflowRunner(store=store, config=chosen, work=False) as producer:
+        with pytest.raises(StoreError):
+            await producer.execute(flow, run_id="r")
+        async with entered(store, flow):
+            assert (await producer.result("r", timeout=20)).status == "completed"
+    assert begun == [1]
+
+
 async def test_a_step_that_a_shutdown_left_behind_is_not_repeated_while_it_is_at_work(
     store: FaultInjectingStore,
 ) -> None:
