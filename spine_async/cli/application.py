@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -65,6 +66,21 @@ def named_workflow(target: str, app: str | None) -> tuple[str, str | None]:
         The application, and the name of its workflow; None for its only one.
     """
     return (target, None) if app is None or ":" in target else (app, target)
+
+
+def check_is_no_module(name: str) -> None:
+    """Check the name of a workflow that only workers know: a module's name by mistake makes a run that waits for ever.
+
+    Raises:
+        CommandError: A module of the working directory has this name, and no workflow of it has.
+    """
+    parts = name.split(".")
+    if not all(map(str.isidentifier, parts)) or not Path(*parts).with_suffix(".py").is_file():
+        return
+    workflows = load_application(name).workflows
+    if name not in workflows:
+        names = ", ".join(sorted(workflows)) or "none"
+        raise CommandError(f"{name} is a module; with --queue give the name of a workflow, or --app. It has: {names}")
 
 
 def load_application(target: str) -> Application:

@@ -12,7 +12,7 @@ import anyio
 from spine_async._model.naming import check_run_id
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
-from spine_async.cli.application import named_workflow
+from spine_async.cli.application import check_is_no_module, named_workflow
 from spine_async.cli.exit_code import ExitCode
 from spine_async.cli.following import Followed, follow, follow_call
 from spine_async.cli.output import Output
@@ -81,7 +81,12 @@ class Target:
 
     @classmethod
     def by_name(cls, name: str, database: str | None) -> Target:
-        """A workflow that only workers know."""
+        """A workflow that only workers know.
+
+        Raises:
+            CommandError: The name is that of a module.
+        """
+        check_is_no_module(name)
         return cls(Place.of(database, None), name)
 
 

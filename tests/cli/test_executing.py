@@ -93,6 +93,22 @@ def test_a_queued_run_is_stored_for_a_worker(cli: Cli) -> None:
     assert cli("run", "greet", "--queue", "mail", "--detach", "--id", "plain").stdout == "plain\n"
 
 
+def test_the_name_of_a_module_is_no_workflow_for_a_queue(cli: Cli) -> None:
+    Path("shop_of_the_queue.py").write_text(
+        "from spine_async import Step, Workflow\n"
+        'carts = Workflow("carts", [Step.wait("pause", 0)])\n'
+        'orders = Workflow("shop_of_the_queue", [Step.wait("pause", 0)])\n'
+    )
+    Path("shelf_of_the_queue.py").write_text("from shop_of_the_queue import carts\n")
+    refused = cli("run", "shelf_of_the_queue", "--queue", "mail", "--detach", code=2)
+    assert refused.stderr == (
+        "error: shelf_of_the_queue is a module; with --queue give the name of a workflow, or --app. It has: carts\n"
+    )
+    assert not Path(".spine").exists()
+    assert cli("run", "shop_of_the_queue", "--queue", "mail", "--detach", "--id", "named").stdout == "named\n"
+    assert cli("run", "carts", "--queue", "mail", "--detach", "--id", "other").stdout == "other\n"
+
+
 def test_options_of_a_queue_need_one(cli: Cli) -> None:
     assert cli("run", "greet", *APP, "--delay", "2h", code=2).stderr == "error: --delay needs --queue\n"
     refused = cli("run", "greet", *APP, "--queue", "mail", "--start-from", "again", code=2)
