@@ -46,7 +46,8 @@ def _members(thing: Any) -> Iterator[Any]:
     """The public methods of a class, and its attributes that have a docstring; `Attributes:` describes the others."""
     if thing.is_class:
         for name, each in thing.members.items():
-            if not name.startswith("_") and (each.is_function or (each.is_attribute and each.docstring)):
+            is_public = name == "__call__" or not name.startswith("_")
+            if is_public and (each.is_function or (each.is_attribute and each.docstring)):
                 yield each
 
 

@@ -27,18 +27,20 @@ data of events. It never refuses a request; the values are left out.
 
 
 class Authorize(Protocol):
-    """Decides about each request, and about each run that a listing shows.
+    """Decides about each request, and about each run that a listing shows."""
 
-    Args:
-        request: The request of the framework.
-        action: What the caller wants to do.
-        run_id: The run that the action is about; None if it is about no stored run.
+    def __call__(self, request: Any, action: Action, run_id: str | None = None) -> Awaitable[str | None]:
+        """Decide about one action.
 
-    Returns:
-        The principal: a text that identifies the caller, such as a user id. None refuses the action.
-    """
+        Args:
+            request: The request of the framework.
+            action: What the caller wants to do.
+            run_id: The run that the action is about; None if it is about no stored run.
 
-    def __call__(self, request: Any, action: Action, run_id: str | None = None) -> Awaitable[str | None]: ...
+        Returns:
+            The principal: a text that identifies the caller, such as a user id. None refuses the action.
+        """
+        ...
 
 
 async def allow_all(request: object, action: Action, run_id: str | None = None) -> str | None:
