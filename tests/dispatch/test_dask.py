@@ -12,6 +12,9 @@ from typing import Any
 import anyio
 import pytest
 from distributed import Client
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from spine_async import (
     DefinitionError,
@@ -138,6 +141,18 @@ def _wanted_by(dask_scheduler: Any) -> list[str]:
     tasks = dask_scheduler.tasks.values()
     wanted = [task.who_wants or () for task in tasks if str(task.key).startswith("spine_async:")]
     return [client.client_key for each in wanted for client in each]
+
+
+async def test_a_pipeline_belongs_to_the_span_of_its_step(cluster: DaskCluster) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    dispatcher = DaskDispatcher(cluster.address, pipelines=REGISTRY)
+    async with runner_of(dispatcher, tracer_provider=provider) as runner:
+        result = await runner.execute(pipeline_step("trace"))
+    (step,) = [span for span in exporter.get_finished_spans() if span.name == "step step"]
+    assert step.context is not None
+    assert result.context.get_output("step", "span_id") == f"{step.context.span_id:016x}"
 
 
 @pytest.mark.parametrize(

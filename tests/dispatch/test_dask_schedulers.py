@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from distributed import Scheduler, Worker
+from distributed import LocalCluster, Scheduler, Worker
 
 from spine_async import RetryPolicy, Step, Workflow, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.dispatch.dask import DaskDispatcher
@@ -63,6 +63,14 @@ async def test_a_pipeline_waits_for_a_worker() -> None:
             assert (await handle.result(timeout=60)).status == "completed"
         assert not started.workers
     assert set(started.clients) == {"fire-and-forget"}, "the client is closed with the runner"
+
+
+async def test_a_cluster_object_gives_the_address() -> None:
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    async with LocalCluster(asynchronous=True, worker_dashboard_address="127.0.0.1:0", **options) as cluster:
+        dispatcher = DaskDispatcher(cluster, pipelines=REGISTRY)
+        async with WorkflowRunner(store=MemoryRunStore(), dispatcher=dispatcher) as runner:
+            assert (await executed(runner)).status == "completed"
 
 
 async def test_a_scheduler_that_cannot_be_reached_is_transient(caplog: pytest.LogCaptureFixture) -> None:
