@@ -9,10 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from spine_async import Event
+from spine_async.cli.output import Output
+from spine_async.cli.run_view import LiveView
 from tests.cli.command import APP, PATIENCE
 from tests.cli.flows import GATE
 from tests.interpreter import environment
@@ -124,3 +130,16 @@ def test_plain_lines_on_a_terminal(terminal: Open, variables: dict[str, str]) ->
     assert command.end() == 0
     assert "step_completed  again" in command.shown
     assert ESCAPE not in command.shown
+
+
+def test_a_picture_that_is_higher_than_the_terminal() -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    view = LiveView(Output(), "one", None)
+    for number in range(1, 41):
+        view.add(Event("one", number, "step_started", f"step {number}", f"step {number}", began, {}))
+    console = Console(width=60, height=14, record=True, file=StringIO())
+    console.print(view._picture(console.height))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 12
+    assert lines[1].startswith("… 30 earlier visits")
+    assert lines[-1].startswith("step 40")
