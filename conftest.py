@@ -23,7 +23,7 @@ if find_spec("pydantic_ai") is None:  # an environment that was made before the 
     collect_ignore_glob += ["spine_async/integrations/pydantic_ai.py", "tests/integrations/*", "docs/agents.md"]
 
 if find_spec("distributed") is None:  # the same
-    collect_ignore_glob += ["spine_async/dispatch/dask/*", "tests/dispatch/*"]
+    collect_ignore_glob += ["spine_async/dispatch/dask/*", "tests/dispatch/test_dask*"]
 
 
 def _enter_folder(namespace: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from distributed import Client
 
 from spine_async.dispatch.dask import DaskDispatcher
 from tests.conftest import Servers
@@ -60,6 +59,8 @@ def cluster(_services: None, _servers: Servers) -> DaskCluster:
 @pytest.fixture
 async def cluster_to_hurt(cluster: DaskCluster) -> AsyncIterator[DaskCluster]:
     """The cluster of this session; its workers may be killed. Afterwards both are there again."""
+    from distributed import Client  # noqa: PLC0415 - an environment that was made before the extra existed has none
+
     yield cluster
     async with Client(cluster.address, asynchronous=True, set_as_default=False) as client:
         await client.wait_for_workers(2, timeout=_PATIENCE)

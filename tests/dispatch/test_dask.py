@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -198,6 +199,14 @@ async def test_a_client_gives_the_address(cluster: DaskCluster) -> None:
 def test_invalid_arguments_are_refused(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(DefinitionError, match=problem):
         DaskDispatcher(**{"cluster": "tcp://127.0.0.1:1", **arguments})
+
+
+def test_the_extra_is_imported_with_the_first_connection() -> None:
+    program = (
+        "import sys; from spine_async.dispatch.dask import DaskDispatcher; DaskDispatcher('tcp://127.0.0.1:1'); "
+        "assert not {'distributed', 'dask', 'tblib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env={**os.environ, **environment()})
 
 
 def test_without_the_extra_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
