@@ -14,6 +14,13 @@ _PARTS = frozenset({"typer", "rich", "shellingham", "click"})
 def main() -> None:
     """Execute the command line of this process, and exit."""
     try:
+        _main()
+    except KeyboardInterrupt:  # before the command began
+        raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
+def _main() -> None:
+    try:
         from spine_async.cli.verbs import app  # noqa: PLC0415 - needs an optional dependency
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] not in _PARTS:
