@@ -191,7 +191,7 @@ def quoted_segment(text: str) -> str:
 def _invalid(place: str, error: ValidationError) -> Problem:
     """The problem of values that do not fit a model; the values themselves are not shown."""
     errors = [
-        {"location": ".".join(map(str, each["loc"])), "message": each["msg"]}
+        {"location": ".".join(map(str, each["loc"])), "message": each["msg"].removeprefix("Value error, ")}
         for each in error.errors(include_url=False, include_input=False, include_context=False)[:_SHOWN_ERRORS]
     ]
     shown = "; ".join(f"{each['location'] or place}: {each['message']}" for each in errors)
