@@ -78,6 +78,34 @@ async def test_a_pipeline_that_kills_its_workers_ends_failed_and_named(
     assert (tmp_path / "deaths").read_text() == "xx", "one for each attempt: Dask repeats nothing by itself"
 
 
+@pytest.mark.slow
+async def test_a_map_survives_killed_workers(
+    cluster_to_hurt: DaskCluster, dispatcher: DaskDispatcher, tmp_path: Path
+) -> None:
+    retry = RetryPolicy(max_attempts=20, initial_delay=0.05, backoff="constant", jitter=False)
+    item = Step.pipeline("item", "conformance.item", {"folder": str(tmp_path)}, retry=retry)
+    flow = Workflow("w", [Step.map("each", items=range(60), iterator=Workflow(steps=[item]), max_concurrency=16)])
+    async with runner_of(dispatcher) as runner:
+        handle = await runner.start(flow, run_id="r")
+
+        async def count() -> int:
+            return sum([event.event_type == "map_item_completed" async for event in runner.events("r")])
+
+        async def is_begun(number: int) -> bool:
+            return await count() >= number
+
+        for number in (8, 24):
+            await until(lambda number=number: is_begun(number), within=60)
+            async with Client(cluster_to_hurt.address, asynchronous=True, set_as_default=False) as client:
+                victim = next(iter((await client.run(os.getpid, on_error="ignore")).values()))
+            os.kill(victim, signal.SIGKILL)
+        result = await handle.result(timeout=120)
+        retried = [event async for event in runner.events("r") if event.event_type == "step_retrying"]
+    results: Any = result.context.get_output("each", "results")
+    assert [each["square"] for each in results] == [number**2 for number in range(60)]
+    assert {event.metadata["error_category"] for event in retried} <= {"TRANSIENT"}
+
+
 async def test_an_exit_is_a_failure_and_the_worker_goes_on(cluster: DaskCluster) -> None:
     before = {(await run(cluster.address, "pid")).context.get_output("step", "pid") for _ in range(6)}
     result = await run(cluster.address, "exit")
