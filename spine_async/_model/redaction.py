@@ -7,6 +7,9 @@ import traceback
 MAX_TRACEBACK_LENGTH = 16_000
 """Maximum length of a traceback in characters. The end is kept, because it shows where the error occurred."""
 
+MAX_STORED_TRACEBACK = 4_000
+"""Maximum length of a traceback that is stored with an event."""
+
 _MAX_CHAIN = 20
 """Maximum number of exceptions of a chain, and of members of a group, that are kept."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,31 +9,7 @@ from spine_async._model.history import Event
 from spine_async._model.status import EventType
 from spine_async.dashboard.access import Permission
 from spine_async.dashboard.formatting import as_line
-
-_PLAIN = frozenset(
-    {
-        "attempt",
-        "attempts",
-        "category",
-        "child_run_id",
-        "branch",
-        "delay_seconds",
-        "done",
-        "duration_ms",
-        "error_category",
-        "execution",
-        "index",
-        "next_step",
-        "output_size",
-        "signal",
-        "status",
-        "total",
-        "total_steps",
-        "until",
-        "workflow_version",
-    }
-)
-"""The metadata that contain no values of users. All others are hidden from those who may not see values."""
+from spine_async.web.documents import metadata_without_values
 
 _KINDS = {
     "completed": "good",
@@ -67,7 +42,8 @@ class EventText:
 
 def describe(event: Event, permission: Permission) -> EventText:
     """What this visitor is shown of the event."""
-    shown = event.metadata if permission.sees_values else _plain(event)
+    known = {name: value for name, value in event.metadata.items() if name != "traceback"}  # the page of the run has it
+    shown = known if permission.sees_values else metadata_without_values(event)
     return EventText(
         event.seq,
         event.event_type,
@@ -75,12 +51,8 @@ def describe(event: Event, permission: Permission) -> EventText:
         event.path,
         event.timestamp,
         as_line(shown) if shown else "",
-        hides=len(shown) < len(event.metadata),
+        hides=len(shown) < len(known),
     )
-
-
-def _plain(event: Event) -> Mapping[str, object]:
-    return {name: value for name, value in event.metadata.items() if name in _PLAIN}
 
 
 def _tone(event_type: str) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.plan import Plan
-from spine_async._model.status import RunStatus, StepType
+from spine_async._model.status import EventType, RunStatus, StepType
 from spine_async._model.visit_record import VisitRecord
 from spine_async.dashboard.event_reading import read_events
 from spine_async.dashboard.site import Visit
@@ -60,6 +60,13 @@ class Picture:
     is_whole: bool
     is_cut: bool
     events: Sequence[Event]
+
+    @property
+    def traceback(self) -> str | None:
+        """The traceback of the last failure, if it was stored."""
+        failures = (event for event in reversed(self.events) if event.event_type == EventType.STEP_FAILED)
+        texts = (event.metadata.get("traceback") for event in failures)
+        return next((str(text) for text in texts if text is not None), None)
 
 
 async def picture_of(visit: Visit, record: RunRecord) -> Picture:

@@ -137,11 +137,11 @@ def event_document(event: Event, *, shows_values: bool) -> dict[str, object]:
         "step_name": event.step_name,
         "path": event.path,
         "timestamp": event.timestamp,
-        "metadata": dict(event.metadata) if shows_values else _without_values(event),
+        "metadata": dict(event.metadata) if shows_values else metadata_without_values(event),
     }
 
 
-def _without_values(event: Event) -> dict[str, object]:
+def metadata_without_values(event: Event) -> dict[str, object]:
     """The metadata without what users pass to steps, and steps return."""
     shown = _OF_RUNNER if event.event_type in _RUNNER_EVENTS else _OF_EMITTED
     if shown is _OF_EMITTED and event.metadata.keys() != _EMITTED:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
-from spine_async import RunStatus, WorkflowRunner
+from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner
 from spine_async.storage import FileRunStore
 from tests.dashboard.board import PREFIX, Board, Elements
 from tests.dashboard.flows import FAILING, MAPPED, PLAIN, SECRET, STREAMING, WAITING
@@ -205,3 +207,27 @@ async def test_a_store_without_schedules_and_queues_says_so(tmp_path: object) ->
         for path in ("/", "/runs", "/queues", "/workers", "/signals"):
             await board.page(path)
         assert "second" in await board.page("/run", id="r")
+
+
+async def test_a_failed_run_shows_its_traceback_without_messages(board: Board) -> None:
+    handle = await board.started(FAILING, RunStatus.FAILED, say=SECRET)
+    (trace,) = [each async for each in handle.events() if "traceback" in each.metadata]
+    text = str(trace.metadata["traceback"])
+    assert trace.event_type == "step_failed"
+    assert SECRET not in text
+    assert "flows.py" in text
+    page = await board.page("/run", id="r")
+    assert "in fail" in page
+    assert "flows.py" not in await board.page("/run/events", id="r")
+    assert "flows.py" not in await board.page("/run", id="r", level="read")
+
+
+async def test_the_traceback_of_an_item_is_stored_once(board: Board) -> None:
+    async def break_item(context: WorkflowContext, config: Any) -> None:
+        raise ValueError("x" * 5000)
+
+    flow = Workflow("breaks", [Step.map("each", items=[1], iterator=break_item)])
+    handle = await board.started(flow, RunStatus.FAILED)
+    traced = [event.path async for event in handle.events() if "traceback" in event.metadata]
+    assert traced == ["each[0]/item"]
+    assert "in break_item" in await board.page("/run", id="r")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from datetime import datetime
 
@@ -32,9 +32,11 @@ from spine_async._engine.step.encoding import EncodedResult
 from spine_async._model.context_access import has_failures, params_of, with_documents, with_failure
 from spine_async._model.document import Document, encode, join_object
 from spine_async._model.record import ONCE_NAME, EventRow, PastVisit, VisitRow
+from spine_async._model.redaction import MAX_STORED_TRACEBACK, traceback_text
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
 from spine_async._model.step import ChoiceStep
+from spine_async._model.step_result import StepResult
 from spine_async._model.target import caught_by, position_of
 from spine_async._model.workflow_result import StepMetric
 
@@ -224,6 +226,15 @@ def _row(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float)
     )
 
 
+def _stored_traceback(visit: Visit, result: StepResult) -> Mapping[str, str]:
+    """The traceback of a failure without messages; nothing for an error of a step inside, which has it already."""
+    error = result.exception
+    if error is None or error.__traceback__ is None or error is visit.inner_error:
+        return {}
+    text = traceback_text(error)[-MAX_STORED_TRACEBACK:]
+    return {"traceback": text.encode("utf-8", "backslashreplace").decode()}  # names of files may have surrogates
+
+
 def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_ms: float) -> Outcome:
     result, step = encoded.result, visit.step
     visit.put_back()
@@ -232,6 +243,7 @@ def _apply_failure(visit: Visit, encoded: EncodedResult, now: datetime, elapsed_
         "attempts": visit.attempts,
         "error_category": result.category,
         "error": result.error,
+        **_stored_traceback(visit, result),
     }
     event = EventRow(EventType.STEP_FAILED, step.name, now, encode(metadata).text, visit.path)
     visit.run.pending.add_failed_visit(visit, [*_own_events(visit, encoded, now), event])

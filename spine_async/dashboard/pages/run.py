@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
+import anyio.to_thread
 from starlette.responses import Response
 
 from spine_async._model.history import RunRecord
@@ -10,16 +10,14 @@ from spine_async._model.status import RunStatus
 from spine_async.dashboard.event_reading import read_events
 from spine_async.dashboard.event_text import describe
 from spine_async.dashboard.forms import FormError
+from spine_async.dashboard.map_view import map_view
 from spine_async.dashboard.run_picture import picture_of
 from spine_async.dashboard.site import Visit
 from spine_async.errors import RunNotFoundError
-from spine_async.views.svg import strip_svg
 
 LATEST_EVENTS = 30
 EVENTS = 200
 VISITS = 50
-ITEMS = 2000
-_FAILED_ITEMS = 50
 _CHILDREN = 20
 
 
@@ -89,14 +87,8 @@ async def items(visit: Visit) -> Response:
     """The items of a map: a strip with a cell for each, and the failed ones."""
     record = await _record(visit)
     path, first = visit.query("path") or "", _number(visit, "from")
-    item = visit.query("item")
-    if item is not None:
-        first = _number(visit, "item") // ITEMS * ITEMS
+    index = _number(visit, "item") if visit.query("item") is not None else None
     found = await visit.runner.map_items(record.run_id, path)
-    total = found.total if found.total is not None else (found.states[-1].index + 1 if found.states else 0)
-    count = max(min(ITEMS, total - first), 0)
-    shown = [each for each in found.states if first <= each.index < first + count]
-    failed = [each for each in found.states if each.has_failed]
 
     def link(index: int) -> str:
         return visit.url("/run/map", id=record.run_id, path=path, item=index)
@@ -105,20 +97,9 @@ async def items(visit: Visit) -> Response:
         "items.html",
         run=record,
         path=path,
-        total=total,
-        is_total_known=found.total is not None or not found.states,
-        completed=sum(each.has_ended and not each.has_failed for each in found.states),
-        failed=failed[:_FAILED_ITEMS],
-        failed_count=len(failed),
-        slowest=sorted(found.states, key=lambda each: -each.duration)[:5],
-        strip=Markup(strip_svg(shown, first, count, link)),  # noqa: S704 - `svg` escapes
-        first=first,
-        last=first + count - 1,
-        pages=range(0, total, ITEMS),
-        size=ITEMS,
-        item=next((each for each in found.states if str(each.index) == item), None),
-        asked=item,
-        visits=await visit.runner.list_visits(record.run_id, inside=f"{path}[{int(item)}]") if item else [],
+        view=await anyio.to_thread.run_sync(map_view, found, first, index, link),
+        index=index,
+        visits=await visit.runner.list_visits(record.run_id, inside=f"{path}[{index}]") if index is not None else [],
         live=visit.url("/run/live", id=record.run_id, after=record.last_seq) if not record.status.is_final else None,
     )
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
+import anyio.to_thread
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -243,8 +244,8 @@ class SqlRunStore:
     async def item_states(self, run_id: str, path: str) -> list[ItemState]:
         values = {"path": path, "from_path": f"{path}[", "to_path": f"{path}\\"}
         rows = await self._read_of(run_id, queries.ITEM_STATES, values)
-        with CorruptionGuard(run_id):
-            return read_item_states(rows, path)
+        with CorruptionGuard(run_id):  # on a thread, because there may be a million rows
+            return await anyio.to_thread.run_sync(read_item_states, rows, path)
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         if is_path(step):
