@@ -120,15 +120,18 @@ class Timeline:
         began_at = self._began_at or visit.started_at
         elapsed = max(((visit.ended_at or now) - visit.started_at).total_seconds(), 0.0)
         failed = sum(visit.entries.values())
+        kind = self._kind(visit)
+        # The end event of a wait that was parked has the time since it was continued only.
+        is_elapsed = visit.duration is None or kind in {StepType.WAIT, StepType.SIGNAL}
         return TimelineRow(
             path=visit.path,
             step_name=visit.step_name,
-            kind=self._kind(visit),
+            kind=kind,
             status=visit.status,
             attempt=visit.attempt,
             started_at=visit.started_at,
             start=max((visit.started_at - began_at).total_seconds(), 0.0),
-            duration=elapsed if visit.duration is None else visit.duration,
+            duration=elapsed if is_elapsed or visit.duration is None else visit.duration,
             depth=depth,
             error=visit.error,
             error_category=visit.error_category,

@@ -142,6 +142,12 @@ def test_what_a_visit_waits_for() -> None:
     assert {row.status for row in rows} == {VisitState.WAITING}
 
 
+def test_a_wait_lasts_from_its_start_to_its_end() -> None:
+    ended = event(2, "step_completed", "ask", 60.0, duration_ms=2.0, attempts=1, output_size=2)
+    (row,) = rows_of(event(1, "step_started", "ask", signal="answer", until=None), ended)
+    assert (row.status, row.duration) == ("completed", 60.0)
+
+
 def test_a_crash_interrupts_what_ran_and_no_wait() -> None:
     crashed = [
         event(1, "step_started", "pause", until="2026-01-02T00:00:00+00:00"),
