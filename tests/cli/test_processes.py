@@ -134,6 +134,19 @@ def test_a_worker_executes_what_other_processes_start_and_watch(commands_on_each
     assert [json.loads(each)["message"] for each in ended.stderr.splitlines()][-1].endswith("has ended")
 
 
+def test_a_worker_without_its_database_lives_and_is_not_ready(commands: Commands) -> None:
+    nowhere = "postgresql://app:secret@127.0.0.1:1/app"
+    worker = commands.start("worker", "tests.cli.flows", "--database", nowhere, "--health-port", "0")
+    port = _health_port(worker)
+    status, reason = _get(port, "/readyz")
+    assert (status, reason.partition(":")[0]) == (503, "the store cannot be read")
+    assert _get(port, "/healthz")[0] == 200
+    interrupt(worker, signal.SIGTERM)
+    ended = finish(worker)
+    assert ended.code == 0
+    assert "secret" not in ended.stderr
+
+
 def test_sigterm_drains_a_worker_and_a_second_one_ends_it_at_once(commands: Commands) -> None:
     worker = commands.start("worker", "tests.cli.flows", "--drain-timeout", "600", "--health-port", "0", "--json")
     port = _health_port(worker)
