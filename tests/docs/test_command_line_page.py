@@ -90,15 +90,3 @@ def test_the_page_has_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+)  ", shown.partition("Commands:")[2], re.MULTILINE)
     assert len(verbs) >= 15
     assert [verb for verb in verbs if f"`{verb}" not in PAGE] == []
-
-
-def test_the_first_run_of_the_readme(commands: Commands) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    program = re.search(r"^\$ cat > hello\.py <<'END'\n(.*?)^END$", readme, re.MULTILINE | re.DOTALL)
-    assert program is not None
-    (commands.folder / "hello.py").write_text(program[1])
-    run, ui = [
-        shlex.split(each) for each in re.findall(r"^\$ \.venv/bin/spine-async (.*hello.*)$", readme, re.MULTILINE)
-    ]
-    assert ui[0] == "ui"
-    assert "output of again" in commands.run(*run).stdout
