@@ -21,7 +21,7 @@ from spine_async._model.failure import ErrorCategory, classify, describe
 from spine_async._model.large_document import is_large
 from spine_async._model.progress import Progress
 from spine_async._model.step_result import StepResult
-from spine_async.dispatch.dask.dispatcher import Cluster
+from spine_async.dispatch.dask.cluster import Cluster
 from spine_async.dispatch.dask.scheduler import FIND, PLUGIN, TOPIC, PipelineTasks, task_key
 from spine_async.dispatch.dask.task import run_task
 from spine_async.dispatch.dask.wire import LARGE_TEXT, Task, as_progress, read_result

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory, describe
 from spine_async._model.step_result import StepResult
 from spine_async._model.time_option import positive_option_seconds
+from spine_async.dispatch.dask.cluster import Cluster
 from spine_async.errors import DefinitionError, MissingExtraError, SerializationError, StepError
 
 if TYPE_CHECKING:
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
     from distributed.deploy.cluster import Cluster as DaskCluster
 
     from spine_async.dispatch.dask.connection import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """How a cluster is reached.
-
-    Attributes:
-        address: Address of its scheduler.
-        security: `distributed.Security`, or None.
-        connect_timeout: Seconds until an attempt to connect fails.
-        worker_timeout: Seconds to wait while there is no worker.
-    """
-
-    address: str
-    security: Any
-    connect_timeout: float
-    worker_timeout: float
 
 
 class DaskDispatcher:
