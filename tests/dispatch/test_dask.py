@@ -158,6 +158,11 @@ async def _joined(cluster: DaskCluster, url: str, folder: Path) -> None:
     assert results[0].context.get_output("step") == {"attempt": 1}
     assert [each.name for each in folder.glob("begun-*")] == ["begun-1"]
 
+    async def is_forgotten() -> bool:
+        return not await _waiters(cluster.address)
+
+    await until(is_forgotten, every=0.05, within=60)
+
 
 async def _waiters(address: str) -> set[str]:
     """The clients that wait for tasks of pipelines."""
