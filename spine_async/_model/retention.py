@@ -18,7 +18,7 @@ class RetentionPolicy:
     """Which ended runs are removed. A run that has not ended, or whose parent has not ended, is never removed.
 
     Attributes:
-        completed: How long a completed run stays stored after its end: seconds, or a `timedelta`. None: for ever.
+        completed: How long a completed run stays stored after its end: seconds, or a `timedelta`. None: it is kept.
         failed: The same for a failed run.
         stopped: The same for a stopped run.
         keep_last: Number of the newest ended runs of each workflow that stay stored whatever their age; at most 10,000.

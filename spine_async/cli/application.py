@@ -69,7 +69,7 @@ def named_workflow(target: str, app: str | None) -> tuple[str, str | None]:
 
 
 def check_is_no_module(name: str) -> None:
-    """Check the name of a workflow that only workers know: a module's name by mistake makes a run that waits for ever.
+    """Check the name of a workflow that only workers know. With the name of a module, the run would never begin.
 
     Raises:
         CommandError: A module of the working directory has this name, and no workflow of it has.

@@ -1,4 +1,4 @@
-"""The command `worker`: a process that executes due runs until it is told to end."""
+"""The command `worker`: a process that executes due runs until it gets a signal to end."""
 
 from __future__ import annotations
 

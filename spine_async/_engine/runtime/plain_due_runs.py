@@ -58,7 +58,7 @@ class PlainDueRuns:
     async def sweep(
         self, gone: Collection[str] = (), lapsed: Collection[str] = (), spared: Collection[str] = ()
     ) -> Sweep:
-        """Look at a page of the runs under way: at the next one, unless it is told of the owners of the last one."""
+        """Look at a page of the runs under way: at the next one, or at the last one again if its owners are given."""
         owners: dict[str, bool] = {}
         self._free.clear()
         self._gone = gone

@@ -1,8 +1,9 @@
 """Counts the cancellations that failing instances of `asyncio.TaskGroup` leave behind (CPython before 3.13).
 
 If a child fails while the group is being left, the group cancels its own task and never withdraws that. Such a
-cancellation is told from one that middleware requested by where it arrives: inside of the `__aexit__` of a group that
-has an error. Its `repr` is the only public source of the latter; the group of these versions no longer changes.
+cancellation is distinguished from one that middleware requested by the place where it arrives: inside of the
+`__aexit__` of a group that has an error. Its `repr` is the only public source of the latter; the group of these
+versions no longer changes.
 """
 
 from __future__ import annotations

@@ -156,9 +156,9 @@ async def _write_releases(
     outcomes = zip(*(_outcome_values(each, now) for each in changes), strict=True)
     taken = [(each.key, message) for each in changes for message in each.taken]
     runs, ids = [run for run, _ in taken], [message for _, message in taken]
-    told = [each for each in changes if each.notified_run_id is not None]
-    notices = [[each.key for each in told], [each.notified_run_id for each in told]]
-    notices += [[ended_message(each.run_id) for each in told], [end_token(each) for each in told]]
+    notified = [each for each in changes if each.notified_run_id is not None]
+    notices = [[each.key for each in notified], [each.notified_run_id for each in notified]]
+    notices += [[ended_message(each.run_id) for each in notified], [end_token(each) for each in notified]]
     arguments = (rows, *outcomes, runs, ids, *notices, *(array for array in (visits, events) if array))
     text = release_statements.release_statement(shape)
     awaiting = {each.key for each in changes if each.release is not None and each.release.awaits_messages}
