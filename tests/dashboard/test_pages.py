@@ -231,3 +231,18 @@ async def test_the_traceback_of_an_item_is_stored_once(board: Board) -> None:
     traced = [event.path async for event in handle.events() if "traceback" in event.metadata]
     assert traced == ["each[0]/item"]
     assert "in break_item" in await board.page("/run", id="r")
+
+
+async def test_large_values_are_cut(board: Board) -> None:
+    async def write(context: WorkflowContext, config: Any) -> dict[str, object]:
+        return {"text": "x" * int(str(context.params["size"]))}
+
+    flow = Workflow("writes", [Step.lambda_("write", write)])
+    await board.started(flow, RunStatus.COMPLETED, "long", size=100_000)
+    await board.started(flow, RunStatus.COMPLETED, "huge", size=2_000_000)
+    page = await board.page("/run/context", id="long")
+    assert len(page) < 50_000
+    assert "more characters" in page
+    huge = await board.page("/run/context", id="huge")
+    assert len(huge) < 50_000
+    assert "too large for a page" in huge

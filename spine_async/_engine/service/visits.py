@@ -11,6 +11,7 @@ from spine_async._engine.start.opening import load
 from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
+from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, StepStatus
 from spine_async._model.visit_record import ItemState, MapItems, VisitRecord
@@ -33,8 +34,11 @@ async def visit_records(
     found: list[VisitRecord] = []
     while len(found) < limit:
         page = await _page(runtime, run_id, inside, after, limit, with_values=with_values)
+        is_large = with_values and sum(row.output_size for row in page) > LARGE_TEXT
         with CorruptionGuard(run_id):
-            found += [_as_record(row, with_values=with_values) for row in page if row.status in _ENDED]
+            found += (
+                await runtime.run_on_thread(_records, page, with_values) if is_large else _records(page, with_values)
+            )
         if len(page) < limit:
             break
         after = page[-1].seq
@@ -48,6 +52,10 @@ async def _page(
     if inside is None and not with_values and reads_outlines(store):
         return await store.visit_outlines(run_id, after, limit)
     return await store.visits(run_id, inside, after=after, limit=limit)
+
+
+def _records(page: Sequence[VisitRow], with_values: bool) -> list[VisitRecord]:  # noqa: FBT001 - called on a thread
+    return [_as_record(row, with_values=with_values) for row in page if row.status in _ENDED]
 
 
 def _as_record(row: VisitRow, *, with_values: bool) -> VisitRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio.to_thread
 from starlette.responses import Response
 
@@ -53,7 +55,8 @@ async def context(visit: Visit) -> Response:
         if visits:
             checkpoint = await visit.runner.get_checkpoint(record.run_id, visits[-1].path)
             snapshot = checkpoint.context_snapshot if checkpoint is not None else None
-    return visit.page(
+    show = partial(
+        visit.page,
         "context.html",
         run=record,
         params=params,
@@ -61,8 +64,8 @@ async def context(visit: Visit) -> Response:
         visits=visits[:VISITS],
         after=after,
         next_after=visits[VISITS - 1].seq if len(visits) > VISITS else None,
-        live=None,
     )
+    return await anyio.to_thread.run_sync(show)  # values may be large
 
 
 async def events(visit: Visit) -> Response:
