@@ -15,6 +15,14 @@ from spine_async._model.step import Definition, Step
 from spine_async._model.step_options import ParamsFunction
 
 
+def starts_runs(workflow: Definition) -> bool:
+    """Whether a step of the workflow, or one inside of its steps, executes a child as a run of its own."""
+    return any(
+        (isinstance(step, WorkflowStep) and step.queue is not None) or any(map(starts_runs, step.inner.values()))
+        for step in (*workflow.steps, *workflow.cleanup)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowStep(Step):
     """Runs another workflow, the child: inside the same run, or with a `queue` as a run of its own."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,10 +48,15 @@ from spine_async.errors import (
 _KEEPS_CHILD = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED, CancelReason.LEASE_LOST})
 """Reasons for which this execution ends, but not the run."""
 
-_OWN_STOPS = frozenset(reason.value for reason in CancelReason if reason is not CancelReason.USER) - _KEEPS_CHILD
-"""Reasons with which a step stops its child, besides that of the stop of its run."""
+_DECISIONS = frozenset({CancelReason.USER, CancelReason.CANCELLED})
+"""Reasons for which the run is stopped."""
+
+_OWN_STOPS = frozenset(reason.value for reason in frozenset(CancelReason) - _KEEPS_CHILD - _DECISIONS)
+"""Reasons for which a step stops its child, although its run may go on."""
 
 _DIGEST_LENGTH = 32
+
+_log = logging.getLogger("spine_async")
 
 
 async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: WorkflowContext) -> StepResult:
@@ -75,9 +81,7 @@ async def run_queued_child(runtime: Runtime, step: WorkflowStep, context: Workfl
     except CANCELLATION:
         cancelled_for = visit.cancel_reason_at(runtime.clock.monotonic())
         if cancelled_for is not None and cancelled_for not in _KEEPS_CHILD:
-            cancellation = visit.run.cancellation
-            request = StopRequest(cancellation.text or cancelled_for.value, cancellation.compensates)
-            await run_shielded(children.stop(run_id, request), "spine_async stop child")
+            await run_shielded(_stop(runtime, children, visit, cancelled_for), "spine_async stop child")
         raise
     return _result(step, run_id, state)
 
@@ -97,7 +101,7 @@ async def _ended(
     """The state in which the child has ended; None if it is not stored any more."""
     visit, names = visit_of(context), (ended_message(run_id),)
     metadata = {"child_run_id": run_id, "queue": step.queue}
-    late_stops, key = frozenset[str](), repetition(visit)
+    late_stops, key = _OWN_STOPS, repetition(visit)
     if visit.path not in visit.scope.waits:
         given = await _given_params(step, context)
         child = ChildRun(run_id, visit.run.run_id, step.child, given, context.partition, step.queue or "")
@@ -134,6 +138,22 @@ def _store_wait(visit: Visit, path: str, key: str, event: EventRow) -> None:
     row = marker_row(visit, path, StepStatus.WAITING, visit.run.clock.now(), output=encode(key).text)
     visit.run.pending.add_marker(row, event)
     visit.scope.waits[visit.path] = key
+
+
+async def _stop(runtime: Runtime, children: ChildRuns, visit: Visit, reason: CancelReason) -> None:
+    """Stop the child of a visit that is cancelled.
+
+    If the run is being stopped, this is stored first: its next owner must not take the stop of the child for a
+    failure.
+    """
+    run = visit.run
+    request = StopRequest(run.cancellation.text or reason.value, run.cancellation.compensates)
+    if reason in _DECISIONS and run.pending.end is None:
+        try:
+            await runtime.store.request_stop(run.run_id, request.text)
+        except StoreError as exc:
+            _log.warning("run %s is being stopped, but the request could not be stored: %s", run.run_id, exc)
+    await children.stop(child_run_id(visit), request)
 
 
 async def _resume(children: ChildRuns, step: WorkflowStep, visit: Visit) -> frozenset[str]:

@@ -40,6 +40,7 @@ from spine_async._model.status import EventType, RunStatus, StepStatus, StepType
 from spine_async._model.stop_request import StopRequest
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
+from spine_async._model.workflow_step import starts_runs
 from spine_async.errors import (
     RunBusyError,
     RunConflictError,
@@ -149,12 +150,14 @@ async def claim_and_replay(
     early = early_outcome(stored, position, runtime.clock.now()) if is_joining else None
     is_restart = restarts(stored, position)
     updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
+    # Stored, so that a crash before a child is resumed is not taken for one in the middle of the wait for it.
+    is_stored = bool(updates) or is_restart or (stored.status.is_final and starts_runs(workflow))
     clock = RunClock(runtime.clock, stored.updated_at)
     resumed = first_event(stored, clock.now())
     # The claim writes the event, unless another commit follows that writes it with more.
     begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
     writes_event = runtime.config.emit_events and begins
-    writes_event = writes_event and not updates and not is_restart
+    writes_event = writes_event and not is_stored
     event = resumed if writes_event and not is_poison and early is None else None
     is_under_way = not stored.status.is_final
     claim = await claim_run(
@@ -174,10 +177,10 @@ async def claim_and_replay(
         if outcome is not None:
             scope = new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
             return await scope_or_end(runtime, scope, stored, position, outcome)
-        if updates or is_restart:
+        if is_stored:
             await commit_override(runtime, pending, updates, stored, resumed, is_restart=is_restart)
             position.context = with_documents(position.context, updates)
-            position.unwinding = None
+            position.unwinding, position.resumed_epoch = None, claim.epoch
     except Exception:
         await give_up(runtime, claim, _release_unopened(runtime, stored))
         raise
