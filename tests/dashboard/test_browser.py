@@ -119,6 +119,7 @@ async def test_pages_fit_narrow_screens_and_both_schemes(visitor: Visitor, board
     await board.started(WAITING, RunStatus.WAITING, "r")
     await board.started(MAPPED, RunStatus.COMPLETED, "m")
     await board.started(HOSTILE, RunStatus.WAITING, RUN_ID, say=EVIL)
+    await board.runner.enqueue(PLAIN, queue="q" * 200, run_id="x" * 200, delay=3600)
     backgrounds = {}
     for scheme in ("light", "dark"):
         options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
