@@ -43,7 +43,8 @@ async def write(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str
     total = int(context.params["sections"])
     for number in range(first, total):
         await anyio.sleep(0.1)  # a model would write the section here
-        context.emit("section", {"text": f"Section {number + 1} about {context.params['topic']}"})
+        section = {"number": number + 1, "text": f"Section {number + 1} about {context.params['topic']}"}
+        context.emit("section", section)  # after a crash the last one may be emitted again, so it has its number
         context.progress(number + 1, total)
     return {"sections": total}
 
