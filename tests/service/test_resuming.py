@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from spine_async import (
     DefinitionError,
@@ -19,9 +20,13 @@ from spine_async import (
     StepError,
     Workflow,
     WorkflowContext,
+    WorkflowRunner,
 )
+from spine_async.storage import MemoryRunStore
+from spine_async.storage.port import CommitOutcome, RunChange
 from tests.service.flows import Config
 from tests.service.places import Place
+from tests.service.services import until
 
 
 class Mended:
@@ -84,6 +89,49 @@ async def test_a_run_that_cannot_continue_now_is_refused(place: Place, mended: M
         with pytest.raises(RunNotFoundError):
             await runner.resume_in_background("none")
         mended.gate.set()
+
+
+class LateAnswers(MemoryRunStore):
+    """Stores the end of a run, and answers when its gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        outcomes = await super().commit(changes)
+        if any(change.end is not None for change in changes):
+            await self.gate.wait()
+        return outcomes
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+async def test_a_run_whose_end_others_have_seen_is_not_busy(mended: Mended, *, in_background: bool) -> None:
+    """The commit is stored, but its answer has not arrived."""
+    store = LateAnswers()
+    async with WorkflowRunner(store=store) as runner:
+        handle = await runner.start(mended.flow, run_id="r")
+
+        async def has_failed() -> bool:
+            return await handle.status() is RunStatus.FAILED
+
+        await until(has_failed)
+        mended.is_mended = True
+        mended.gate.set()
+        resume = runner.resume_in_background if in_background else runner.resume
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_opening_at_last, resume, store)
+            for _ in range(20):
+                await checkpoint()
+            store.gate.set()
+        assert (await handle.result(30)).status is RunStatus.COMPLETED
+
+
+async def _opening_at_last(resume: Callable[[str], Awaitable[object]], store: LateAnswers) -> None:
+    try:
+        await resume("r")
+    finally:
+        store.gate.set()  # or a failure would wait for it
 
 
 async def test_a_run_is_resumed_only_by_an_entered_runner(place: Place, mended: Mended) -> None:

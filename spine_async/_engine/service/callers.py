@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -136,8 +136,7 @@ class Callers:
 
         opening = self._resumption(run_id, definition, override)
         while True:
-            if self._active_runs.find(run_id) is not None:
-                raise RunBusyError(run_id, self._runtime.owner)
+            await self._until_free(run_id)
             execution = self._start(Execution(self._runtime, run_id), opening)
             try:
                 async with execution.caller():
@@ -162,6 +161,7 @@ class Callers:
             RunConflictError: The run is not due yet, or its queue has no room.
         """
         opening = self._resumption(run_id, definition, override)
+        await self._until_free(run_id)
         execution = self._start(Execution(self._runtime, run_id, is_background=True), opening)
         await self._when_open(execution)
         task = execution.task
@@ -170,6 +170,18 @@ class Callers:
             if not error.has_room:
                 problem = "cannot be resumed now, because its queue has no room; try again later"
             raise RunConflictError(run_id, f"run {run_id!r} {problem}")
+
+    async def _until_free(self, run_id: str) -> None:
+        """Wait for an execution of this runner whose run has ended: others may see the end before it is over.
+
+        Raises:
+            RunBusyError: This runner executes the run.
+        """
+        while (execution := self._active_runs.find(run_id)) is not None:
+            if not execution.is_ending:
+                raise RunBusyError(run_id, self._runtime.owner)
+            with suppress(Exception):  # its own callers receive it
+                await execution.result()
 
     def _resumption(
         self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None

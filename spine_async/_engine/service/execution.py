@@ -67,6 +67,12 @@ class Execution:
         run = self._run
         return run is not None and (run.cancellation.is_release or run.pending.release is not None)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the outcome of the run is decided: its end is stored, or about to be."""
+        run = self._run
+        return run is not None and run.pending.end is not None and run.pending.release is None
+
     def caller(self) -> AbstractAsyncContextManager[None]:
         """Inside, the run is executed for a caller: it stays in memory.
 
