@@ -27,8 +27,8 @@ pytestmark = pytest.mark.anyio
 RUNS = 20_000
 ITEMS = 10_000
 FAILED_EVERY = 1_000
-SECONDS = 5.0
-"""Ten times what a page may take on a loaded machine; an idle one answers within a tenth of a second."""
+SECONDS = 20.0
+"""An idle machine answers within a tenth of a second. The limit is for a loaded one."""
 
 MOST_BYTES = 150_000
 QUERIES = {

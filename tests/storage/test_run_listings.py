@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.schema.queries import BACKLOG, OPEN_WAITS
+from spine_async.storage.sql.schema.queries import BACKLOG, ITEM_STATES, OPEN_WAITS, VISIT_OUTLINES, Query
 from spine_async.storage.sql.schema.run_queries import BoundQuery, count_runs, list_runs
 from spine_async.testing.conformance.rows import new_run
 from tests.storage.plain_sql import file_of
@@ -63,13 +63,11 @@ async def test_postgres_reads_an_index(fresh_postgres_url: str, runs: int) -> No
         plan = explained(fresh_postgres_url, f"SELECT * FROM {view} WHERE run_id = $1", [stock.run_id(runs // 2)])
         assert read_rows(plan) < MOST_ROWS, (view, plan)
         assert "Seq Scan" not in {each["Node Type"] for each in nodes(plan)}, view
-    bound_values: Sequence[Mapping[str, object]] = ({"most": 500}, {"ids": '["x", "y"]'})
-    for overview, values in zip((BACKLOG["postgresql"], OPEN_WAITS["postgresql"]), bound_values, strict=True):
+    for overview, values in overviews("postgresql", runs):
         plan = explained(fresh_postgres_url, *compiled.bind(overview, values))
         assert read_rows(plan) <= MOST_ROWS * 5, plan
-        assert "core_workflow_runs" not in {
-            each.get("Relation Name") for each in nodes(plan) if each["Node Type"] == "Seq Scan"
-        }
+        scanned = {each.get("Relation Name") for each in nodes(plan) if each["Node Type"] == "Seq Scan"}
+        assert scanned <= {"core_workflow_queues"}, plan
     await check_pages(store, runs)
     await store.close()
 
@@ -91,11 +89,24 @@ def check_sqlite(url: str, compiled: CompiledQueries, middle: RunCursor, runs: i
                 counted = Counted(connection)
                 connection.execute(*bound(compiled, query)).fetchall()
                 assert counted.count <= MOST_INSTRUCTIONS, (name, query.text.text)
+        for overview, values in overviews("sqlite", runs):
+            counted = Counted(connection)
+            connection.execute(*compiled.bind(overview, {**values, "boot": "", "seconds": 0.0})).fetchall()
+            assert counted.count <= MOST_INSTRUCTIONS, str(overview)
         for view in ("core_workflow_events", "core_workflow_checkpoints"):
             counted = Counted(connection)
             found = connection.execute(f"SELECT * FROM {view} WHERE run_id = ?", (stock.run_id(runs // 2),)).fetchall()
             assert len(found) >= stock.STEPS
             assert counted.count <= MOST_INSTRUCTIONS, view
+
+
+def overviews(dialect: str, runs: int) -> Iterator[tuple[Query, Mapping[str, object]]]:
+    """The queries of pages about all runs, and about one in the middle."""
+    run_id = stock.run_id(runs // 2)
+    yield BACKLOG[dialect], {"most": 500}
+    yield OPEN_WAITS[dialect], {"ids": f'["{run_id}", "unknown"]'}
+    yield VISIT_OUTLINES, {"run_id": run_id, "after": 0, "most": 100}
+    yield ITEM_STATES, {"run_id": run_id, "path": "each", "from_path": "each[", "to_path": "each\\"}
 
 
 async def fill(store: SqlRunStore, backend: str, name: str, runs: int) -> RunCursor:
