@@ -9,8 +9,9 @@ import pytest
 
 from spine_async import RunStatus, Step, Workflow
 from spine_async.storage import MemoryRunStore
+from tests.chaos.fragile_store import How, Interrupt
 from tests.chaos.grown import AGAIN, NOW, diary, undo, work
-from tests.chaos.interrupts import UNDO, How, Interrupt, World
+from tests.chaos.interrupts import UNDO, World
 from tests.chaos.test_grown_workflows import end_of
 
 pytestmark = pytest.mark.anyio

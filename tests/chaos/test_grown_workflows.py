@@ -27,8 +27,9 @@ from spine_async import RunStatus, Workflow, WorkflowResult
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing.resumption import _end_of
+from tests.chaos.fragile_store import ALL, How, Interrupt
 from tests.chaos.grown import diary, workflows
-from tests.chaos.interrupts import ALL, UNDO, How, Interrupt, World
+from tests.chaos.interrupts import UNDO, World
 from tests.chaos.size import SEED, report, size
 from tests.service.ledger import create_ledger
 from tests.service.places import Place

@@ -108,7 +108,7 @@ async def _ended(
         if not await children.start(child):
             late_stops = await _resume(children, step, visit)
         _store_wait(visit, visit.path + WAIT_MARK, key, started_event(visit, metadata))
-    elif visit.run.previous_end is not None or visit.scope.waits[visit.path] not in {None, key}:
+    elif visit.scope.waits[visit.path] not in {None, key}:
         late_stops = await _resume(children, step, visit)
         path = f"{visit.path}{WAIT_MARK}#{visit.run.pending.claim.epoch}.{key}"
         _store_wait(visit, path, key, replace(started_event(visit, metadata), event_type=EventType.CHILD_RESUMED))
