@@ -1,46 +1,64 @@
-"""A Dask cluster of two worker processes with a nanny each, as a process of its own.
+"""A Dask cluster: a scheduler, and two worker processes that are started again when they end.
 
     python cluster_process.py PORT READY
 
-It writes the file READY when both workers are there. A worker that is killed is started again by its nanny.
+It writes the file READY when both workers are there. Workers have no nanny of Dask, because that does not replace a
+worker which is killed while it starts. Workers end when the scheduler is gone.
 """
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+WORKERS = 2
+MODULES = ("spine_async.testing.conformance.pipelines", "spine_async.dispatch.dask.task")
+
+_running: list[subprocess.Popen[bytes]] = []
 
 
-def serve(port: int, ready: Path) -> None:
-    from distributed import LocalCluster  # noqa: PLC0415 - only the parent needs it, its children import this module too
+def work(address: str, folder: Path) -> None:
+    """Run a worker, again and again."""
+    options = ["--no-nanny", "--host", "127.0.0.1", "--nthreads", "8", "--no-dashboard", "--memory-limit", "0"]
+    preloads = [word for module in MODULES for word in ("--preload", module)]
+    place = ["--local-directory", str(folder)]
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options, *preloads, *place]
+    while True:
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        _running.append(process)
+        process.wait()
+        _running.remove(process)
+        time.sleep(0.05)
 
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=8,
-        processes=True,
-        host="127.0.0.1",
-        scheduler_port=port,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        memory_limit=0,
-        silence_logs=False,
-        local_directory=str(ready.parent),
-    ) as cluster:
-        with cluster.get_client() as client:
-            client.wait_for_workers(2)
-            client.run(importlib.import_module, "spine_async.testing.conformance.pipelines")
-            client.run(importlib.import_module, "spine_async.dispatch.dask.task")
+
+def leave(*_: object) -> None:
+    """End this process and its workers at once."""
+    for process in _running:
+        process.kill()
+    os._exit(0)
+
+
+async def serve(port: int, ready: Path) -> None:
+    from distributed import Scheduler  # noqa: PLC0415 - after the workers' own imports have begun
+
+    async with Scheduler(host="127.0.0.1", port=port, dashboard_address="127.0.0.1:0", dashboard=False) as scheduler:
+        while len(scheduler.workers) < WORKERS:  # noqa: ASYNC110 - nothing else tells of them
+            await asyncio.sleep(0.02)
         ready.touch()
-        threading.Event().wait()
+        await scheduler.finished()
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers, which are spawned, and which end when this process ends
-    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-    serve(int(sys.argv[1]), Path(sys.argv[2]))
+    signal.signal(signal.SIGINT, leave)
+    own_port, own_ready = int(sys.argv[1]), Path(sys.argv[2])
+    for _ in range(WORKERS):
+        arguments = (f"tcp://127.0.0.1:{own_port}", own_ready.parent)
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+    asyncio.run(serve(own_port, own_ready))
