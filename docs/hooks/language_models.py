@@ -47,6 +47,6 @@ def _description(entry: Entry) -> str:
     """The first sentence below the title of a page."""
     text = re.sub(r"^#.*$", "", entry.markdown, count=1, flags=re.MULTILINE).strip()
     paragraph = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text.partition("\n\n")[0].replace("\n", " "))
-    if not paragraph[:1].isalpha():
+    if not paragraph[:1].isalpha() and not paragraph.startswith("`"):
         return ""
-    return ": " + re.split(r"(?<=[.:])\s", paragraph)[0].rstrip(":")
+    return ": " + re.split(r"(?<=\.)\s", paragraph)[0].rstrip(":")
