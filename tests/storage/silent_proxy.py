@@ -14,6 +14,7 @@ class SilentProxy:
 
     Attributes:
         connections: How many connections were accepted.
+        silent_at: Bytes with which it falls silent, instead of forwarding them; or None.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -24,6 +25,7 @@ class SilentProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._served: set[asyncio.Task[None]] = set()
         self.connections = 0
+        self.silent_at: bytes | None = None
 
     def fall_silent(self) -> None:
         """Forward nothing, on present and on new connections."""
@@ -67,6 +69,8 @@ class SilentProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                if self.silent_at is not None and self.silent_at in data:
+                    self.fall_silent()
                 if writer in self._silenced:
                     await asyncio.Event().wait()
                 writer.write(data)

@@ -15,6 +15,7 @@ from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, Workflo
 from spine_async._model.run_filter import RunFilter
 from spine_async.errors import LeaseLostError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
+from spine_async.storage.sql.postgres import connections
 from spine_async.storage.sql.store import SqlRunStore
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, visit
 from tests.storage.silent_proxy import SilentProxy, silent_proxy
@@ -69,6 +70,19 @@ class TestCalls:
         results = await asyncio.gather(*(opening.load("r") for _ in range(20)), return_exceptions=True)
         assert {type(result) for result in results} == {StoreUnavailableError}
         assert time.monotonic() - began < 5 * TIMEOUT
+
+    @pytest.mark.parametrize("statement", [b"CREATE TABLE", b"CREATE INDEX", b"COMMIT"])
+    async def test_the_creation_of_the_tables_ends(
+        self, proxied: tuple[SilentProxy, URL], monkeypatch: pytest.MonkeyPatch, statement: bytes
+    ) -> None:
+        """Only the migration of tables that exist may take an hour."""
+        monkeypatch.setattr(connections, "CREATION_SECONDS", TIMEOUT)
+        proxy, url = proxied
+        proxy.silent_at = statement
+        opening = SqlRunStore(url, timeout=TIMEOUT)
+        with anyio.fail_after(30), pytest.raises(StoreUnavailableError, match=r"no answer within|connect"):
+            await opening.load("r")
+        await opening.close()
 
     async def test_many_calls_do_not_add_up(self, store: SqlRunStore, proxied: tuple[SilentProxy, URL]) -> None:
         await created(store)

@@ -21,6 +21,9 @@ from spine_async.storage.sql.driver.retry import retry_after
 DEFAULT_SECONDS = 10.0
 """Time limit of a call, unless the store is created with another one."""
 
+CREATION_SECONDS = 60.0
+"""Time limit of the creation of the tables in an empty database, with the wait for others that create them."""
+
 UPGRADE_SECONDS = 3600.0
 """Time limit of a migration of the schema, which may rewrite large tables."""
 

@@ -21,7 +21,7 @@ from spine_async.storage.sql.driver.connection import (
     foreign_loop,
 )
 from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, capacity, is_exhausted
-from spine_async.storage.sql.driver.time_limit import UPGRADE_SECONDS, Call, TimeLimit
+from spine_async.storage.sql.driver.time_limit import CREATION_SECONDS, UPGRADE_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted
 from spine_async.storage.sql.postgres import statements
 from spine_async.storage.sql.postgres.errors import (
@@ -70,7 +70,10 @@ class PostgresConnections:
             return await self._pool.read(_version_outside_transaction, self._limit.call("connect"))
 
     async def upgrade(self) -> None:
-        call = Call("upgrade", self._limit, UPGRADE_SECONDS)
+        if await self.version() == 0:
+            call = Call("create the tables", self._limit, CREATION_SECONDS)
+        else:
+            call = Call("upgrade", self._limit, UPGRADE_SECONDS)
         await self._write_with_retries(lambda driver: _upgrade(driver, self._engine.dialect), call)
 
     async def close(self) -> None:
