@@ -50,6 +50,18 @@ async def test_runs_are_filtered_and_paged(board: Board) -> None:
     assert "No run matches." in await board.page("/runs", parent="nobody")
 
 
+async def test_only_a_step_under_way_shows_its_progress(board: Board) -> None:
+    async def partly(context: WorkflowContext, config: Any) -> None:
+        context.progress(3, 7)
+
+    ended = Workflow("ended", [Step.lambda_("partly", partly)])
+    await board.started(ended, RunStatus.COMPLETED)
+    assert "step_progress" in await board.page("/run/events", id="r")
+    page = Elements(await board.page("/run", id="r"))
+    assert "partly" in page.text
+    assert "3 of 7" not in page.text
+
+
 async def test_a_run_shows_its_steps_times_and_error(board: Board) -> None:
     await board.started(FAILING, RunStatus.FAILED, say="why")
     text = await board.page("/run", id="r")
