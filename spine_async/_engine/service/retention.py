@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.tasks import Task, run_shielded, spawn, wait_shielded
+from spine_async._engine.service.background import BackgroundTask
+from spine_async._engine.tasks import run_shielded
 from spine_async._model.record import StoredRun
 from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor, RunFilter
@@ -105,24 +106,17 @@ class Retention:
     """Applies the policy of the config in the background of a working runner."""
 
     runtime: Runtime
-    _task: Task[None] | None = None
+    _task: BackgroundTask = field(default_factory=lambda: BackgroundTask("spine_async retention"))
 
     def start(self) -> None:
         """Begin, unless it has begun or there is no policy."""
         policy = self.runtime.config.retention
-        if policy is not None and policy.ages and self._task is None:
-            self._task = spawn(self._work(policy), "spine_async retention")
+        if policy is not None and policy.ages and not self._task.is_running:
+            self._task.start(self._work(policy))
 
     async def end_with(self, rest: Awaitable[None]) -> None:
         """Begin no further batch, await `rest`, and wait for the batch that is being deleted."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-        try:
-            await rest
-        finally:
-            if task is not None:
-                await wait_shielded(task)
+        await self._task.end_with(rest)
 
     async def _work(self, policy: RetentionPolicy) -> None:
         """One pass after each interval. The intervals are random, so that processes do not work at the same time."""

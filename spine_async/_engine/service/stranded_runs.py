@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
-from spine_async._engine.tasks import Task, run_shielded, spawn, wait_shielded
+from spine_async._engine.service.background import BackgroundTask
+from spine_async._engine.tasks import run_shielded
 from spine_async.errors import StoreError
 
 _log = logging.getLogger("spine_async")
@@ -27,23 +28,16 @@ class StrandedRuns:
 
     runtime: Runtime
     active_runs: ActiveRuns
-    _task: Task[None] | None = None
+    _task: BackgroundTask = field(default_factory=lambda: BackgroundTask("spine_async stranded runs"))
 
     def start(self) -> None:
         """Begin, unless it has begun."""
-        if self._task is None:
-            self._task = spawn(self._work(), "spine_async stranded runs")
+        if not self._task.is_running:
+            self._task.start(self._work())
 
     async def end_with(self, rest: Awaitable[None]) -> None:
         """Await `rest`, and wait for the call of the store that is under way."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-        try:
-            await rest
-        finally:
-            if task is not None:
-                await wait_shielded(task)
+        await self._task.end_with(rest)
 
     async def _work(self) -> None:
         runtime = self.runtime
