@@ -128,8 +128,9 @@ class TestCalls:
         assert "(commit)" in caplog.text
 
 
-def _flow(ended: list[object]) -> Workflow:
+def _flow(ended: list[object], begin: Callable[[], None]) -> Workflow:
     async def sleep(context: WorkflowContext, config: object) -> None:
+        begin()
         try:
             await anyio.sleep(60)
         finally:
@@ -143,11 +144,9 @@ class TestRuns:
         proxy, url = proxied
         ended: list[object] = []
         config = WorkflowRunnerConfig(database_url=url.render_as_string(hide_password=False), lease_ttl=1.0)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_after, 0.5, proxy.fall_silent)
-            began = time.monotonic()
-            with pytest.raises(LeaseLostError):
-                await WorkflowRunner(config=config).execute(_flow(ended), run_id="r")
+        began = time.monotonic()
+        with pytest.raises(LeaseLostError):
+            await WorkflowRunner(config=config).execute(_flow(ended, proxy.fall_silent), run_id="r")
         assert ended == ["lease_lost"]
         assert time.monotonic() - began < 15
 
@@ -164,8 +163,3 @@ class TestRuns:
         with pytest.raises(StoreUnavailableError, match="no answer within"):
             await WorkflowRunner(config=config).execute(Workflow("w", [Step.lambda_("silence", silence)]), run_id="r")
         assert time.monotonic() - began < 10 * TIMEOUT
-
-
-async def _after(seconds: float, act: Callable[[], None]) -> None:
-    await anyio.sleep(seconds)
-    act()
