@@ -99,6 +99,18 @@ def checked_page(run_id: str, after: int) -> str:
     return check_run_id(run_id)
 
 
+def check_limit(limit: int, most: int = 1000) -> None:
+    """Check how many records a call may return or count.
+
+    Raises:
+        DefinitionError: The limit is not an integer.
+        ValueError: It does not lie between 1 and `most`.
+    """
+    check_number("limit", limit)
+    if not 1 <= limit <= most:
+        raise ValueError(f"limit is {limit}; it must lie between 1 and {most:,}")
+
+
 def check_number(name: str, value: object) -> None:
     """Raise `DefinitionError` unless the argument is an integer."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from spine_async._arguments import check_number, check_type
+from spine_async._arguments import check_limit, check_type
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.overview import queue_records, signal_waits, waits_of, worker_records
@@ -61,10 +61,8 @@ class WorkOverview:
             ValueError: The limit or the cursor is invalid.
             StoreError: The store cannot be read.
         """
-        check_number("limit", limit)
+        check_limit(limit)
         check_type("cursor", cursor, str, "the cursor of a page")
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         after = RunCursor.parse(cursor) if cursor is not None else None
         async with self._active_runs.session():
             return await signal_waits(self._runtime, limit, after)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Literal, Unpack
 
-from spine_async._arguments import check_number, check_type, checked_page
+from spine_async._arguments import check_limit, check_type, checked_page
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -74,10 +74,8 @@ class RunReader:
             ValueError: An argument is invalid, for instance the limit, the cursor or the status.
             TypeError: There is no filter with this name.
         """
-        check_number("limit", limit)
+        check_limit(limit)
         check_type("with_params", with_params, bool, "True or False")
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
         if order not in {"newest", "oldest"}:
             raise ValueError(f"order is {order!r}; it must be 'newest' or 'oldest'")
         chosen = replace(
@@ -104,9 +102,7 @@ class RunReader:
             ValueError: An argument is invalid, for instance the limit or the status.
             TypeError: There is no filter with this name.
         """
-        check_number("limit", limit)
-        if not 1 <= limit <= _MOST_COUNTED:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and {_MOST_COUNTED:,}")
+        check_limit(limit, _MOST_COUNTED)
         chosen = replace(as_run_filter(filters, self._runtime.config.max_value_bytes), limit=limit)
         async with self._active_runs.session():
             return await query.run_counts(self._runtime, chosen)
@@ -124,9 +120,7 @@ class RunReader:
         Raises:
             RunNotFoundError: No such run is stored.
         """
-        check_number("limit", limit)
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        check_limit(limit)
         checked_page(run_id, after)
         async with self._active_runs.session():
             return await checkpoints(self._runtime, run_id, after, limit)
@@ -147,9 +141,7 @@ class RunReader:
         Raises:
             RunNotFoundError: No such run is stored.
         """
-        check_number("limit", limit)
-        if not 1 <= limit <= 1000:
-            raise ValueError(f"limit is {limit}; it must lie between 1 and 1,000")
+        check_limit(limit)
         checked_page(run_id, after)
         async with self._active_runs.session():
             return await visit_records(self._runtime, run_id, inside, max(after, 0), limit, with_values=with_values)
