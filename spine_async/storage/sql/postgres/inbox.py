@@ -39,12 +39,13 @@ The insertion waits for a short time if another transaction has inserted a messa
 _SEND_WITHIN = _SEND.format(patience="", join="")
 """The same without a limit of the wait, which would last for the rest of the transaction of the caller."""
 
+# The condition on `ANY` is implied by the join. It lets a plan without the arguments read the runs by their key.
 _OPEN = (
     "SELECT r.id AS run, r.stop_requested, i.id, i.name, i.value, i.received_at "
     "FROM unnest($1::bigint[], $2::integer[]) AS c(id, epoch) "
     f"JOIN core_workflow_runs r ON r.id = c.id AND r.epoch = c.epoch AND {IS_HELD} "
     "LEFT JOIN core_workflow_inbox i ON i.run = r.id AND NOT i.taken "
-    "WHERE r.stop_requested IS NOT NULL OR i.id IS NOT NULL ORDER BY r.id, i.id"
+    "WHERE r.id = ANY($1::bigint[]) AND (r.stop_requested IS NOT NULL OR i.id IS NOT NULL) ORDER BY r.id, i.id"
 )
 
 
