@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import anyio
 import pytest
 
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
@@ -147,3 +148,27 @@ def test_a_thread_of_an_event_loop_that_has_ended_is_waited_for_in_another_loop(
     assert "keeps its owner" in caplog.text
     asyncio.run(go_on())
     assert begun == [1, 1]
+
+
+async def test_a_run_that_is_stopped_while_a_worker_claims_it_is_resumed(store: FaultInjectingStore) -> None:
+    """The worker learns of its claim after the stop, and executes the run until it finds that it has lost it."""
+    begun: list[int] = []
+    goes_on = anyio.Event()
+
+    async def step(context: WorkflowContext, config: Config) -> None:
+        begun.append(1)
+        await goes_on.wait()
+
+    flow = Workflow("flow", [Step.lambda_("step", step)])
+    hang = store.hang("claim_due", moment="after")
+    handle = await entered(store, flow).enqueue(flow)
+    with anyio.fail_after(20):
+        async with entered(store, flow) as runner:
+            await hang.reached.wait()
+            assert await runner.handle(handle.run_id).stop("enough") is True
+            assert await runner.handle(handle.run_id).status() == RunStatus.STOPPED
+            hang.release.set()
+            await until(lambda: runner._active_runs.find(handle.run_id), every=0)
+            resumed = await runner.resume_in_background(handle.run_id)
+            goes_on.set()
+            assert (await resumed.result()).status == "completed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from spine_async.errors import DefinitionError, StoreError
 from spine_async.ports import Listener
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.postgres.announcements import CHANNEL
+from spine_async.storage.sql.postgres.database import PostgresDatabase
 from spine_async.testing.conformance.due_rows import claimed, due_run, message, names, notice, sent
 from spine_async.testing.conformance.rows import change, committed, created, moment, new_run
 from tests.conftest import ModuleDatabases
@@ -383,3 +385,24 @@ async def test_a_store_that_was_not_closed_is_used_in_the_next_event_loop(fresh_
         found = await anyio.run_process(arguments, check=False)
     assert found.returncode == 0, found.stderr.decode()
     assert "Task" not in found.stderr.decode()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancelled_call_of_listen_ends_also_if_the_connection_is_made_in_that_moment(
+    store: SqlRunStore, turns: int
+) -> None:
+    """Else a follower of a run that has just ended waited for ever, on Python 3.11."""
+    await store.open()
+    database = store._database._opened
+    assert isinstance(database, PostgresDatabase)
+    listening = asyncio.create_task(store.listen(Reports()))
+    while not database._listener._has_tried.is_set():  # noqa: ASYNC110 - each turn of the loop counts
+        await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if listening.cancel():
+        await asyncio.wait([listening], timeout=10)
+        assert listening.cancelled()
+    else:
+        await listening.result().close()
+    assert database._listener._task is None

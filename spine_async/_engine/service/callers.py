@@ -29,8 +29,9 @@ from spine_async._engine.start.opening import (
 )
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.unknown_workflow import load_unknown_result
+from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Scope, Visit
-from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded
+from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded, wait_any
 from spine_async._model.record import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
@@ -172,16 +173,27 @@ class Callers:
             raise RunConflictError(run_id, f"run {run_id!r} {problem}")
 
     async def _until_free(self, run_id: str) -> None:
-        """Wait for an execution of this runner whose run has ended: others may see the end before it is over.
+        """Wait for an execution of this runner that no longer has the run: others may see that before it is over.
 
         Raises:
             RunBusyError: This runner executes the run.
         """
         while (execution := self._active_runs.find(run_id)) is not None:
-            if not execution.is_ending:
+            await wait_any(execution.opened.future())  # until then it is unknown whether it has the run
+            if await self._has_lost(execution):
+                execution.cancel(CancelReason.LEASE_LOST)
+            elif not (execution.is_ending or execution.was_released):
                 raise RunBusyError(run_id, self._runtime.owner)
             with suppress(Exception):  # its own callers receive it
                 await execution.result()
+
+    async def _has_lost(self, execution: Execution) -> bool:
+        """Whether the run has ended by another's hand, such as a stop just before this execution began."""
+        if execution.is_ending or execution.was_released:
+            return False
+        states = await run_shielded(self._runtime.due_runs.states([execution.run_id]), "spine_async states")
+        has_ended = bool(states) and states[0].status.is_final
+        return has_ended and not execution.is_ending  # an execution knows that it ends the run before others do
 
     def _resumption(
         self, run_id: str, definition: Callable[[StoredRun], Workflow], override: Mapping[str, object] | None

@@ -66,7 +66,8 @@ class Announcer:
         while self._is_wanted:
             if not self._hurries.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurries.wait(), _LATER)
+                    async with asyncio.timeout(_LATER):
+                        await self._hurries.wait()
             self._is_wanted = False
             self._hurries.clear()
             with suppress(StoreError):

@@ -69,7 +69,8 @@ class ChangeListener:
             self._task = asyncio.create_task(self._run())
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_tried.wait(), _FIRST_ATTEMPT)
+                async with asyncio.timeout(_FIRST_ATTEMPT):
+                    await self._has_tried.wait()
         except BaseException:
             await self.remove(registration)
             raise
@@ -133,7 +134,8 @@ class ChangeListener:
     async def _wait_until_lost(self, driver: Driver, lost: asyncio.Event) -> None:
         while not lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), _CHECK_EVERY)
+                async with asyncio.timeout(_CHECK_EVERY):
+                    await lost.wait()
             if not lost.is_set():
                 await self._run_limited(_check, driver)
 
