@@ -80,11 +80,15 @@ class Callers:
             execution = joined or self._begin(request)
             try:
                 async with execution.caller():
-                    if joined is not None:
-                        await self._check_same(request, joined)
+                    if joined is not None and not await self._joins(joined, self._check_of(request)):
+                        continue
                     result = await execution.result()
             except NotClaimable:
                 result = None
+            except LeaseLostError:
+                if joined is None:
+                    raise
+                result = None  # the call wants the end of the run, whoever executes it
             if result is None or execution.was_parked:
                 await self._waits.until_claimable(request.run_id)
             elif is_step and execution.was_released:
@@ -95,21 +99,22 @@ class Callers:
 
     async def start(self, request: Request) -> None:
         """Store the run and execute it in the background; a stored one is executed here only if it is due."""
-        joined = self._active_runs.find(request.run_id)
-        if joined is not None:
-            await self._check_same(request, joined)
-            return
+        while (joined := self._active_runs.find(request.run_id)) is not None:
+            if await self._joins(joined, self._check_of(request)):
+                return
         await self._when_open(self._begin(request, is_background=True))
 
     async def fork(self, definition: Callable[[StoredRun], Workflow], request: ForkRequest) -> None:
         """Store the fork of a run and execute it in the background; a stored one is executed here only if it is due."""
         stored = await load(self._runtime, request.source_id)
         workflow = definition(stored)
-        joined = self._active_runs.find(request.run_id)
-        if joined is not None:
-            await joined.opened.future()
-            check_same_fork(request, await load(self._runtime, request.run_id))
-            return
+
+        async def check(forked: StoredRun) -> None:
+            check_same_fork(request, forked)
+
+        while (joined := self._active_runs.find(request.run_id)) is not None:
+            if await self._joins(joined, check):
+                return
 
         async def open_forked() -> Scope | WorkflowResult:
             opened = await open_fork(self._runtime, workflow, stored, request)
@@ -180,9 +185,11 @@ class Callers:
         """
         while (execution := self._active_runs.find(run_id)) is not None:
             await wait_any(execution.opened.future())  # until then it is unknown whether it has the run
+            if self._active_runs.find(run_id) is not execution:
+                continue  # it could not open the run
             if await self._has_lost(execution):
                 execution.cancel(CancelReason.LEASE_LOST)
-            elif not (execution.is_ending or execution.was_released):
+            elif execution.has_run and not (execution.is_ending or execution.was_released):
                 raise RunBusyError(run_id, self._runtime.owner)
             with suppress(Exception):  # its own callers receive it
                 await execution.result()
@@ -293,7 +300,9 @@ class Callers:
         """The result of an execution of this runner; None if the run continues elsewhere or later."""
         try:
             result = await execution.result()
-        except (NotClaimable, LeaseLostError):
+        except Exception as exc:
+            if execution.has_opened and not isinstance(exc, LeaseLostError):
+                raise
             return None
         return None if execution.was_released else result
 
@@ -304,14 +313,48 @@ class Callers:
             return await load_unknown_result(self._runtime, stored)
         return await load_result(self._runtime, workflow, stored)
 
-    async def _check_same(self, request: Request, execution: Execution) -> None:
-        """Check that the request is the one that created the run of an execution.
+    async def _joins(self, joined: Execution, check: Callable[[StoredRun], Awaitable[None]]) -> bool:
+        """Whether a call leaves its run to an execution that it has found; waits until that has opened the run.
+
+        Returns:
+            False if the other call could not open the run for a reason of its own, such as its params, and this one
+            must try itself.
 
         Raises:
-            RunConflictError: It is another request.
+            RunConflictError: `check` raises it: the run was created by another request.
+            StoreError: The store failed.
         """
+        error = await self._opening_error(joined)
+        if isinstance(error, StoreError) and not isinstance(error, LeaseLostError):
+            raise error
+        try:
+            stored = await load(self._runtime, joined.run_id)
+        except RunNotFoundError:
+            if self._active_runs.find(joined.run_id) is joined:
+                raise
+            return False
+        await check(stored)
+        return error is None or isinstance(error, NotClaimable)
+
+    @staticmethod
+    async def _opening_error(execution: Execution) -> Exception | None:
+        """Wait until an execution has opened its run; returns the error for which it could not."""
         await execution.opened.future()
-        check_same(await prepare_run(self._runtime, request), await load(self._runtime, request.run_id))
+        if execution.has_opened:
+            return None
+        try:
+            await execution.result()
+        except Exception as exc:  # noqa: BLE001 - its own callers receive it
+            return exc
+        return None
+
+    def _check_of(self, request: Request) -> Callable[[StoredRun], Awaitable[None]]:
+        """Checks that a request is the one that created a run; raises `RunConflictError` if it is another one."""
+
+        async def check(stored: StoredRun) -> None:
+            check_same(await prepare_run(self._runtime, request), stored)
+
+        return check
 
     def _begin(self, request: Request, *, is_background: bool = False) -> Execution:
         async def open_requested() -> Scope | WorkflowResult:
@@ -324,7 +367,7 @@ class Callers:
     def _start(self, execution: Execution, opening: Callable[[], Awaitable[Scope | WorkflowResult]]) -> Execution:
         async def work(execution: Execution) -> ExecutionResult:
             opened = await opening()
-            execution.opened.set()
+            execution.open()
             if not isinstance(opened, Scope):
                 return opened
             try:

@@ -34,6 +34,7 @@ class Execution:
     Attributes:
         task: The task that opens and executes the run.
         opened: Set when the run is open: it is stored, or opening it has failed.
+        has_opened: Whether opening it has succeeded.
         counts: Whether it uses the capacity of the worker.
         is_background: Whether nobody needs to await it.
         awaiting_steps: Number of its steps that await other runs; it uses no capacity meanwhile.
@@ -43,13 +44,19 @@ class Execution:
         self.run_id = run_id
         self.task: Task[ExecutionResult] | None = None
         self.opened = Latch()
+        self.has_opened = False
         self.counts = counts
         self.is_background = is_background
         self.awaiting_steps = 0
         self._runtime = runtime
         self._callers = 0
         self._run: Run | None = None
-        self._waiting: tuple[CancelReason, str | None, bool] | None = None
+        self._waiting: list[tuple[CancelReason, str | None, bool]] = []
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it executes the run. Before it is opened this is unknown; afterwards there may be nothing to do."""
+        return self._run is not None
 
     @property
     def uses_slot(self) -> bool:
@@ -73,6 +80,11 @@ class Execution:
         run = self._run
         return run is not None and run.pending.end is not None and run.pending.release is None
 
+    def open(self) -> None:
+        """Take note that the run is open."""
+        self.has_opened = True
+        self.opened.set()
+
     def caller(self) -> AbstractAsyncContextManager[None]:
         """Inside, the run is executed for a caller: it stays in memory.
 
@@ -93,7 +105,9 @@ class Execution:
             self.task.add_done_callback(mark_retrieved)
             if isinstance(error, CANCELLATION) and self._callers == 1 and self._stops_with_callers():
                 self.cancel(CancelReason.CANCELLED)
-                await wait_shielded(self.task)
+                await wait_shielded(self.task, self.opened.future())
+                if self._stops_with_callers():  # until it was open, it was unknown who had created the run
+                    await wait_shielded(self.task)
         finally:
             self._callers -= 1
             self._look_at_idleness()
@@ -121,8 +135,9 @@ class Execution:
         """Set the run, which is about to begin; passes a waiting cancellation on to it."""
         self._run = run
         run.idleness.on_idle = self._look_at_idleness
-        if self._waiting is not None:
-            self.cancel(*self._waiting)
+        for reason, text, compensates in self._waiting:
+            if reason is not CancelReason.CANCELLED or self._stops_with_callers():
+                self.cancel(reason, text, compensates)
 
     def cancel(self, reason: CancelReason, text: str | None = None, compensates: bool = False) -> None:  # noqa: FBT001, FBT002
         """Cancel the run, now or as soon as it is attached; the first reason counts.
@@ -134,7 +149,7 @@ class Execution:
         """
         run = self._run
         if run is None:
-            self._waiting = self._waiting or (reason, text, compensates)
+            self._waiting.append((reason, text, compensates))
             return
         if run.cancellation.reason is None:
             run.departure = run.idleness.idle

@@ -257,7 +257,7 @@ class Worker:
         async def work(execution: Execution) -> ExecutionResult:
             try:
                 opened = await open_due_run(self._runtime, self._workflows[due.run.workflow_name], due)
-                execution.opened.set()
+                execution.open()
                 result = await self._execute(opened, execution) if isinstance(opened, Scope) else opened
             except (RunError, StoreError) as exc:
                 _log.warning("run %s was not executed: %s", due.run.run_id, exc)
