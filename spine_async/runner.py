@@ -626,8 +626,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
     async def _leave(self) -> None:
         self._entries -= 1
         if self._entries == 0:
-            self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
-            rest = self._retention.end_with(self._worker.end_with(self._active_runs.drain()))
+            limit = self._active_runs.begin_drain()  # before the worker ends, which may wait for the store
+            rest = self._retention.end_with(self._worker.end_with(self._active_runs.drain(limit)))
             await self._stranded_runs.end_with(rest)
 
     async def _execute_lambda(self, step: LambdaStep, context: WorkflowContext) -> StepResult:

@@ -181,8 +181,22 @@ def mark_retrieved(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
+async def wait_ended(task: asyncio.Task[Any]) -> None:
+    """Wait until a task has ended, with whatever result.
+
+    Cancellation:
+        Raised once the task has ended.
+    """
+    cancelled = await wait_shielded(task)
+    if cancelled is not None:
+        raise cancelled
+
+
 async def end_task(task: asyncio.Task[None]) -> None:
-    """Cancel a background task of the runner and wait until it has ended, with whatever result."""
+    """Cancel a background task of the runner and wait until it has ended, with whatever result.
+
+    Ignores a cancellation of the caller: for tasks of the runner, which nobody but a loop that ends cancels.
+    """
     task.cancel()
     await wait_shielded(task)
 

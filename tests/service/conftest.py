@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from spine_async import WorkflowRunner
+from spine_async.storage import MemoryRunStore, SqlRunStore
+from spine_async.testing import FaultInjectingStore
 from tests.crash.conftest import Rows, plain_query
 from tests.service.flows import Flows, Notes
 from tests.service.ledger import create_ledger
@@ -26,6 +28,14 @@ def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "memory":
         return Place(None)
     return Place(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest) -> FaultInjectingStore:
+    """An empty store that fails and hangs as planned."""
+    if request.param == "memory":
+        return FaultInjectingStore(MemoryRunStore())
+    return FaultInjectingStore(SqlRunStore.from_url(request.getfixturevalue("sqlite_url")))
 
 
 @pytest.fixture

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
 from spine_async import (
     RunConflictError,
     RunStatus,
-    Step,
-    Workflow,
-    WorkflowContext,
     WorkflowRunner,
-    WorkflowRunnerConfig,
 )
 from spine_async.errors import RunNotResumableError, SerializationError, SpineError, StoreError
-from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing import FaultInjectingStore
-from tests.service.flows import Config
+from tests.service.late import Failing, answer, is_cancelled, late_runner, spawn
 from tests.service.services import until
 from tests.service.test_starting import Gated
-
-LEASE = 60.0  # so long that a test which waits for the end of a lease fails
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest) -> FaultInjectingStore:
-    if request.param == "memory":
-        return FaultInjectingStore(MemoryRunStore())
-    return FaultInjectingStore(SqlRunStore.from_url(request.getfixturevalue("sqlite_url")))
-
-
-def entered(store: FaultInjectingStore, flow: Workflow, *, work: bool = False, **config: float) -> WorkflowRunner:
-    chosen = WorkflowRunnerConfig(**{"lease_ttl": LEASE, "poll_interval": 0.05, "trace_enabled": False, **config})
-    return WorkflowRunner(store=store, config=chosen, workflows=[flow], work=work)
-
-
-def spawn(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(call)
-
-
-async def answer(call: asyncio.Task[Any]) -> Any:
-    """The result of a call, or its error."""
-    await asyncio.wait([call], timeout=15)
-    assert call.done(), "the call does not end"
-    return call.exception() or call.result()
 
 
 class TestACallMeetsOneThatCannotOpenTheRun:
@@ -56,7 +24,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
     async def test_the_id_belongs_to_the_second_request(self, store: FaultInjectingStore) -> None:
         gated = Gated()
         gated.gate.set()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             await runner.execute(gated.flow, params={"size": 2}, run_id="r")
             hang = store.hang("create", call=store.calls["create"] + 1)
             first = spawn(runner.execute(gated.flow, params={"size": 3}, run_id="r"))
@@ -74,7 +42,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
     async def test_the_run_is_not_stored(self, store: FaultInjectingStore, verb: str) -> None:
         gated = Gated()
         gated.gate.set()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             first = spawn(runner.execute(gated.flow, params={"size": object()}, run_id="r"))
             second = spawn(getattr(runner, verb)(gated.flow, run_id="r"))
             assert isinstance(await answer(first), SerializationError)
@@ -85,7 +53,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
     async def test_both_get_the_error_of_the_store(self, store: FaultInjectingStore, verb: str) -> None:
         gated = Gated()
         store.fail("create", error=StoreError("injected"))
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             first = spawn(runner.execute(gated.flow, run_id="r"))
             second = spawn(getattr(runner, verb)(gated.flow, run_id="r"))
             assert str(await answer(first)) == "injected"
@@ -93,8 +61,8 @@ class TestACallMeetsOneThatCannotOpenTheRun:
 
     async def test_params_of_a_resume_do_not_fit(self, store: FaultInjectingStore) -> None:
         """The run has ended, and the second call wants its result."""
-        flow = failing()
-        async with entered(store, flow) as runner:
+        flow = Failing().flow
+        async with late_runner(store, flow) as runner:
             await runner.execute(flow, run_id="r")
             hang = store.hang("load", call=store.calls["load"] + 1)
             first = spawn(runner.resume("r", params_override={1: 2}))  # type: ignore[dict-item]
@@ -110,7 +78,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
     async def test_the_run_has_completed_and_cannot_be_resumed(self, store: FaultInjectingStore) -> None:
         gated = Gated()
         gated.gate.set()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             await runner.execute(gated.flow, run_id="r")
             hang = store.hang("load", call=store.calls["load"] + 1)
             first = spawn(runner.resume("r"))
@@ -126,9 +94,9 @@ class TestACallMeetsOneThatCannotOpenTheRun:
     async def test_a_fork_whose_id_is_free_again(self, store: FaultInjectingStore) -> None:
         gated = Gated()
         gated.gate.set()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             await runner.execute(gated.flow, run_id="r")
-            first = spawn(runner.execute(failing(), params={"size": object()}, run_id="f"))
+            first = spawn(runner.execute(Failing().flow, params={"size": object()}, run_id="f"))
             second = spawn(runner.fork("r", "gated", new_run_id="f"))
             assert isinstance(await answer(first), SerializationError)
             assert (await answer(second)).run_id == "f"
@@ -138,7 +106,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
         """The first call finds that the run cannot be claimed yet: it is not due."""
         gated = Gated()
         gated.gate.set()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             await runner.enqueue(gated.flow, run_id="r", delay=0.3)
             hang = store.hang("load", call=store.calls["load"] + 1)
             first = spawn(runner.execute(gated.flow, run_id="r"))
@@ -152,13 +120,6 @@ class TestACallMeetsOneThatCannotOpenTheRun:
             assert (await answer(first)).status == "completed"
 
 
-def failing() -> Workflow:
-    async def step(context: WorkflowContext, config: Config) -> None:
-        raise ValueError("as planned")
-
-    return Workflow("failing", [Step.lambda_("step", step)], defaults={"size": 1})
-
-
 def callers_of(runner: WorkflowRunner) -> int:
     execution = runner._active_runs.find("r")
     return execution._callers if execution is not None else 0
@@ -170,7 +131,7 @@ class TestTheRunIsLost:
     @pytest.mark.parametrize("how", ["start", "execute"])
     async def test_the_joined_call_waits_for_the_result(self, store: FaultInjectingStore, how: str) -> None:
         gated, other = Gated(), Gated()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             first = spawn(getattr(runner, how)(gated.flow, run_id="r"))
             await until(lambda: gated.begun)
             second = spawn(runner.execute(gated.flow, run_id="r"))
@@ -178,7 +139,7 @@ class TestTheRunIsLost:
             await until(lambda: callers_of(runner) == (1 if how == "start" else 2))
             run = await store.load("r")
             assert run is not None
-            async with entered(store, other.flow) as next_runner:
+            async with late_runner(store, other.flow) as next_runner:
                 await store.claim("r", "other", None, ttl=0.0, over_epoch=run.epoch)
                 resumed = spawn(next_runner.resume("r", workflow=other.flow))
                 await until(lambda: other.begun)
@@ -197,7 +158,7 @@ class TestACallIsCancelledWhileTheRunIsOpened:
     @pytest.mark.parametrize("verb", ["execute", "resume"])
     async def test_a_run_that_it_did_not_create(self, store: FaultInjectingStore, verb: str) -> None:
         gated = Gated()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             await runner.enqueue(gated.flow, run_id="r")
             hang = store.hang("claim", moment="after")
             call = spawn(runner.execute(gated.flow, run_id="r") if verb == "execute" else runner.resume("r"))
@@ -205,8 +166,7 @@ class TestACallIsCancelledWhileTheRunIsOpened:
             call.cancel()
             await asyncio.sleep(0)
             hang.release.set()
-            await asyncio.wait([call], timeout=5)
-            assert call.cancelled()
+            assert await is_cancelled(call)
             await until(lambda: gated.begun)
             assert await runner.handle("r").status() == RunStatus.RUNNING
             gated.gate.set()
@@ -214,14 +174,13 @@ class TestACallIsCancelledWhileTheRunIsOpened:
 
     async def test_a_run_that_it_creates(self, store: FaultInjectingStore) -> None:
         gated = Gated()
-        async with entered(store, gated.flow) as runner:
+        async with late_runner(store, gated.flow) as runner:
             hang = store.hang("create", moment="after")
             call = spawn(runner.execute(gated.flow, run_id="r"))
             await hang.reached.wait()
             call.cancel()
             await asyncio.sleep(0)
             hang.release.set()
-            await asyncio.wait([call], timeout=5)
-            assert call.cancelled()
+            assert await is_cancelled(call)
             assert (await runner.get_run("r")).stop_reason == "cancelled"
         assert gated.begun == []

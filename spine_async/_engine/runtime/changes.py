@@ -80,7 +80,7 @@ class Changes:
                 return True
         finally:
             self._waiters[change].discard(waiter)
-        return False
+        return self._counts[change] != seen  # also one in the moment in which the time was over
 
     def forget_loop(self) -> None:
         """Drop what belongs to an event loop that is closed."""

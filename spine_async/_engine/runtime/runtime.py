@@ -16,6 +16,7 @@ import anyio.to_thread
 from spine_async._engine.commit.journal import Recorder
 from spine_async._engine.runtime.changes import Changes
 from spine_async._engine.runtime.child_runs import ChildRuns
+from spine_async._engine.runtime.own_claims import OwnClaims
 from spine_async._engine.runtime.plain_due_runs import PlainDueRuns
 from spine_async._engine.state.deadline import Deadlines
 from spine_async._engine.state.outbox import OutboxOptions
@@ -89,6 +90,8 @@ class Runtime:
         due_runs: The store, as a store of due runs and messages.
         keeps_queues: Whether the store keeps due runs itself, and therefore queues.
         changes: Reports changes of the store.
+        own_claims: The claims of this runner, for its worker.
+        is_left_at_work: Whether a run was left behind here, and a step or a thread of it may still be at work.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
         refused: Ids of runs that do not fit the definitions here; each is reported once.
@@ -121,6 +124,8 @@ class Runtime:
     due_runs: DueRunStore = field(init=False)
     keeps_queues: bool = field(init=False)
     changes: Changes = field(init=False)
+    own_claims: OwnClaims = field(default_factory=OwnClaims)
+    is_left_at_work: Callable[[str], bool] = field(default=lambda run_id: False)
     reachability: Reachability = field(default_factory=Reachability)
     releases: set[Task[None]] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)

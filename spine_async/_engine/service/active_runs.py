@@ -59,6 +59,7 @@ class ActiveRuns:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        runtime.is_left_at_work = lambda run_id: run_id in self._left_at_work()
         self._users = 0
         self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
@@ -72,7 +73,7 @@ class ActiveRuns:
         self._left: dict[str, Run] = {}
         self._keeping: set[Task[None]] = set()
         self._execution_ended: Future[None] | None = None
-        self._drain_limit: anyio.CancelScope | None = None
+        self._drain_limits: list[anyio.CancelScope] = []
 
     @property
     def used_capacity(self) -> int:
@@ -218,24 +219,26 @@ class ActiveRuns:
             del self._runs[run.run_id]
         run.idleness.on_idle = None  # a reference cycle with the execution, which only the garbage collector would end
 
-    def begin_drain(self) -> None:
-        """Let no further step begin until `drain` has ended, which must follow."""
+    def begin_drain(self) -> anyio.CancelScope:
+        """Let no further step begin until `drain`, which must follow, has ended; returns its argument."""
+        limit = anyio.CancelScope()
+        self._drain_limits.append(limit)
         self._runtime.is_draining = True
-        self._drain_limit = anyio.CancelScope()
+        return limit
 
     def cut_drain_short(self) -> None:
         """End the time that running steps have to finish, if the runs are being drained."""
-        if self._drain_limit is not None:
-            self._drain_limit.cancel()
+        for limit in self._drain_limits:
+            limit.cancel()
 
-    async def drain(self) -> None:
+    async def drain(self, limit: anyio.CancelScope) -> None:
         """Let running steps finish for `drain_timeout`, cancel the remaining runs, and wait until all are recorded."""
         try:
             if self._executions:
-                await run_shielded(self._drain(), "spine_async drain")
+                await run_shielded(self._drain(limit), "spine_async drain")
         finally:
-            self._runtime.is_draining = False
-            self._drain_limit = None
+            self._drain_limits.remove(limit)
+            self._runtime.is_draining = bool(self._drain_limits)  # somebody may have entered and left it meanwhile
 
     async def _execute(
         self, execution: Execution, work: Callable[[Execution], Awaitable[ExecutionResult]]
@@ -295,12 +298,12 @@ class ActiveRuns:
         store = self._runtime.store
         return new_owner(), str(getattr(store, "location", type(store).__name__))
 
-    async def _drain(self) -> None:
+    async def _drain(self, limit: anyio.CancelScope) -> None:
         config = self._runtime.config
         remaining = list(self._executions.values())  # executions that begin later are cancelled at once
         for execution in remaining:
             execution.drain()
-        with self._drain_limit or anyio.CancelScope() as limit:
+        with limit:
             limit.deadline = anyio.current_time() + config.drain_timeout
             await self._wait_for(remaining)
         for execution in remaining:
@@ -310,7 +313,8 @@ class ActiveRuns:
 
     async def _wait_for(self, executions: Collection[Execution]) -> None:
         while any(self._executions.get(each.run_id) is each for each in executions):
-            self._execution_ended = new_future()
+            if self._execution_ended is None or self._execution_ended.done():
+                self._execution_ended = new_future()  # shared by exits at the same time
             await wait_any(self._execution_ended)
 
     async def _close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from spine_async._engine.tasks import Task, spawn, wait_shielded
+from spine_async._engine.tasks import Task, spawn, wait_ended
 
 
 @dataclass(slots=True)
@@ -30,7 +30,11 @@ class BackgroundTask:
         self._task = spawn(work, self.name)
 
     async def end_with(self, rest: Awaitable[None]) -> None:
-        """Cancel the task, await `rest`, and wait until the task has ended: its call of the store is completed."""
+        """Cancel the task, await `rest`, and wait until the task has ended: its call of the store is completed.
+
+        Cancellation:
+            Raised once the task has ended.
+        """
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -38,4 +42,4 @@ class BackgroundTask:
             await rest
         finally:
             if task is not None:
-                await wait_shielded(task)
+                await wait_ended(task)

@@ -73,7 +73,9 @@ class StoredChildRuns:
     async def resume(self, run_id: str, workflow: Definition) -> None:
         assert isinstance(workflow, Workflow)  # noqa: S101 - `start` has checked it
         try:
-            await make_due_again(self._runtime, workflow, await load(self._runtime, run_id))
+            stored = await load(self._runtime, run_id)
+            # To its end, also if the step is cancelled: a run that is claimed and not released would have no executor.
+            await run_shielded(make_due_again(self._runtime, workflow, stored), "spine_async resume child")
         except (RunNotFoundError, RunBusyError, RunNotResumableError, WorkflowChangedError):
             return  # it is under way again, or its end cannot be repeated
         self._runtime.changes.notify(Change.WORK)

@@ -11,6 +11,7 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Idle
 from spine_async._engine.state.scope import Run
 from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
+from spine_async._model.record import Claim
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 
@@ -155,6 +156,12 @@ class Execution:
             run.departure = run.idleness.idle
             run.cancellation.compensates = compensates
         run.cancellation.request(reason, run.clock.monotonic(), text)
+
+    def lose_to(self, claim: Claim) -> None:
+        """Cancel the run if it is executed by an earlier claim than this one."""
+        run = self._run
+        if run is not None and run.pending.claim.epoch < claim.epoch and not (self.is_ending or self.was_released):
+            self.cancel(CancelReason.LEASE_LOST)
 
     def drain(self) -> None:
         """Cancel a run that has not begun or that only waits; any other may continue for a while."""

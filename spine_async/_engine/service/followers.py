@@ -26,12 +26,12 @@ from spine_async._engine.tasks import (
     EventLoop,
     Future,
     Task,
-    end_task,
     new_future,
     resolve,
     run_shielded,
     running_loop,
     spawn,
+    wait_ended,
 )
 from spine_async._model.history import Event
 from spine_async._model.record import EventRow, RunChange
@@ -220,7 +220,8 @@ class Followers:
         if not self._followed and self._watching is not None:
             watching, self._watching = self._watching, None
             self._runtime.journal.on_commit = None
-            await end_task(watching)
+            watching.cancel()
+            await wait_ended(watching)
 
     def _committed(self, change: RunChange) -> None:
         """Called by the journal after each commit of this runner, while there are followers."""

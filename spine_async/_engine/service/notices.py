@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import anyio
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.scope import Run
 from spine_async._engine.tasks import Task, end_task, spawn, wait_any
@@ -51,19 +52,22 @@ class NoticeReader:
             await end_task(self._reading)
 
     async def _read(self) -> None:
-        claims = [run.pending.claim for run in self._runs.values() if run.pending.end is None]
+        runs = {run_id: run for run_id, run in self._runs.items() if run.pending.end is None}
+        claims = [run.pending.claim for run in runs.values()]
         try:
             notices = await self._runtime.due_runs.notices(claims) if claims else []
         except StoreError as exc:
             _log.debug("notices of runs could not be read; it will be retried: %s", exc)
             return
+        finally:
+            if self._has_changed:
+                self._runtime.changes.notify(Change.NOTICE)  # the watcher looks again once this has ended
         for notice in notices:
-            self._apply(notice)
+            self._apply(runs[notice.run_id], notice)
 
-    def _apply(self, notice: Notice) -> None:
-        run = self._runs.get(notice.run_id)
-        if run is None or run.pending.end is not None:
-            return
+    def _apply(self, run: Run, notice: Notice) -> None:
+        if self._runs.get(run.run_id) is not run or run.pending.end is not None:
+            return  # it is not executed any more, or again: by a later claim, which has notices of its own
         if notice.stop_reason is not None:
             run.cancellation.stop(StopRequest.read(notice.stop_reason), run.clock.monotonic())
         run.mailbox.deliver(notice.messages)

@@ -17,7 +17,7 @@ from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import run_shielded
-from spine_async._model.record import DueTime, Release
+from spine_async._model.record import DueTime, Release, StoredRun
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async._model.stop_request import StopRequest
@@ -49,33 +49,56 @@ async def stop_run(
         execution.cancel(CancelReason.USER, text, compensates)
         if not execution.was_released:
             await _store_request(runtime, run_id, request)
-            return True
-        with suppress(Exception):  # it was parking, or leaving the runner: the request must be stored
+            await execution.opened.future()
+            if execution.has_run and not execution.was_released:
+                return True
+        # It could not open the run, or was parking, or leaving the runner: the run is perhaps not executed any more.
+        with suppress(Exception):
             await execution.result()
     stored = await load(runtime, run_id)
     if stored.status.is_final or not await run_shielded(
         runtime.store.request_stop(run_id, request), "spine_async stop"
     ):
         return False
+    return await run_shielded(
+        _stop_unheld(runtime, active_runs, stored, StopRequest(text, compensates)), "spine_async stop"
+    )
+
+
+async def _stop_unheld(runtime: Runtime, active_runs: ActiveRuns, stored: StoredRun, request: StopRequest) -> bool:
+    """Record the stop of a run if nobody holds it. Not to be cancelled: a claimed run would have no executor.
+
+    Returns:
+        True.
+    """
+    run_id, text, compensates = stored.run_id, request.reason, request.compensates
     try:
         claim = await claim_run(runtime, run_id, None, unless_ended=True)
-    except (RunBusyError, RunNotResumableError):
-        return True  # its owner finds the request
-    if claim.next_seq != stored.next_seq:  # it was executed and parked between load and claim
-        stored = await load(runtime, run_id)
-    if has_begun(stored) and has_unwinding(stored.fingerprint):
-        # The claim has cleared the request. It is stored again before the release, so that the next owner finds it.
-        await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
-        await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
-        runtime.changes.notify(Change.WORK)
-        return True
-    pending = new_pending(runtime, stored, claim, RunClock(runtime.clock, stored.updated_at))
+    except RunNotResumableError:
+        return True  # it has ended meanwhile
+    except RunBusyError:
+        if (await load(runtime, run_id)).epoch == stored.epoch:
+            return True  # its owner finds the request
+        # It was claimed since it was loaded, perhaps after the request was stored: this claim has cleared the request.
+        return await stop_run(runtime, active_runs, run_id, text, compensates=compensates)
+    execution = active_runs.find(run_id)
+    if execution is not None:  # by a claim of this runner whose answer has arrived since
+        execution.cancel(CancelReason.USER, text, compensates)
     try:
+        if claim.next_seq != stored.next_seq:  # it was executed and parked between load and claim
+            stored = await load(runtime, run_id)
+        if has_begun(stored) and has_unwinding(stored.fingerprint):
+            # The claim has cleared the request. It is stored again before the release: the next owner finds it.
+            await run_shielded(runtime.store.request_stop(run_id, request.text), "spine_async stop")
+            await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
+            runtime.changes.notify(Change.WORK)
+            return True
+        pending = new_pending(runtime, stored, claim, RunClock(runtime.clock, stored.updated_at))
         with RAISING_ERRORS:
             outcome = Outcome(RunStatus.STOPPED, stop_reason=text)
             await commit_outcome(runtime, pending, outcome, stored.workflow_name, stored.started_at)
-    except LeaseLostError:  # another runner has claimed it meanwhile, and is the one to stop it
-        return await stop_run(runtime, active_runs, run_id, reason, compensates=compensates)
+    except LeaseLostError:  # another call or runner has claimed it meanwhile, and is the one to stop it
+        return await stop_run(runtime, active_runs, run_id, text, compensates=compensates)
     except StoreError:
         await give_up(runtime, claim, Release(due=DueTime(runtime.clock.now(), 0.0)))
         raise

@@ -63,7 +63,7 @@ class Waits:
 
     async def _wait(self, waiter: _Waiter) -> None:
         self._waiters.add(waiter)
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = spawn(self._watch(), "spine_async waits")
         else:
             self._runtime.changes.notify(Change.STATE)

@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from spine_async._engine.run.supervision import begin_release
 from spine_async._engine.runtime.changes import Change
+from spine_async._engine.runtime.own_claims import is_superseded
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
@@ -28,6 +29,7 @@ from spine_async._engine.tasks import (
     run_shielded,
     spawn,
     wait_any,
+    wait_ended,
     wait_shielded,
 )
 from spine_async._model.due import DueRequest, DueRun, DueRuns, Sweep
@@ -98,7 +100,7 @@ class Worker:
         try:
             if task is not None:
                 self._runtime.changes.notify(Change.WORK)
-                await wait_shielded(task)  # not cancelled: the runs of a claim that is under way need an executor
+                await wait_ended(task)  # not cancelled: the runs of a claim that is under way need an executor
         finally:
             await drain
 
@@ -239,14 +241,19 @@ class Worker:
             at=runtime.clock.now(),
         )
         sent_mono = runtime.clock.monotonic()
-        claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
+        with runtime.own_claims.noted() as later:
+            claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
         _measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
         free = DueRuns(room_in=claimed.room_in if isinstance(claimed, DueRuns) else None)
         for each in claimed:
+            if is_superseded(each.claim, later):
+                continue
             each.claim.lease_until_mono = sent_mono + runtime.config.lease_ttl
-            if self._active_runs.find(each.run.run_id) is None:
+            execution = self._active_runs.find(each.run.run_id)
+            if execution is None:
                 free.append(each)
-            else:  # another call of this runner is about to execute it
+            else:  # another call of this runner is about to execute it, or has lost it and ends
+                execution.lose_to(each.claim)
                 release = Release(status=each.run.status, due=DueTime(runtime.clock.now(), 0.0))
                 begin_release(runtime, each.claim, release)  # not awaited: the other runs must begin first
         return free

@@ -83,6 +83,7 @@ async def claim_run(
     if answer is None:
         raise RunNotResumableError(run_id, f"run {run_id!r} has ended or was deleted in the meantime")
     answer.lease_until_mono = sent_mono + runtime.config.lease_ttl
+    runtime.own_claims.add(answer)
     return answer
 
 

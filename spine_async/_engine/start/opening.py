@@ -127,7 +127,7 @@ async def claim_and_replay(
 
     Raises:
         InvalidParamsError: The params of a run that was enqueued by the name of its workflow do not fit the workflow.
-        RunBusyError: Another owner holds the run.
+        RunBusyError: Another owner holds the run, or a step of it that was left behind here may still be at work.
         RunConflictError: The run belongs to another workflow.
         RunNotResumableError: It has completed.
         WorkflowChangedError: The definition no longer fits its finished steps; the run is not claimed then.
@@ -141,6 +141,8 @@ async def claim_and_replay(
             f"run {stored.run_id!r} belongs to workflow {stored.workflow_name!r}, not to {workflow.name!r}",
         )
     check_version(workflow, stored)
+    if stored.owner == runtime.owner and runtime.is_left_at_work(stored.run_id):
+        raise RunBusyError(stored.run_id, stored.owner)
     is_first = stored.epoch == 0
     if is_first:
         stored = replace(stored, started_at=runtime.clock.now())
