@@ -47,8 +47,16 @@ def test_a_drawing_of_a_workflow_imports_no_database(tmp_path: Path) -> None:
     assert sorted(modules.intersection({"sqlalchemy", "rich", "opentelemetry.sdk"})) == []
 
 
-def test_a_listing_without_a_terminal_imports_no_rich(tmp_path: Path) -> None:
-    code, modules = imported("runs", folder=tmp_path)
+UNNEEDED = (
+    *("rich", "uvicorn", "starlette", "jinja2", "opentelemetry.sdk", "distributed"),
+    *("asyncpg", "psycopg", "redis", "sqlalchemy.dialects.postgresql"),  # drivers of other stores
+    *("spine_async.web", "spine_async.views.svg", "spine_async.dashboard", "spine_async.storage.sql.postgres"),
+)
+
+
+@pytest.mark.parametrize("command", ["runs", "queues", "schedules"])
+def test_a_listing_on_sqlite_imports_neither_rich_nor_other_drivers(command: str, tmp_path: Path) -> None:
+    code, modules = imported(command, folder=tmp_path)
     assert code == 0
-    assert "sqlalchemy" in modules
-    assert sorted(modules.intersection({"rich", "asyncpg", "uvicorn", "starlette", "opentelemetry.sdk"})) == []
+    assert "aiosqlite" in modules
+    assert sorted(modules.intersection(UNNEEDED)) == []

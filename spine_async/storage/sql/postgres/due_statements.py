@@ -9,7 +9,7 @@ between two rows.
 
 from __future__ import annotations
 
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import TIMESTAMP
 
 from spine_async._model.turn import EXECUTED_BEFORE
 from spine_async.storage.sql.postgres.queue_statements import turns

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Insert, Integer, Update, insert, literal_column, update
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
@@ -68,11 +69,23 @@ def statements_from(found: int, dialect: Dialect) -> list[str]:
 
 def _creation(dialect: Dialect) -> list[str]:
     tables = metadata.sorted_tables
-    creations: list[DDLElement] = [CreateTable(table) for table in tables]
     indexes = (index for table in tables for index in table.indexes)
-    creations += [CreateIndex(each) for each in indexes if each.info.get("dialect", dialect.name) == dialect.name]
     additions = CREATE_TYPES_AND_TRIGGERS if dialect.name == "postgresql" else ()
-    return [*(str(each.compile(dialect=dialect)) for each in creations), *additions]
+    return [
+        *(_statement(CreateTable(each), each.info, dialect) for each in tables),
+        *(
+            _statement(CreateIndex(each), each.info, dialect)
+            for each in indexes
+            if each.info.get("dialect", dialect.name) == dialect.name
+        ),
+        *additions,
+    ]
+
+
+def _statement(element: DDLElement, info: Mapping[str, Any], dialect: Dialect) -> str:
+    statement = str(element.compile(dialect=dialect))
+    ending = info.get("endings", {}).get(dialect.name)
+    return statement if ending is None else f"{statement.rstrip()} {ending}"
 
 
 def _migration(found: int, dialect: Dialect) -> list[str]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, Table
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import TIMESTAMP, BigInteger, Boolean, Column, Float, Integer, Table
 
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, NEW_RUN_COLUMNS, VISIT_COLUMNS, columns_of
 from spine_async.storage.sql.schema.tables import event_log, inbox, runs, steps
