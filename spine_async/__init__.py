@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         SharingError,
         SpineError,
         StepError,
+        StoreCapabilityError,
         StoreError,
         StoreUnavailableError,
         TooManyPendingEventsError,
@@ -141,6 +142,7 @@ __all__ = [
     "StepResult",
     "StepStatus",
     "StepType",
+    "StoreCapabilityError",
     "StoreError",
     "StoreUnavailableError",
     "TooManyPendingEventsError",
@@ -194,8 +196,8 @@ _NAMES = {
         "InvalidPolicyError InvalidRunIdError InvalidSignalError LeaseLostError MissingExtraError "
         "QueueDeadlockError RunBusyError RunConflictError RunEndedError RunError RunFailedError "
         "RunNotFoundError RunNotResumableError ScheduleNotFoundError SchemaVersionError SerializationError "
-        "SharingError SpineError StepError StoreError StoreUnavailableError TooManyPendingEventsError "
-        "UnknownStepError WorkflowChangedError"
+        "SharingError SpineError StepError StoreCapabilityError StoreError StoreUnavailableError "
+        "TooManyPendingEventsError UnknownStepError WorkflowChangedError"
     ),
     "handle": "RunHandle wait_first",
     "runner": "WorkflowRunner",

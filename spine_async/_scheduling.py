@@ -37,7 +37,8 @@ class ScheduleManager:
         A schedule is stored when a working runner that knows it is entered, and stays stored.
 
         Raises:
-            StoreError: The store cannot be read, or keeps no schedules.
+            StoreCapabilityError: The store keeps no schedules.
+            StoreError: The store cannot be read.
         """
         async with self._active_runs.session():
             stored = await read_schedules(self._runtime)
@@ -51,7 +52,8 @@ class ScheduleManager:
 
         Raises:
             ScheduleNotFoundError: No such schedule is known here or stored.
-            StoreError: The store cannot be written, or keeps no schedules.
+            StoreCapabilityError: The store keeps no schedules.
+            StoreError: The store cannot be written.
         """
         async with self._active_runs.session():
             await change_schedule(
@@ -63,7 +65,8 @@ class ScheduleManager:
 
         Raises:
             ScheduleNotFoundError: No such schedule is known here or stored.
-            StoreError: The store cannot be written, or keeps no schedules.
+            StoreCapabilityError: The store keeps no schedules.
+            StoreError: The store cannot be written.
         """
         now = self._runtime.clock.now()
 
@@ -82,7 +85,8 @@ class ScheduleManager:
         Raises:
             ScheduleNotFoundError: No such schedule is known here or stored.
             InvalidParamsError: The params of the schedule do not fit its workflow.
-            StoreError: The store cannot be written, or keeps no schedules.
+            StoreCapabilityError: The store keeps no schedules.
+            StoreError: The store cannot be written.
         """
         now = self._runtime.clock.now()
         run_id = f"{name}@{now.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

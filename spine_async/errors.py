@@ -284,6 +284,22 @@ class StoreUnavailableError(StoreError):
     """The store cannot be opened, reached or written."""
 
 
+class StoreCapabilityError(StoreError):
+    """The store cannot do what was asked, because it lacks a capability that other stores have.
+
+    Attributes:
+        store: Name of the class of the store.
+        problem: What it lacks, for instance "keeps no queues".
+        way_out: What to do instead.
+    """
+
+    def __init__(self, store: str, problem: str, way_out: str) -> None:
+        self.store = store
+        self.problem = problem
+        self.way_out = way_out
+        super().__init__(f"{store} {problem}; {way_out}")
+
+
 class LeaseLostError(StoreError):
     """The lease of the run is lost: another owner has claimed it, or the lease ended before it could be renewed.
 

@@ -455,7 +455,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             WorkflowChangedError: The definition does not match the finished steps before `path`.
             RunNotResumableError: The workflow of the run is not known.
             RunConflictError: `workflow` has another name than the workflow of the run, or `new_run_id` is taken.
-            StoreError: The store cannot be reached or written, or cannot fork runs.
+            StoreCapabilityError: The store cannot fork runs.
+            StoreError: The store cannot be reached or written.
         """
         check_run_id(run_id)
         check_workflow(workflow)
@@ -516,7 +517,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             InvalidSignalError: The name, the key or the value is invalid, or does not fit the model of the step.
             RunNotFoundError: The run is not stored.
             RunEndedError: The run has completed.
-            StoreError: The store cannot be reached or written, or stores no signals.
+            StoreCapabilityError: The store stores no signals.
+            StoreError: The store cannot be reached or written.
         """
         async with self._active_runs.session(is_within=connection is not None):
             await send_signal(
@@ -550,6 +552,16 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
     def queue_names(self) -> Collection[str]:
         """Names of the queues that the runner works on, `default` included."""
         return frozenset(self._queue_names)
+
+    @property
+    def keeps_queues(self) -> bool:
+        """Whether the store keeps queues and signals: those in files and in Redis keep none."""
+        return self._runtime.keeps_queues
+
+    @property
+    def store_name(self) -> str:
+        """Name of the class of the store, for messages."""
+        return self._runtime.store_name
 
     @property
     def workflows(self) -> Mapping[str, Workflow]:

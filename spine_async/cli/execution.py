@@ -95,11 +95,14 @@ async def run(output: Output, target: Target, options: NewRunOptions) -> int:
     run_id = check_run_id(options.run_id) if options.run_id is not None else str(uuid.uuid4())
     output.needs_reader = options.queue is not None
     workflow = target.workflow
-    if not options.is_detached:
-        output.line(f"run {run_id}  {workflow if isinstance(workflow, str) else workflow.name}")
+    heading = f"run {run_id}  {workflow if isinstance(workflow, str) else workflow.name}"
+    if options.queue is None:  # shown before the store is opened; a queued run is shown once it is stored
+        output.line(heading)
     async with target.place.open() as runner:
         if options.queue is not None:
-            return await _enqueue(output, target, runner, run_id, options)
+            await _enqueue(target, runner, run_id, options)
+            output.line(run_id if options.is_detached else heading)
+            return await _follow_queued(output, target, runner, run_id, is_detached=options.is_detached)
         if isinstance(workflow, str):
             raise CommandError(
                 f"workflow {workflow!r} can only be put into a queue; give --queue, or its module with --app"
@@ -119,12 +122,11 @@ async def run(output: Output, target: Target, options: NewRunOptions) -> int:
         return await _conclude(output, target.place, runner, run_id, followed)
 
 
-async def _enqueue(output: Output, target: Target, runner: WorkflowRunner, run_id: str, options: NewRunOptions) -> int:
-    workflow = target.workflow
+async def _enqueue(target: Target, runner: WorkflowRunner, run_id: str, options: NewRunOptions) -> None:
     if options.start_from is not None:
         raise CommandError("--start-from cannot be given with --queue; a queued run begins with its first step")
     await runner.enqueue(
-        workflow,
+        target.workflow,
         params=options.params,
         partition=options.partition,
         run_id=run_id,
@@ -133,11 +135,17 @@ async def _enqueue(output: Output, target: Target, runner: WorkflowRunner, run_i
         priority=options.priority,
         delay=options.delay,
     )
-    if options.is_detached:
+
+
+async def _follow_queued(
+    output: Output, target: Target, runner: WorkflowRunner, run_id: str, *, is_detached: bool
+) -> int:
+    """Show a queued run until it has ended; a detached one is only printed."""
+    if is_detached:
         if output.is_json:
             output.json(await runner.get_run(run_id))
-        output.line(run_id)
         return ExitCode.COMPLETED
+    workflow = target.workflow
     view = view_of(output, run_id, workflow.plan() if isinstance(workflow, Workflow) else None, streams_json=False)
     return await _conclude(output, target.place, runner, run_id, await follow(runner, run_id, view))
 

@@ -166,6 +166,8 @@ async def list_queues(output: Output, place: Place) -> int:
     """List the queues with the numbers of their runs."""
     async with place.open() as runner:
         records = await runner.queues()
+        if not runner.keeps_queues:
+            output.note(f"{runner.store_name} keeps no queues; use a database")
     if output.is_json:
         output.json({"queues": records})
         return ExitCode.COMPLETED

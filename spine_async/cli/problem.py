@@ -18,6 +18,7 @@ from spine_async.errors import (
     ScheduleNotFoundError,
     SerializationError,
     SpineError,
+    StoreCapabilityError,
 )
 
 
@@ -73,6 +74,7 @@ _TEXTS: Mapping[type[Exception], Callable[[Exception], str]] = {
     ScheduleNotFoundError: _no_schedule,
     RunBusyError: _busy,
     RunConflictError: lambda error: str(error).replace("pass force=True", "give --force"),
+    StoreCapabilityError: lambda error: str(error).replace("execute the run here with start()", "leave out --queue"),
 }
 _USAGE_ERRORS = (
     CommandError,

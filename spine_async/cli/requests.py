@@ -102,25 +102,21 @@ def runs_request(
     database: str | None,
     texts: Mapping[str, str | None],
     partition: Sequence[str],
-    since: str | None,
-    until: str | None,
+    times: Mapping[str, tuple[str, str | None]],
     limit: int,
     cursor: str | None,
     oldest: bool,
     with_params: bool,
     count: bool,
 ) -> Action:
-    """`runs`."""
+    """`runs`. `times` has the option and its value, by the name of the filter."""
 
     def action(output: Output) -> Awaitable[int]:
         now = datetime.now(UTC)
         filters: dict[str, object] = {name: value for name, value in texts.items() if value is not None}
         if partition:
             filters["partition"] = parse_entries(partition)
-        if since is not None:
-            filters["created_after"] = parse_time(since, "--since", now)
-        if until is not None:
-            filters["created_before"] = parse_time(until, "--until", now)
+        filters |= {name: parse_time(text, option, now) for name, (option, text) in times.items() if text is not None}
         listing = inspection.Listing(
             filters=cast("RunFilters", filters),
             limit=limit,

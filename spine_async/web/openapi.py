@@ -26,6 +26,7 @@ _STATUS_TEXTS = {
     415: "The body is not declared to be JSON",
     422: "The request is invalid",
     500: "An error of the server",
+    501: "The store of the runs cannot do this",
     503: "The store is not available",
 }
 _HEADER_SCHEMAS: dict[str, dict[str, Any]] = {
@@ -95,12 +96,14 @@ def _query(route: WebRoute) -> list[dict[str, Any]]:
 
 
 def _described(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter may be missing, but it has no null."""
+    """A parameter may be missing, but it has no null. An object is sent as JSON."""
     kept = {name: value for name, value in schema.items() if name not in {"anyOf", "description", "title"}}
     kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     if kept.get("default", "") is None:
         del kept["default"]
-    return {"description": schema.get("description", ""), "schema": {**kept, **(kinds[0] if kinds else {})}}
+    found = {**kept, **(kinds[0] if kinds else {})}
+    form = {"content": {JSON: {"schema": found}}} if found.get("type") == "object" else {"schema": found}
+    return {"description": schema.get("description", ""), **form}
 
 
 def _headers(route: WebRoute) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, RunConflictError, SpineError
+from spine_async.errors import DefinitionError, RunConflictError, SpineError, StoreCapabilityError
 from spine_async.handle import RunHandle
 from spine_async.runner import WorkflowRunner
 from spine_async.web import problems, sse
@@ -86,6 +86,7 @@ class RunOperations:
     async def start_run(self, request: WebRequest, principal: str) -> WebResponse:
         """Start a run, or put it into a queue; with `wait`, answer with its result if it ends in that time."""
         workflow = self._workflow(request.path["name"])
+        self._check_stores()
         query = request.parsed_query(StartQuery)
         body = await request.parsed_body(StartBody, self._max_body_bytes)
         key = request.idempotency_key
@@ -108,7 +109,9 @@ class RunOperations:
             records = await self._runner.list_runs(**query.model_dump())
         except (DefinitionError, ValueError) as exc:
             raise ProblemError(problems.invalid_request(str(exc))) from None
-        shown = [each for each in records if await self._may(request, "read_run", each.run_id)]
+        # A partition is a value: who may not see it may not guess it either.
+        actions: tuple[Action, ...] = ("read_run",) if query.partition is None else ("read_run", "read_values")
+        shown = [each for each in records if await self._may_all(request, actions, each.run_id)]
         documents = [await self._document(request, each, asks=query.with_params) for each in shown]
         has_more = len(records) == query.limit
         return WebResponse.document(
@@ -141,6 +144,7 @@ class RunOperations:
 
     async def send_signal(self, request: WebRequest, principal: str) -> WebResponse:
         """Store a signal for a run."""
+        self._check_stores()
         body = await request.parsed_body(SignalBody, self._max_body_bytes)
         run_id, key = request.path["run_id"], request.idempotency_key
         token = derived_id(principal, run_id, key) if key is not None else None
@@ -181,6 +185,9 @@ class RunOperations:
                 priority=query.priority or 0,
                 delay=query.delay,
             )
+        except StoreCapabilityError as exc:
+            way_out = "leave out the queue, so that this server executes the run, or use a database"
+            raise ProblemError(problems.unsupported(f"{exc.store} {exc.problem}; {way_out}")) from None
         except DefinitionError as exc:
             if type(exc) is not DefinitionError:
                 raise
@@ -215,10 +222,22 @@ class RunOperations:
     async def _may(self, request: WebRequest, action: Action, run_id: str) -> bool:
         return checked_principal(await self._authorize(request.native, action, run_id)) is not None
 
+    async def _may_all(self, request: WebRequest, actions: Iterable[Action], run_id: str) -> bool:
+        for action in actions:
+            if not await self._may(request, action, run_id):
+                return False
+        return True
+
     async def _document(self, request: WebRequest, record: RunRecord, *, asks: bool = True) -> dict[str, object]:
         """The document of a run; `asks` is whether the request asks for values at all."""
         shows_values = asks and await self._may(request, "read_values", record.run_id)
         return run_document(record, shows_values=shows_values)
+
+    def _check_stores(self) -> None:
+        """Check that the runner stores its runs: nobody could ask for one that is not stored."""
+        config = self._runner.config
+        if config.dry_run or not config.checkpoint_enabled:
+            raise ProblemError(problems.unsupported("the runner of this server stores no runs; enable its checkpoints"))
 
     def _workflow(self, name: str) -> Workflow:
         workflow = self._runner.workflows.get(name)

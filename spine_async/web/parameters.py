@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import from_json
 
 MAX_WAIT = 60
 """Seconds that a request may wait for the end of a run; proxies close connections that are silent for longer."""
@@ -34,8 +35,19 @@ def _flag(value: object) -> bool:
     return value == "true"
 
 
+def _object(value: object) -> dict[str, Any]:
+    try:
+        found = from_json(str(value), allow_inf_nan=False)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('not a JSON object, such as {"region":"EU"}')  # noqa: TRY004 - pydantic needs a ValueError
+    return found
+
+
 Time = Annotated[datetime, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 Flag = Annotated[bool, BeforeValidator(_flag)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_object)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_WAIT, allow_inf_nan=False)]
 
 
@@ -83,6 +95,9 @@ class RunsQuery(BaseModel):
     status: StatusName | None = Field(None, description="Status of the run.")
     queue: str | None = Field(None, description="Queue of the run.")
     key: str | None = Field(None, description="Key of the run within its queue.")
+    partition: JsonObject | None = Field(
+        None, description="Entries of the partition of the run, as a JSON object; it may have others too."
+    )
     parent_run_id: str | None = Field(None, description="Run whose step started the run.")
     stop_reason: str | None = Field(None, description="Reason for which the run was stopped.")
     error_category: str | None = Field(None, description="Category of the error of the run.")

@@ -21,6 +21,7 @@ from spine_async.errors import (
     ScheduleNotFoundError,
     SerializationError,
     SpineError,
+    StoreCapabilityError,
     StoreUnavailableError,
     WorkflowChangedError,
 )
@@ -84,6 +85,7 @@ class _Kind:
 
 _NOT_FOUND = _Kind(404, "run-not-found", "The run is not stored")
 _INTERNAL = _Kind(500, "internal-error", "The server could not answer the request")
+_UNSUPPORTED = _Kind(501, "unsupported-by-store", "The store of the runs cannot do this")
 _UNAVAILABLE = _Kind(503, "store-unavailable", "The store of the runs is not available")
 
 _KINDS: Mapping[type[SpineError], _Kind] = {
@@ -99,6 +101,7 @@ _KINDS: Mapping[type[SpineError], _Kind] = {
     RunEndedError: _Kind(409, "run-ended", "The run has completed"),
     QueueDeadlockError: _Kind(409, "queue-deadlock", "The run would wait for itself"),
     WorkflowChangedError: _Kind(409, "workflow-changed", "The definition does not fit the stored run"),
+    StoreCapabilityError: _UNSUPPORTED,
     StoreUnavailableError: _UNAVAILABLE,
 }
 """The errors that a client may see. All others are errors of the application or of its operators."""
@@ -144,6 +147,11 @@ def body_too_large(limit: int) -> Problem:
     """The problem of a body with more bytes than the limit."""
     detail = f"the body is larger than {limit:,} bytes"
     return Problem(413, "body-too-large", "The body is too large", detail, headers={"Connection": "close"})
+
+
+def unsupported(detail: str) -> Problem:
+    """The problem of a request that the store of the runner cannot serve."""
+    return Problem(_UNSUPPORTED.status, _UNSUPPORTED.slug, _UNSUPPORTED.title, detail)
 
 
 def workflow_not_found(name: str) -> Problem:

@@ -35,6 +35,9 @@ from spine_async.web.problems import ProblemError, problem_of
 
 Operation: TypeAlias = Callable[[RunOperations, WebRequest, str], Awaitable[WebResponse]]
 
+_FAULTS = frozenset({500, 503})
+"""Status codes whose reason only the log has."""
+
 _log = logging.getLogger("spine_async")
 
 
@@ -89,7 +92,7 @@ class WebRoute:
             return await self.operation(operations, request, principal)
         except (ProblemError, SpineError) as exc:
             problem = problem_of(exc)
-            if problem.status >= 500:
+            if problem.status in _FAULTS:
                 _log.error("%s %s: %s", request.method, self.path, exc, exc_info=exc)
             return WebResponse.problem(problem)
 
@@ -112,7 +115,7 @@ ROUTES = (
         query=StartQuery,
         body=StartBody,
         headers=("Idempotency-Key",),
-        problems=(404, 409),
+        problems=(404, 409, 501),
     ),
     WebRoute(
         method="GET",
@@ -151,7 +154,7 @@ ROUTES = (
         statuses=(204,),
         body=SignalBody,
         headers=("Idempotency-Key",),
-        problems=(404, 409),
+        problems=(404, 409, 501),
     ),
     WebRoute(
         method="POST",

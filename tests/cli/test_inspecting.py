@@ -35,6 +35,13 @@ def test_the_stored_runs(cli: Cli) -> None:
     assert ids("--error-category", "DEPENDENCY") == ["b/1"]
     assert ids("--since", "1h") == ["a/2", "b/1", "a/1"]
     assert ids("--until", "2020-01-01") == []
+    assert ids("--ended-since", "1h") == ["b/1", "a/1"]
+    assert ids("--ended-until", "1h") == []
+    assert ids("--owner", "nobody") == []
+    cli("run", "greet", *APP, "--id", "p/1", "--partition", "region=EU", "--partition", "day=1")
+    assert ids("--partition", "day=1") == ["p/1"]
+    assert ids("--partition", "day=2") == []
+    cli("delete", "p/1")
     assert cli("runs", "--until", "1h").stderr.startswith("no runs are stored that match in SQLite database ")
 
     page = cli("runs", "-n", "2", "--json").document

@@ -34,6 +34,9 @@ EXAMPLES: dict[type[errors.SpineError], Callable[[], errors.SpineError]] = {
     errors.InvalidSignalError: lambda: errors.InvalidSignalError("r", "approve", "bad"),
     errors.WorkflowChangedError: lambda: errors.WorkflowChangedError("r", "step", "is gone"),
     errors.RunFailedError: lambda: errors.RunFailedError("r", "failed", step="s", error="e"),
+    errors.StoreCapabilityError: lambda: errors.StoreCapabilityError(
+        "FileRunStore", "keeps no queues", "use a database"
+    ),
     errors.LeaseLostError: lambda: errors.LeaseLostError("r"),
     errors.SchemaVersionError: lambda: errors.SchemaVersionError(9, 3, "upgrade the library"),
     errors.SharingError: lambda: errors.SharingError("shared", "do not"),

@@ -50,6 +50,27 @@ async def test_runs_are_filtered_and_paged(board: Board) -> None:
     assert "No run matches." in await board.page("/runs", parent="nobody")
 
 
+async def test_runs_are_filtered_by_time_partition_and_reason(board: Board) -> None:
+    await board.runner.execute(PLAIN, run_id="mine", partition={"region": "EU", "day": 1})
+    await board.runner.enqueue(PLAIN, run_id="later", delay=3600)
+    await board.runner.stop("later", "not needed")
+    for query, shown in (
+        ({"partition": '{"day": 1}'}, "mine"),
+        ({"reason": "not needed"}, "later"),
+        ({"since": "2020-01-01T00:00", "ended_since": "2020-01-01T00:00", "workflow": "plain"}, "mine"),
+    ):
+        page = Elements(await board.page("/runs", **query))
+        assert shown in page.texts, query
+        assert all(each in [field.get("value") for field in page.named("input")] for each in query.values())
+    for query in ({"partition": '{"day": 2}'}, {"until": "2020-01-01T00:00"}, {"ended_until": "2020-01-01T00:00:00"}):
+        assert "No run matches." in await board.page("/runs", **query)
+    refused = await board.get("/runs", partition='{"day": 1}', level="read")
+    assert refused.status_code == 400
+    assert "hidden from readers" in refused.text
+    readers = Elements(await board.page("/runs", level="read"))
+    assert "partition" not in [field.get("name") for field in readers.named("input")]
+
+
 async def test_only_a_step_under_way_shows_its_progress(board: Board) -> None:
     async def partly(context: WorkflowContext, config: Any) -> None:
         context.progress(3, 7)
@@ -191,6 +212,9 @@ async def test_htmx_gets_the_changing_part_only(board: Board) -> None:
         ("/runs", {"status": "sleeping"}, 400),
         ("/runs", {"cursor": "nonsense"}, 400),
         ("/runs", {"prefix": "\x00"}, 400),
+        ("/runs", {"since": "yesterday"}, 400),
+        ("/runs", {"partition": "EU"}, 400),
+        ("/runs", {"partition": "[1]"}, 400),
         ("/signals", {"cursor": "nonsense"}, 400),
         ("/nothing", {}, 404),
         ("/static/nothing.js", {}, 404),

@@ -17,6 +17,7 @@ from spine_async.errors import (
     SerializationError,
     SpineError,
     StepError,
+    StoreCapabilityError,
     StoreError,
     WorkflowChangedError,
 )
@@ -49,6 +50,10 @@ def test_everything_has_one_root() -> None:
         ),
         (RunFailedError("r", "failed", step="a", error="E: no"), "run 'r' failed at step 'a': E: no"),
         (RunFailedError("r", "stopped", step=None, error=None), "run 'r' stopped"),
+        (
+            StoreCapabilityError("FileRunStore", "keeps no queues", "use a database"),
+            "FileRunStore keeps no queues; use a database",
+        ),
         (LeaseLostError("r"), "run 'r' was claimed by another owner; this runner can no longer write to it"),
         (
             SchemaVersionError(9, 1, "upgrade spine-async"),
@@ -90,6 +95,7 @@ def test_attributes_are_typed() -> None:
         WorkflowChangedError("r", "a", "is not in it"),
         StepError("x", "TIMEOUT", retry_after=2.0),
         LeaseLostError("r"),
+        StoreCapabilityError("FileRunStore", "keeps no queues", "use a database"),
         SchemaVersionError(3, 2, "upgrade"),
         SerializationError("no", (".a", "[1]")),
         MissingExtraError("this", "that"),

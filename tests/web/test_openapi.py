@@ -24,6 +24,8 @@ def test_every_route_is_described(document: dict[str, Any]) -> None:
     for route in ROUTES:
         operation = document["paths"][PREFIX + route.path][route.method.lower()]
         assert operation["summary"].endswith(".")
+        for each in operation["parameters"]:
+            assert ("content" in each) != ("schema" in each)
         named = [(each["in"], each["name"]) for each in operation["parameters"]]
         assert [name for place, name in named if place == "path"] == route.path_names
         assert [name for place, name in named if place == "query"] == list(route.query.model_fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -77,6 +78,24 @@ async def test_the_same_key_starts_one_run(framework: str, database_url: str, tm
         others = [await post("bob", "k1"), await post("alice", "k2"), await post("alice", "k1", workflow="fragile")]
         assert len({together[0][1], *(run_id for _, run_id in others)}) == 4
         assert await post("alice", "k1", "Eve") == (422, "urn:spine-async:problem:idempotency-key-reused")
+
+
+async def test_runs_are_found_by_their_partition(site: Site) -> None:
+    async def post(**partition: object) -> str:
+        body = {"params": {"name": "Ada"}, "partition": partition}
+        return str((await site.client.post("/workflows/greet/runs?wait=30", json=body)).json()["run_id"])
+
+    async def found(partition: dict[str, object], **headers: str) -> list[str]:
+        query = {"partition": json.dumps(partition), "order": "oldest"}
+        answer = await site.client.get("/runs", params=query, headers=headers)
+        assert answer.status_code == 200
+        return [each["run_id"] for each in answer.json()["runs"]]
+
+    first, second = await post(region="EU", day=1), await post(region="EU", day="1")
+    assert await found({"region": "EU"}) == [first, second]
+    assert await found({"region": "EU", "day": 1}) == [first]
+    assert await found({"region": "US"}) == []
+    assert await found({"region": "EU"}, Authorization="eve list_runs,read_run") == []  # nor may it be guessed
 
 
 async def test_a_signal_continues_a_run(site: Site) -> None:

@@ -25,7 +25,7 @@ from spine_async.errors import (
     RunEndedError,
     RunNotFoundError,
     SerializationError,
-    StoreError,
+    StoreCapabilityError,
 )
 from spine_async.ports import keeps_due_runs, writes_within
 
@@ -59,7 +59,8 @@ async def send_signal(
         RunNotFoundError: There is no such run.
         RunEndedError: The run has completed.
         DefinitionError: The runner stores nothing, or the connection cannot be used.
-        StoreError: The store cannot be written, or stores no signals.
+        StoreCapabilityError: The store stores no signals, or not in a transaction of the caller.
+        StoreError: The store cannot be written.
     """
     _check_texts(run_id, name, idempotency_key)
     _check_store(runtime, connection)
@@ -123,9 +124,10 @@ def _check_store(runtime: Runtime, connection: object) -> None:
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot send a signal; enable checkpoints")
     if not keeps_due_runs(runtime.store):
-        raise StoreError(f"{store} stores no signals; use a database")
+        raise StoreCapabilityError(store, "stores no signals", "use a database")
     if connection is not None and not writes_within(runtime.store):
-        raise StoreError(f"{store} cannot store a signal in your transaction; leave out connection=, or use a database")
+        way_out = "leave out connection=, or use a database"
+        raise StoreCapabilityError(store, "cannot store a signal in your transaction", way_out)
 
 
 async def _encoded(runtime: Runtime, run_id: str, name: str, value: object) -> Document:

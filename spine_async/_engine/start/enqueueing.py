@@ -17,7 +17,7 @@ from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
 from spine_async._model.record import NewRun
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, RunNotFoundError, StoreError
+from spine_async.errors import DefinitionError, RunNotFoundError, StoreCapabilityError
 from spine_async.ports import writes_within
 
 Definition: TypeAlias = Workflow | str
@@ -39,14 +39,16 @@ async def enqueue_runs(
     Raises:
         DefinitionError: An option is invalid, or the params do not fit the workflow (`InvalidParamsError`).
         RunConflictError: An id belongs to a run with other params or of another workflow.
-        StoreError: The store cannot be written, or keeps no due runs.
+        StoreCapabilityError: The store keeps no queues, or cannot store runs in a transaction of the caller.
+        StoreError: The store cannot be written.
     """
     if not isinstance(definition, (Workflow, str)):
         raise DefinitionError(f"{definition!r:.80} is not a workflow; give a Workflow, or the name of one")
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot enqueue a run; enable checkpoints")
     if not runtime.keeps_queues:
-        raise StoreError(f"{runtime.store_name} keeps no queues; use a database, or execute the run here with start()")
+        way_out = "use a database, or execute the run here with start()"
+        raise StoreCapabilityError(runtime.store_name, "keeps no queues", way_out)
     check_queue_name(queue)
     name = definition if isinstance(definition, str) else definition.name or ""
     with runtime.observer.enqueue(name, queue, len(runs)) as traceparent:
@@ -111,8 +113,7 @@ async def _create(runtime: Runtime, news: Sequence[NewRun]) -> list[NewRun]:
 async def _create_within(runtime: Runtime, connection: object, news: Sequence[NewRun]) -> list[NewRun]:
     store = runtime.store
     if not writes_within(store):
-        raise StoreError(
-            f"{runtime.store_name} cannot store a run in your transaction; leave out connection=, or use a database"
-        )
+        way_out = "leave out connection=, or use a database"
+        raise StoreCapabilityError(runtime.store_name, "cannot store a run in your transaction", way_out)
     claims = await store.create_within(connection, news)
     return [new for new, claim in zip(news, claims, strict=True) if claim is None]

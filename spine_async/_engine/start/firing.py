@@ -20,7 +20,7 @@ from spine_async._model.record import NewRun
 from spine_async._model.schedule import Schedule, iso_second
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule, timing_of
 from spine_async._model.workflow import Workflow
-from spine_async.errors import DefinitionError, ScheduleNotFoundError, StoreError
+from spine_async.errors import DefinitionError, ScheduleNotFoundError, StoreCapabilityError
 from spine_async.ports import ScheduleStore, keeps_schedules
 
 Schedules = Mapping[str, Schedule]
@@ -32,15 +32,14 @@ def schedule_store(runtime: Runtime) -> ScheduleStore:
 
     Raises:
         DefinitionError: The runner stores nothing.
-        StoreError: The store keeps no schedules.
+        StoreCapabilityError: The store keeps no schedules.
     """
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it has no schedules; enable checkpoints")
     store = runtime.store
     if not keeps_schedules(store):
-        raise StoreError(
-            f"{runtime.store_name} keeps no schedules; use the store of a database, or MemoryRunStore within a process"
-        )
+        way_out = "use the store of a database, or MemoryRunStore within a process"
+        raise StoreCapabilityError(runtime.store_name, "keeps no schedules", way_out)
     return store
 
 
@@ -51,7 +50,7 @@ def checked_schedules(runtime: Runtime, given: object) -> dict[str, Schedule]:
         DefinitionError: They are no list of schedules, two have the same name, or the runner stores nothing.
         InvalidParamsError: Params do not fit the workflow.
         SerializationError: A param has no strict JSON form.
-        StoreError: The store keeps no schedules.
+        StoreCapabilityError: The store keeps no schedules.
     """
     if isinstance(given, (Schedule, str)) or not isinstance(given, Iterable):
         raise DefinitionError(f"schedules is of type {type(given).__name__}; it must be a list of Schedule(…) objects")
@@ -106,7 +105,8 @@ async def change_schedule(
 
     Raises:
         ScheduleNotFoundError: The schedule is neither known nor stored.
-        StoreError: The store cannot be read or written, or keeps no schedules.
+        StoreCapabilityError: The store keeps no schedules.
+        StoreError: The store cannot be read or written.
     """
     while True:
         stored = await stored_schedule(runtime, known, name)

@@ -33,7 +33,13 @@ from spine_async._model.record import DueTime, EventRow, NewRun, StoredRun, Visi
 from spine_async._model.status import EventType, StepStatus, StepType
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import DefinitionError, InvalidParamsError, RunConflictError, RunNotFoundError, StoreError
+from spine_async.errors import (
+    DefinitionError,
+    InvalidParamsError,
+    RunConflictError,
+    RunNotFoundError,
+    StoreCapabilityError,
+)
 from spine_async.ports import forks_runs
 
 
@@ -71,11 +77,13 @@ async def create_fork(runtime: Runtime, workflow: Workflow, stored: StoredRun, r
         WorkflowChangedError: The definition does not fit the steps that are copied.
         RunConflictError: The run belongs to another workflow.
         RunNotFoundError: The run has been deleted meanwhile.
-        StoreError: The store cannot be written, or cannot fork runs.
+        StoreCapabilityError: The store cannot fork runs.
+        StoreError: The store cannot be written.
     """
     store = runtime.store
     if not forks_runs(store):
-        raise StoreError(f"{runtime.store_name} cannot fork runs; use the store of a database, or MemoryRunStore")
+        way_out = "use the store of a database, or MemoryRunStore"
+        raise StoreCapabilityError(runtime.store_name, "cannot fork runs", way_out)
     if stored.workflow_name != workflow.name:
         problem = f"belongs to workflow {stored.workflow_name!r}, not to {workflow.name!r}"
         raise RunConflictError(stored.run_id, f"run {stored.run_id!r} {problem}")

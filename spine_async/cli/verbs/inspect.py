@@ -28,6 +28,9 @@ def runs(
     key: Annotated[str | None, typer.Option("--key", help="Only runs with this key.")] = None,
     prefix: Annotated[str | None, typer.Option("--prefix", help="Only ids that begin with this text.")] = None,
     parent: Annotated[str | None, typer.Option("--parent", metavar="RUN_ID", help="Only children of this run.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="PROCESS", help="Only runs that this process executes.")
+    ] = None,
     category: Annotated[
         str | None, typer.Option("--error-category", metavar="CATEGORY", help="Only runs that failed with it.")
     ] = None,
@@ -39,6 +42,10 @@ def runs(
         str | None, typer.Option("--since", metavar="TIME", help="Created then or later; a time, or a duration as 2h.")
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Created earlier.")] = None,
+    ended_since: Annotated[
+        str | None, typer.Option("--ended-since", metavar="TIME", help="Ended then or later.")
+    ] = None,
+    ended_until: Annotated[str | None, typer.Option("--ended-until", metavar="TIME", help="Ended earlier.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many runs.")] = 20,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Continue an earlier listing.")] = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest runs first.")] = False,
@@ -63,12 +70,17 @@ def runs(
                 "key": key,
                 "run_id_prefix": prefix,
                 "parent_run_id": parent,
+                "owner": owner,
                 "error_category": category,
                 "stop_reason": stop_reason,
             },
             partition=partition or (),
-            since=since,
-            until=until,
+            times={
+                "created_after": ("--since", since),
+                "created_before": ("--until", until),
+                "ended_after": ("--ended-since", ended_since),
+                "ended_before": ("--ended-until", ended_until),
+            },
             limit=limit,
             cursor=cursor,
             oldest=oldest,
