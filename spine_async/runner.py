@@ -539,6 +539,9 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
 
         Returns:
             The results of the runs.
+
+        Cancellation:
+            Claims no further runs; those that are claimed continue in the background.
         """
         async with self._active_runs.session():
             return await self._worker.once()

@@ -200,6 +200,22 @@ class TestCancelledCalls:
             assert await is_cancelled(stop)
             assert (await runner.get_run("r")).stop_reason == "enough"
 
+    async def test_a_round_of_recovery_that_is_cancelled_executes_what_it_has_claimed(
+        self, store: FaultInjectingStore
+    ) -> None:
+        gated = Gated()
+        async with late_runner(store, gated.flow) as runner:
+            await runner.enqueue(gated.flow, run_id="r")
+            hang = store.hang("claim_due", moment="after")
+            recovery = spawn(runner.recover())
+            await hang.reached.wait()
+            recovery.cancel()
+            await asyncio.sleep(0)
+            hang.release.set()
+            assert await is_cancelled(recovery)
+            gated.gate.set()
+            assert (await runner.handle("r").result(timeout=15)).status == "completed"
+
     async def test_leaving_the_runner_passes_a_cancellation_on(self, store: FaultInjectingStore) -> None:
         gated = Gated()
         hang = store.hang("claim_due")

@@ -251,8 +251,13 @@ class Journal:
             self.on_commit(change)
 
     def _latest(self, pending: PendingWrites) -> Latch | None:
-        """The latch of the last commit of a run that has not ended, or None."""
-        return self._queue.get(pending) or self._locked.later(pending) or self._writing.get(pending)
+        """The latch of the last commit of a run that has not ended, or has failed; None if there is none.
+
+        A commit of the writer may have ended while it commits later groups of its queue.
+        """
+        latch = self._queue.get(pending) or self._locked.later(pending) or self._writing.get(pending)
+        has_ended = latch is not None and latch.is_set and latch.error is None
+        return None if has_ended else latch
 
     async def end_retries(self) -> None:
         """Give up the locked changes of runs that are not executed any more, before the store is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum, auto
@@ -11,6 +12,8 @@ import anyio
 from spine_async._engine.tasks import Future, new_future, resolve, run_shielded
 from spine_async.errors import StoreError
 from spine_async.ports import DueRunStore, Listener
+
+_log = logging.getLogger("spine_async")
 
 
 class Change(Enum):
@@ -92,6 +95,8 @@ class Changes:
             self._listener = await self._store.listen(self._notify_all)
         except StoreError:
             return  # the services look at the store regularly
+        except Exception:  # noqa: BLE001 - the service would end, and nobody would notice
+            _log.exception("changes of other processes are not noticed at once")
 
     async def _end_listening(self) -> None:
         async with self._lock:

@@ -207,7 +207,7 @@ class Followers:
             followed = self._followed[run_id] = _FollowedRun(run_id)
         followed.readers += 1
         self._runtime.journal.on_commit = self._committed
-        if self._watching is None:
+        if self._watching is None or self._watching.done():
             self._watching = spawn(self._watch(), "spine_async followers")
         else:
             self._runtime.changes.notify(Change.EVENTS)

@@ -110,12 +110,18 @@ class Worker:
         await self._sweep()
         running: set[Task[ExecutionResult]] = set()
         while True:
-            claimed = await self._claim(self._runtime.config.worker_concurrency - len(running))
-            running |= {task for each in claimed if (task := self._begin(each, results).task) is not None}
+            limit = self._runtime.config.worker_concurrency - len(running)
+            # To its end, also if the caller is cancelled: the claimed runs need an executor.
+            running |= await run_shielded(self._claim_once(limit, results), "spine_async recover")
             if not running:
                 return results
             await wait_any(*running)
             running = {each for each in running if not each.done()}
+
+    async def _claim_once(self, limit: int, results: list[WorkflowResult]) -> set[Task[ExecutionResult]]:
+        """Claim runs and execute them in the background; returns the tasks."""
+        begun = [self._begin(each, results) for each in await self._claim(limit)]
+        return {each.task for each in begun if each.task is not None}
 
     async def _work(self, halt: _Halt) -> None:
         runtime = self._runtime

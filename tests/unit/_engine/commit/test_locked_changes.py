@@ -240,3 +240,23 @@ async def test_a_closed_loop_leaves_nothing_behind(scene: Scene) -> None:
     assert not first.is_set
     add(blocked, "b2")
     assert scene.journal.enqueue(blocked) is not first
+
+
+@pytest.mark.usefixtures("small_groups")
+async def test_a_reservation_does_not_wait_for_later_groups_of_the_writer(scene: Scene) -> None:
+    """Its own commit has ended, and the writer commits the next group of the same queue."""
+    first, other = await scene.run("first"), await scene.run("other")
+    scene.store.waits_in_commit = anyio.Event()
+    add(first, "f1")
+    add(other, "o1")
+    latch, last = scene.journal.enqueue(first), scene.journal.enqueue(other)
+    await scene.store.in_commit.wait()
+    scene.store.in_commit, waits = anyio.Event(), scene.store.waits_in_commit
+    scene.store.waits_in_commit = anyio.Event()
+    waits.set()
+    await scene.store.in_commit.wait()
+    assert (latch.is_set, last.is_set) == (True, False)
+    async with scene.journal.reserved(first):
+        assert not last.is_set
+        scene.store.waits_in_commit.set()
+        await ended(last)
