@@ -17,6 +17,7 @@ from blockbuster import BlockBuster
 from spine_async import WorkflowRunner
 from tests.chaos.size import LINES
 from tests.servers import postgres, redis
+from tests.servers.kept_tables import KeptTables
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -125,12 +126,13 @@ def _servers() -> Iterator[Servers]:
     servers.stop()
 
 
-class ModuleDatabases:
-    """Databases that live as long as one test module; each is made when it is first asked for."""
+class Databases:
+    """Databases that live as long as one test module or the session; each is made when it is first asked for."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._made: dict[str, tuple[PostgresServer, str]] = {}
+        self._kept: dict[str, KeptTables] = {}
 
     def server(self, *, is_durable: bool) -> PostgresServer:
         name = "postgres-durable" if is_durable else "postgres"
@@ -143,20 +145,32 @@ class ModuleDatabases:
             self._made[purpose] = (server, server.create_database())
         return self._made[purpose][1]
 
+    def cleared(self, purpose: str) -> str:
+        """A database without rows; it may have the library's tables."""
+        dsn = self.get(purpose)
+        self._kept.setdefault(purpose, KeptTables(dsn)).clear()
+        return dsn
+
     def drop(self) -> None:
         for server, dsn in self._made.values():
             server.drop_database(dsn)
 
 
 @pytest.fixture(scope="module")
-def _module_databases(_servers: Servers) -> Iterator[ModuleDatabases]:
-    databases = ModuleDatabases(_servers)
+def _module_databases(_servers: Servers) -> Iterator[Databases]:
+    databases = Databases(_servers)
     yield databases
     databases.drop()
 
 
+@pytest.fixture(scope="session")
+def _session_databases(_servers: Servers) -> Databases:
+    """Databases that are emptied before each test; they end with their servers."""
+    return Databases(_servers)
+
+
 @pytest.fixture
-def postgres_dsn(_services: None, _module_databases: ModuleDatabases) -> str:
+def postgres_dsn(_services: None, _module_databases: Databases) -> str:
     """libpq URL of this module's database, shared by its tests."""
     return _module_databases.get("module")
 
@@ -168,17 +182,23 @@ def postgres_url(postgres_dsn: str) -> str:
 
 
 @pytest.fixture
-def fresh_postgres_url(_services: None, _module_databases: ModuleDatabases) -> str:
+def fresh_postgres_url(_services: None, _session_databases: Databases) -> str:
     """SQLAlchemy URL of an empty PostgreSQL database; its libpq URL is the same with `postgresql:` in front."""
-    dsn = _module_databases.get("fresh")
+    dsn = _session_databases.get("fresh")
     postgres.empty_database(dsn)
     return postgres.async_url(dsn)
 
 
 @pytest.fixture
-def durable_postgres_url(_services: None, _module_databases: ModuleDatabases) -> str:
+def cleared_postgres_url(_services: None, _session_databases: Databases) -> str:
+    """SQLAlchemy URL of a PostgreSQL database without runs; the library's tables may exist, which saves a test time."""
+    return postgres.async_url(_session_databases.cleared("fresh"))
+
+
+@pytest.fixture
+def durable_postgres_url(_services: None, _session_databases: Databases) -> str:
     """SQLAlchemy URL of an empty database on a server with PostgreSQL's own durability settings."""
-    dsn = _module_databases.get("durable", is_durable=True)
+    dsn = _session_databases.get("durable", is_durable=True)
     postgres.empty_database(dsn)
     return postgres.async_url(dsn)
 
@@ -226,7 +246,15 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """SQLAlchemy URL of an empty database, SQLite and PostgreSQL in turn."""
+    """SQLAlchemy URL of a database without runs, SQLite and PostgreSQL in turn; the tables may exist."""
+    chosen = "sqlite_url" if request.param == "sqlite" else "cleared_postgres_url"
+    url: str = request.getfixturevalue(chosen)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy URL of a database without tables, SQLite and PostgreSQL in turn."""
     chosen = "sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"
     url: str = request.getfixturevalue(chosen)
     return url

@@ -20,6 +20,6 @@ def nursery() -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def arena(database_url: str, tmp_path: Path, nursery: Nursery) -> Arena:
+def arena(empty_database_url: str, tmp_path: Path, nursery: Nursery) -> Arena:
     """An empty database (SQLite, then PostgreSQL), a diary, and child processes that use both."""
-    return Arena(database_url, tmp_path / "diary", nursery)
+    return Arena(empty_database_url, tmp_path / "diary", nursery)

@@ -140,19 +140,19 @@ def test_in_memory(how: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.usefixtures("_no_garbage")
-def test_on_a_database(database_url: str, how: str) -> None:
-    reader = Reader(database_url)
-    theatre = Theatre(lambda: SqlRunStore.from_url(database_url), reader.read)
+def test_on_a_database(empty_database_url: str, how: str) -> None:
+    reader = Reader(empty_database_url)
+    theatre = Theatre(lambda: SqlRunStore.from_url(empty_database_url), reader.read)
     stride = size(17, 1)
     count, states = every(theatre, how, stride, 1 + draws(how).randrange(stride))
-    assert not open_transactions(database_url)
-    report(f"every await[{database_url.partition('+')[0]}, {how}]", n=count // stride, of=count, left=states)
+    assert not open_transactions(empty_database_url)
+    report(f"every await[{empty_database_url.partition('+')[0]}, {how}]", n=count // stride, of=count, left=states)
     reader.close()
 
 
-def open_transactions(database_url: str) -> list[Any]:
+def open_transactions(empty_database_url: str) -> list[Any]:
     """Connections of others that are still open or have an open transaction."""
-    url = make_url(database_url)
+    url = make_url(empty_database_url)
     if url.get_backend_name() == "sqlite":
         with closing(sqlite3.connect(str(url.database), timeout=0, isolation_level=None)) as connection:
             connection.execute("BEGIN EXCLUSIVE")  # raises if another connection has a transaction

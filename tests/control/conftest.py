@@ -19,7 +19,7 @@ def place(request: pytest.FixtureRequest) -> Place:
     """An empty store that runners of this process share, of each kind in turn."""
     if request.param == "memory":
         return Place(None)
-    return Place(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"))
+    return Place(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "cleared_postgres_url"))
 
 
 @pytest.fixture

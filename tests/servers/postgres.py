@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -119,7 +120,17 @@ def empty_database(dsn: str) -> None:
     """Make a database as good as new: nobody connected, nothing in it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CLIENTS}")
-        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        drop_everything(connection)
+
+
+def drop_everything(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Drop all schemas and reset the database's settings."""
+    schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+    dropped = [
+        sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)) for (name,) in connection.execute(schemas)
+    ]
+    reset = sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(connection.info.dbname))
+    connection.execute(sql.SQL("; ").join([*dropped, sql.SQL("CREATE SCHEMA public"), reset]))
 
 
 def async_url(dsn: str) -> str:

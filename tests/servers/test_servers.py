@@ -7,11 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import psycopg
 import pytest
 
+from spine_async import Step, Workflow, WorkflowRunner, WorkflowRunnerConfig
+from spine_async.storage.sql.schema.tables import VERSION
+from tests.servers.kept_tables import KeptTables
 from tests.servers.postgres import PostgresServer, empty_database
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +37,83 @@ def test_a_database_is_emptied_whoever_is_connected(postgres_dsn: str) -> None:
         empty_database(postgres_dsn)
     with psycopg.connect(postgres_dsn) as connection:
         assert connection.execute("SELECT to_regclass('left_over')").fetchone() == (None,)
+
+
+@pytest.fixture
+def kept(fresh_postgres_url: str) -> Iterator[tuple[KeptTables, psycopg.Connection[tuple[Any, ...]]]]:
+    """A database in which a test has left the library's tables and a run."""
+    dsn = fresh_postgres_url.replace("+asyncpg", "")
+    kept = KeptTables(dsn)
+    kept.clear()
+    empty_database(dsn)
+    anyio.run(_execute, fresh_postgres_url)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        marked = connection.execute("COMMENT ON TABLE core_workflow_runs IS 'kept'")
+        assert marked.statusmessage == "COMMENT"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield kept, connection
+
+
+async def _execute(url: str) -> None:
+    flow = Workflow("w", [Step.lambda_("only", lambda context, config: None)])
+    async with WorkflowRunner(config=WorkflowRunnerConfig(database_url=url), workflows=[flow]) as runner:
+        await runner.execute(flow)
+
+
+_COMMENT = "SELECT obj_description(to_regclass('core_workflow_runs'))"
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1", "CREATE TABLE orders (id integer REFERENCES core_workflow_runs (id))"]
+)
+def test_tables_that_the_library_created_are_kept_without_their_rows(
+    kept: tuple[KeptTables, psycopg.Connection[tuple[Any, ...]]], statement: str
+) -> None:
+    tables, connection = kept
+    connection.execute(statement)
+    tables.clear()
+    dsn = connection.info.dsn
+    for _ in range(2):
+        with psycopg.connect(dsn, autocommit=True) as other:
+            assert other.execute(_COMMENT).fetchone() == ("kept",)
+            assert other.execute("SELECT to_regclass('orders')").fetchone() == (None,)
+            assert other.execute("SELECT count(*) FROM core_workflow_runs").fetchone() == (0,)
+            assert other.execute("SELECT count(*) FROM core_workflow_steps").fetchone() == (0,)
+            assert other.execute("SELECT version FROM core_workflow_schema").fetchone() == (VERSION,)
+            assert other.execute("SELECT nextval('core_workflow_runs_id_seq')").fetchone() == (1,)
+        tables.clear()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE core_workflow_runs ADD COLUMN later text",
+        "ALTER TABLE core_workflow_runs ALTER run_id SET DEFAULT 'x'",
+        "ALTER TABLE core_workflow_runs DISABLE TRIGGER core_workflow_deleted_runs",
+        "ALTER TABLE core_workflow_steps RENAME TO steps",
+        "ALTER TYPE core_workflow_step_row_3 ADD ATTRIBUTE later text",
+        "ANALYZE core_workflow_runs",
+        "CREATE INDEX ON core_workflow_runs (status)",
+        "CREATE OR REPLACE FUNCTION core_workflow_forget_runs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE SCHEMA elsewhere",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$",
+        "DROP VIEW core_workflow_events",
+        "GRANT SELECT ON core_workflow_runs TO PUBLIC",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        "UPDATE core_workflow_schema SET version = 99",
+    ],
+)
+def test_tables_that_were_changed_are_dropped(
+    kept: tuple[KeptTables, psycopg.Connection[tuple[Any, ...]]], statement: str
+) -> None:
+    tables, connection = kept
+    connection.execute(statement)
+    tables.clear()
+    with psycopg.connect(connection.info.dsn) as other:
+        left = "SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace"
+        assert other.execute(left).fetchone() == (0,)
+        assert other.execute("SELECT to_regnamespace('elsewhere')").fetchone() == (None,)
+        assert other.execute("SELECT count(*) FROM pg_db_role_setting").fetchone() == (0,)
 
 
 def test_a_durable_server_has_the_default_settings(durable_postgres_url: str) -> None:

@@ -23,7 +23,7 @@ LEASE = 1.0
 def store(request: pytest.FixtureRequest) -> FaultInjectingStore:
     if request.param == "memory":
         return FaultInjectingStore(MemoryRunStore())
-    name = "sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"
+    name = "sqlite_url" if request.param == "sqlite" else "cleared_postgres_url"
     return FaultInjectingStore(SqlRunStore.from_url(request.getfixturevalue(name)))
 
 

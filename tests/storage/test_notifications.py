@@ -27,7 +27,7 @@ from spine_async.storage.sql.postgres.announcements import CHANNEL
 from spine_async.storage.sql.postgres.database import PostgresDatabase
 from spine_async.testing.conformance.due_rows import claimed, due_run, message, names, notice, sent
 from spine_async.testing.conformance.rows import change, committed, created, moment, new_run
-from tests.conftest import ModuleDatabases
+from tests.conftest import Databases
 from tests.servers import pgbouncer
 from tests.storage.history import advanced, checked_out
 from tests.storage.plain_sql import execute
@@ -179,7 +179,7 @@ async def test_without_a_server_the_listener_is_silent() -> None:
 
 
 @pytest.mark.skipif(pgbouncer.program() is None, reason="pgbouncer is not installed")
-async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _module_databases: ModuleDatabases) -> None:  # noqa: PT019
+async def test_behind_a_pooler_nothing_is_reported(fresh_postgres_url: str, _module_databases: Databases) -> None:  # noqa: PT019
     pooler = pgbouncer.launch(_module_databases.server(is_durable=False).dsn, "transaction")
     direct, pooled = SqlRunStore(fresh_postgres_url), SqlRunStore(pooler.url_of(fresh_postgres_url))
     try:

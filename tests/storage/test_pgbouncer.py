@@ -14,7 +14,7 @@ from spine_async._model.record import Renewal
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.testing.conformance.rows import created, loaded, new_run
-from tests.conftest import ModuleDatabases
+from tests.conftest import Databases
 from tests.servers import pgbouncer
 from tests.storage.history import advanced, assert_whole, begun, store_without_leaks
 
@@ -24,7 +24,7 @@ if pgbouncer.program() is None:
 
 
 @pytest.fixture(scope="module", params=MODES)
-def pooler(request: pytest.FixtureRequest, _module_databases: ModuleDatabases) -> Iterator[pgbouncer.PgBouncer]:
+def pooler(request: pytest.FixtureRequest, _module_databases: Databases) -> Iterator[pgbouncer.PgBouncer]:
     if request.config.getoption("--no-services"):
         pytest.skip("--no-services")
     started = pgbouncer.launch(_module_databases.server(is_durable=False).dsn, request.param)

@@ -23,9 +23,9 @@ from tests.storage.history import advanced, assert_whole, begun
     "pool",
     [{"pool_size": 1, "max_overflow": 0}, {"pool_size": 1, "max_overflow": 1}, {"poolclass": AssertionPool}],
 )
-def test_a_pool_that_is_too_small_is_refused_at_once(database_url: str, pool: dict[str, Any]) -> None:
+def test_a_pool_that_is_too_small_is_refused_at_once(empty_database_url: str, pool: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=r"at most \d connections; a runner needs 3: one for commits"):
-        WorkflowRunner(create_async_engine(database_url, **pool))
+        WorkflowRunner(create_async_engine(empty_database_url, **pool))
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_a_pool_that_is_too_small_is_refused_at_once(database_url: str, pool: di
         {"poolclass": NullPool},
     ],
 )
-async def test_the_smallest_pools_suffice(database_url: str, pool: dict[str, Any]) -> None:
+async def test_the_smallest_pools_suffice(empty_database_url: str, pool: dict[str, Any]) -> None:
     async def step(context: WorkflowContext, config: object) -> None:
         await anyio.lowlevel.checkpoint()
 
-    engine = create_async_engine(database_url, **pool)
+    engine = create_async_engine(empty_database_url, **pool)
     async with WorkflowRunner(engine) as runner, anyio.create_task_group() as tasks:
         for number in range(20):
             tasks.start_soon(
@@ -54,10 +54,10 @@ async def test_the_smallest_pools_suffice(database_url: str, pool: dict[str, Any
 
 @pytest.mark.parametrize("pool_timeout", [30, 0.2])
 async def test_callers_that_hold_all_sessions_of_the_pool_fail_soon(
-    database_url: str, pool_timeout: float, monkeypatch: pytest.MonkeyPatch
+    empty_database_url: str, pool_timeout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "POOL_WAIT", 0.5)
-    engine = create_async_engine(database_url, pool_size=3, max_overflow=0, pool_timeout=pool_timeout)
+    engine = create_async_engine(empty_database_url, pool_size=3, max_overflow=0, pool_timeout=pool_timeout)
     store = SqlRunStore(engine)
     held = [await engine.connect() for _ in range(3)]
     with anyio.fail_after(10):
@@ -71,8 +71,8 @@ async def test_callers_that_hold_all_sessions_of_the_pool_fail_soon(
     await engine.dispose()
 
 
-async def test_a_connection_that_is_released_in_time_is_used(database_url: str) -> None:
-    engine = create_async_engine(database_url, pool_size=3, max_overflow=0)
+async def test_a_connection_that_is_released_in_time_is_used(empty_database_url: str) -> None:
+    engine = create_async_engine(empty_database_url, pool_size=3, max_overflow=0)
     store = SqlRunStore(engine)
     held = [await engine.connect() for _ in range(3)]
     async with anyio.create_task_group() as tasks:
@@ -84,8 +84,8 @@ async def test_a_connection_that_is_released_in_time_is_used(database_url: str) 
     await engine.dispose()
 
 
-async def test_a_wait_for_the_pool_can_be_cancelled(database_url: str) -> None:
-    engine = create_async_engine(database_url, pool_size=3, max_overflow=0)
+async def test_a_wait_for_the_pool_can_be_cancelled(empty_database_url: str) -> None:
+    engine = create_async_engine(empty_database_url, pool_size=3, max_overflow=0)
     store = SqlRunStore(engine)
     held = [await engine.connect() for _ in range(3)]
     async with anyio.create_task_group() as tasks:

@@ -34,26 +34,26 @@ async def perform(operation: str, store: SqlRunStore, claim: Claim) -> None:
         await store.load("run-1")
 
 
-async def test_a_compatible_upgrade_stops_nobody(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_a_compatible_upgrade_stops_nobody(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     claim = await begun(store)
-    upgrade(database_url, "ALTER TABLE core_workflow_runs ADD COLUMN later_column text", compatible_from=VERSION)
+    upgrade(empty_database_url, "ALTER TABLE core_workflow_runs ADD COLUMN later_column text", compatible_from=VERSION)
     claim = await advanced(store, claim)
     await store.close()
     claim = await advanced(store, claim)
     await assert_whole(store, claim)
     await store.close()
-    await upgrade_schema(database_url)
-    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(LATER,)]
+    await upgrade_schema(empty_database_url)
+    assert execute(empty_database_url, "SELECT version FROM core_workflow_schema") == [(LATER,)]
 
 
 @pytest.mark.parametrize("compatible_from", [None, LATER])
 async def test_an_incompatible_upgrade_is_named_at_the_next_opening(
-    database_url: str, compatible_from: int | None
+    empty_database_url: str, compatible_from: int | None
 ) -> None:
-    store = SqlRunStore(database_url)
+    store = SqlRunStore(empty_database_url)
     await begun(store)
-    upgrade(database_url, compatible_from=compatible_from)
+    upgrade(empty_database_url, compatible_from=compatible_from)
     await store.close()
     with pytest.raises(
         SchemaVersionError, match=f"schema version {LATER}, but this library requires version {VERSION}; upgrade"
@@ -61,25 +61,25 @@ async def test_an_incompatible_upgrade_is_named_at_the_next_opening(
         await store.load("run-1")
     await store.close()
     with pytest.raises(SchemaVersionError):
-        await upgrade_schema(database_url)
+        await upgrade_schema(empty_database_url)
 
 
 @pytest.mark.parametrize("operation", ["commit", "create", "load"])
 async def test_an_incompatible_upgrade_is_named_by_the_first_statement_that_fails(
-    database_url: str, operation: str
+    empty_database_url: str, operation: str
 ) -> None:
-    store = SqlRunStore(database_url)
+    store = SqlRunStore(empty_database_url)
     claim = await begun(store)
-    upgrade(database_url, "ALTER TABLE core_workflow_runs RENAME TO spine_runs")
+    upgrade(empty_database_url, "ALTER TABLE core_workflow_runs RENAME TO spine_runs")
     with pytest.raises(SchemaVersionError, match=f"schema version {LATER}"):
         await perform(operation, store, claim)
     await store.close()
 
 
-async def test_without_an_upgrade_the_error_remains_what_it_was(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_without_an_upgrade_the_error_remains_what_it_was(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     claim = await begun(store)
-    execute(database_url, "ALTER TABLE core_workflow_runs RENAME TO spine_runs")
+    execute(empty_database_url, "ALTER TABLE core_workflow_runs RENAME TO spine_runs")
     with pytest.raises(StoreError) as caught:
         await store.commit([change(claim, [visit("more", claim.next_seq)])])
     assert not isinstance(caught.value, SchemaVersionError)

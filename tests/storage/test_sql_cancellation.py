@@ -80,8 +80,8 @@ async def _quiet_driver() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine(database_url)
+async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_async_engine(empty_database_url)
     yield made
     assert checked_out(made) == 0
     await made.dispose()

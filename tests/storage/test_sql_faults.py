@@ -128,25 +128,25 @@ async def test_moments_that_only_postgresql_can_represent(fresh_postgres_url: st
     await store.close()
 
 
-async def test_a_visit_that_cannot_be_read(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_a_visit_that_cannot_be_read(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     await committed(store, change(await created(store), [visit("a", 2)]))
-    execute(database_url, "UPDATE core_workflow_steps SET step_type = 'magic'")
+    execute(empty_database_url, "UPDATE core_workflow_steps SET step_type = 'magic'")
     with pytest.raises(CorruptRecordError, match=r"'run-1'.*'step_type' of core_workflow_steps"):
         await store.visits("run-1")
     await store.close()
 
 
-async def test_error_texts_that_no_database_holds(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_error_texts_that_no_database_holds(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     await committed(store, change(await created(store), [visit("a", 2, error="nul \x00, half \ud800, line\n")]))
     (row,) = await store.visits("run-1")
     assert row.error == "nul \u2400, half \\ud800, line\n"
     await store.close()
 
 
-async def test_the_error_of_a_refused_row_has_none_of_its_values(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_the_error_of_a_refused_row_has_none_of_its_values(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     claim = await created(store)
     twice = change(claim, [visit("a", 2, output='"TOPSECRET"'), visit("a", 3, output='"TOPSECRET"')])
     with pytest.raises(StoreError) as caught:

@@ -29,8 +29,8 @@ from tests.storage.plain_sql import execute, file_of
 HERE = Path(__file__).parents[2]
 
 
-def test_two_event_loops_one_after_the_other(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+def test_two_event_loops_one_after_the_other(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
 
     async def once(run_id: str) -> list[str]:
         await created(store, new_run(run_id, at=float(run_id)))
@@ -99,8 +99,8 @@ async def test_a_database_in_memory_lives_until_close() -> None:
 
 
 @pytest.mark.anyio
-async def test_writes_and_reads_at_once(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_writes_and_reads_at_once(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     await created(store)
 
     async def one(number: int) -> None:
@@ -115,10 +115,12 @@ async def test_writes_and_reads_at_once(database_url: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelled_calls_leave_nothing_behind(database_url: str) -> None:
+async def test_cancelled_calls_leave_nothing_behind(empty_database_url: str) -> None:
     """Each call is cancelled a little later than the previous one; each transaction is complete or absent."""
     # asyncpg leaves an unretrieved error if a connect is cancelled just before it requests TLS.
-    engine = create_async_engine(database_url + ("" if database_url.startswith("sqlite") else "?ssl=disable"))
+    engine = create_async_engine(
+        empty_database_url + ("" if empty_database_url.startswith("sqlite") else "?ssl=disable")
+    )
     store = SqlRunStore(engine)
     await created(store)
     for number in range(60):
@@ -181,8 +183,8 @@ def test_another_durability_is_refused(sqlite_url: str) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("durability", SYNCHRONOUS)
-async def test_the_users_engine_is_left_as_it_was(database_url: str, durability: Any) -> None:
-    engine = create_async_engine(database_url, pool_size=2)
+async def test_the_users_engine_is_left_as_it_was(empty_database_url: str, durability: Any) -> None:
+    engine = create_async_engine(empty_database_url, pool_size=2)
     listeners = _listeners(engine)
     before = await _settings(engine)
     store = SqlRunStore(engine, durability=durability)
@@ -262,30 +264,30 @@ async def test_an_owned_engine_is_disposed_of(sqlite_url: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_without_auto_migrate_the_schema_is_asked_for(database_url: str) -> None:
-    if database_url.startswith("sqlite"):
-        execute(database_url, "CREATE TABLE other (n integer)")
-    store = SqlRunStore(database_url, auto_migrate=False)
+async def test_without_auto_migrate_the_schema_is_asked_for(empty_database_url: str) -> None:
+    if empty_database_url.startswith("sqlite"):
+        execute(empty_database_url, "CREATE TABLE other (n integer)")
+    store = SqlRunStore(empty_database_url, auto_migrate=False)
     with pytest.raises(SchemaVersionError, match=r"upgrade_schema\(engine_or_url\)") as caught:
         await created(store)
     assert (caught.value.found, caught.value.known) == (0, VERSION)
-    await upgrade_schema(database_url)
-    await upgrade_schema(database_url)
+    await upgrade_schema(empty_database_url)
+    await upgrade_schema(empty_database_url)
     await created(store)
     await store.close()
-    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
+    assert execute(empty_database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
 
 
 @pytest.mark.anyio
-async def test_a_newer_schema_is_refused(database_url: str) -> None:
-    await upgrade_schema(database_url)
-    execute(database_url, "UPDATE core_workflow_schema SET version = 99")
-    store = SqlRunStore(database_url)
+async def test_a_newer_schema_is_refused(empty_database_url: str) -> None:
+    await upgrade_schema(empty_database_url)
+    execute(empty_database_url, "UPDATE core_workflow_schema SET version = 99")
+    store = SqlRunStore(empty_database_url)
     with pytest.raises(SchemaVersionError, match="upgrade spine-async"):
         await store.load("x")
     await store.close()
     with pytest.raises(SchemaVersionError):
-        await upgrade_schema(database_url)
+        await upgrade_schema(empty_database_url)
 
 
 _START = """
@@ -304,21 +306,21 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_many_processes_may_make_the_schema_at_once(database_url: str) -> None:
+def test_many_processes_may_make_the_schema_at_once(empty_database_url: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-W", "error", "-c", _START, database_url]
+    command = [sys.executable, "-W", "error", "-c", _START, empty_database_url]
     started = [
         subprocess.Popen([*command, str(n)], env=environment, stderr=subprocess.PIPE, text=True) for n in range(4)
     ]
     said = [each.communicate(timeout=60)[1] for each in started]
     assert [each.returncode for each in started] == [0] * 4, "\n".join(said)
-    assert execute(database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
-    assert execute(database_url, "SELECT count(*) FROM core_workflow_runs") == [(16,)]
+    assert execute(empty_database_url, "SELECT version FROM core_workflow_schema") == [(VERSION,)]
+    assert execute(empty_database_url, "SELECT count(*) FROM core_workflow_runs") == [(16,)]
 
 
 @pytest.mark.anyio
-async def test_a_step_costs_the_same_bytes_however_long_the_run(database_url: str) -> None:
-    store = SqlRunStore(database_url)
+async def test_a_step_costs_the_same_bytes_however_long_the_run(empty_database_url: str) -> None:
+    store = SqlRunStore(empty_database_url)
     claim = await created(store)
     sizes = []
     seq = 2
@@ -327,7 +329,7 @@ async def test_a_step_costs_the_same_bytes_however_long_the_run(database_url: st
             visits = [visit(f"step_{n:05}", n, started_seq=n, output=f'"{"x" * 1022}"') for n in range(seq, seq + 100)]
             claim = moved(claim, await committed(store, change(claim, visits)))
             seq += 100
-        sizes.append(_bytes(database_url))
+        sizes.append(_bytes(empty_database_url))
     await store.close()
     first, both = sizes
     assert both / 2000 <= 1500

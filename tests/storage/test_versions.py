@@ -26,28 +26,28 @@ TABLES = (
 
 
 @pytest.fixture(params=OLD)
-def old_database(request: pytest.FixtureRequest, database_url: str) -> str:
+def old_database(request: pytest.FixtureRequest, empty_database_url: str) -> str:
     """A database that the given version of the library wrote."""
-    return write_old(database_url, request.param)
+    return write_old(empty_database_url, request.param)
 
 
 @pytest.fixture
-def version_2(database_url: str) -> str:
+def version_2(empty_database_url: str) -> str:
     """A database that version 2 of the library wrote."""
-    return write_old(database_url, 2)
+    return write_old(empty_database_url, 2)
 
 
-def write_old(database_url: str, version: int) -> str:
+def write_old(empty_database_url: str, version: int) -> str:
     """Fill an empty database with what that version left."""
-    dialect = "sqlite" if database_url.startswith("sqlite") else "postgres"
+    dialect = "sqlite" if empty_database_url.startswith("sqlite") else "postgres"
     script = (Path(__file__).parent / f"version_{version}" / f"{dialect}.sql").read_text()
     if dialect == "sqlite":
-        with closing(sqlite3.connect(file_of(database_url))) as connection:
+        with closing(sqlite3.connect(file_of(empty_database_url))) as connection:
             connection.executescript(script)
     else:
-        with psycopg.connect(database_url.replace("+asyncpg", ""), autocommit=True) as connection:
+        with psycopg.connect(empty_database_url.replace("+asyncpg", ""), autocommit=True) as connection:
             connection.execute(script.encode())
-    return database_url
+    return empty_database_url
 
 
 def counts(url: str, tables: Sequence[str] = TABLES) -> list[int]:

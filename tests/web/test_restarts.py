@@ -24,7 +24,7 @@ Serve = Callable[..., ServerProcess]
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest, database: str) -> str:
-    return str(request.getfixturevalue("sqlite_url" if database == "sqlite" else "fresh_postgres_url"))
+    return str(request.getfixturevalue("sqlite_url" if database == "sqlite" else "cleared_postgres_url"))
 
 
 @pytest.fixture

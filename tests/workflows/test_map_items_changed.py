@@ -42,7 +42,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
     if request.param == "sqlite":
         chosen = SqlRunStore.from_url(request.getfixturevalue("sqlite_url"))
     elif request.param == "postgres":
-        chosen = SqlRunStore.from_url(request.getfixturevalue("fresh_postgres_url"))
+        chosen = SqlRunStore.from_url(request.getfixturevalue("cleared_postgres_url"))
     yield chosen
     await chosen.close()
 

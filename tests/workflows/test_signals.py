@@ -58,7 +58,7 @@ GIVEN = {"by": "Ada", "at": "2026-01-02T03:04:05Z"}
 def make_runner(request: pytest.FixtureRequest) -> MakeRunner:
     """Runners on one store, like the runners of several processes."""
     memory = MemoryRunStore()
-    names = {"sqlite": "sqlite_url", "postgres": "fresh_postgres_url"}
+    names = {"sqlite": "sqlite_url", "postgres": "cleared_postgres_url"}
     url = request.getfixturevalue(names[request.param]) if request.param != "memory" else None
 
     def make(
