@@ -44,11 +44,11 @@ async def stop_run(
     """
     text = reason or CancelReason.USER.value
     request = StopRequest(text, compensates).text
-    execution = active_runs.find(run_id)
+    execution, was_asked = active_runs.find(run_id), False
     if execution is not None:
         execution.cancel(CancelReason.USER, text, compensates)
         if not execution.was_released:
-            await _store_request(runtime, run_id, request)
+            was_asked = await _store_request(runtime, run_id, request)
             await execution.opened.future()
             if execution.has_run and not execution.was_released:
                 return True
@@ -59,7 +59,7 @@ async def stop_run(
     if stored.status.is_final or not await run_shielded(
         runtime.store.request_stop(run_id, request), "spine_async stop"
     ):
-        return False
+        return was_asked
     return await run_shielded(
         _stop_unheld(runtime, active_runs, stored, StopRequest(text, compensates)), "spine_async stop"
     )
@@ -108,12 +108,13 @@ async def _stop_unheld(runtime: Runtime, active_runs: ActiveRuns, stored: Stored
     return True
 
 
-async def _store_request(runtime: Runtime, run_id: str, request: str) -> None:
-    """Store the request to stop a run that is being stopped here."""
+async def _store_request(runtime: Runtime, run_id: str, request: str) -> bool:
+    """Store the request to stop a run that is being stopped here; returns whether it is stored."""
     try:
-        await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
+        return await run_shielded(runtime.store.request_stop(run_id, request), "spine_async stop")
     except StoreError as exc:
         _log.warning("run %s is being stopped, but the request could not be stored: %s", run_id, exc)
+        return False
 
 
 async def child_ids(runtime: Runtime, run_id: str, *, is_under_way: bool) -> list[str]:
