@@ -17,6 +17,7 @@ from blockbuster import BlockBuster
 
 from spine_async import WorkflowRunner
 from tests.chaos.size import LINES
+from tests.pairs import mark_the_rest_as_long
 from tests.servers import postgres, redis
 from tests.servers.kept_tables import KeptTables
 from tests.servers.postgres import PostgresServer
@@ -51,6 +52,12 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` selects."""
+    mark_the_rest_as_long(items)
 
 
 def pytest_collection_finish() -> None:
@@ -163,7 +170,7 @@ class Databases:
         return self._made[purpose][1]
 
     def cleared(self, purpose: str) -> str:
-        """A database without rows; it may have the library's tables."""
+        """A database with the library's tables and without rows."""
         dsn = self.get(purpose)
         self._kept.setdefault(purpose, KeptTables(dsn)).clear()
         return dsn
@@ -208,7 +215,7 @@ def fresh_postgres_url(_services: None, _session_databases: Databases) -> str:
 
 @pytest.fixture
 def cleared_postgres_url(_services: None, _session_databases: Databases) -> str:
-    """SQLAlchemy URL of a PostgreSQL database without runs; the library's tables may exist, which saves a test time."""
+    """SQLAlchemy URL of a PostgreSQL database with the library's tables and no rows, which is there sooner."""
     return postgres.async_url(_session_databases.cleared("fresh"))
 
 
@@ -263,7 +270,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """SQLAlchemy URL of a database without runs, SQLite and PostgreSQL in turn; the tables may exist."""
+    """SQLAlchemy URL of an SQLite file that does not exist yet and a PostgreSQL database with empty tables in turn."""
     chosen = "sqlite_url" if request.param == "sqlite" else "cleared_postgres_url"
     url: str = request.getfixturevalue(chosen)
     return url

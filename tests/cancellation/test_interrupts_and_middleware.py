@@ -68,6 +68,7 @@ async def test_a_drain_inside_a_map_lets_items_finish_and_releases_the_run(
     assert (result.status, sorted(finished)) == ("completed", [0, 1, 2, 3])
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("middleware", MIDDLEWARE)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("how", ["stop", "leave", "cancel", "run_timeout"])

@@ -29,6 +29,7 @@ from tests.cancellation.user_code import (
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize(("middleware", "body", "shape"), CASES)
 @pytest.mark.parametrize("how", ["stop", "leave", "cancel", "run_timeout"])
 async def test_a_run_that_is_cancelled_is_stored_as_the_cancellation_says(
@@ -67,6 +68,7 @@ async def test_a_run_that_is_cancelled_is_stored_as_the_cancellation_says(
     assert (result.status, result.failed_steps) == ("completed", [])
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize(("middleware", "body", "shape"), CASES)
 async def test_a_step_timeout_has_its_category_whatever_the_handler_raises(
     make_runner: MakeRunner, middleware: str, body: str, shape: str

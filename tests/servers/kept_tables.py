@@ -2,7 +2,7 @@
 
 To drop and create the tables takes more time than most tests. So they are kept if the catalog is exactly that of a
 database in which the library has just created its tables, including privileges, settings and statistics of the planner.
-Otherwise everything is dropped, and the next test creates the tables.
+Otherwise everything is dropped, and they are created by the library's own statements.
 """
 
 from __future__ import annotations
@@ -111,20 +111,21 @@ class KeptTables:
         self._stored = ""
 
     def clear(self) -> None:
-        """Leave nobody connected and no rows; the tables are those of a new database, or there are none."""
+        """Leave nobody connected, no rows, and the tables as the library creates them."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             connection.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CLIENTS}")
-            if not self._definitions:
-                drop_everything(connection)
-                _create_tables(connection)
-                self._definitions = _one(connection, _DEFINED)
             _drop_tables_of_test(connection)
             if self._are_unchanged(connection) and _versions(connection) == [(VERSION,)]:
                 _delete_rows(connection)
-            else:
-                drop_everything(connection)
+                return
+            drop_everything(connection)
+            _create_tables(connection)
+            if not self._definitions:
+                self._definitions = _one(connection, _DEFINED)
 
     def _are_unchanged(self, connection: Connection) -> bool:
+        if not self._definitions:
+            return False
         stored = _one(connection, _STORED)
         if stored != self._stored and _one(connection, _DEFINED) == self._definitions:
             self._stored = stored

@@ -116,6 +116,7 @@ async def _read(store: SqlRunStore, run_id: str) -> Coroutine[Any, Any, object]:
     return store.load(run_id)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("way", ["native", "twice", "scope"])
 @pytest.mark.parametrize("asked", [_commit, _create, _claim, _read])
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["open", "closed before"])

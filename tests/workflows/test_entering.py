@@ -82,15 +82,15 @@ async def test_an_unreachable_server_is_logged_at_once_and_raised_by_execute(
 
 
 async def test_a_schema_that_may_not_be_created_is_reported_at_once(
-    database_url: str, caplog: pytest.LogCaptureFixture
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if database_url.startswith("sqlite"):
-        execute(database_url, "CREATE TABLE other (n integer)")
-    async with at(database_url, auto_migrate=False) as runner:
+    if empty_database_url.startswith("sqlite"):
+        execute(empty_database_url, "CREATE TABLE other (n integer)")
+    async with at(empty_database_url, auto_migrate=False) as runner:
         assert "upgrade_schema" in caplog.text
         with pytest.raises(SchemaVersionError):
             await runner.execute(WORKFLOW)
-        await upgrade_schema(database_url)
+        await upgrade_schema(empty_database_url)
         assert (await runner.execute(WORKFLOW)).status == "stopped"
 
 
