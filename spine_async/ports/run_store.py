@@ -10,7 +10,11 @@ affect the others.
 
 A store retries transient errors itself, and raises `StoreUnavailableError` when its time limit is over. The limit is
 less than the duration of a lease. A call whose answer was lost is repeated unchanged; `create` and `commit` recognise
-their own effect by a token. A listing continues behind a place (`RunCursor`), whether or not its run is still stored.
+their own effect by a token. A page of visits or events continues behind a number. A listing continues behind a place
+(`RunCursor`), whether or not its run is still stored.
+
+The port has ten methods besides `open` and `close`. What else a store may be able to do is a capability with a protocol
+of its own; the engine manages without it.
 """
 
 from __future__ import annotations
@@ -24,14 +28,13 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastPage,
     Renewal,
     RunChange,
     StoredRun,
     VisitRow,
 )
 from spine_async._model.run_filter import RunFilter
-from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.errors import StoreError
 
 
@@ -46,6 +49,19 @@ class CommitOutcome(StrEnum):
     COMMITTED = "committed"
     FENCED = "fenced"
     LOCKED = "locked"
+
+
+class DeleteIf(StrEnum):
+    """Condition under which a run is removed.
+
+    `stored`: in any case. `ended`: the run has ended. `unused`: the run has ended, and its parent, if it is stored, has
+    ended too, so that no resume asks for the run. With `unused` the store need not wait for a run that another
+    transaction has locked, nor for the disk: a removal that is left out or undone is repeated by a later call.
+    """
+
+    STORED = "stored"
+    ENDED = "ended"
+    UNUSED = "unused"
 
 
 class RunIdLockedError(StoreError):
@@ -150,7 +166,7 @@ class RunStore(Protocol):
         ...
 
     async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
-        """Write changes in one transaction, at most one for each run. Each change is fenced independently.
+        """Write changes, at most one for each run. Each change is written whole or not at all, and fenced by itself.
 
         The call may be repeated after a lost answer. A change that has the epoch and the `commit_id` of the last change
         of its run counts as committed and is not written again.
@@ -167,98 +183,39 @@ class RunStore(Protocol):
         """The run, or None if it is not stored."""
         ...
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        """Journal entries in the order of their numbers, without the hidden ones (`VisitRow.is_hidden`).
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        """Journal entries that the filter selects, in the order of their numbers.
 
-        A page of a map that is still being executed costs as much as the page, however many entries precede it.
-
-        Args:
-            run_id: The run.
-            below: Path of a visit; the entries inside of it are returned: those of the items of a map, of branches, or
-                of a child workflow. None returns the entries of the run's own steps.
-            after: Only entries with a greater number.
-            limit: At most this many entries; fewer only if there are no more. None returns all.
-        """
-        ...
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        """At most `limit` entries of the run's own steps with a number above `after`, as a resume reads them."""
-        ...
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        """At most `limit` journal entries with a number above `after`, in order.
+        A page costs as much as its entries, however many precede it: also a page of several scopes, and a page inside
+        a map that is still being executed.
 
         Args:
             run_id: The run.
-            after: Only entries with a greater number.
-            limit: How many, at least 1.
-            scopes: Scopes of the entries: "" for the run itself, a map item such as `process_all[17]`, a branch, a
-                child workflow such as `child`, or the path of a visit that has recorded calls. None returns the entries
-                of all scopes, without the hidden ones (`VisitRow.is_hidden`).
+            chosen: Which entries; those of the run's own steps if it is left out.
         """
-        ...
-
-    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
-        """The last completed or skipped visit of a step outside of map items; None if there is none.
-
-        Args:
-            run_id: The run.
-            step: Name of the step; or the path of a single visit, such as `review#2` or `process_all[17]/resize`.
-        """
-        ...
-
-    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
-        """The last event of this type and path that is stored as an event, not derived from a visit; or None."""
         ...
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         """Runs that match the filter, ordered by `created_at` and `key`; the newest first unless it says otherwise."""
         ...
 
-    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
-        """How many runs match the filter, by status. The counting of a status stops at `chosen.limit`.
-
-        Statuses without such a run may be left out.
-        """
-        ...
-
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         """At most `limit` events with a number above `after`, in order, including those derived from visits."""
         ...
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        """Remove the run with all its rows.
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        """Remove those of the runs that meet a condition, each with all its rows or not at all.
+
+        The store checks the condition in the statement that removes the run. So a concurrent claim either prevents the
+        removal or does not find the run.
 
         Args:
-            run_id: The run.
-            only_ended: Whether to keep a run that has not ended. The store checks this in the statement that removes
-                the run. So a concurrent claim either prevents the removal or does not find the run.
+            run_ids: Ids of at most about a hundred runs. The store may remove them in one transaction.
+            condition: The condition.
 
         Returns:
-            Whether the run was removed.
+            The ids of the runs that were removed, in any order.
         """
-        ...
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        """Remove those of the runs that have ended, and whose parent, if it is stored, has ended too.
-
-        Each run is removed with all its rows or not at all. The store checks the conditions in the statement that
-        removes the runs. It need not wait for a run that another transaction has locked.
-
-        Args:
-            run_ids: Ids of about a hundred runs. The store may remove them in one transaction.
-
-        Returns:
-            How many were removed.
-        """
-        ...
-
-    async def workflow_names(self) -> list[str]:
-        """The names of the workflows that have a stored run."""
         ...
 
     async def close(self) -> None:

@@ -34,7 +34,6 @@ from spine_async._model.record import (
     EventRow,
     NewRun,
     NoRoom,
-    PastPage,
     Release,
     Renewal,
     RunChange,
@@ -46,7 +45,8 @@ from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
-from spine_async.ports import Clock, CommitOutcome, NoListener
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async.ports import Clock, CommitOutcome, DeleteIf, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.memory_forks import forked_events, forked_visits
 from spine_async.storage.memory_overview import backlog, open_waits
@@ -69,6 +69,7 @@ from spine_async.storage.memory_run import (
 )
 from spine_async.storage.memory_schedules import MemorySchedules
 from spine_async.storage.run_selection import matches, select_runs
+from spine_async.storage.visit_selection import select_visits
 
 
 class MemoryRunStore:
@@ -278,25 +279,12 @@ class MemoryRunStore:
         found = self._runs.get(run_id)
         return with_lease(found) if found is not None else None
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
         found = self._runs.get(run_id)
-        rows = found.visits.below(below, after) if found is not None else ()
-        return [replace(row) for row in islice((row for row in rows if not row.is_hidden), limit)]
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        page = await self.visit_page(run_id, after, limit, [""])
-        return PastPage(page, page[-1].seq if page else 0)
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        found = self._runs.get(run_id)
-        rows = found.visits.ending_after(after) if found is not None else iter(())
-        chosen = frozenset(scopes or ())
-        wanted = (row for row in rows if (not row.is_hidden if scopes is None else row.scope in chosen))
-        return [replace(row) for row in islice(wanted, limit)]
+        if found is None:
+            return []
+        rows = found.visits.candidates(chosen)
+        return [replace(row) for row in select_visits(rows, chosen)]
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         found = self._runs.get(run_id)
@@ -330,12 +318,11 @@ class MemoryRunStore:
         visits = islice(filter(has_events, found.visits.ending_after(after - 1)), limit + 1)
         return [replace(event) for event in merge_events(found.events, visits, after, found.next_seq)[:limit]]
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        found = self._runs.get(run_id)
-        if found is None or (only_ended and not found.status.is_final):
-            return False
-        del self._runs[run_id]
-        return True
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        removed = [each for each in dict.fromkeys(run_ids) if self._is_removable(each, condition)]
+        for each in removed:
+            del self._runs[each]
+        return removed
 
     async def fork(self, new: NewFork) -> ForkOutcome:
         source = self._runs.get(new.source_id)
@@ -359,19 +346,15 @@ class MemoryRunStore:
     async def change_schedule(self, change: ScheduleChange) -> bool:
         return self._schedules.change(change)
 
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        removed = [run_id for run_id in dict.fromkeys(run_ids) if self._is_removable(run_id)]
-        for run_id in removed:
-            del self._runs[run_id]
-        return len(removed)
-
     async def workflow_names(self) -> list[str]:
         return sorted({found.stored.workflow_name for found in self._runs.values()})
 
-    def _is_removable(self, run_id: str) -> bool:
+    def _is_removable(self, run_id: str, condition: DeleteIf) -> bool:
         found = self._runs.get(run_id)
-        parent = self._runs.get(found.stored.parent_run_id or "") if found is not None else None
-        return found is not None and found.status.is_final and (parent is None or parent.status.is_final)
+        if found is None or condition is DeleteIf.STORED:
+            return found is not None
+        parent = self._runs.get(found.stored.parent_run_id or "") if condition is DeleteIf.UNUSED else None
+        return found.status.is_final and (parent is None or parent.status.is_final)
 
     async def close(self) -> None:
         return None

@@ -12,7 +12,6 @@ from spine_async._model.record import (
     EventRow,
     NewRun,
     NoRoom,
-    PastPage,
     Release,
     Renewal,
     RunChange,
@@ -21,7 +20,8 @@ from spine_async._model.record import (
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async.ports import CommitOutcome, DeleteIf
 
 
 class NullRunStore:
@@ -59,17 +59,7 @@ class NullRunStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return None
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return []
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        return PastPage((), 0)
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
         return []
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
@@ -87,11 +77,8 @@ class NullRunStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return []
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        return False
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        return 0
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        return []
 
     async def workflow_names(self) -> list[str]:
         return []

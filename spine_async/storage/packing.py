@@ -17,13 +17,14 @@ from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any
 
-from spine_async._model.naming import is_inside
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
+from spine_async._model.visit_filter import VisitFilter
 
 _BLOCK_SIZE = 512
 """Rows per packed block; most runs have fewer."""
 
+_LAST = "\U0010ffff"  # no scope begins with it: it is not printable
 _FIELDS = tuple(each.name for each in fields(VisitRow))
 _TIMESTAMPS = ("started_at", "completed_at")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,22 +75,25 @@ class PackedVisits:
         blocks = (_unpack(block.data) for block in self._blocks if block.last_seq > seq)
         return (row for row in chain(chain.from_iterable(blocks), self._recent) if row.seq > seq)
 
-    def below(self, path: str | None, seq: int) -> Iterator[VisitRow]:
-        """Rows with a number greater than `seq`, inside the visit at `path`; None: the rows of the run's own steps.
-
-        Blocks that can have no such row are not unpacked.
-        """
-        # The scope of a row inside is the path itself, or continues with `/` or `[`; `\\` is the character after `[`.
-        start, end = ("", "\x00") if path is None else (path, f"{path}\\")
+    def candidates(self, chosen: VisitFilter) -> Iterator[VisitRow]:
+        """Rows among which are all that the filter selects; blocks that have none of them are not unpacked."""
+        start, end = _scope_range(chosen)
         blocks = (
             _unpack(block.data)
             for block in self._blocks
-            if block.last_seq > seq and block.last_scope >= start and block.first_scope < end
+            if block.last_seq > chosen.after and block.last_scope >= start and block.first_scope < end
         )
-        rows = chain(chain.from_iterable(blocks), self._recent)
-        return (
-            row for row in rows if row.seq > seq and (is_inside(row.scope, path) if path is not None else not row.scope)
-        )
+        return chain(chain.from_iterable(blocks), self._recent)
+
+
+def _scope_range(chosen: VisitFilter) -> tuple[str, str]:
+    """The first scope that the filter may select, and the first one behind all of these."""
+    if chosen.inside is not None:
+        # The scope of a row inside is the path itself, or continues with `/` or `[`; `\\` is the character after `[`.
+        return chosen.inside, f"{chosen.inside}\\"
+    if chosen.scopes:
+        return min(chosen.scopes), f"{max(chosen.scopes)}\x00"
+    return "", _LAST
 
 
 def _pack(rows: Iterable[VisitRow]) -> bytes:

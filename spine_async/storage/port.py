@@ -34,28 +34,35 @@ from spine_async._model.record import (
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.ports import (
     CallerTransactionStore,
     CommitOutcome,
+    DeleteIf,
     DueRunStore,
     ForkStore,
+    LastRowStore,
     Listener,
     OutlineStore,
     RunIdLockedError,
     RunStore,
     ScheduleStore,
     StepTransaction,
+    SummaryStore,
     TransactionStore,
 )
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.run_selection import matches, select_runs
+from spine_async.storage.visit_selection import select_visits
 
 __all__ = [
+    "OWN_VISITS",
     "Backlog",
     "Busy",
     "CallerTransactionStore",
     "Claim",
     "CommitOutcome",
+    "DeleteIf",
     "Delivery",
     "DueRequest",
     "DueRun",
@@ -65,6 +72,7 @@ __all__ = [
     "EventRow",
     "ForkOutcome",
     "ForkStore",
+    "LastRowStore",
     "Listener",
     "Message",
     "NewFork",
@@ -95,12 +103,15 @@ __all__ = [
     "StepType",
     "StoredRun",
     "StoredSchedule",
+    "SummaryStore",
     "Sweep",
     "TransactionStore",
+    "VisitFilter",
     "VisitRow",
     "has_events",
     "matches",
     "merge_events",
     "select_runs",
+    "select_visits",
     "started_event",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
@@ -18,7 +19,6 @@ from spine_async._model.record import (
     EventRow,
     NewRun,
     NoRoom,
-    PastPage,
     Release,
     Renewal,
     RunChange,
@@ -27,18 +27,17 @@ from spine_async._model.record import (
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
-from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.errors import DefinitionError, StoreUnavailableError
 from spine_async.ports import (
     CallerTransactionStore,
     CommitOutcome,
+    DeleteIf,
     DueRunStore,
     ForkStore,
     Listener,
     RunStore,
     ScheduleStore,
-    StepTransaction,
-    executes_transactions,
     forks_runs,
     keeps_due_runs,
     keeps_schedules,
@@ -55,17 +54,17 @@ Method: TypeAlias = Literal[
     "commit",
     "load",
     "visits",
-    "past_visits",
-    "visit_page",
-    "last_visit",
-    "last_event",
     "runs",
-    "count_runs",
     "events",
     "delete",
-    "delete_ended",
-    "workflow_names",
     "close",
+    "past_visits",
+    "visit_outlines",
+    "item_states",
+    "last_visit",
+    "last_event",
+    "count_runs",
+    "workflow_names",
     "claim_queued",
     "claim_due",
     "sweep",
@@ -85,6 +84,11 @@ Method: TypeAlias = Literal[
     "schedules",
     "change_schedule",
 ]
+_FORWARDED: tuple[Method, ...] = (
+    *("past_visits", "visit_outlines", "item_states", "last_visit", "last_event"),
+    *("count_runs", "workflow_names", "transact"),
+)
+"""Methods of capabilities that the wrapper has if the wrapped store has them."""
 Moment: TypeAlias = Literal["before", "after"]
 
 
@@ -190,42 +194,17 @@ class FaultInjectingStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below, after=after, limit=limit))
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scopes))
-
-    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
-        return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))
-
-    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
-        return await self._call("last_event", lambda: self._store.last_event(run_id, event_type, path))
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, chosen))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
 
-    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
-        return await self._call("count_runs", lambda: self._store.count_runs(chosen))
-
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        return await self._call("delete_ended", lambda: self._store.delete_ended(run_ids))
-
-    async def workflow_names(self) -> list[str]:
-        return await self._call("workflow_names", self._store.workflow_names)
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        return await self._call("delete", lambda: self._store.delete(run_ids, condition))
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)
@@ -311,15 +290,14 @@ class FaultInjectingStore:
         return self._store
 
     def __getattr__(self, name: str) -> Any:
-        """The capability of transactions, if the wrapped store has it."""
-        if name not in {"transact", "blocks_commits"} or not executes_transactions(self._store):
+        """Methods of the capabilities for reads and transactions, if the wrapped store has them."""
+        if name not in {*_FORWARDED, "blocks_commits"} or not hasattr(self._store, name):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return self._transact if name == "transact" else self._store.blocks_commits
+        found = getattr(self._store, name)
+        return partial(self._forward, name, found) if name in _FORWARDED else found
 
-    async def _transact(self, transaction: StepTransaction, seconds: float) -> CommitOutcome | None:
-        store = self._store
-        assert executes_transactions(store)
-        return await self._call("transact", lambda: store.transact(transaction, seconds))
+    async def _forward(self, name: Method, method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        return await self._call(name, lambda: method(*arguments))
 
     @property
     def _due_runs(self) -> DueRunStore:

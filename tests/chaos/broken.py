@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, PastPage, Renewal, RunChange, VisitRow
+from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits
@@ -183,21 +184,13 @@ class LostVisits(MemoryRunStore):
 
 
 class ItemsAreNotLoaded(MemoryRunStore):
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return [] if below is not None else await super().visits(run_id, after=after, limit=limit)
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return [] if chosen.inside is not None else await super().visits(run_id, chosen)
 
 
 class LastVisitIsNotLoaded(MemoryRunStore):
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return (await super().visits(run_id, below, after=after, limit=limit))[:-1]
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        page = await super().past_visits(run_id, after, limit)
-        return PastPage(page.visits[:-1], page.last_seq)
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return (await super().visits(run_id, chosen))[:-1]
 
 
 class FencedIsReportedAsCommitted(MemoryRunStore):

@@ -14,7 +14,6 @@ from spine_async._model.record import (
     EventRow,
     NewRun,
     NoRoom,
-    PastPage,
     Release,
     Renewal,
     RunChange,
@@ -22,9 +21,10 @@ from spine_async._model.record import (
     VisitRow,
 )
 from spine_async._model.run_filter import RunFilter
-from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.ports import (
     CommitOutcome,
+    DeleteIf,
     DueRunStore,
     Listener,
     RunStore,
@@ -35,6 +35,10 @@ from spine_async.ports import (
 from tests.chaos.diary import Diary
 
 ResultT = TypeVar("ResultT")
+_READS = frozenset(
+    {"past_visits", "visit_outlines", "item_states", "last_visit", "last_event", "count_runs", "workflow_names"}
+)
+"""Methods of capabilities that the watched store has if the wrapped store has them."""
 
 
 class Points:
@@ -216,45 +220,27 @@ class WatchedStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._call("load", lambda: self._store.load(run_id))
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return await self._call("visits", lambda: self._store.visits(run_id, below, after=after, limit=limit))
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        return await self._call("past_visits", lambda: self._store.past_visits(run_id, after, limit))
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        return await self._call("visit_page", lambda: self._store.visit_page(run_id, after, limit, scopes))
-
-    async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
-        return await self._call("last_visit", lambda: self._store.last_visit(run_id, step))
-
-    async def last_event(self, run_id: str, event_type: str, path: str) -> EventRow | None:
-        return await self._call("last_event", lambda: self._store.last_event(run_id, event_type, path))
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return await self._call("visits", lambda: self._store.visits(run_id, chosen))
 
     async def runs(self, chosen: RunFilter) -> list[StoredRun]:
         return await self._call("runs", lambda: self._store.runs(chosen))
 
-    async def count_runs(self, chosen: RunFilter) -> dict[RunStatus, int]:
-        return await self._call("count_runs", lambda: self._store.count_runs(chosen))
-
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._call("events", lambda: self._store.events(run_id, after, limit))
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        return await self._call("delete", lambda: self._store.delete(run_id, only_ended=only_ended))
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        return await self._call("delete_ended", lambda: self._store.delete_ended(run_ids))
-
-    async def workflow_names(self) -> list[str]:
-        return await self._call("workflow_names", self._store.workflow_names)
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        return await self._call("delete", lambda: self._store.delete(run_ids, condition))
 
     async def close(self) -> None:
         return await self._call("close", self._store.close)
+
+    def __getattr__(self, name: str) -> Any:
+        """Methods of the capabilities for reads, if the wrapped store has them."""
+        if name not in _READS or not hasattr(self._store, name):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        found = getattr(self._store, name)
+        return lambda *arguments: self._call(name, lambda: found(*arguments))
 
     async def _call(self, name: str, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
         self._points.hit(f"{name} before")

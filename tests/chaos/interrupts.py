@@ -12,6 +12,7 @@ import anyio
 from spine_async import RunStatus, SpineError, Workflow, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
 from spine_async._model.record import Claim, StoredRun, VisitRow
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.errors import LeaseLostError, StoreUnavailableError
 from spine_async.ports import RunStore
 from tests.chaos.fragile_store import FragileStore, How, Interrupt
@@ -88,7 +89,7 @@ class World:
         return stored.status if stored is not None else None
 
     async def _rows(self, run: StoredRun) -> list[VisitRow]:
-        return await self.store.visit_page(run.run_id, 0, 100_000)
+        return await self.store.visits(run.run_id, VisitFilter())
 
     async def _ended_visits(self) -> set[str]:
         """The completed visits, as `run/path`."""

@@ -111,7 +111,7 @@ async def committed_after_the_end(cast: Cast) -> None:
 async def deleted_and_created_again(cast: Cast) -> None:
     """A worker of a deleted run commits to the new run of the same id."""
     claim, _ = await cast.begin()
-    await cast.store.delete("run-1")
+    await cast.store.delete(["run-1"])
     cast.stage.history.forget(["run-1"])
     new, _ = await cast.begin()
     outcomes = await cast.store.commit([step(replace(claim, next_seq=new.next_seq), "ghost")])

@@ -30,7 +30,7 @@ async def test_a_death_at_every_failpoint(story: str) -> None:
         assert result is not None
         check_completed(stage.look(), [run])
         require(memory_of(result.context) == memory_of(undisturbed.context), f"{run} ended with another context")
-        await store.delete(run)
+        await store.delete([run])
         stage.history.forget([run])
     report(f"every failpoint[memory, {story}]", n=count, deaths=deaths)
 

@@ -221,7 +221,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     @rule(run=RUNS)
     def delete(self, run: str) -> None:
-        assert self.do(self.store.delete(run)) == (run in self.runs)
+        assert self.do(self.store.delete([run])) == ([run] if run in self.runs else [])
         if run in self.runs:
             self.ghosts += self.runs.pop(run).claims.values()
 

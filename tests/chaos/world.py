@@ -244,7 +244,7 @@ class World:
         elif trouble == "fail_after":
             store.fail("commit", call=call, moment="after")
         elif trouble == "read_fails":
-            method: Method = self._draw.choice(["past_visits", "visits", "claim", "load", "create"])
+            method: Method = self._draw.choice(["visits", "visits", "claim", "load", "create"])
             store.fail(method, call=self._draw.choice([1, 2]), moment=self._draw.choice(["before", "after"]))
 
     async def _executed(self, runner: WorkflowRunner, trouble: str) -> WorkflowResult | None:

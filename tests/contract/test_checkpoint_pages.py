@@ -104,7 +104,7 @@ async def test_items_that_began_on_an_earlier_page_are_read_together(database_ur
         page = await runner.list_checkpoints("r", limit=150, after=first_page[-1].seq)
     begun_earlier = {row.path.partition("/")[0] for row in first_page} & {row.path.partition("/")[0] for row in page}
     assert len(begun_earlier) > 100
-    assert store.calls["visit_page"] <= 5
+    assert store.calls["visits"] <= 5
     assert all(len(row.context_snapshot["outputs"]) == 2 for row in page if row.step_name == "second")  # type: ignore[arg-type]
 
 
@@ -234,7 +234,7 @@ async def test_one_checkpoint_of_a_long_run(store: FaultInjectingStore) -> None:
         del last
         store.calls.clear()
         await runner.get_checkpoint("steps", "s3")
-        assert store.calls["visit_page"] == 1
+        assert store.calls["visits"] == 1
         assert await _peak(lambda: runner.get_checkpoint("steps", "s3")) < 1
         assert await _peak(lambda: runner.get_checkpoint("steps", f"s{STEPS - 1}")) < 8
 

@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
 from spine_async import Step, StoreError, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Claim, NewRun, RunChange
+from spine_async._model.record import Claim, NewRun, PastPage, RunChange, VisitRow
+from spine_async._model.visit_filter import OWN_VISITS
+from spine_async._model.visit_record import ItemState
 from spine_async.storage import MemoryRunStore
 
 pytestmark = pytest.mark.anyio
 
 
 class Broken(MemoryRunStore):
-    """Raises `error` from one of its methods, before or after it has done its work."""
+    """Raises `error` from one of its methods, before or after it has done its work. It reads visits in part."""
 
     method: str | None = None
     error: BaseException = RuntimeError("hunter2")
@@ -32,6 +35,16 @@ class Broken(MemoryRunStore):
             raise self.error
 
         return fails
+
+    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+        rows = await MemoryRunStore.visits(self, run_id, replace(OWN_VISITS, after=after, limit=limit))
+        return PastPage(rows, rows[-1].seq if rows else 0)
+
+    async def visit_outlines(self, run_id: str, after: int, limit: int) -> list[VisitRow]:
+        return await MemoryRunStore.visits(self, run_id, replace(OWN_VISITS, after=after, limit=limit))
+
+    async def item_states(self, run_id: str, path: str) -> list[ItemState]:
+        return []
 
 
 class Steps:
@@ -67,7 +80,7 @@ CALLS: dict[str, Callable[[WorkflowRunner, Workflow], Awaitable[object]]] = {
     "runs": lambda runner, flow: runner.list_runs(),
     "events": lambda runner, flow: _events(runner),
     "last_visit": lambda runner, flow: runner.get_checkpoint("r", "first"),
-    "visit_page": lambda runner, flow: runner.list_checkpoints("r"),
+    "visit_outlines": lambda runner, flow: runner.list_visits("r"),
     "request_stop": lambda runner, flow: runner.stop("r"),
     "delete": lambda runner, flow: runner.delete_run("r"),
     "create": lambda runner, flow: runner.execute(flow, run_id="other"),

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.storage import MemoryRunStore
 from tests.service.places import Place
 
@@ -36,13 +37,9 @@ class DyingStore(MemoryRunStore):
         self._point()
         return outcome
 
-    async def visit_page(self, *args: Any) -> Any:
+    async def visits(self, *args: Any) -> Any:
         self._point()
-        return await super().visit_page(*args)
-
-    async def past_visits(self, *args: Any) -> Any:
-        self._point()
-        return await super().past_visits(*args)
+        return await super().visits(*args)
 
     def _point(self) -> None:
         self.points += 1
@@ -107,7 +104,7 @@ async def test_a_death_at_every_commit() -> None:
 
 
 async def _check_rows(store: DyingStore, trip: Trip) -> None:
-    rows = [row.path for row in await store.visit_page("r", 0, 1000) if row.status == "completed"]
+    rows = [row.path for row in await store.visits("r", VisitFilter()) if row.status == "completed"]
     assert rows[:4] == ["hotel", "each[0]/seat", "each[1]/seat", "each"]
     assert rows[4:] == [*(f"{path}~compensate" for path in ALL), "tidy", "close"]
     assert list(dict.fromkeys(trip.undone)) == [f"{path}~compensate" for path in ALL]

@@ -26,6 +26,7 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore
 from tests.service.calls import AGAIN, Calls, fail_twice, recorded
@@ -140,7 +141,7 @@ async def test_finished_items_are_resumed_without_their_calls() -> None:
         await runner.execute(flow, run_id="r")
     is_ready = True
     # The visit of each finished item, and the first call of each item, which stores the item: not 1,049 rows.
-    assert len(await store.visits("r", "each")) == 49 + 50
+    assert len(await store.visits("r", VisitFilter(inside="each"))) == 49 + 50
     async with WorkflowRunner(store=store, work=False) as runner:
         (await runner.resume("r", workflow=flow)).raise_for_status()
     assert len(calls.made) == 1_000

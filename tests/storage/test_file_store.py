@@ -199,7 +199,7 @@ async def test_a_removed_run_can_be_created_again_and_the_old_claim_is_void(
     store: FileRunStore, other: FileRunStore, base: Path
 ) -> None:
     claim = await created(store, new_run("r"))
-    assert await other.delete("r")
+    assert await other.delete(["r"])
     assert await store.load("r") is None
     assert await store.runs(RunFilter()) == []
     await created(other, new_run("r"))
@@ -246,7 +246,7 @@ async def test_the_index_is_rewritten_when_most_lines_are_old(
     for number in range(20):
         await created(store, new_run("r"))
         assert len(await other.runs(RunFilter())) == 1
-        assert await store.delete("r"), number
+        assert await store.delete(["r"]), number
     assert len((base / INDEX).read_text().splitlines()) < 10
     assert await other.runs(RunFilter()) == []
 

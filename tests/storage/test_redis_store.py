@@ -90,7 +90,7 @@ async def test_values_are_stored_as_they_are(store: RedisRunStore, redis_store_u
 async def test_a_deleted_run_leaves_no_rows(store: RedisRunStore, redis_store_url: str, client: Redis) -> None:
     claim = await created(store)
     await committed(store, change(claim, [visit("m[0]/x", 2), visit("m", 3)], [event("noted", 4)]))
-    assert await store.delete("run-1")
+    assert await store.delete(["run-1"])
     tag = f"{{{prefix_of(redis_store_url)}}}"
     keys = {key.decode() async for key in client.scan_iter(f"{tag}:*")}
     assert keys == {f"{tag}:runs:last", f"{tag}:run:{hashed('run-1')}:deleted"}
@@ -291,7 +291,7 @@ async def test_settings_with_which_runs_are_lost_are_warned_of_once(
         await store.open()
         await created(store, new_run("r"))
         await store.close()
-        assert await store.delete("r")
+        assert await store.delete(["r"])
     await store.close()
     await admin.aclose()
     warned = [message.partition(": ")[0] for message in caplog.messages]

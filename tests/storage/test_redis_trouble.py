@@ -51,8 +51,8 @@ async def test_a_write_whose_reply_is_lost_is_made_once(dropper: tuple[ReplyDrop
     proxy.drop_next()
     assert await store.renew([claimed], 0.0) == [Renewal(is_held=True)]
     proxy.drop_next()
-    assert await store.delete("run-1") is True
-    assert await store.delete("run-1") is False
+    assert await store.delete(["run-1"]) == ["run-1"]
+    assert await store.delete(["run-1"]) == []
     assert proxy.dropped == 5
 
 

@@ -112,7 +112,7 @@ def overviews(dialect: str, runs: int) -> Iterator[tuple[Query, Mapping[str, obj
 async def fill(store: SqlRunStore, backend: str, name: str, runs: int) -> RunCursor:
     """Store the runs; returns the cursor of the one in the middle."""
     await store.create([new_run("first")])
-    await store.delete("first")
+    await store.delete(["first"])
     await anyio.to_thread.run_sync(stock.fill, backend, name, runs)
     run = await store.load(stock.run_id(runs // 2))
     assert run is not None

@@ -44,7 +44,7 @@ CALLS: dict[str, Callable[[RunStore], Awaitable[object]]] = {
     "claim": lambda store: store.claim("run-1", "worker-2", None, ttl=60, over_epoch=1),
     "request_stop": lambda store: store.request_stop("run-1", "user"),
     "events": lambda store: store.events("run-1", 0, 10),
-    "delete": lambda store: store.delete("run-1"),
+    "delete": lambda store: store.delete(["run-1"]),
 }
 
 

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver import retry
@@ -119,7 +120,11 @@ async def test_moments_that_only_postgresql_can_represent(fresh_postgres_url: st
     await committed(store, change(await created(store), [visit("a", 2), visit("m[0]/x", 3, item_index=0)]))
     for moment in ("infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "12026-01-01 00:00:00+00"):
         execute(fresh_postgres_url, f"UPDATE core_workflow_steps SET started_at = '{moment}'")
-        for reading in (store.visits("run-1"), store.visits("run-1", "m"), store.past_visits("run-1", 0, 9)):
+        for reading in (
+            store.visits("run-1"),
+            store.visits("run-1", VisitFilter(inside="m")),
+            store.past_visits("run-1", 0, 9),
+        ):
             with pytest.raises(CorruptRecordError, match="'run-1'"):
                 await reading
         execute(fresh_postgres_url, f"UPDATE core_workflow_runs SET started_at = '{moment}'")

@@ -64,7 +64,7 @@ async def test_reading_makes_no_file(tmp_path: Path) -> None:
     assert await store.runs(RunFilter()) == []
     assert await store.visits("x") == []
     assert await store.events("x", 0, 10) == []
-    assert not await store.delete("x")
+    assert await store.delete(["x"]) == []
     await store.close()
     assert os.listdir(tmp_path) == []  # noqa: PTH208 (the async rules know pathlib only)
 

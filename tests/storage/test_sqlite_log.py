@@ -76,7 +76,7 @@ async def test_readers_that_overlap_do_not_let_it_grow(store: SqlRunStore, sqlit
     file = file_of(sqlite_url)
     await store.load("first")
     await created(store)
-    await store.delete("run-1")
+    await store.delete(["run-1"])
     readers = Readers(file)
     with readers.reading():
         largest = await write(store, Path(f"{file}-wal"))
@@ -97,7 +97,7 @@ async def test_a_long_reader_holds_up_few_commits(
     monkeypatch.setattr(log_limit, "_truncate", noted)
     file = file_of(sqlite_url)
     await created(store)
-    await store.delete("run-1")
+    await store.delete(["run-1"])
     with closing(sqlite3.connect(file, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM core_workflow_steps").fetchone()
@@ -106,7 +106,7 @@ async def test_a_long_reader_holds_up_few_commits(
         assert 2 <= len(attempts) <= 5, "each attempt at twice the size of the one before"
         assert all(attempts)
         reader.execute("COMMIT")
-    await store.delete("run-1")
+    await store.delete(["run-1"])
     assert await write(store, Path(f"{file}-wal")) <= 2 * largest
     assert attempts[-1] == 0, "the first attempt after the reader has ended succeeds"
     assert Path(f"{file}-wal").stat().st_size < 2 * LIMIT + COMMITS * len(OUTPUT)

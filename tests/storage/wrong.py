@@ -11,8 +11,10 @@ from spine_async._model.record import Claim, Release, RunChange, StoredRun, Visi
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import ScheduleChange
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage import MemoryRunStore
+from spine_async.storage.visit_selection import select_visits
 
 
 class ChildrenEndSilently(MemoryRunStore):
@@ -159,24 +161,19 @@ class PartitionsComparedAsText(MemoryRunStore):
 
 
 class PagesOfOneScopeOnly(MemoryRunStore):
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        return await super().visit_page(run_id, after, limit, scopes[:1] if scopes else scopes)
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return await super().visits(run_id, replace(chosen, scopes=chosen.scopes[:1]) if chosen.scopes else chosen)
 
 
 class PagesCutBeforeTheyAreFiltered(MemoryRunStore):
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        page = await super().visit_page(run_id, after, limit)
-        return [row for row in page if scopes is None or row.scope in scopes]
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        page = await super().visits(run_id, VisitFilter(after=chosen.after, limit=chosen.limit))
+        return list(select_visits(page, chosen))
 
 
 class ChildrenOfRunsUnderWayAreRemoved(MemoryRunStore):
-    def _is_removable(self, run_id: str) -> bool:
-        found = self._runs.get(run_id)
-        return found is not None and found.status.is_final
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        return await super().delete(run_ids, DeleteIf.ENDED if condition is DeleteIf.UNUSED else condition)
 
 
 WRONG: dict[type[MemoryRunStore], str] = {

@@ -12,6 +12,7 @@ import pytest
 from spine_async import Step, Workflow, WorkflowContext, WorkflowResult, WorkflowRunner
 from spine_async._engine.commit import journal
 from spine_async._model.record import RunChange
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 
@@ -102,7 +103,9 @@ async def test_half_of_the_workers_of_a_map_execute_during_a_commit() -> None:
     assert isinstance(output, dict)
     assert output["results"] == [{"is": index} for index in range(1000)]
     assert seen.count(True) > 500
-    assert sorted(row.item_index or 0 for row in await store.visits("r", below="each")) == list(range(1000))
+    assert sorted(row.item_index or 0 for row in await store.visits("r", VisitFilter(inside="each"))) == list(
+        range(1000)
+    )
 
 
 @pytest.mark.anyio

@@ -25,6 +25,7 @@ from spine_async import (
 from spine_async._engine.state.index_table import DigestTable, IndexSet
 from spine_async._engine.state.scope import Scope
 from spine_async._model.record import VisitRow
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore
 
@@ -267,11 +268,9 @@ class Pages(MemoryRunStore):
         self.turns = 0
         self.turns_at: list[int] = []
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        rows = await super().visits(run_id, below, after=after, limit=limit)
-        if below is not None:
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        rows = await super().visits(run_id, chosen)
+        if chosen.inside is not None:
             self.pages.append(len(rows))
             self.turns_at.append(self.turns)
         return rows

@@ -24,6 +24,7 @@ from spine_async import (
 )
 from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
 from spine_async._model.record import Claim, RunChange
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import visit
@@ -183,7 +184,7 @@ async def test_a_failed_map_waits_for_its_enqueued_commits_and_ends_with_its_err
         assert failures == []
         store.release.set()
     assert len(failures) == 1
-    assert await store.visits("r") == await store.visits("r", below="each") == []
+    assert await store.visits("r") == await store.visits("r", VisitFilter(inside="each")) == []
 
 
 async def test_a_failed_commit_is_raised_even_if_the_run_is_cancelled_meanwhile() -> None:
@@ -317,7 +318,7 @@ async def test_a_stop_from_an_item_is_stored_with_the_items_that_have_ended() ->
     before = list(ran)
     second = await runner.resume("r")
     assert second.status == RunStatus.COMPLETED
-    stored = {row.item_index for row in await store.visits("r", below="each")}
+    stored = {row.item_index for row in await store.visits("r", VisitFilter(inside="each"))}
     assert stored == set(range(20))
     assert [item for item in ran[len(before) :] if item in before] == []
 

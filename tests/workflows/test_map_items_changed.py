@@ -28,6 +28,7 @@ from spine_async import (
     WorkflowRunnerConfig,
 )
 from spine_async._clock import SystemClock
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import RunStore
 from spine_async.storage import MemoryRunStore, SqlRunStore
 
@@ -92,7 +93,9 @@ async def is_refused(runner: WorkflowRunner, workflow: Workflow, map_path: str, 
 async def stored_rows(runner: WorkflowRunner) -> list[str]:
     store = runner._runtime.store
     root = [row.path for row in await store.visits("r")]
-    return root + [row.path for name in ("outer", "each", "m3") for row in await store.visits("r", below=name)]
+    return root + [
+        row.path for name in ("outer", "each", "m3") for row in await store.visits("r", VisitFilter(inside=name))
+    ]
 
 
 async def test_outer_items_whose_first_step_is_a_map(store: RunStore) -> None:
@@ -170,7 +173,7 @@ async def test_items_whose_first_step_is_a_wait(store: RunStore) -> None:
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: first.execute(workflow, run_id="r"))
-            while len(await store.visits("r", below="each")) < 2:
+            while len(await store.visits("r", VisitFilter(inside="each"))) < 2:
                 await anyio.lowlevel.checkpoint()
             await first.stop("r")
         items.reverse()
@@ -496,7 +499,7 @@ async def test_the_row_that_stores_an_item_has_no_event_of_its_own(store: RunSto
     assert not [event for event in events if "@item" in f"{event.path}{event.step_name}"]
     started = [event.path for event in events if event.event_type == "step_started"]
     assert len(started) == len(set(started)) == 1 + 2 + 4
-    markers = [row for row in await store.visits("r", below="outer") if row.path.endswith("@item")]
+    markers = [row for row in await store.visits("r", VisitFilter(inside="outer")) if row.path.endswith("@item")]
     assert [(row.path, row.item_params) for row in markers] == [
         ("outer[0]@item", '{"o":"A"}'),
         ("outer[1]@item", '{"o":"B"}'),
@@ -514,9 +517,9 @@ async def test_an_item_that_an_older_version_stored_without_its_value_is_accepte
         assert connection.execute("DELETE FROM core_workflow_steps WHERE path = 'outer[0]@item'").rowcount == 1
         connection.commit()
     await WorkflowRunner(store=store).resume("r", workflow=workflow)
-    assert [row.item_params for row in await store.visits("r", below="outer") if row.path.endswith("@item")] == [
-        '{"o":"A"}'
-    ]
+    assert [
+        row.item_params for row in await store.visits("r", VisitFilter(inside="outer")) if row.path.endswith("@item")
+    ] == ['{"o":"A"}']
     outer[0] = "B"
     await is_refused(WorkflowRunner(store=store), workflow, "outer", 0)
     outer[0], work.broken = "A", None

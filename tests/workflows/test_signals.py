@@ -659,10 +659,7 @@ async def test_a_store_without_signals() -> None:
         await send(runner, "r", "approval")
 
 
-RUN_STORE = (
-    *("create", "claim", "renew", "request_stop", "commit", "load", "visits", "past_visits", "visit_page"),
-    *("last_visit", "last_event", "runs", "events", "delete"),
-)
+RUN_STORE = (*("create", "claim", "renew", "request_stop", "commit", "load", "visits", "runs", "events", "delete"),)
 
 
 async def test_a_runner_that_stores_nothing() -> None:

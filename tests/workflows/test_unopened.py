@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from spine_async import Step, StoreUnavailableError, Workflow, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import PastPage, RunChange
+from spine_async._model.record import RunChange, VisitRow
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run
@@ -24,11 +25,11 @@ class Unreadable(MemoryRunStore):
 
     failures = 0
 
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailableError("no answer")
-        return await super().past_visits(run_id, after, limit)
+        return await super().visits(run_id, chosen)
 
 
 async def test_a_worker_gives_up_a_run_that_it_cannot_read_and_tries_again() -> None:

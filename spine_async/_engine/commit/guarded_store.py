@@ -10,11 +10,21 @@ from spine_async._engine.commit.isolation import store_error
 from spine_async._model.fork import ForkOutcome
 from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
 from spine_async._model.schedule_state import StoredSchedule
+from spine_async._model.visit_record import ItemState
 from spine_async.errors import SpineError, StoreError
-from spine_async.ports import CommitOutcome, DueRunStore, ForkStore, RunStore, ScheduleStore
+from spine_async.ports import (
+    CommitOutcome,
+    DueRunStore,
+    ForkStore,
+    LastRowStore,
+    OutlineStore,
+    RunStore,
+    ScheduleStore,
+    SummaryStore,
+)
 
 _ABSENT = type(None)
-_OPTIONAL = (DueRunStore, ForkStore, ScheduleStore)
+_OPTIONAL = (DueRunStore, ForkStore, LastRowStore, OutlineStore, ScheduleStore, SummaryStore)
 """The capabilities that a store need not have."""
 _ANSWERS: dict[str, tuple[type, ...]] = {
     "claim": (Claim, Busy, _ABSENT),
@@ -25,8 +35,6 @@ _ANSWERS: dict[str, tuple[type, ...]] = {
     "last_event": (EventRow, _ABSENT),
     "request_stop": (bool,),
     "count_runs": (dict,),
-    "delete_ended": (int,),
-    "delete": (bool,),
     "fork": (ForkOutcome,),
     "change_schedule": (bool,),
 }
@@ -37,8 +45,10 @@ _ELEMENTS: dict[str, tuple[type, ...]] = {
     "commit": (CommitOutcome,),
     "renew": (Renewal,),
     "visits": (VisitRow,),
-    "visit_page": (VisitRow,),
+    "visit_outlines": (VisitRow,),
+    "item_states": (ItemState,),
     "runs": (StoredRun,),
+    "delete": (str,),
     "workflow_names": (str,),
     "events": (EventRow,),
     "schedules": (StoredSchedule,),

@@ -12,6 +12,7 @@ from spine_async._engine.state.scope import Visit
 from spine_async._engine.state.step_progress import new_progress
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.errors import SharingError, StoreError, WorkflowChangedError
 
 _PAGE = 256
@@ -66,7 +67,7 @@ async def _load(runtime: Runtime, visit: Visit, progress: AnyProgress) -> None:
     run_id, after = visit.run.run_id, 0
     try:
         while True:
-            page = runtime.store.visits(run_id, visit.path, after=after, limit=_PAGE)
+            page = runtime.store.visits(run_id, VisitFilter(inside=visit.path, after=after, limit=_PAGE))
             rows = await run_shielded(page, "spine_async load items")
             with CorruptionGuard(run_id):
                 for row in rows:

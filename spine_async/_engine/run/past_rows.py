@@ -27,6 +27,7 @@ from spine_async._model.naming import COMPENSATION_MARK
 from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus
 from spine_async._model.step import Definition, Step
+from spine_async._model.visit_filter import VisitFilter
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import SharingError, StoreError
 
@@ -114,8 +115,8 @@ class PastRows:
         return values.applied()
 
     async def _page(self, after: int, limit: int, scope: str | None) -> list[VisitRow]:
-        scopes = None if scope is None else [scope]
-        call = self._runtime.store.visit_page(self._scope.run.run_id, after, limit, scopes)
+        chosen = VisitFilter(None if scope is None else [scope], after=after, limit=limit)
+        call = self._runtime.store.visits(self._scope.run.run_id, chosen)
         try:
             return await run_shielded(call, "spine_async load")
         except (StoreError, SharingError) as exc:

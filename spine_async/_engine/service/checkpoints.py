@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from spine_async._engine.runtime.plain_reads import last_visit
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
 from spine_async._engine.tasks import PeriodicYield
@@ -24,6 +25,7 @@ from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.list_document import extended
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
+from spine_async._model.visit_filter import VisitFilter
 
 _PAGE = 200  # rows; converting a page takes a millisecond
 _SCOPES = 100  # map items whose rows are read by one call
@@ -64,7 +66,7 @@ async def last_checkpoint(runtime: Runtime, run_id: str, step: str) -> Checkpoin
     stored = await load(runtime, run_id)
     if not isinstance(step, str) or not step.isprintable():
         return None
-    row = await runtime.store.last_visit(run_id, step)
+    row = await last_visit(runtime.store, run_id, step)
     if row is None:
         return None
     contexts = await _Contexts.of(runtime, stored)
@@ -77,7 +79,7 @@ async def _page_rows(runtime: Runtime, run_id: str, after: int, limit: int) -> l
     rows: list[VisitRow] = []
     left = limit
     while left > 0 and after < _MAX_SEQ:
-        page = await runtime.store.visit_page(run_id, after, min(left, _PAGE))
+        page = await runtime.store.visits(run_id, VisitFilter(after=after, limit=min(left, _PAGE)))
         if not page:
             break
         rows += page
@@ -179,7 +181,8 @@ class _Contexts:
     async def _load(self, scopes: Sequence[str], until: int, limit: int) -> None:
         after = 0
         while after < until:
-            page = await self._runtime.store.visit_page(self._stored.run_id, after, limit, scopes)
+            chosen = VisitFilter(scopes, after=after, limit=limit)
+            page = await self._runtime.store.visits(self._stored.run_id, chosen)
             for row in page:
                 if row.seq > until:
                     return

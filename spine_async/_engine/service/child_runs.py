@@ -7,6 +7,7 @@ from dataclasses import replace
 from spine_async._engine.commit.journal import Creation
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.child_runs import ChildRun, ChildState
+from spine_async._engine.runtime.plain_reads import past_visits
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.stop import child_ids, stop_run
@@ -111,7 +112,7 @@ class StoredChildRuns:
         """The output of the last step, whatever the definition of the workflow is by now."""
         after, output = 0, None
         while True:
-            call = self._runtime.store.past_visits(run_id, after, _PAGE)
+            call = past_visits(self._runtime.store, run_id, after, _PAGE)
             page = await run_shielded(call, "spine_async child output")
             visits = [row for row in page.visits if row.status in _VISITS]
             output = visits[-1].output if visits else output

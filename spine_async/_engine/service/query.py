@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 
+from spine_async._engine.runtime.plain_reads import count_runs
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.stop import child_ids
 from spine_async._engine.start.opening import load
@@ -20,6 +21,7 @@ from spine_async._model.record import EventRow, StoredRun
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.errors import RunConflictError, RunNotFoundError
+from spine_async.ports import DeleteIf
 
 _PAGE = 500
 
@@ -51,7 +53,7 @@ async def run_records(runtime: Runtime, chosen: RunFilter) -> list[RunRecord]:
 
 async def run_counts(runtime: Runtime, chosen: RunFilter) -> dict[RunStatus, int]:
     """How many runs match the filter, for each status; the counting of a status stops at the limit."""
-    found = await runtime.store.count_runs(chosen)
+    found = await count_runs(runtime.store, chosen)
     return {status: found.get(status, 0) for status in RunStatus}
 
 
@@ -85,7 +87,8 @@ async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
     for child in children:
         with suppress(RunNotFoundError):
             await delete(runtime, child, force=force)
-    if await run_shielded(runtime.store.delete(check_run_id(run_id), only_ended=not force), "spine_async delete"):
+    condition = DeleteIf.STORED if force else DeleteIf.ENDED
+    if await run_shielded(runtime.store.delete([check_run_id(run_id)], condition), "spine_async delete"):
         return
     stored = await load(runtime, run_id)
     state = stored.status if not stored.status.is_final else "in use by another call"

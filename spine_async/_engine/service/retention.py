@@ -15,6 +15,7 @@ from datetime import datetime
 
 import anyio
 
+from spine_async._engine.runtime.plain_reads import workflow_names
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.background import BackgroundTask
 from spine_async._engine.tasks import run_shielded
@@ -22,6 +23,7 @@ from spine_async._model.record import StoredRun
 from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async.errors import StoreError
+from spine_async.ports import DeleteIf
 
 _PAGE = 200  # runs of one listing
 _MOST_RUNS = 100  # of one batch
@@ -42,7 +44,7 @@ async def prune(runtime: Runtime, policy: RetentionPolicy) -> int:
         async for page in _pages(runtime, chosen):
             for batch in _batches(page):
                 begun_mono = runtime.clock.monotonic()
-                removed += await run_shielded(runtime.store.delete_ended(batch), "spine_async prune")
+                removed += len(await run_shielded(runtime.store.delete(batch, DeleteIf.UNUSED), "spine_async prune"))
                 # Half of the time belongs to others who wait for the same locks.
                 await anyio.sleep(min(_LONGEST_PAUSE, runtime.clock.monotonic() - begun_mono))
     return removed
@@ -56,7 +58,7 @@ async def _selections(runtime: Runtime, policy: RetentionPolicy) -> AsyncIterato
         for chosen in aged:
             yield chosen
         return
-    for name in await run_shielded(runtime.store.workflow_names(), "spine_async prune"):
+    for name in await run_shielded(workflow_names(runtime.store), "spine_async prune"):
         first_kept = await _first_kept(runtime, name, policy.keep_last)
         if first_kept is None:
             continue

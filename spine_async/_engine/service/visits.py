@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pydantic_core import from_json
 
+from spine_async._engine.runtime.plain_reads import last_event, last_visit
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.opening import load
 from spine_async._engine.tasks import PeriodicYield
@@ -14,6 +16,7 @@ from spine_async._model.document import split_values
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async._model.visit_record import ItemState, MapItems, VisitRecord
 from spine_async.ports import reads_outlines
 
@@ -51,7 +54,8 @@ async def _page(
     store = runtime.store
     if inside is None and not with_values and reads_outlines(store):
         return await store.visit_outlines(run_id, after, limit)
-    return await store.visits(run_id, inside, after=after, limit=limit)
+    chosen = VisitFilter(inside=inside) if inside is not None else OWN_VISITS
+    return await store.visits(run_id, replace(chosen, after=after, limit=limit))
 
 
 def _records(page: Sequence[VisitRow], with_values: bool) -> list[VisitRecord]:  # noqa: FBT001 - called on a thread
@@ -98,12 +102,12 @@ async def map_items(runtime: Runtime, run_id: str, path: str) -> MapItems:
 
 async def _total(runtime: Runtime, run_id: str, path: str, states: Sequence[ItemState]) -> int | None:
     """The number of items that the map has reported; of a map that has ended, the items that it has."""
-    progress = await runtime.store.last_event(run_id, EventType.STEP_PROGRESS, path)
+    progress = await last_event(runtime.store, run_id, EventType.STEP_PROGRESS, path)
     with CorruptionGuard(run_id):
         total = split_values(progress.metadata).get("total") if progress is not None else None
     if isinstance(total, int | float):
         return int(total)
-    is_ended = await runtime.store.last_visit(run_id, path) is not None
+    is_ended = await last_visit(runtime.store, run_id, path) is not None
     return states[-1].index + 1 if is_ended and states else None
 
 

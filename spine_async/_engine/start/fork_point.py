@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.replay import first_position_of, replay_rows
@@ -15,6 +15,7 @@ from spine_async._model.document import Document
 from spine_async._model.large_text import split_members
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, EventType, StepStatus
+from spine_async._model.visit_filter import OWN_VISITS
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, WorkflowChangedError
 
@@ -70,7 +71,7 @@ async def find_fork_point(runtime: Runtime, workflow: Workflow, stored: StoredRu
     after = 0
     while not point.is_reached:
         page = await run_shielded(
-            runtime.store.visits(stored.run_id, after=after, limit=_PAGE_ROWS), "spine_async load"
+            runtime.store.visits(stored.run_id, replace(OWN_VISITS, after=after, limit=_PAGE_ROWS)), "spine_async load"
         )
         rows = _before(page, path)
         point.is_reached = len(rows) < len(page)

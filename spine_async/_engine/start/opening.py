@@ -11,6 +11,7 @@ from spine_async._engine.run.recording import commit_outcome
 from spine_async._engine.run.result import position_result, stored_end, stored_failure, stored_result
 from spine_async._engine.run.supervision import give_up
 from spine_async._engine.run.unwinding import must_unwind
+from spine_async._engine.runtime.plain_reads import last_event
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import NotClaimable, claim_run
 from spine_async._engine.start.replay import first_position, load_position
@@ -421,9 +422,9 @@ async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -
     step = position.cursor.step
     if stored.status is RunStatus.FAILED and step is not None:
         path, store = position.cursor.segment, runtime.store
-        failed = await store.last_event(stored.run_id, EventType.STEP_FAILED, path)
+        failed = await last_event(store, stored.run_id, EventType.STEP_FAILED, path)
         if failed is not None:
-            started = await store.last_event(stored.run_id, EventType.STEP_STARTED, path)
+            started = await last_event(store, stored.run_id, EventType.STEP_STARTED, path)
             with CorruptionGuard(stored.run_id):
                 position.tally.add_failure(stored_failure(step, failed, started))
     return stored_result(workflow, stored, position)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from spine_async._engine.run.stored_values import read_quality
 from spine_async._engine.run.transition import replay
+from spine_async._engine.runtime.plain_reads import past_visits
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.scope import Position
@@ -51,7 +52,7 @@ async def load_position(runtime: Runtime, workflow: Workflow, stored: StoredRun,
         return position
     after = 0
     while True:
-        call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
+        call = past_visits(runtime.store, stored.run_id, after, _PAGE_ROWS)
         page = await run_shielded(call, "spine_async load")
         with guard:
             await replay_rows(runtime, position, stored.run_id, page.visits)

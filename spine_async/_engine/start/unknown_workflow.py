@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spine_async._engine.run.result import stored_result_of
 from spine_async._engine.run.stored_values import StoredValues
+from spine_async._engine.runtime.plain_reads import past_visits
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.replay import first_context
 from spine_async._engine.state.tally import Tally
@@ -25,7 +26,7 @@ async def load_unknown_result(runtime: Runtime, stored: StoredRun) -> WorkflowRe
     with guard:
         context = first_context({}, stored, is_resumed=False)
     while True:
-        call = runtime.store.past_visits(stored.run_id, after, _PAGE_ROWS)
+        call = past_visits(runtime.store, stored.run_id, after, _PAGE_ROWS)
         page = await run_shielded(call, "spine_async load")
         with guard:
             values = StoredValues(context, None)

@@ -30,6 +30,7 @@ from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.once_request import OnceRequest
 from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepType
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.errors import AttemptEndedError, DefinitionError, SerializationError, StoreError
 
 _PAGE = 256
@@ -163,7 +164,7 @@ async def _load(runtime: Runtime, visit: Visit, calls: OnceCalls) -> None:
     """Read the calls that earlier executions of the run recorded; there are none in its first execution."""
     run, after = visit.run, 0
     while run.pending.claim.epoch > 1 and not runtime.is_ephemeral:
-        asked = runtime.store.visit_page(run.run_id, after, _PAGE, [visit.path])
+        asked = runtime.store.visits(run.run_id, VisitFilter([visit.path], after=after, limit=_PAGE))
         rows = await run_shielded(asked, "spine_async load calls")
         calls_of_page = {_hash_in(row): row for row in rows if row.step_name == ONCE_NAME}
         for call_hash, row in calls_of_page.items():

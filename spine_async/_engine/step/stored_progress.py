@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spine_async._engine.runtime.plain_reads import last_event
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.progress_report import ProgressReport, read_progress
@@ -20,7 +21,7 @@ async def load_progress(runtime: Runtime, visit: Visit) -> None:
     """
     run_id = visit.run.run_id
     try:
-        asked = runtime.store.last_event(run_id, EventType.STEP_PROGRESS, visit.path)
+        asked = last_event(runtime.store, run_id, EventType.STEP_PROGRESS, visit.path)
         event = await run_shielded(asked, "spine_async load progress")
         if event is not None:
             with CorruptionGuard(run_id):

@@ -19,7 +19,6 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastPage,
     Renewal,
     RunChange,
     StoredRun,
@@ -27,8 +26,9 @@ from spine_async._model.record import (
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
-from spine_async.ports import CommitOutcome
+from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage.file.folder import FOLDER_MODE, RunFolder, sync_folder
 from spine_async.storage.file.index import RunIndex
 from spine_async.storage.file.listing import count, names, run_ids_on_disk, select
@@ -121,18 +121,8 @@ class FileRunStore:
     async def load(self, run_id: str) -> StoredRun | None:
         return await self._run(lambda: self._folder(run_id).load())
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        return await self._read(run_id, lambda run: finished(run.visits(run_id, below, after=after, limit=limit)))
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        return await self._read(run_id, lambda run: finished(run.past_visits(run_id, after, limit)))
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        return await self._read(run_id, lambda run: finished(run.visit_page(run_id, after, limit, scopes)))
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return await self._read(run_id, lambda run: finished(run.visits(run_id, chosen)))
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         return await self._read(run_id, lambda run: finished(run.last_visit(run_id, step)))
@@ -149,11 +139,8 @@ class FileRunStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._read(run_id, lambda run: finished(run.events(run_id, after, limit)))
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        return await self._run(lambda: self._delete(run_id, only_ended=only_ended))
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        return await self._run(lambda: sum(map(self._delete_removable, dict.fromkeys(run_ids))))
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        return await self._run(lambda: [each for each in dict.fromkeys(run_ids) if self._delete(each, condition)])
 
     async def workflow_names(self) -> list[str]:
         chosen = RunFilter(skips_unreadable=True)
@@ -199,10 +186,12 @@ class FileRunStore:
         if run is not None and run.status.is_final:
             self._index.ended(run)
 
-    def _delete(self, run_id: str, *, only_ended: bool) -> bool:
-        folder = self._folder(run_id)
+    def _delete(self, run_id: str, condition: DeleteIf) -> bool:
+        folder, only_ended = self._folder(run_id), condition is not DeleteIf.STORED
         run = folder.load()
         if run is None or (only_ended and not run.status.is_final):
+            return False
+        if condition is DeleteIf.UNUSED and self._has_use(run):
             return False
         self._index.opened([(run_id, run.created_at)])
         is_deleted = folder.delete(only_ended=only_ended)
@@ -211,12 +200,10 @@ class FileRunStore:
             self._index.gone(run_id)
         return is_deleted
 
-    def _delete_removable(self, run_id: str) -> bool:
-        """Remove a run that has ended and whose parent has ended."""
-        run = self._folder(run_id).load()
-        parent = self._folder(run.parent_run_id).load() if run is not None and run.parent_run_id is not None else None
-        is_needed = parent is not None and not parent.status.is_final
-        return not is_needed and self._delete(run_id, only_ended=True)
+    def _has_use(self, run: StoredRun) -> bool:
+        """Whether its parent is stored and has not ended."""
+        parent = self._folder(run.parent_run_id).load() if run.parent_run_id is not None else None
+        return parent is not None and not parent.status.is_final
 
     def _load_listed(self, run_id: str) -> StoredRun | None:
         """A run of a listing whose folder must be looked into; repairs the index."""

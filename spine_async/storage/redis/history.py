@@ -8,6 +8,7 @@ from typing import Any
 from spine_async._model.naming import is_inside, is_path
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import FINISHED
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.storage.derived_events import has_events, merge_events
 from spine_async.storage.redis import rows
 from spine_async.storage.redis.keys import Keys, event_place, first_place, path_place, step_place
@@ -32,35 +33,17 @@ class RunHistory:
         self._keys = (keys.run(run_id), keys.runs)
         self._run_id = run_id
 
-    async def outside(self, after: int, limit: int | None) -> list[VisitRow]:
-        """The visits of the run's own steps, without the hidden ones."""
-        found: list[VisitRow] = []
-        while limit is None or len(found) < limit:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = await self.of_scopes([""], after, size)
-            found += [each for each in page if not each.is_hidden]
-            if len(page) < size:
-                break
-            after = page[-1].seq
-        return found
-
-    async def inside(self, path: str, after: int, limit: int | None) -> list[VisitRow]:
-        """The visits inside the visit at a path, without the hidden ones."""
-        first = await self._ask(FIELD, first_place(path)) if path else None
-        if first is None:
-            return []
-        return await self._shown(max(after, int(first) - 1), limit, path)
-
-    async def shown(self, after: int, limit: int) -> list[VisitRow]:
-        """The visits of all scopes, without the hidden ones."""
-        return await self._shown(after, limit, None)
-
-    async def of_scopes(self, scopes: Sequence[str], after: int, limit: int) -> list[VisitRow]:
-        """The visits of some scopes."""
-        if not scopes:
-            return []
-        unique = list(dict.fromkeys(scopes))
-        return [self._visit(each) for each in await self._ask(SCOPES, after, limit, len(unique), *unique)]
+    async def visits(self, chosen: VisitFilter) -> list[VisitRow]:
+        """The visits that the filter selects."""
+        if chosen.scopes is not None:
+            return await self._of_scopes(list(dict.fromkeys(chosen.scopes)), chosen.after, chosen.limit)
+        after = chosen.after
+        if chosen.inside is not None:
+            first = await self._ask(FIELD, first_place(chosen.inside)) if chosen.inside else None
+            if first is None:
+                return []
+            after = max(after, int(first) - 1)
+        return await self._shown(after, chosen.limit, chosen.inside)
 
     async def last_visit(self, step: str) -> VisitRow | None:
         """The last finished visit of a step, or the visit at a path if it has finished."""
@@ -90,6 +73,18 @@ class RunHistory:
             if len(page) < size or len(visits) >= size or page[-1].seq >= before:
                 return merge_events(stored, visits, after, before)[:limit]
             _, _, visit_lines = await self._ask(EVENTS, page[-1].seq + 1, limit)
+
+    async def _of_scopes(self, scopes: Sequence[str], after: int, limit: int | None) -> list[VisitRow]:
+        """The visits of some scopes: a page by one call, or all of them page by page."""
+        found: list[VisitRow] = []
+        size = _PAGE if limit is None else limit
+        while scopes:
+            page = [self._visit(each) for each in await self._ask(SCOPES, after, size, len(scopes), *scopes)]
+            found += page
+            if limit is not None or len(page) < size:
+                break
+            after = page[-1].seq
+        return found
 
     async def _shown(self, after: int, limit: int | None, path: str | None) -> list[VisitRow]:
         found: list[VisitRow] = []

@@ -14,7 +14,6 @@ from spine_async._model.record import (
     Claim,
     EventRow,
     NewRun,
-    PastPage,
     Renewal,
     RunChange,
     StoredRun,
@@ -22,8 +21,9 @@ from spine_async._model.record import (
 )
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.errors import StoreError
-from spine_async.ports import CommitOutcome
+from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage.redis import request, rows
 from spine_async.storage.redis.driver import Redis
 from spine_async.storage.redis.history import RunHistory
@@ -124,21 +124,8 @@ class RedisRunStore:
         (answer,) = await self._server.read([Request(LOAD, (self._keys.run(run_id), self._keys.runs), names)])
         return rows.read_run(names, answer[1], int(answer[0]), run_id) if answer is not None else None
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        history = self._history(run_id)
-        return await (history.outside(after, limit) if below is None else history.inside(below, after, limit))
-
-    async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
-        page = await self._history(run_id).of_scopes([""], after, limit)
-        return PastPage(page, page[-1].seq if page else 0)
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        history = self._history(run_id)
-        return await (history.shown(after, limit) if scopes is None else history.of_scopes(scopes, after, limit))
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        return await self._history(run_id).visits(chosen)
 
     async def last_visit(self, run_id: str, step: str) -> VisitRow | None:
         return await self._history(run_id).last_visit(step)
@@ -155,13 +142,12 @@ class RedisRunStore:
     async def events(self, run_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._history(run_id).events(after, limit)
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        return bool(await self._ask(DELETE, run_id, _token(), int(only_ended), 0))
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        token, unique = _token(), dict.fromkeys(run_ids)
-        asked = [Request(DELETE, (self._keys.run(each), self._keys.runs), (token, 1, 1)) for each in unique]
-        return sum(await self._server.call(asked)) if asked else 0
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        unique = list(dict.fromkeys(run_ids))
+        arguments = (_token(), int(condition is not DeleteIf.STORED), int(condition is DeleteIf.UNUSED))
+        asked = [Request(DELETE, (self._keys.run(each), self._keys.runs), arguments) for each in unique]
+        answers = await self._server.call(asked) if asked else []
+        return [run_id for run_id, is_deleted in zip(unique, answers, strict=True) if is_deleted]
 
     async def workflow_names(self) -> list[str]:
         (names,) = await self._server.read([Request(NAMES, (self._keys.runs, self._keys.runs))])

@@ -15,9 +15,8 @@ from spine_async._model.record import EventRow, VisitRow
 from spine_async.storage.derived_events import merge_events
 from spine_async.storage.sql.database import SqlDatabase
 from spine_async.storage.sql.schema import queries
+from spine_async.storage.sql.schema.queries import MAX_SEQ
 from spine_async.storage.sql.schema.rows import read_event, read_visit
-
-MAX_SEQ = 2**31 - 1
 
 
 async def read_event_page(database: SqlDatabase, run_id: str, after: int, limit: int) -> list[EventRow]:

@@ -44,18 +44,19 @@ from spine_async._model.record import (
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async._model.visit_record import ItemState
 from spine_async.errors import CorruptRecordError
-from spine_async.ports import CommitOutcome, Listener, StepTransaction
+from spine_async.ports import CommitOutcome, DeleteIf, Listener, StepTransaction
 from spine_async.storage.sql.database import LazyDatabase
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
-from spine_async.storage.sql.event_pages import MAX_SEQ, read_event_page
+from spine_async.storage.sql.event_pages import read_event_page
 from spine_async.storage.sql.schema import queries, run_queries
 from spine_async.storage.sql.schema.overview_rows import read_backlog, read_item_states, read_open_waits
 from spine_async.storage.sql.schema.rows import Row, read_event, read_past_visit, read_run, read_visit
 from spine_async.storage.sql.schema.run_queries import BoundQuery
-from spine_async.storage.sql.visit_pages import path_range, read_scopes, read_visit_page
+from spine_async.storage.sql.visit_pages import read_visits
 
 _log = logging.getLogger("spine_async")
 
@@ -206,36 +207,16 @@ class SqlRunStore:
             rows = await database.read(queries.LOAD_RUN[database.dialect], {"run_id": run_id})
         return read_run(rows[0]) if rows else None
 
-    async def visits(
-        self, run_id: str, below: str | None = None, *, after: int = 0, limit: int | None = None
-    ) -> list[VisitRow]:
-        if below is not None and limit is not None:
-            database = await self._database.for_reading()
-            with CorruptionGuard(run_id):
-                return await read_visit_page(database, run_id, below, after, limit) if database is not None else []
-        if below is not None:
-            rows = await self._read_of(run_id, queries.VISITS_BELOW, {**path_range(below), "after": after})
-        else:
-            most = MAX_SEQ if limit is None else limit
-            rows = await self._read_of(run_id, queries.VISITS, {"after": after, "most": most})
-        return [read_visit(run_id, row) for row in rows]
+    async def visits(self, run_id: str, chosen: VisitFilter = OWN_VISITS) -> list[VisitRow]:
+        database = await self._database.for_reading()
+        with CorruptionGuard(run_id):
+            return await read_visits(database, run_id, chosen) if database is not None else []
 
     async def past_visits(self, run_id: str, after: int, limit: int) -> PastPage:
         rows = await self._read_of(run_id, queries.PAST_VISITS, {"after": after, "most": limit})
         visits = [read_past_visit(run_id, row[:-1]) for row in rows]
         with CorruptionGuard(run_id):
             return PastPage(visits, int(str(rows[-1][-1])) if rows else 0)
-
-    async def visit_page(
-        self, run_id: str, after: int, limit: int, scopes: Sequence[str] | None = None
-    ) -> list[VisitRow]:
-        values: dict[str, object] = {"after": after, "most": limit}
-        if scopes is None or list(scopes) == [""]:
-            query = queries.VISIT_PAGE if scopes is None else queries.VISITS
-            return [read_visit(run_id, row) for row in await self._read_of(run_id, query, values)]
-        database = await self._database.for_reading()
-        with CorruptionGuard(run_id):
-            return await read_scopes(database, run_id, scopes, values) if database is not None else []
 
     async def visit_outlines(self, run_id: str, after: int, limit: int) -> list[VisitRow]:
         rows = await self._read_of(run_id, queries.VISIT_OUTLINES, {"after": after, "most": limit})
@@ -293,15 +274,14 @@ class SqlRunStore:
         with CorruptionGuard(run_id):
             return await read_event_page(database, run_id, after, limit) if database is not None else []
 
-    async def delete(self, run_id: str, *, only_ended: bool = False) -> bool:
-        if await self._database.for_reading() is None:
-            return False
+    async def delete(self, run_ids: Sequence[str], condition: DeleteIf = DeleteIf.STORED) -> list[str]:
+        if not run_ids or await self._database.for_reading() is None:
+            return []
         database = await self._database.for_writing()
-        return await database.delete(run_id, only_ended=only_ended)
-
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        database = await self._database.for_reading() if run_ids else None
-        return await database.delete_ended(run_ids) if database is not None else 0
+        if condition is DeleteIf.UNUSED:
+            return await database.delete_unused(run_ids)
+        only_ended = condition is DeleteIf.ENDED
+        return [each for each in run_ids if await database.delete(each, only_ended=only_ended)]
 
     async def workflow_names(self) -> list[str]:
         return [str(name) for (name,) in await self._read(queries.WORKFLOW_NAMES, {})]

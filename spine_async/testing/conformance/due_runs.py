@@ -11,7 +11,7 @@ from spine_async._model.due import DueRun
 from spine_async._model.record import Claim, DueTime, EventRow, RunEnd
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.ports import CommitOutcome, RunStore
+from spine_async.ports import CommitOutcome, DeleteIf, RunStore
 from spine_async.testing.conformance.due_rows import (
     at_seconds,
     claimed,
@@ -338,8 +338,8 @@ class DueRunContract:
     async def test_a_due_run_is_deleted(self, store: RunStore) -> None:
         store = due_store(store)
         await created(store, due_run())
-        assert await store.delete("run-1", only_ended=True) is False, "it has not ended"
-        assert await store.delete("run-1") is True
+        assert await store.delete(["run-1"], DeleteIf.ENDED) == [], "it has not ended"
+        assert await store.delete(["run-1"]) == ["run-1"]
         assert await claimed(store) == []
         assert await store.states(["run-1"]) == []
 

@@ -13,9 +13,6 @@ from spine_async.testing.conformance.rows import change, committed, created, eve
 EventValues: TypeAlias = tuple[int, str, str | None, str | None, object]
 
 
-_STORED = (("step_started", "a"), ("step_failed", "a"), ("noted", "b"), ("step_failed", "a"), ("step_failed", "b"))
-
-
 class EventContract:
     """Events are numbered without gaps. An event is visible if and only if its row is stored."""
 
@@ -134,17 +131,6 @@ class EventContract:
         while page := await store.events("run-1", seen[-1].seq if seen else 0, 7):
             seen += page
         assert seen == await store.events("run-1", 0, 1000)
-
-    async def test_the_last_event_of_a_type_and_path(self, store: RunStore) -> None:
-        claim = await created(store)
-        events = [event(kind, number, step=step) for number, (kind, step) in enumerate(_STORED, 2)]
-        made = await committed(store, change(claim, [visit("z", 8, started_seq=7)], events))
-        assert await store.last_event("run-1", "step_failed", "a") == made.events[3]
-        assert await store.last_event("run-1", "step_started", "a") == made.events[0]
-        assert await store.last_event("run-1", "step_failed", "b") == made.events[4]
-        for kind, path in (("step_started", "b"), ("noted", "a"), ("step_failed", "")):
-            assert await store.last_event("run-1", kind, path) is None
-        assert await store.last_event("nobody", "step_failed", "a") is None
 
     async def test_an_unknown_run_has_none(self, store: RunStore) -> None:
         assert await store.events("nobody", 0, 10) == []

@@ -64,14 +64,14 @@ class FenceContract:
 
     async def test_a_deleted_run_is_refused(self, store: RunStore) -> None:
         claim = await created(store)
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         assert await store.commit([self._full(claim)]) == [CommitOutcome.FENCED]
         assert await store.load("run-1") is None
 
     async def test_a_run_created_anew_under_a_deleted_id_is_not_the_old_one(self, store: RunStore) -> None:
         old = await created(store)
         await created(store, new_run("other"))
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         await created(store)
         await self._is_refused(store, self._full(old))
 

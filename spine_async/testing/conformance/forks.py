@@ -10,6 +10,7 @@ import pytest
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.record import Claim, DueTime, NewRun, VisitRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
+from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import ForkStore, RunStore, forks_runs
 from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, new_run, visit
 
@@ -62,10 +63,10 @@ class ForkContract:
     async def test_rows_and_events_up_to_the_number_are_copied(self, store: RunStore) -> None:
         store = _forker(store)
         await _source(store)
-        before = await store.visit_page("run-1", 0, 100), await store.events("run-1", 0, 100)
+        before = await store.visits("run-1", VisitFilter()), await store.events("run-1", 0, 100)
         assert await store.fork(_fork(6)) is ForkOutcome.FORKED
-        assert (await store.visit_page("run-1", 0, 100), await store.events("run-1", 0, 100)) == before
-        copied = await store.visit_page("copy", 0, 100)
+        assert (await store.visits("run-1", VisitFilter()), await store.events("run-1", 0, 100)) == before
+        copied = await store.visits("copy", VisitFilter())
         expected = [row for row in before[0] if row.seq <= 6]
         assert [row.path for row in copied] == ["load", "@fork@resume#2", "each[0]/work"]
         assert [replace(row, path="") for row in copied] == [replace(row, path="") for row in expected]

@@ -123,7 +123,7 @@ class MessageContract:
         store = due_store(store)
         await created(store)
         await sent(store, message(key="k"))
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         assert await store.send(message(key="k")) is Delivery.NOT_FOUND
         claim = await created(store)
         assert (await notice(store, claim)).messages == ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from spine_async._model.record import Claim, EventRow, Release, RunEnd
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.ports import RunStore
+from spine_async.ports import RunStore, summarizes_runs
 from spine_async.testing.conformance.due_rows import at_seconds, claimed, due_run, due_store, in_seconds, park
 from spine_async.testing.conformance.rows import change, committed, created, moment, new_run, visit
 
@@ -32,8 +32,9 @@ class OverviewContract:
         await committed(store, ended)
         assert [run.run_id for run in await store.runs(RunFilter(owner="one"))] == ["c", "a"]
         assert [run.run_id for run in await store.runs(RunFilter("orders", RunStatus.RUNNING, owner="two"))] == ["b"]
-        assert await store.count_runs(RunFilter(owner="one")) == {RunStatus.RUNNING: 2}
         assert await store.runs(RunFilter(owner="nobody")) == []
+        if summarizes_runs(store):
+            assert await store.count_runs(RunFilter(owner="one")) == {RunStatus.RUNNING: 2}
 
     async def test_the_backlog_counts_held_and_delayed_runs(self, store: RunStore) -> None:
         store = due_store(store)

@@ -205,7 +205,7 @@ class QueueContract:
         second = await claimed_within(store, mail, owner="worker-1")
         assert names([*first, *second]) == ["a", "b", "c"]
         await end(store, first[0])
-        await store.delete("a")
+        await store.delete(["a"])
         found = await claimed_within(store, mail)
         assert found == [], "also those of runs that were deleted count"
         assert isinstance(found, DueRuns)

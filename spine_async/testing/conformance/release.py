@@ -152,7 +152,7 @@ class ReleaseContract:
     async def test_an_unknown_run_is_not_released(self, store: RunStore) -> None:
         store = due_store(store)
         claim = await created(store)
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         assert await store.release_run(claim, Release()) is False
 
     async def test_a_lease_of_zero_seconds_makes_the_run_due(self, store: RunStore) -> None:

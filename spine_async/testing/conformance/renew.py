@@ -54,7 +54,7 @@ class RenewContract:
 
     async def test_a_deleted_run_is_not_renewed(self, store: RunStore) -> None:
         claim = await created(store)
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         assert await store.renew([claim], 60) == [_LOST]
 
     async def test_many_are_renewed_at_once_each_for_itself(self, store: RunStore) -> None:
@@ -116,7 +116,7 @@ class RenewContract:
 
     async def test_a_claim_of_a_deleted_run_renews_nothing_of_one_with_its_id(self, store: RunStore) -> None:
         old = await created(store)
-        await store.delete("run-1")
+        await store.delete(["run-1"])
         new = await created(store)
         assert await store.renew([old], 60) == [_LOST]
         assert await store.renew([new], 60) == [_HELD]

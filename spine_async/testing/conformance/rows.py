@@ -134,6 +134,14 @@ async def committed(store: RunStore, made: RunChange) -> RunChange:
     return made
 
 
+async def filled(store: RunStore) -> None:
+    """Create six runs, r0 the oldest; even ones of `orders`, odd ones of `prices`; r0 failed, r1 completed."""
+    runs = [new_run(f"r{n}", workflow="prices" if n % 2 else "orders", at=n) for n in (3, 1, 5, 0, 2, 4)]
+    claims = {claim.run_id: claim for claim in await store.create(runs) if claim}
+    await committed(store, change(claims["r0"], end=RunEnd(RunStatus.FAILED, moment(60), "s", "e", "INTERNAL")))
+    await committed(store, change(claims["r1"], end=RunEnd(RunStatus.COMPLETED, moment(61))))
+
+
 async def loaded(store: RunStore, run_id: str = "run-1") -> StoredRun:
     """The stored run, which must exist."""
     run = await store.load(run_id)

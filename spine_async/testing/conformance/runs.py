@@ -11,19 +11,12 @@ from spine_async._model.document import encode
 from spine_async._model.record import RunEnd
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
-from spine_async.ports import RunStore
-from spine_async.testing.conformance.rows import change, committed, created, loaded, moment, new_run
+from spine_async.ports import RunStore, summarizes_runs
+from spine_async.testing.conformance.rows import change, committed, created, filled, loaded, moment, new_run
 
 
 class ListContract:
     """Runs are listed newest first, filtered and in pages."""
-
-    async def _fill(self, store: RunStore) -> None:
-        """Six runs, r0 the oldest; even ones of `orders`, odd ones of `prices`; r0 failed, r1 completed."""
-        runs = [new_run(f"r{n}", workflow="prices" if n % 2 else "orders", at=n) for n in (3, 1, 5, 0, 2, 4)]
-        claims = {claim.run_id: claim for claim in await store.create(runs) if claim}
-        await committed(store, change(claims["r0"], end=RunEnd(RunStatus.FAILED, moment(60), "s", "e", "INTERNAL")))
-        await committed(store, change(claims["r1"], end=RunEnd(RunStatus.COMPLETED, moment(61))))
 
     async def _cursor(self, store: RunStore, run_id: str) -> RunCursor:
         run = await loaded(store, run_id)
@@ -33,28 +26,28 @@ class ListContract:
         return [run.run_id for run in await store.runs(chosen)]
 
     async def test_the_newest_comes_first(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         assert await self._ids(store, RunFilter()) == ["r5", "r4", "r3", "r2", "r1", "r0"]
 
     async def test_listed_runs_are_complete(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         for run in await store.runs(RunFilter()):
             assert run == await loaded(store, run.run_id)
 
     async def test_a_filter_by_workflow(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         assert await self._ids(store, RunFilter(workflow_name="prices")) == ["r5", "r3", "r1"]
         assert await self._ids(store, RunFilter(workflow_name="nothing")) == []
         assert await self._ids(store, RunFilter(workflow_name="price%")) == []
 
     async def test_a_filter_by_status(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         assert await self._ids(store, RunFilter(status=RunStatus.FAILED)) == ["r0"]
         assert await self._ids(store, RunFilter(status=RunStatus.RUNNING)) == ["r5", "r4", "r3", "r2"]
         assert await self._ids(store, RunFilter(status=RunStatus.WAITING)) == []
 
     async def test_runs_under_way_are_those_running_or_waiting(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         waiting = await created(store, new_run("waits", at=9))
         await committed(store, change(waiting, status=RunStatus.WAITING))
         assert await self._ids(store, RunFilter(is_under_way=True)) == ["waits", "r5", "r4", "r3", "r2"]
@@ -63,7 +56,7 @@ class ListContract:
         assert len(await self._ids(store, RunFilter(is_under_way=False))) == 7
 
     async def test_a_filter_by_lease(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         await created(store, new_run("short", at=9, ttl=0.0))
         assert await self._ids(store, RunFilter(is_leased=True)) == ["r5", "r4", "r3", "r2"]
         assert await self._ids(store, RunFilter(is_leased=False)) == ["short", "r1", "r0"]
@@ -76,17 +69,17 @@ class ListContract:
         assert await self._ids(store, replace(lost, cursor=await self._cursor(store, "r2"))) == ["r0"]
 
     async def test_a_filter_by_workflow_and_status(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         chosen = RunFilter(workflow_name="prices", status=RunStatus.COMPLETED)
         assert await self._ids(store, chosen) == ["r1"]
 
     async def test_a_limit_cuts_the_list(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         assert await self._ids(store, RunFilter(limit=2)) == ["r5", "r4"]
         assert await self._ids(store, RunFilter(workflow_name="orders", limit=1)) == ["r4"]
 
     async def test_a_listing_continues_behind_a_cursor(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         behind = RunFilter(cursor=await self._cursor(store, "r4"))
         assert await self._ids(store, replace(behind, limit=2)) == ["r3", "r2"]
         assert await self._ids(store, replace(behind, workflow_name="orders")) == ["r2", "r0"]
@@ -94,9 +87,9 @@ class ListContract:
         assert await self._ids(store, RunFilter(cursor=await self._cursor(store, "r0"))) == []
 
     async def test_a_listing_continues_behind_a_run_that_was_deleted(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         behind = RunFilter(cursor=await self._cursor(store, "r2"))
-        assert await store.delete("r2")
+        assert await store.delete(["r2"])
         assert await self._ids(store, behind) == ["r1", "r0"]
         assert await self._ids(store, replace(behind, is_oldest_first=True)) == ["r3", "r4", "r5"]
 
@@ -112,12 +105,12 @@ class ListContract:
         assert len(seen) == 7
 
     async def test_the_oldest_may_come_first(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         assert await self._ids(store, RunFilter(is_oldest_first=True, limit=3)) == ["r0", "r1", "r2"]
         assert await self._ids(store, RunFilter(is_oldest_first=True, workflow_name="prices")) == ["r1", "r3", "r5"]
 
     async def test_documents_are_left_out_on_request(self, store: RunStore) -> None:
-        await self._fill(store)
+        await filled(store)
         for run in await store.runs(RunFilter(with_documents=False)):
             whole = await loaded(store, run.run_id)
             assert run == replace(whole, params="", initial_outputs="", initial_quality="", metadata="")
@@ -168,7 +161,8 @@ class ListContract:
         end = RunEnd(RunStatus.STOPPED, moment(61), stop_reason="closed \x00 today")
         await committed(store, change(stopped, end=end))
         assert await self._ids(store, chosen) == expected
-        assert sum((await store.count_runs(chosen)).values()) == len(expected)
+        if summarizes_runs(store):
+            assert sum((await store.count_runs(chosen)).values()) == len(expected)
 
     @pytest.mark.parametrize(
         ("name", "value", "others"),
@@ -194,16 +188,3 @@ class ListContract:
         chosen = RunFilter(partition={name: encode(value).text})
         assert await self._ids(store, chosen) == ["r1", "r0"]
         assert await self._ids(store, replace(chosen, partition={**chosen.partition, "z": "2"})) == ["r0"]
-
-    async def test_counts_are_by_status_and_stop_at_the_limit(self, store: RunStore) -> None:
-        await self._fill(store)
-        assert await store.count_runs(RunFilter()) == {"running": 4, "completed": 1, "failed": 1}
-        assert await store.count_runs(RunFilter(limit=3)) == {"running": 3, "completed": 1, "failed": 1}
-        assert await store.count_runs(RunFilter(workflow_name="orders", limit=3)) == {"running": 2, "failed": 1}
-        assert await store.count_runs(RunFilter(status=RunStatus.FAILED)) == {"failed": 1}
-        assert await store.count_runs(RunFilter(run_id_prefix="r", limit=3)) == {
-            "running": 3,
-            "completed": 1,
-            "failed": 1,
-        }
-        assert await store.count_runs(RunFilter(workflow_name="nothing")) == {}

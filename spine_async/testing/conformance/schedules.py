@@ -136,7 +136,7 @@ class ScheduleContract:
         assert (await _one(store)).is_busy is True
         await committed(store, change(claim, end=RunEnd(RunStatus.FAILED, moment(9))))
         assert (await _one(store)).is_busy is False
-        await store.delete("nightly@1")
+        await store.delete(["nightly@1"])
         assert (await _one(store)).is_busy is False
 
     async def test_a_run_whose_id_is_taken_stays_and_the_change_is_made(self, store: RunStore) -> None:

@@ -16,6 +16,7 @@ from spine_async.testing.conformance.messages import MessageContract
 from spine_async.testing.conformance.open_close import OpenContract
 from spine_async.testing.conformance.overview import OverviewContract
 from spine_async.testing.conformance.queues import QueueContract
+from spine_async.testing.conformance.reads import ReadContract
 from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
@@ -36,6 +37,7 @@ class RunStoreConformance(
     FenceContract,
     VisitContract,
     EventContract,
+    ReadContract,
     ListContract,
     DeleteContract,
     ValueContract,

@@ -66,7 +66,7 @@ class TelemetryContract:
         for run_id in ("p", "q"):
             await parked(store, Release(status=RunStatus.WAITING, due=in_seconds(3600)), run_id)
         await parked(store, Release(status=RunStatus.WAITING, due=in_seconds(0)), "woken")
-        await store.delete("done")
+        await store.delete(["done"])
         await store.sweep()
         found = await store.backlog(10)
         assert (found.due, found.parked) == ({"": 2, "mail": 2}, {"": 2})

@@ -111,7 +111,7 @@ class ValueContract:
             assert [row.output for row in await store.visits(run_id)] == [f'"{len(run_id)}"']
             assert len(await store.events(run_id, 0, 10)) == 2
         for left, run_id in enumerate(reversed(_IDS)):
-            assert await store.delete(run_id) is True
+            assert await store.delete([run_id]) == [run_id]
             assert len(await store.runs(RunFilter())) == len(_IDS) - left - 1
 
     async def test_step_names_and_event_types_may_be_any_text(self, store: RunStore) -> None:

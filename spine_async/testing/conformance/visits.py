@@ -1,11 +1,12 @@
-"""Contract of `visits` and `past_visits`."""
+"""Contract of `visits`."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from spine_async._model.record import ONCE_NAME, PastVisit, VisitRow
+from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepStatus, StepType
+from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, new_run, visit
 
@@ -42,7 +43,7 @@ class VisitContract:
         return {row.path: row for row in made.visits}
 
     async def _paths_below(self, store: RunStore, below: str | None) -> list[str]:
-        return [row.path for row in await store.visits("run-1", below)]
+        return [row.path for row in await store.visits("run-1", _inside(below))]
 
     async def test_without_a_map_come_the_entries_outside_of_items(self, store: RunStore) -> None:
         rows = await self._journal(store)
@@ -57,19 +58,19 @@ class VisitContract:
         rows[1].item_params = '{"item":1}'
         await committed(store, change(claim, rows))
         assert [row.path for row in await store.visits("run-1")] == ["a"]
-        assert [row.path for row in (await store.past_visits("run-1", 0, 9)).visits] == ["a"]
+        assert [row.path for row in await store.visits("run-1", VisitFilter(scopes=[""], limit=9))] == ["a"]
         shown = ["a[0]/x/@once:1", "a[0]/x"]  # the first one stores the item
         assert await self._paths_below(store, "a") == shown
-        assert [row.path for row in await store.visits("run-1", "a", limit=9)] == shown
-        assert [row.path for row in await store.visit_page("run-1", 0, 9)] == [*shown, "a"]
-        assert [row.path for row in await store.visit_page("run-1", 0, 9, ["a"])] == ["a/@once:1"]
-        page = await store.visit_page("run-1", rows[1].seq, 9, ["a[0]/x"])
+        assert [row.path for row in await store.visits("run-1", VisitFilter(inside="a", limit=9))] == shown
+        assert [row.path for row in await store.visits("run-1", VisitFilter(limit=9))] == [*shown, "a"]
+        assert [row.path for row in await store.visits("run-1", VisitFilter(scopes=["a"], limit=9))] == ["a/@once:1"]
+        page = await store.visits("run-1", VisitFilter(scopes=["a[0]/x"], after=rows[1].seq, limit=9))
         assert [(row.path, row.output) for row in page] == [("a[0]/x/@once:2", rows[2].output)]
 
     async def test_below_a_map_come_all_entries_of_its_items(self, store: RunStore) -> None:
         rows = await self._journal(store)
         expected = [rows[path] for path in _PATHS[:8]]
-        assert await store.visits("run-1", "a") == expected
+        assert await store.visits("run-1", VisitFilter(inside="a")) == expected
 
     async def test_below_an_inner_map_come_only_its_own(self, store: RunStore) -> None:
         await self._journal(store)
@@ -100,9 +101,9 @@ class VisitContract:
         assert await self._paths_below(store, "a[left]/c") == ["a[left]/c/x"]
         assert await self._paths_below(store, "b[1]/a") == ["b[1]/a/x", "b[1]/a[left]/x"]
         for path, expected in (("a", inside), ("b[1]/a", outside[-2:])):
-            page = await store.visits("run-1", path, after=0, limit=100)
+            page = await store.visits("run-1", VisitFilter(inside=path, limit=100))
             assert [row.path for row in page] == list(expected)
-        child = await store.visit_page("run-1", 0, 100, ["a"])
+        child = await store.visits("run-1", VisitFilter(scopes=["a"], limit=100))
         assert [row.path for row in child] == ["a/x", "a/@item"]
 
     async def test_entries_come_in_the_order_of_their_numbers(self, store: RunStore) -> None:
@@ -113,18 +114,22 @@ class VisitContract:
     async def test_entries_come_in_pages(self, store: RunStore) -> None:
         rows = await self._journal(store)
         for below in (None, "a", "a[1]/inner", "ab"):
-            whole = await store.visits("run-1", below)
+            whole = await store.visits("run-1", _inside(below))
             for limit in (1, 2, 3, 100):
                 read, after = list[VisitRow](), 0
-                while page := await store.visits("run-1", below, after=after, limit=limit):
+                while page := await store.visits("run-1", replace(_inside(below), after=after, limit=limit)):
                     assert len(page) == min(limit, len(whole) - len(read))
                     read += page
                     after = page[-1].seq
                 assert read == whole
-        assert await store.visits("run-1", "a", after=rows["a[1]/x"].seq) == [rows[path] for path in _PATHS[2:8]]
-        assert await store.visits("run-1", after=rows["a"].seq) == [rows[path] for path in ("a#2", "ab", "b")]
-        assert await store.visits("run-1", "a", after=10_000, limit=5) == []
-        assert await store.visits("nobody", "a", limit=5) == []
+        assert await store.visits("run-1", VisitFilter(inside="a", after=rows["a[1]/x"].seq)) == [
+            rows[path] for path in _PATHS[2:8]
+        ]
+        assert await store.visits("run-1", replace(OWN_VISITS, after=rows["a"].seq)) == [
+            rows[path] for path in ("a#2", "ab", "b")
+        ]
+        assert await store.visits("run-1", VisitFilter(inside="a", after=10_000, limit=5)) == []
+        assert await store.visits("nobody", VisitFilter(inside="a", limit=5)) == []
 
     async def test_a_page_of_a_map_leaves_out_what_lies_between_its_entries(self, store: RunStore) -> None:
         claim = await created(store)
@@ -132,20 +137,20 @@ class VisitContract:
         await committed(
             store, change(claim, [visit(path, number, item_index=0) for number, path in enumerate(paths, 2)])
         )
-        page = await store.visits("run-1", "a", after=2, limit=20)
+        page = await store.visits("run-1", VisitFilter(inside="a", after=2, limit=20))
         assert [row.path for row in page] == [f"a[{number}]/x" for number in range(40, 840, 40)]
-        assert len(await store.visits("run-1", "a", after=2, limit=60)) == 49
+        assert len(await store.visits("run-1", VisitFilter(inside="a", after=2, limit=60))) == 49
 
     async def test_an_unknown_run_has_none(self, store: RunStore) -> None:
         assert await store.visits("nobody") == []
-        assert await store.visits("nobody", "a") == []
+        assert await store.visits("nobody", VisitFilter(inside="a")) == []
 
     async def test_runs_do_not_see_each_others(self, store: RunStore) -> None:
         claims = [claim for claim in await store.create([new_run("a"), new_run("b")]) if claim]
         for claim in claims:
             await committed(store, change(claim, [visit(f"of-{claim.run_id}", 2), visit("m[0]/x", 3)]))
         assert [row.path for row in await store.visits("a")] == ["of-a"]
-        assert len(await store.visits("b", "m")) == 1
+        assert len(await store.visits("b", VisitFilter(inside="m"))) == 1
 
     async def test_every_kind_of_entry_comes_back_unchanged(self, store: RunStore) -> None:
         claim = await created(store)
@@ -169,48 +174,36 @@ class VisitContract:
             visit("m", 11, step_type=StepType.MAP),
         ]
         made = await committed(store, change(claim, rows))
-        kept = [*await store.visits("run-1"), *await store.visits("run-1", "m")]
+        kept = [*await store.visits("run-1"), *await store.visits("run-1", VisitFilter(inside="m"))]
         assert sorted(kept, key=lambda row: row.seq) == list(made.visits)
-
-    async def test_past_visits_have_all_fields_that_a_resume_reads(self, store: RunStore) -> None:
-        claim = await created(store)
-        rows = [
-            visit("a", 3, started_seq=2, updates='{"n":1}', quality='{"record_count":2}', attempts=3),
-            visit("b", 4, output=None, output_size=0, status=StepStatus.SKIPPED, error="not today"),
-            visit("m[0]/x", 5, item_index=0, item_params='{"item":7}'),
-        ]
-        await committed(store, change(claim, rows))
-        whole, past = await store.visits("run-1"), await store.past_visits("run-1", 0, 10)
-        assert [row.path for row in past.visits] == ["a", "b"]
-        assert [_needed(row) for row in past.visits] == [_needed(row) for row in whole]
-        nothing = await store.past_visits("nobody", 0, 10)
-        assert (list(nothing.visits), nothing.last_seq) == ([], 0)
-
-    async def test_past_visits_come_in_pages(self, store: RunStore) -> None:
-        await self._journal(store)
-        paths, after = [], 0
-        while (page := await store.past_visits("run-1", after, 3)).visits:
-            paths += [row.path for row in page.visits]
-            after = page.last_seq
-        assert paths == ["a", "a#2", "ab", "b"]
 
     async def test_a_page_has_the_entries_of_all_scopes_or_of_one(self, store: RunStore) -> None:
         rows = await self._journal(store)
-        assert await store.visit_page("run-1", 0, 100) == list(rows.values())
-        assert await store.visit_page("run-1", 4, 3) == [row for row in rows.values() if 4 < row.seq <= 7]
+        assert await store.visits("run-1", VisitFilter(limit=100)) == list(rows.values())
+        assert await store.visits("run-1", VisitFilter(after=4, limit=3)) == [
+            row for row in rows.values() if 4 < row.seq <= 7
+        ]
         for scope in ("", "a[1]", "a[1]/inner[0]", "a[10]", "ab[0]", "A[0]", "ä[0]", "b", "a[1]/inner"):
             of_scope = [row for row in rows.values() if row.scope == scope]
-            assert await store.visit_page("run-1", 0, 100, [scope]) == of_scope
-            assert await store.visit_page("run-1", 0, 1, [scope]) == of_scope[:1]
-        assert await store.visit_page("run-1", len(rows) + 1, 100) == []
-        assert await store.visit_page("nobody", 0, 100) == await store.visit_page("nobody", 0, 100, [""]) == []
+            assert await store.visits("run-1", VisitFilter(scopes=[scope], limit=100)) == of_scope
+            assert await store.visits("run-1", VisitFilter(scopes=[scope], limit=1)) == of_scope[:1]
+        assert await store.visits("run-1", VisitFilter(after=len(rows) + 1, limit=100)) == []
+        assert await store.visits("run-1", VisitFilter()) == list(rows.values())
+        assert await store.visits("run-1", VisitFilter(scopes=["a[1]", "b"])) == [
+            row for row in rows.values() if row.scope in {"a[1]", "b"}
+        ]
+        for scopes in (None, [""]):
+            assert await store.visits("nobody", VisitFilter(scopes=scopes, limit=100)) == []
 
     async def test_a_page_has_the_entries_of_several_scopes(self, store: RunStore) -> None:
         rows = await self._journal(store)
         for scopes in (["a[1]", "a[10]"], ["a[1]/inner[0]", "b", "a[1]"], ["", "a[1]"], []):
             of_scopes = [row for row in rows.values() if row.scope in scopes]
-            assert await store.visit_page("run-1", 0, 100, scopes) == of_scopes
-            assert await store.visit_page("run-1", 3, 2, scopes) == [row for row in of_scopes if row.seq > 3][:2]
+            assert await store.visits("run-1", VisitFilter(scopes=scopes, limit=100)) == of_scopes
+            assert (
+                await store.visits("run-1", VisitFilter(scopes=scopes, after=3, limit=2))
+                == [row for row in of_scopes if row.seq > 3][:2]
+            )
 
     async def test_a_page_of_an_item_has_the_row_that_stores_the_item(self, store: RunStore) -> None:
         claim = await created(store)
@@ -226,26 +219,7 @@ class VisitContract:
             ("m[10]", ["m[10]@item"]),
             ("m[1]/x[0]", ["m[1]/x[0]/y"]),
         ):
-            assert [row.path for row in await store.visit_page("run-1", 0, 100, [scope])] == paths
-
-    async def test_the_last_finished_visit_of_a_step(self, store: RunStore) -> None:
-        claim = await created(store)
-        rows = [
-            visit("a", 2),
-            visit("a#2", 3, status=StepStatus.SKIPPED, output=None, error="not today"),
-            visit("a#2[0]/a", 4, item_index=0),
-            visit("a#10", 5),
-            visit("a#11", 6, status=StepStatus.FAILED, output=None, error="E"),
-            visit("a!", 7),
-            visit("ab", 8),
-            visit("b@until", 9, status=StepStatus.WAITING, step_type=StepType.WAIT),
-        ]
-        made = {row.path: row for row in (await committed(store, change(claim, rows))).visits}
-        for step, path in (("a", "a#10"), ("ab", "ab"), ("a!", "a!"), ("a#2", "a#2"), ("a#2[0]/a", "a#2[0]/a")):
-            assert await store.last_visit("run-1", step) == made[path]
-        for step in ("b", "a#11", "a#3", "", "%", "b@until"):
-            assert await store.last_visit("run-1", step) is None
-        assert await store.last_visit("nobody", "a") is None
+            assert [row.path for row in await store.visits("run-1", VisitFilter(scopes=[scope], limit=100))] == paths
 
     async def test_returned_rows_are_copies(self, store: RunStore) -> None:
         await committed(store, change(await created(store), [visit("fetch", 2)]))
@@ -254,8 +228,8 @@ class VisitContract:
         assert (await store.visits("run-1"))[0].output == '{"ok":true}'
 
 
-def _needed(row: PastVisit) -> dict[str, object]:
-    return {each.name: getattr(row, each.name) for each in fields(PastVisit)}
+def _inside(path: str | None) -> VisitFilter:
+    return VisitFilter(inside=path) if path is not None else OWN_VISITS
 
 
 def _index_of(path: str) -> int | None:

@@ -126,9 +126,9 @@ class PostgresDatabase(PostgresConnections):
             deleted = await self._writer.write(job, self._limit.call("delete"))
             return deleted is not None
 
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
-        async def job(driver: Driver) -> int:
-            return int(await driver.fetchval(statements.DELETE_ENDED, list(run_ids)))
+    async def delete_unused(self, run_ids: Sequence[str]) -> list[str]:
+        async def job(driver: Driver) -> list[str]:
+            return [str(run_id) for (run_id,) in await driver.fetch(statements.DELETE_UNUSED, list(run_ids))]
 
         return await self._read_with_retries(job, "delete")  # not on the writer: commits need not wait for it
 

@@ -212,14 +212,13 @@ REQUEST_STOP = (
 DELETE = f"DELETE FROM core_workflow_runs WHERE run_id = $1 AND (NOT $2::boolean OR NOT {_UNFINISHED}) RETURNING id"
 """Arguments: run, and whether only a run that has ended may be deleted."""
 
-DELETE_ENDED = (
+DELETE_UNUSED = (
     "WITH ended AS MATERIALIZED (SELECT r.id FROM core_workflow_runs r WHERE r.run_id = ANY($1::text[]) "
     f"AND NOT r.{_UNFINISHED} AND NOT EXISTS (SELECT 1 FROM core_workflow_runs parent "
-    f"WHERE parent.run_id = r.parent_run_id AND parent.{_UNFINISHED}) ORDER BY r.id FOR UPDATE OF r SKIP LOCKED), "
-    "deleted AS (DELETE FROM core_workflow_runs WHERE id IN (SELECT id FROM ended) RETURNING 1) "
-    "SELECT count(*) FROM deleted"
+    f"WHERE parent.run_id = r.parent_run_id AND parent.{_UNFINISHED}) ORDER BY r.id FOR UPDATE OF r SKIP LOCKED) "
+    "DELETE FROM core_workflow_runs WHERE id IN (SELECT id FROM ended) RETURNING run_id"
 )
-"""Argument: ids of runs. Returns how many were deleted; rows that others have locked are passed over."""
+"""Argument: ids of runs. Returns those that were deleted; rows that others have locked are passed over."""
 
 # Not to_regclass(): in a transaction that waited for a lock it does not see tables created during the wait.
 EXISTS = (

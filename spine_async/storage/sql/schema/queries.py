@@ -22,6 +22,8 @@ from spine_async.storage.sql.schema.tables import (
 )
 
 Query: TypeAlias = ClauseElement
+MAX_SEQ = 2**31 - 1
+"""No number of a row is greater."""
 
 
 def _listed(names: Iterable[str]) -> str:

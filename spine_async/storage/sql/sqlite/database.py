@@ -92,9 +92,9 @@ class SqliteDatabase(SqliteConnections):
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
         return await self._write(job, self._limit.call("delete"))
 
-    async def delete_ended(self, run_ids: Sequence[str]) -> int:
+    async def delete_unused(self, run_ids: Sequence[str]) -> list[str]:
         # A power failure that undoes the deletion harms nobody: the next pass repeats it.
-        return await self._write_unsynced(partial(jobs.delete_ended, run_ids=run_ids), "delete")
+        return await self._write_unsynced(partial(jobs.delete_unused, run_ids=run_ids), "delete")
 
     async def claim_due(self, request: DueRequest) -> DueRuns:
         # First without the write lock, so that an idle worker delays nobody.

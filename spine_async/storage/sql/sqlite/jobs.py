@@ -28,13 +28,13 @@ BUSY_SECONDS = 30.0
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
 _HAS_ENDED = "status IN ('completed', 'failed', 'stopped')"
-_DELETE = "DELETE FROM core_workflow_runs WHERE run_id = ? RETURNING id"
-_DELETE_ENDED = f"DELETE FROM core_workflow_runs WHERE run_id = ? AND {_HAS_ENDED} RETURNING id"
-_DELETE_ALL_ENDED = (
+_DELETE = "DELETE FROM core_workflow_runs WHERE run_id = ? RETURNING id, run_id"
+_DELETE_ENDED = f"DELETE FROM core_workflow_runs WHERE run_id = ? AND {_HAS_ENDED} RETURNING id, run_id"
+_DELETE_UNUSED = (
     "DELETE FROM core_workflow_runs WHERE run_id IN (SELECT value FROM json_each(?)) "
     f"AND {_HAS_ENDED} AND NOT EXISTS (SELECT 1 FROM core_workflow_runs parent "
     "WHERE parent.run_id = core_workflow_runs.parent_run_id "
-    "AND parent.status NOT IN ('completed', 'failed', 'stopped')) RETURNING id"
+    "AND parent.status NOT IN ('completed', 'failed', 'stopped')) RETURNING id, run_id"
 )
 # The rows of the run are deleted explicitly: cascading requires a pragma that the connection's owner controls.
 _DELETE_ROWS = tuple(
@@ -115,24 +115,25 @@ def delete(connection: sqlite3.Connection, run_id: str, *, only_ended: bool) -> 
         run_id: The run.
         only_ended: Whether to keep a run that has not ended.
     """
-    return _delete(connection, _DELETE_ENDED if only_ended else _DELETE, run_id) == 1
+    return bool(_delete(connection, _DELETE_ENDED if only_ended else _DELETE, run_id))
 
 
-def delete_ended(connection: sqlite3.Connection, run_ids: Sequence[str]) -> int:
-    """Delete those of the runs that have ended, and whose parents have ended; returns how many they are.
+def delete_unused(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
+    """Delete those of the runs that have ended, and whose parents have ended; returns their ids.
 
     Args:
         connection: In a write transaction.
         run_ids: The runs.
     """
-    return _delete(connection, _DELETE_ALL_ENDED, json.dumps(list(run_ids)))
+    return _delete(connection, _DELETE_UNUSED, json.dumps(list(run_ids)))
 
 
-def _delete(connection: sqlite3.Connection, statement: str, value: str) -> int:
-    keys = fetch(connection, statement, (value,))
+def _delete(connection: sqlite3.Connection, statement: str, value: str) -> list[str]:
+    deleted = fetch(connection, statement, (value,))
+    keys = [(key,) for key, _ in deleted]
     for each in _DELETE_ROWS:
         connection.executemany(each, keys)
-    return len(keys)
+    return [str(run_id) for _, run_id in deleted]
 
 
 def in_savepoint(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
