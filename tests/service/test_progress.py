@@ -175,7 +175,8 @@ async def test_a_map_reports_how_many_items_have_ended(place: Place) -> None:
         gates[2].set()
         await handle.result()
         shown = [(event.path, event.metadata["done"], event.metadata["total"]) for event in await reports(runner, "r")]
-    assert shown == [("each", 1, 3), ("each", 2, 3)]
+    # The last report is stored too if the step does not end within the pause after the one before.
+    assert shown in ([("each", 1, 3), ("each", 2, 3)], [("each", 1, 3), ("each", 2, 3), ("each", 3, 3)])
 
 
 async def _count(runner: WorkflowRunner, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -405,11 +406,21 @@ async def test_a_run_that_was_claimed_in_time_does_not_expire(place: Place) -> N
     configs: list[dict[str, Any]] = [{"park_after": 0}, {"park_after": 100}]
     for config in configs:
         async with place.runner(workflows=[flow], config=config) as runner:
-            handle = await runner.enqueue(flow, expires=0.3)
+            handle = await runner.enqueue(flow, expires=60)
             await until(lambda handle=handle: _has_begun(handle))
-        async with place.runner(workflows=[flow], config=config) as runner:
+        async with place.runner(workflows=[flow], config=config, clock=_Ahead()) as runner:
             result = await runner.handle(handle.run_id).result(timeout=10)
         assert (result.status, result.stop_reason) == ("completed", None)
+
+
+class _Ahead:
+    """A clock that is an hour ahead."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=1)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
 
 async def _has_begun(handle: RunHandle) -> bool:

@@ -224,7 +224,7 @@ async def test_more_items_than_connections_of_the_pool_take_turns(fresh_postgres
         "w",
         [
             Step.map(
-                "each", items=range(100), iterator=Workflow(steps=[Step.transaction("pay", pay)]), max_concurrency=100
+                "each", items=range(30), iterator=Workflow(steps=[Step.transaction("pay", pay)]), max_concurrency=30
             )
         ],
     )
