@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from spine_async._engine.commit.journal import Creation
@@ -144,25 +144,9 @@ async def claim_and_replay(
     check_version(workflow, stored)
     if stored.owner == runtime.owner and runtime.is_left_at_work(stored.run_id):
         raise RunBusyError(stored.run_id, stored.owner)
-    is_first = stored.epoch == 0
-    if is_first:
-        stored = replace(stored, started_at=runtime.clock.now())
-    is_poison = is_poisoned(runtime, stored)
-    is_resumed = not is_first and not (is_joining and is_parked(stored))
-    position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
-    early = early_outcome(stored, position, runtime.clock.now()) if is_joining else None
-    is_restart = restarts(stored, position)
-    updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
-    # Stored, so that a crash before a child is resumed is not taken for one in the middle of the wait for it.
-    is_stored = bool(updates) or is_restart or (stored.status.is_final and starts_runs(workflow))
-    clock = RunClock(runtime.clock, stored.updated_at)
-    resumed = first_event(stored, clock.now())
-    # The claim writes the event, unless another commit follows that writes it with more.
-    begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
-    writes_event = runtime.config.emit_events and begins
-    writes_event = writes_event and not is_stored
-    event = resumed if writes_event and not is_poison and early is None else None
+    plan = await _plan(runtime, workflow, stored, override, is_joining=is_joining)
     is_under_way = not stored.status.is_final
+    event = plan.event if not plan.is_stored and plan.outcome is None else None
     claim = await claim_run(
         runtime,
         stored.run_id,
@@ -173,21 +157,120 @@ async def claim_and_replay(
         spares_living=is_joining,
     )
     try:
-        if claim.next_seq != stored.next_seq + (event is not None):  # another owner committed between load and claim
-            position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
-        pending = new_pending(runtime, stored, claim, clock)
-        outcome = poison_outcome(stored, position) if is_poison else early
-        if outcome is not None:
-            scope = new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
-            return await scope_or_end(runtime, scope, stored, position, outcome)
-        if is_stored:
-            await commit_override(runtime, pending, updates, stored, resumed, is_restart=is_restart)
-            position.context = with_documents(position.context, updates)
-            position.unwinding, position.resumed_epoch = None, claim.epoch
+        written = int(event is not None)
+        if claim.epoch != stored.epoch + 1 or claim.next_seq != stored.next_seq + written:
+            stored = await _reload(runtime, stored, claim, written)
+            if is_joining and stored.workflow_version > workflow.version:
+                raise NotClaimable(stored.run_id)
+            check_version(workflow, stored)
+            plan = await _plan(runtime, workflow, stored, override, is_joining=is_joining)
+        return await _open_claimed(runtime, workflow, plan, claim, is_announced=event is not None)
     except Exception:
         await give_up(runtime, claim, _release_unopened(runtime, stored))
         raise
-    return new_scope(workflow, stored, position, pending, is_resumed=is_resumed)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Plan:
+    """What is to be done with a stored run, before it is claimed.
+
+    Attributes:
+        stored: The run.
+        position: Its position after the committed steps.
+        is_resumed: Whether it was interrupted, or has ended.
+        event: The event of its start or resume, or None.
+        outcome: The outcome of a run that is not executed any more, or None.
+        updates: Params to store.
+        is_stored: Whether a row is stored before it continues.
+        is_restart: Whether it has ended after it had unwound.
+    """
+
+    stored: StoredRun
+    position: Position
+    is_resumed: bool
+    event: EventRow | None
+    outcome: Outcome | None
+    updates: dict[str, Document]
+    is_stored: bool
+    is_restart: bool
+
+
+async def _plan(
+    runtime: Runtime,
+    workflow: Workflow,
+    stored: StoredRun,
+    override: Mapping[str, object] | None,
+    *,
+    is_joining: bool,
+) -> _Plan:
+    is_first = stored.epoch == 0
+    if is_first:
+        stored = replace(stored, started_at=runtime.clock.now())
+    is_resumed = not is_first and not (is_joining and is_parked(stored))
+    position = await load_position(runtime, workflow, stored, is_resumed=is_resumed)
+    early = early_outcome(stored, position, runtime.clock.now()) if is_joining else None
+    is_restart = restarts(stored, position)
+    updates = _param_updates(runtime, workflow, stored, position, override) if early is None else {}
+    begins = is_resumed or (is_first and not has_begun(stored))  # a fork has its event since its creation
+    at = RunClock(runtime.clock, stored.updated_at).now()
+    return _Plan(
+        stored=stored,
+        position=position,
+        is_resumed=is_resumed,
+        event=first_event(stored, at) if begins and runtime.config.emit_events else None,
+        outcome=poison_outcome(stored, position) if is_poisoned(runtime, stored) else early,
+        updates=updates,
+        # Stored, so that a crash before a child is resumed is not taken for one in the middle of the wait for it.
+        is_stored=bool(updates) or is_restart or (stored.status.is_final and starts_runs(workflow)),
+        is_restart=is_restart,
+    )
+
+
+async def _reload(runtime: Runtime, stored: StoredRun, claim: Claim, written: int) -> StoredRun:
+    """The run as it was before its claim; other owners had it since `stored` was loaded.
+
+    Args:
+        runtime: What all runs share.
+        stored: The run as it was loaded.
+        claim: The claim.
+        written: Number of events that the claim has written.
+    """
+    loaded = await load(runtime, stored.run_id)
+    has_ended = stored.status.is_final  # the claim has removed the end
+    return replace(
+        loaded,
+        status=stored.status if has_ended else RunStatus.RUNNING,
+        epoch=claim.epoch - 1,
+        owner=None,
+        next_seq=claim.next_seq - written,
+        claims_since_progress=max(0, loaded.claims_since_progress - 1),
+        stop_requested=stored.stop_requested,  # the claim has removed it too
+        completed_at=stored.completed_at,
+        error_step=stored.error_step,
+        error=stored.error,
+        error_category=stored.error_category,
+        stop_reason=stored.stop_reason,
+    )
+
+
+async def _open_claimed(
+    runtime: Runtime, workflow: Workflow, plan: _Plan, claim: Claim, *, is_announced: bool
+) -> Scope | WorkflowResult:
+    """Carry out the plan for a run that was claimed; `is_announced`: with the event of its start or resume."""
+    stored, position = plan.stored, plan.position
+    clock = RunClock(runtime.clock, stored.updated_at)
+    pending = new_pending(runtime, stored, claim, clock)
+    if plan.outcome is not None:
+        scope = new_scope(workflow, stored, position, pending, is_resumed=plan.is_resumed)
+        return await scope_or_end(runtime, scope, stored, position, plan.outcome)
+    if plan.is_stored:
+        resumed = plan.event or first_event(stored, clock.now())
+        await commit_override(runtime, pending, plan.updates, stored, resumed, is_restart=plan.is_restart)
+        position.context = with_documents(position.context, plan.updates)
+        position.unwinding, position.resumed_epoch = None, claim.epoch
+    elif plan.event is not None and not is_announced:
+        pending.add_events(plan.event)
+    return new_scope(workflow, stored, position, pending, is_resumed=plan.is_resumed)
 
 
 def restarts(stored: StoredRun, position: Position) -> bool:
