@@ -72,8 +72,9 @@ def check_is_no_module(name: str) -> None:
     """Check the name of a workflow that only workers know. With the name of a module, the run would never begin.
 
     Raises:
-        CommandError: A module of the working directory has this name, and no workflow of it has.
+        CommandError: A module of the working directory has this name, and no workflow of it has; or it is a file.
     """
+    _check_is_no_file(name)
     parts = name.split(".")
     if not all(map(str.isidentifier, parts)) or not Path(*parts).with_suffix(".py").is_file():
         return
@@ -109,6 +110,7 @@ def _import(name: str) -> ModuleType:
     folder = os.getcwd()  # noqa: PTH109 - an entry of sys.path is a string
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    _check_is_no_file(name)
     if not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(f"{name!r} is no module; give its name with dots, such as myapp.flows")
     try:
@@ -121,6 +123,13 @@ def _import(name: str) -> ModuleType:
         frames = traceback.extract_tb(exc.__traceback__)
         place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         raise CommandError(f"module {name!r} cannot be imported: {type(exc).__name__}: {exc}{place}") from exc
+
+
+def _check_is_no_file(name: str) -> None:
+    file = Path(name)
+    if file.suffix == ".py" and file.is_file():
+        hint = f": {'.'.join(file.with_suffix('').parts)}" if not file.is_absolute() else ", from its folder"
+        raise CommandError(f"{name!r} is a file; give the name of its module{hint}")
 
 
 def _of_module(target: str, module: ModuleType) -> Application:

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from spine_async.telemetry.log_context import RunContextFilter
 
@@ -28,6 +30,23 @@ def configure_logs(level: int, *, as_json: bool, shows_tracebacks: bool, hides_f
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+@contextmanager
+def without_entries_of(module: str) -> Iterator[None]:
+    """Print no entries of this module inside the context."""
+
+    def is_printed(record: logging.LogRecord) -> bool:
+        return record.module != module
+
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(is_printed)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_printed)
 
 
 class _Handler(logging.Handler):

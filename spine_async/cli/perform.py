@@ -54,10 +54,18 @@ def perform(
         output.note(f"error: a step has raised SystemExit({exc.code!r}), which ends the process; its run is due again")
         code = ExitCode.FAILED
     except Exception as exc:
-        if not is_expected(exc):
+        error = _in_groups(exc)
+        if not is_expected(error):
             raise
-        code = _report(exc, output)
+        code = _report(error, output)
     raise SystemExit(int(code))
+
+
+def _in_groups(error: Exception) -> Exception:
+    """The error inside of groups of one: a task group wraps what is raised inside of it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _report(error: Exception, output: Output) -> ExitCode:

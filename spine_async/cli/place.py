@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from shlex import quote
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.queue import Queue
 from spine_async._model.workflow import Workflow
 from spine_async.cli.application import Application, load_application
+from spine_async.cli.log_lines import without_entries_of
 from spine_async.cli.problem import CommandError
 from spine_async.runner import WorkflowRunner
 from spine_async.storage.selection import database_url
@@ -53,7 +54,9 @@ class Place:
         if self.application is not None and runner is self.application.runner:
             yield runner
             return
-        async with runner:
+        async with AsyncExitStack() as stack:
+            with without_entries_of("active_runs"):  # that the store cannot be opened is the error of the command
+                await stack.enter_async_context(runner)
             yield runner
 
     def runner(self) -> WorkflowRunner:

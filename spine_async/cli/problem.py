@@ -73,7 +73,9 @@ _TEXTS: Mapping[type[Exception], Callable[[Exception], str]] = {
     RunNotFoundError: _not_found,
     ScheduleNotFoundError: _no_schedule,
     RunBusyError: _busy,
-    RunConflictError: lambda error: str(error).replace("pass force=True", "give --force"),
+    RunConflictError: lambda error: (
+        str(error).replace("stop() it", "`spine-async stop` it").replace("pass force=True", "give --force")
+    ),
     StoreCapabilityError: lambda error: str(error).replace("execute the run here with start()", "leave out --queue"),
 }
 _USAGE_ERRORS = (

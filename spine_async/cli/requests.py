@@ -12,6 +12,7 @@ from typing import cast
 
 from spine_async._engine.service.run_filters import RunFilters
 from spine_async._model.retention import RetentionPolicy
+from spine_async._model.status import RunStatus
 from spine_async.cli import execution, inspection, management, schedule_commands
 from spine_async.cli.application import named_workflow
 from spine_async.cli.output import Output
@@ -114,6 +115,8 @@ def runs_request(
     def action(output: Output) -> Awaitable[int]:
         now = datetime.now(UTC)
         filters: dict[str, object] = {name: value for name, value in texts.items() if value is not None}
+        if filters.get("status", RunStatus.RUNNING) not in set(RunStatus):
+            raise CommandError(f"there is no status {filters['status']!r}; the statuses are {', '.join(RunStatus)}")
         if partition:
             filters["partition"] = parse_entries(partition)
         filters |= {name: parse_time(text, option, now) for name, (option, text) in times.items() if text is not None}

@@ -43,7 +43,7 @@ def parse_entries(entries: Iterable[str]) -> dict[str, object]:
     for entry in entries:
         name, separator, value = entry.partition("=")
         if not separator or not name:
-            raise CommandError(f"{entry!r} has no name; give name=value")
+            raise CommandError(f"{entry!r} has no {'name' if separator else 'value'}; give name=value")
         found[name] = _json_or_text(value)
     return found
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 from spine_async.web import problems
 from spine_async.web.problems import Problem, ProblemError
@@ -77,7 +77,7 @@ class WebRequest:
         try:
             return model.model_validate(dict(self.query))
         except ValidationError as exc:
-            raise ProblemError(_invalid("the query", exc)) from None
+            raise ProblemError(_invalid("the query", model, exc)) from None
 
     async def parsed_body(self, model: type[ModelT], limit: int) -> ModelT:
         """The JSON body as a model; an empty body is an empty object.
@@ -96,7 +96,7 @@ class WebRequest:
         try:
             return model.model_validate(value)
         except ValidationError as exc:
-            raise ProblemError(_invalid("the body", exc)) from None
+            raise ProblemError(_invalid("the body", model, exc)) from None
 
     async def _body(self, limit: int) -> bytes:
         """The body. Of one that is too large, more is read and not kept, so that most clients receive the answer."""
@@ -188,11 +188,17 @@ def quoted_segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _invalid(place: str, error: ValidationError) -> Problem:
+def _invalid(place: str, model: type[BaseModel], error: ValidationError) -> Problem:
     """The problem of values that do not fit a model; the values themselves are not shown."""
     errors = [
-        {"location": ".".join(map(str, each["loc"])), "message": each["msg"].removeprefix("Value error, ")}
+        {"location": ".".join(map(str, each["loc"])), "message": _message(each, model)}
         for each in error.errors(include_url=False, include_input=False, include_context=False)[:_SHOWN_ERRORS]
     ]
     shown = "; ".join(f"{each['location'] or place}: {each['message']}" for each in errors)
     return problems.invalid_request(f"{place} is invalid: {shown}", errors)
+
+
+def _message(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"unknown; the names are {', '.join(model.model_fields)}"
+    return error["msg"].removeprefix("Value error, ")

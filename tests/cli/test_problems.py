@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,15 +102,18 @@ def test_ways_out_are_commands() -> None:
         (["run", "tests.cli.flows:greet", "--params", "[1]"], "--params is list; give a JSON object"),
         (["run", "tests.cli.flows:greet", "--params", '{"a": NaN}'], "NaN is not allowed in JSON"),
         (["run", "tests.cli.flows:greet", "--params", "@none.json"], "the file 'none.json' cannot be read"),
-        (["run", "tests.cli.flows:greet", "-p", "name"], "'name' has no name; give name=value"),
+        (["run", "tests.cli.flows:greet", "-p", "name"], "'name' has no value; give name=value"),
+        (["run", "tests.cli.flows:greet", "-p", "=1"], "'=1' has no name; give name=value"),
         (["run", "tests.cli.flows:greet", "--id", "\x1b"], "invalid run id"),
         (["run", "tests.cli.flows:order"], "amount"),
         (["run", "greet", "--queue", "q", "--delay", "soon"], "--delay is 'soon'; give a duration such as"),
         (["runs", "--since", "yesterday"], "--since is 'yesterday'; give a time such as"),
-        (["runs", "--status", "done"], "'done' is not a valid RunStatus"),
+        (["runs", "--status", "done"], "there is no status 'done'; the statuses are pending, running, waiting,"),
         (["runs", "--cursor", "x"], "cursor is not valid"),
         (["signal", "one", "approve", "{"], "the value is not valid JSON"),
         (["graph", "tests.cli.flows"], "name one of them"),
+        (["worker", "tests.cli.flows", "--health-port", "65536"], "less than or equal to 65535"),
+        (["ui", "--port", "65536"], "less than or equal to 65535"),
         (["worker"], "a worker needs the module of its workflows"),
         (["worker", "tests.cli.flows", "--queue", "mail:speed=3"], "there is no limit 'speed'"),
         (["worker", "tests.cli.flows", "--queue", "mail:rate=fast"], "'fast' is no integer"),
@@ -175,3 +179,31 @@ def test_without_the_extra(tmp_path: Path) -> None:
     )
     assert (shown.returncode, shown.stdout) == (2, "")
     assert shown.stderr == "spine-async needs optional dependencies: pip install 'spine-async[cli]'\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--queue", "default")])
+@pytest.mark.parametrize(("name", "module"), [("flow.py", "flow"), ("./flow.py", "flow"), ("app/flow.py", "app.flow")])
+def test_a_file_is_no_module(cli: Cli, name: str, module: str, options: tuple[str, ...]) -> None:
+    file = Path(name)
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    assert f"is a file; give the name of its module: {module}\n" in cli("run", name, *options, code=2).stderr
+    assert f"{str(file.resolve())!r} is a file" in cli("run", str(file.resolve()), *options, code=2).stderr
+
+
+def test_a_health_port_that_is_taken(cli: Cli) -> None:
+    """The error comes out of task groups."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        refused = cli("worker", "tests.cli.flows", "--health-port", str(port), code=2)
+    assert refused.stderr.splitlines()[-1].startswith(f"error: the health port 127.0.0.1:{port} cannot be used")
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_store_that_cannot_be_opened_is_told_once(cli: Cli) -> None:
+    Path("broken.db").write_text("no database " * 100)
+    refused = cli("runs", "--database", "sqlite:///broken.db", code=1)
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.startswith("error: SQLite database ")

@@ -138,7 +138,7 @@ def worker(
         typer.Option("--drain-timeout", help="Seconds that running steps have after SIGTERM; 10 by default."),
     ] = None,
     health_port: Annotated[
-        int | None, typer.Option("--health-port", help="Port of /healthz and /readyz; 0 chooses one.")
+        int | None, typer.Option("--health-port", min=0, max=65535, help="Port of /healthz and /readyz; 0 chooses one.")
     ] = None,
     health_host: Annotated[str, typer.Option("--health-host", help="Address of the health port.")] = "127.0.0.1",
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",

@@ -152,7 +152,7 @@ def plan(target: WorkflowTarget, *, app_: App = None, json: AsJson = False) -> N
 def ui(
     *,
     host: Annotated[str, typer.Option("--host", help="Address of the server.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port of the server.")] = 8420,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the server.")] = 8420,
     read_only: Annotated[bool, typer.Option("--read-only", help="Without actions and values.")] = False,
     app_: App = None,
     database: Database = None,
