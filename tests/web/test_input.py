@@ -80,6 +80,13 @@ async def test_a_body_that_is_wrong(site: Site) -> None:
     assert (await site.client.get("/runs")).json()["runs"] == []
 
 
+async def test_an_unknown_name_is_answered_with_the_known_ones(site: Site) -> None:
+    body = (await site.client.post(START, json={"name": "Ada"})).json()
+    assert body["errors"] == [{"location": "name", "message": "unknown; the names are params, partition"}]
+    query = (await site.client.get("/runs?stauts=failed")).json()
+    assert query["detail"].startswith("the query is invalid: stauts: unknown; the names are workflow_name, status,")
+
+
 async def test_a_body_in_pieces_is_bounded_too(site: Site) -> None:
     async def pieces(count: int) -> AsyncIterator[bytes]:
         for _ in range(count):
