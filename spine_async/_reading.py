@@ -16,7 +16,7 @@ from spine_async._engine.service.followers import Followers
 from spine_async._engine.service.retention import prune
 from spine_async._engine.service.run_filters import RunFilters, as_run_filter
 from spine_async._engine.service.visits import map_items, visit_records
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.stored_run import load
 from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.retention import RetentionPolicy

@@ -17,17 +17,12 @@ from spine_async._engine.service.execution import Execution, ExecutionResult, lo
 from spine_async._engine.service.known_workflows import add_workflow
 from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
 from spine_async._engine.start.claim import NotClaimable
+from spine_async._engine.start.continuation import claim_and_replay
 from spine_async._engine.start.fork_request import ForkRequest, check_same_fork
 from spine_async._engine.start.forking import open_fork
-from spine_async._engine.start.opening import (
-    check_due,
-    check_same,
-    claim_and_replay,
-    load,
-    load_result,
-    start_or_load,
-)
+from spine_async._engine.start.opening import load_result, start_or_load
 from spine_async._engine.start.request import Request, prepare_run
+from spine_async._engine.start.stored_run import check_due, check_same, load
 from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Scope, Visit

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from spine_async._engine.runtime.plain_reads import last_visit
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.stored_run import load
 from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue

@@ -12,8 +12,8 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.stop import child_ids, stop_run
 from spine_async._engine.start.enqueueing import new_due_run
-from spine_async._engine.start.opening import load
 from spine_async._engine.start.resumption import make_due_again
+from spine_async._engine.start.stored_run import load
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import Document

@@ -21,7 +21,7 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.service.query import as_event
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.stored_run import load
 from spine_async._engine.tasks import (
     EventLoop,
     Future,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from spine_async._engine.runtime.plain_reads import count_runs
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.stop import child_ids
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.stored_run import load
 from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard

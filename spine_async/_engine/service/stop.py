@@ -11,7 +11,8 @@ from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
 from spine_async._engine.start.claim import claim_run
-from spine_async._engine.start.opening import has_begun, load, new_pending
+from spine_async._engine.start.run_scope import new_pending
+from spine_async._engine.start.stored_run import has_begun, load
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome

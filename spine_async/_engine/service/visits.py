@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from spine_async._engine.runtime.plain_reads import last_event, last_visit
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.opening import load
+from spine_async._engine.start.stored_run import load
 from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values

@@ -8,21 +8,19 @@ from datetime import timedelta
 
 from spine_async._engine.run.supervision import REFUSED_FOR, give_up
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.opening import (
+from spine_async._engine.start.continuation import override_row
+from spine_async._engine.start.replay import load_position
+from spine_async._engine.start.request import prepared_params
+from spine_async._engine.start.run_scope import new_pending, new_scope, scope_or_end
+from spine_async._engine.start.stored_run import (
     early_outcome,
     first_event,
     has_begun,
     is_incomplete,
     is_parked,
     is_poisoned,
-    new_pending,
-    new_scope,
-    override_row,
     poison_outcome,
-    scope_or_end,
 )
-from spine_async._engine.start.replay import load_position
-from spine_async._engine.start.request import prepared_params
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.scope import Position, Scope

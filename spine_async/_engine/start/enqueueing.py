@@ -10,8 +10,8 @@ from typing import TypeAlias
 from spine_async._engine.commit.journal import Creation
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.opening import check_same, load
 from spine_async._engine.start.request import Request, prepare_run, unknown_run
+from spine_async._engine.start.stored_run import check_same, load
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry

@@ -9,16 +9,12 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.start.continuation import claim_and_replay
 from spine_async._engine.start.fork_point import ForkPoint, find_fork_point
 from spine_async._engine.start.fork_request import ForkRequest, check_same_fork, request_digest
-from spine_async._engine.start.opening import (
-    check_version,
-    claim_and_replay,
-    is_incomplete,
-    load,
-    open_existing,
-)
+from spine_async._engine.start.opening import open_existing
 from spine_async._engine.start.request import prepared_params
+from spine_async._engine.start.stored_run import check_version, is_incomplete, load
 from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import encode_output

@@ -5,8 +5,10 @@ from __future__ import annotations
 from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
-from spine_async._engine.start.opening import commit_override, first_event, new_pending, restarts
+from spine_async._engine.start.continuation import commit_override, restarts
 from spine_async._engine.start.replay import load_position
+from spine_async._engine.start.run_scope import new_pending
+from spine_async._engine.start.stored_run import first_event
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.record import Claim, DueTime, Release, StoredRun
 from spine_async._model.workflow import Workflow, has_unwinding
