@@ -154,6 +154,8 @@ def split_object(text: str) -> dict[str, Document]:
 
 def split_values(text: str) -> dict[str, JsonValue]:
     """The members of the JSON object `text`, each decoded."""
+    if text == EMPTY.text:  # often: most runs have no outputs, metrics and metadata before their first step
+        return {}
     members: dict[str, JsonValue] = from_json(text)
     return members
 

@@ -10,10 +10,10 @@ dataclass takes twice as long to create. The records that users receive are froz
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from secrets import token_hex
 
 from spine_async._model.status import RunStatus, StepStatus, StepType
 
@@ -181,7 +181,7 @@ class NewRun:
     records_events: bool = True
     metadata: str = "{}"
     lease_ttl: float = 15.0
-    commit_id: str = field(default_factory=lambda: token_hex(TOKEN_BYTES))
+    commit_id: str = field(default_factory=lambda: os.urandom(TOKEN_BYTES).hex())
     request_hash: str | None = None
     due: DueTime | None = None
     queue: str = ""
@@ -412,6 +412,7 @@ class StoredRun:
     @classmethod
     def from_new(cls, new: NewRun) -> StoredRun:
         """The stored run right after its creation."""
+        is_held = new.is_held
         return cls(
             run_id=new.run_id,
             workflow_name=new.workflow_name,
@@ -424,8 +425,8 @@ class StoredRun:
             initial_quality=new.initial_quality,
             start_from=new.start_from,
             total_steps=new.total_steps,
-            status=RunStatus.RUNNING if new.is_held else RunStatus.PENDING,
-            epoch=1 if new.is_held else 0,
+            status=RunStatus.RUNNING if is_held else RunStatus.PENDING,
+            epoch=1 if is_held else 0,
             owner=new.owner,
             next_seq=new.next_seq,
             error_step=None,
@@ -441,7 +442,7 @@ class StoredRun:
             queue=new.queue,
             queue_key=new.queue_key,
             priority=new.priority,
-            due_at=None if new.is_held else new.due.at if new.due is not None else new.created_at,
+            due_at=None if is_held else new.due.at if new.due is not None else new.created_at,
             expires_at=new.expires_at,
             started_by=new.started_by,
             traceparent=new.traceparent,

@@ -183,7 +183,9 @@ class Journal:
         Cancellation:
             Raised only after the store has answered; the run may have been created.
         """
-        await self.create_all([creation])
+        self._creations.append(creation)
+        self._start_writer()
+        await creation.done.wait()
 
     async def create_all(self, creations: Sequence[Creation]) -> None:
         """Store new runs, in groups; as `create`, and raises the first error after all were tried."""

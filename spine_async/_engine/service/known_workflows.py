@@ -11,6 +11,8 @@ from spine_async._model.workflow_step import WorkflowStep
 
 def add_workflow(known: MutableMapping[str, Workflow], workflow: Workflow) -> None:
     """Add a workflow, and those that its steps execute as runs of their own; these replace no other workflow."""
+    if known.get(workflow.name) is workflow:
+        return  # nearly always
     known[workflow.name] = workflow
     for child in _queued_children(workflow):
         known.setdefault(child.name, child)

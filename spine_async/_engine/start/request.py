@@ -37,11 +37,7 @@ class Request:
 
 async def prepare_run(runtime: Runtime, request: Request) -> NewRun:
     """The run to create for a request, as `new_run` gives it; large values are encoded on a thread."""
-    given = (request.params, request.partition, getattr(request.workflow, "defaults", None))
-    given_context = request.context
-    context = (params_of(given_context), outputs_of(given_context)) if given_context is not None else ()
-    is_heavy = any(is_large(each) for each in given) or any(_is_heavy(each) for each in context)
-    return await runtime.run_on_thread(new_run, runtime, request) if is_heavy else new_run(runtime, request)
+    return await runtime.run_on_thread(new_run, runtime, request) if _is_heavy(request) else new_run(runtime, request)
 
 
 def new_run(runtime: Runtime, request: Request) -> NewRun:
@@ -177,7 +173,14 @@ def unknown_run(
     )
 
 
-def _is_heavy(documents: Mapping[str, Document]) -> bool:
+def _is_heavy(request: Request) -> bool:
+    if is_large(request.params) or is_large(request.partition) or is_large(getattr(request.workflow, "defaults", None)):
+        return True
+    context = request.context
+    return context is not None and (_are_large(params_of(context)) or _are_large(outputs_of(context)))
+
+
+def _are_large(documents: Mapping[str, Document]) -> bool:
     return sum(len(each.text) for each in documents.values()) > LARGE_TEXT
 
 

@@ -17,8 +17,10 @@ def mapping_documents(what: str, given: object, limit: int) -> dict[str, Documen
         InvalidParamsError: It is not a mapping, or one of its values has more than `limit` bytes.
         SerializationError: One of its values has no strict JSON form.
     """
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         raise InvalidParamsError(f"{what} is of type {type(given).__name__}; it must be a mapping of names to values")
+    if not given:
+        return {}
     try:
         documents = encode_object({key: _in_pieces(what, key, each, limit) for key, each in given.items()})
     except SerializationError as exc:
