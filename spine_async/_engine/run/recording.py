@@ -40,7 +40,7 @@ async def commit_outcome(
     pending.close(end)
     await runtime.journal.commit(pending)
     seconds = max(0.0, (end.at - started_at).total_seconds())
-    runtime.measurements.run_ended(workflow, end.status.value, end.error_category, seconds)
+    runtime.measurements.run_ended(workflow, end.status, end.error_category, seconds)
     return end
 
 

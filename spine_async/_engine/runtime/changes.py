@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 import anyio
 
@@ -16,7 +16,7 @@ from spine_async.ports import DueRunStore, Listener
 _log = logging.getLogger("spine_async")
 
 
-class Change(Enum):
+class Change(IntEnum):  # integers, because Python computes the hash of a member of `Enum` in slow code
     """What may have changed.
 
     `work`: a run may have become due, or a worker may have capacity again. `state`: a run may have ended or may be

@@ -261,7 +261,11 @@ class ActiveRuns:
 
     def _bind(self) -> None:
         """Bind the runner to this process and event loop until it is not in use any more."""
-        here = _Place(os.getpid(), running_loop(), threading.current_thread().name)
+        pid, loop = os.getpid(), running_loop()
+        bound = self._in_use.get(_PLACE)
+        if bound is not None and bound.loop is loop and bound.pid == pid:
+            return
+        here = _Place(pid, loop, threading.current_thread().name)
         place = self._in_use.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
         if place.pid != here.pid:
             raise SharingError(

@@ -330,6 +330,7 @@ def _row_size(row: VisitRow) -> int:
 
 
 _NONE_TAKEN: tuple[int, ...] = ()
+_COMPLETED = RunStatus.COMPLETED
 _ROW_BYTES = 200  # of a row without its documents
 
 
@@ -374,6 +375,8 @@ def _parts(entry: _Entry) -> tuple[VisitRow | None, bool, Sequence[EventRow], Ev
 
 
 def _end_event(end: RunEnd) -> EventRow:
+    if end.status is _COMPLETED:
+        return EventRow(EventType.WORKFLOW_COMPLETED, None, end.at)
     metadata: Mapping[str, object] = {
         "error_step": end.error_step,
         "error": end.error,
