@@ -12,6 +12,7 @@ from spine_async import WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import MemoryRunStore
 from tests.dashboard.board import Board
 from tests.dashboard.flows import QUEUES, SCHEDULES, WORKFLOWS
+from tests.plain_http import NO_CERTIFICATES
 
 CONFIG: dict[str, Any] = {"park_after": 0.0, "drain_timeout": 0.2, "trace_enabled": False, "lease_ttl": 60.0}
 
@@ -30,5 +31,5 @@ async def runner() -> AsyncIterator[WorkflowRunner]:
 @pytest.fixture
 async def board(runner: WorkflowRunner) -> AsyncIterator[Board]:
     """The dashboard of this runner, for somebody who may do everything."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
         yield Board(runner, client)

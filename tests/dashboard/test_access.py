@@ -15,6 +15,7 @@ from spine_async import DefinitionError, RunStatus, WorkflowRunner
 from spine_async.dashboard import dashboard
 from tests.dashboard.board import ORIGIN, PREFIX, SAME_ORIGIN, Board, Elements
 from tests.dashboard.flows import FAILING, MAPPED, SECRET, STREAMING, WAITING
+from tests.plain_http import NO_CERTIFICATES
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +60,7 @@ async def test_readers_have_no_forms(board: Board) -> None:
 
 
 async def test_values_are_hidden_from_readers_unless_they_may_see_them(runner: WorkflowRunner) -> None:
-    async with httpx.AsyncClient() as client, httpx.AsyncClient() as other:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES) as client, httpx.AsyncClient(verify=NO_CERTIFICATES) as other:
         board, open_board = Board(runner, client), Board(runner, other, readers_see_values=True)
         await board.started(FAILING, RunStatus.FAILED, "f", say=SECRET)
         await board.started(STREAMING, RunStatus.WAITING, "s", say=SECRET)
@@ -144,7 +145,7 @@ async def test_access_may_be_async_and_may_redirect(runner: WorkflowRunner) -> N
 
 
 async def test_a_wrong_answer_of_access_refuses(runner: WorkflowRunner, caplog: pytest.LogCaptureFixture) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
         board = Board(runner, client, access=lambda request: True)
         with caplog.at_level(logging.ERROR, "spine_async"):
             answer = await board.get("/")

@@ -8,6 +8,7 @@ import pytest
 from spine_async import RunStatus, WorkflowRunner
 from tests.dashboard.board import PREFIX, Board
 from tests.dashboard.flows import FAILING, PLAIN, SCHEDULES, WAITING
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import until
 
 pytestmark = pytest.mark.anyio
@@ -112,7 +113,7 @@ async def test_a_runner_that_is_not_entered_can_be_looked_at(board: Board, runne
     """Only what executes runs in the background needs an entered runner."""
     await board.started(PLAIN, RunStatus.COMPLETED)
     other = WorkflowRunner(store=runner._runtime.store, workflows=[PLAIN], work=False)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
         looking = Board(other, client)
         assert "second" in await looking.page("/run", id="r")
         answer = await looking.post("/run/fork", {"id": "r", "path": "second"})

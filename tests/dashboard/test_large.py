@@ -20,6 +20,7 @@ from spine_async.storage.sql.sqlite.database import SqliteDatabase
 from spine_async.testing.conformance.rows import new_run
 from tests.dashboard.board import Board, Elements
 from tests.dashboard.flows import MAPPED
+from tests.plain_http import NO_CERTIFICATES
 from tests.storage.plain_sql import execute, file_of
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,10 @@ async def crowded(stocked_url: str) -> AsyncIterator[Board]:
     await store.create([new_run("big", workflow="mapped")])
     await anyio.to_thread.run_sync(fill, stocked_url)
     config = WorkflowRunnerConfig(database_url=stocked_url, trace_enabled=False)
-    async with WorkflowRunner(config=config, work=False, workflows=[MAPPED]) as runner, httpx.AsyncClient() as client:
+    async with (
+        WorkflowRunner(config=config, work=False, workflows=[MAPPED]) as runner,
+        httpx.AsyncClient(verify=NO_CERTIFICATES) as client,
+    ):
         yield Board(runner, client)
     await store.close()
 

@@ -16,6 +16,7 @@ from spine_async.dashboard import live
 from spine_async.storage import MemoryRunStore
 from tests.dashboard.board import PREFIX, Board, Elements, mounted
 from tests.dashboard.flows import PLAIN, WAITING
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import PATIENCE
 from tests.web.sites import messages, serving_asgi
 
@@ -26,7 +27,10 @@ pytestmark = pytest.mark.anyio
 async def serving(runner: WorkflowRunner) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server with the mounted dashboard."""
     app = Starlette(routes=[Mount(PREFIX, mounted(runner))])
-    async with serving_asgi(app) as address, httpx.AsyncClient(base_url=address + PREFIX, timeout=PATIENCE) as client:
+    async with (
+        serving_asgi(app) as address,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address + PREFIX, timeout=PATIENCE) as client,
+    ):
         yield client
 
 
@@ -87,7 +91,10 @@ async def test_open_streams_do_not_hold_up_a_server_that_stops(board: Board) -> 
 
 async def test_the_dashboard_itself_enters_its_runner() -> None:
     runner = WorkflowRunner(store=MemoryRunStore(), workflows=[PLAIN])
-    async with serving_asgi(mounted(runner)) as address, httpx.AsyncClient(base_url=address) as client:
+    async with (
+        serving_asgi(mounted(runner)) as address,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address) as client,
+    ):
         await runner.enqueue(PLAIN, run_id="r")
         await runner.handle("r").result(PATIENCE)
         page = Elements((await client.get("/run", params={"id": "r"})).text)

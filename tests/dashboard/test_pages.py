@@ -11,6 +11,7 @@ from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunn
 from spine_async.storage import FileRunStore
 from tests.dashboard.board import PREFIX, Board, Elements
 from tests.dashboard.flows import FAILING, MAPPED, PLAIN, SECRET, STREAMING, WAITING
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import until
 
 pytestmark = pytest.mark.anyio
@@ -233,7 +234,7 @@ async def test_wrong_addresses_are_answered_with_the_way_out(
 async def test_a_store_without_schedules_and_queues_says_so(tmp_path: object) -> None:
     async with (
         WorkflowRunner(store=FileRunStore(str(tmp_path)), workflows=[PLAIN]) as runner,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(verify=NO_CERTIFICATES) as client,
     ):
         board = Board(runner, client)
         await runner.execute(PLAIN, run_id="r")

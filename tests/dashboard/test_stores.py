@@ -12,6 +12,7 @@ from spine_async.dashboard.pages.runs import RUN_FILTERS
 from tests.dashboard.board import Board
 from tests.dashboard.conftest import CONFIG
 from tests.dashboard.flows import FAILING, PLAIN, WAITING
+from tests.plain_http import NO_CERTIFICATES
 from tests.stores import STORES, store_of
 
 TIME = "2026-01-31T09:30"
@@ -55,7 +56,7 @@ async def test_each_page_answers_on_each_store(kind: str, tmp_path: Path, reques
         config=WorkflowRunnerConfig(**CONFIG),
         workflows=[PLAIN, FAILING, WAITING],
     )
-    async with runner, httpx.AsyncClient() as client:
+    async with runner, httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
         board = Board(runner, client)
         await runner.execute(FAILING, run_id="failed")
         await runner.execute(PLAIN, run_id="done")

@@ -24,6 +24,7 @@ from spine_async.integrations import aiohttp as for_aiohttp
 from spine_async.integrations import fastapi as for_fastapi
 from spine_async.web.access import Authorize
 from tests.interpreter import ROOT, environment
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import PATIENCE
 from tests.web.flows import WebFlows, authorize, make_runner
 
@@ -97,7 +98,7 @@ async def site_of(framework: str, url: str, folder: Path, **options: Any) -> Asy
     runner, flows = make_runner(url, folder, **options.pop("config", {}))
     async with (
         serving(framework, runner, **options) as address,
-        httpx.AsyncClient(base_url=address, headers=ALL, timeout=PATIENCE) as client,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address, headers=ALL, timeout=PATIENCE) as client,
     ):
         yield Site(client, runner, flows)
 
@@ -117,7 +118,7 @@ class ServerProcess:
         )
 
     def client(self) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        transport = httpx.AsyncHTTPTransport(verify=NO_CERTIFICATES, uds=str(self.socket))
         return httpx.AsyncClient(base_url=f"http://site{PREFIX}", transport=transport, headers=ALL, timeout=PATIENCE)
 
     async def answers(self) -> bool:

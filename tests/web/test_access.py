@@ -15,6 +15,7 @@ from spine_async.integrations import aiohttp as for_aiohttp
 from spine_async.integrations import fastapi as for_fastapi
 from spine_async.web.access import Action, allow_all
 from spine_async.web.routes import ROUTES
+from tests.plain_http import NO_CERTIFICATES
 from tests.web.flows import SECRET
 from tests.web.sites import FRAMEWORKS, Site, site_of
 
@@ -55,7 +56,7 @@ async def test_each_request_needs_its_action(site: Site) -> None:
 async def test_a_request_without_credentials_is_told_so(site: Site) -> None:
     """A cookie is a credential too."""
     for headers, status in (({}, 401), ({"Cookie": "session=1"}, 403)):
-        async with httpx.AsyncClient(base_url=site.client.base_url, headers=headers) as client:
+        async with httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=site.client.base_url, headers=headers) as client:
             answer = await client.get("/runs/none")
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert ("www-authenticate" in answer.headers) == (status == 401)

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.interpreter import ROOT, environment
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import PATIENCE, until
 from tests.web.sites import messages
 
@@ -97,9 +98,9 @@ async def test_an_example_is_started_and_used_as_its_page_says(
 ) -> None:
     workflow, params, signal_name, value = CASES[name]
     process, address = start(name)
-    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address, timeout=PATIENCE) as client:
         page = await opened_page(process, client)
-        async with httpx.AsyncClient(base_url=address) as stranger:
+        async with httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address) as stranger:
             assert (await stranger.get("/api/runs")).status_code == 401
         paths = re.findall(r'post\("(/workflows/\w+/runs)"', page)
         assert paths == [f"/workflows/{workflow}/runs"]

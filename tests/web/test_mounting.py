@@ -24,6 +24,7 @@ from spine_async.integrations import aiohttp as for_aiohttp
 from spine_async.integrations import fastapi as for_fastapi
 from spine_async.web.access import allow_all
 from tests.interpreter import ROOT
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import PATIENCE, until
 from tests.web.flows import make_runner
 from tests.web.sites import messages, serving_asgi
@@ -33,7 +34,7 @@ BODY = {"params": {"name": "Ada"}}
 
 async def exercise(address: str, path: str) -> None:
     """Start a run, follow `Location`, and read its events."""
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES, timeout=PATIENCE) as client:
         started = await client.post(f"{address}{path}/workflows/greet/runs", json=BODY)
         assert started.status_code == 202, started.text
         location = started.headers["location"]
@@ -64,7 +65,7 @@ async def test_an_application_behind_a_proxy_that_cuts_a_prefix(runner: Workflow
     app.include_router(for_fastapi.router(runner, authorize=allow_all))
     async with (
         serving_asgi(app, root_path="/public") as address,
-        httpx.AsyncClient(base_url=address, timeout=PATIENCE) as client,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address, timeout=PATIENCE) as client,
     ):
         started = await client.post("/workflows/greet/runs", json=BODY)
         run_id = started.json()["run_id"]
@@ -82,7 +83,7 @@ async def test_middleware_does_not_hold_a_stream(runner: WorkflowRunner) -> None
     app.include_router(for_fastapi.router(runner, authorize=allow_all, heartbeat=0.05))
     async with serving_asgi(app) as address:
         await exercise(address, "")
-        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NO_CERTIFICATES, timeout=PATIENCE) as client:
             run_id = (await client.post(f"{address}/workflows/approval/runs")).json()["run_id"]
             async with client.stream("GET", f"{address}/runs/{run_id}/events") as response:
                 found = messages(response)
@@ -106,7 +107,7 @@ async def test_a_login_of_the_application_decides_first(runner: WorkflowRunner) 
     app.include_router(for_fastapi.router(runner, authorize=authorize), dependencies=[Depends(user)])
     operations = [each for path in app.openapi()["paths"].values() for each in path.values()]
     assert all(each["security"] == [{"HTTPBearer": []}] for each in operations)
-    async with serving_asgi(app) as address, httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with serving_asgi(app) as address, httpx.AsyncClient(verify=NO_CERTIFICATES, timeout=PATIENCE) as client:
         for token, status in ((None, 401), ("blocked", 429), ("ada", 200)):
             headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
             assert (await client.get(f"{address}/workflows", headers=headers)).status_code == status
@@ -149,7 +150,9 @@ async def test_an_application_of_aiohttp_ends_its_streams_without_a_signal(runne
     apps = web.AppRunner(app, shutdown_timeout=10 * PATIENCE)
     await apps.setup()
     await web.TCPSite(apps, "127.0.0.1", 0).start()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{apps.addresses[0][1]}", timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(
+        verify=NO_CERTIFICATES, base_url=f"http://127.0.0.1:{apps.addresses[0][1]}", timeout=PATIENCE
+    ) as client:
         run_id = (await client.post("/workflows/approval/runs")).json()["run_id"]
         waiting = asyncio.ensure_future(client.get(f"/runs/{run_id}?wait=60"))
         async with client.stream("GET", f"/runs/{run_id}/events") as response:

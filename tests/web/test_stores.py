@@ -13,6 +13,7 @@ from spine_async import RunFilters, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.storage import MemoryRunStore
 from spine_async.web.parameters import RunsQuery
 from spine_async.web.routes import ROUTES
+from tests.plain_http import NO_CERTIFICATES
 from tests.service.services import PATIENCE
 from tests.stores import STORES, store_of
 from tests.web.flows import WebFlows
@@ -92,7 +93,7 @@ async def test_each_route_answers_on_each_store(
     fragile = runner.workflows["fragile"]
     async with (
         serving(framework, runner) as address,
-        httpx.AsyncClient(base_url=address, headers=ALL, timeout=PATIENCE) as client,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address, headers=ALL, timeout=PATIENCE) as client,
     ):
         await runner.execute(fragile, run_id="failed")
         for call in CALLS:
@@ -114,7 +115,7 @@ async def test_a_runner_that_stores_nothing_starts_nothing(
     runner = WorkflowRunner(store=MemoryRunStore(), config=WorkflowRunnerConfig(**config), workflows=flows.all)
     async with (
         serving(framework, runner) as address,
-        httpx.AsyncClient(base_url=address, headers=ALL, timeout=PATIENCE) as client,
+        httpx.AsyncClient(verify=NO_CERTIFICATES, base_url=address, headers=ALL, timeout=PATIENCE) as client,
     ):
         for path in ("/workflows/greet/runs", "/workflows/greet/runs?queue=default", "/runs/r/signals/approval"):
             answer = await client.post(path, json={})
