@@ -138,7 +138,7 @@ class Service:
 
     async def _produce(self, run: str, way: str, pause: float) -> None:
         await anyio.sleep(pause)
-        if way == "execute":
+        if way == "execute" and not self._leaving.is_set():  # else it would wait for signals that nobody sends here
             await self._runner.execute(self._flows.parent, run_id=run)
             return
         if way == "start" and not self._leaving.is_set():
