@@ -8,6 +8,7 @@ from typing import Any
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async.ports import RunStore
+from spine_async.testing.faults import Hang
 from tests.service.flows import Config
 
 LEASE = 60.0  # so long that a test which waits for the end of a lease fails
@@ -22,6 +23,19 @@ def late_runner(store: RunStore, flow: Workflow, *, work: bool = False, **config
 def spawn(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """The call in a task of its own."""
     return asyncio.get_running_loop().create_task(call)
+
+
+async def cancel_before(call: asyncio.Task[Any], hang: Hang) -> None:
+    """Cancel a call that waits for a call of the store, and let the store answer once the cancellation has arrived."""
+    await _turns()
+    call.cancel()
+    await _turns()
+    hang.release.set()
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def answer(call: asyncio.Task[Any]) -> Any:

@@ -15,7 +15,7 @@ from spine_async._engine.service import watcher
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore
 from tests.service.flows import Config
-from tests.service.late import Failing, answer, is_cancelled, late_runner, spawn
+from tests.service.late import Failing, answer, cancel_before, is_cancelled, late_runner, spawn
 from tests.service.services import until
 from tests.service.test_starting import Gated
 
@@ -228,12 +228,7 @@ class TestCancelledCalls:
 
         task = spawn(use())
         await hang.reached.wait()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        task.cancel()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        hang.release.set()
+        await cancel_before(task, hang)
         assert await is_cancelled(task)
         assert not has_passed
 
@@ -255,12 +250,7 @@ class TestCancelledCalls:
             gated.gate.set()
             await until(lambda: stored_is(store, "r", RunStatus.COMPLETED))
             await until(lambda: has_passed[-1].event_type == "workflow_completed")
-            for _ in range(5):
-                await asyncio.sleep(0)
-            task.cancel()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            hang.release.set()
+            await cancel_before(task, hang)
             assert await is_cancelled(task)
             assert has_passed
             assert (await handle.result(timeout=15)).status == "completed"

@@ -190,7 +190,7 @@ class Callers:
                 await execution.result()
 
     async def _has_lost(self, execution: Execution) -> bool:
-        """Whether the run has ended by another's hand, such as a stop just before this execution began."""
+        """Whether another owner, which claimed the run when the lease of this one had ended, has ended the run."""
         if execution.is_ending or execution.was_released:
             return False
         states = await run_shielded(self._runtime.due_runs.states([execution.run_id]), "spine_async states")

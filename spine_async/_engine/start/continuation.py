@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from spine_async._engine.run.result import stored_end
 from spine_async._engine.run.supervision import give_up
@@ -260,23 +261,26 @@ async def commit_override(
     is_restart: bool,
 ) -> None:
     """Store the params that a resume changes, before any step sees them, and whether the run had unwound before."""
-    row = override_row(pending.claim.epoch, updates, stored)
-    if is_restart:
-        row = replace(row, path=f"{RESTART_MARK}#{pending.claim.epoch}", step_name=RESTART_MARK)
+    row = override_row(RESTART_MARK if is_restart else RESUME_MARK, pending.claim.epoch, updates, stored)
     pending.add_marker(row, resumed)
     with RAISING_ERRORS:
         await runtime.journal.commit(pending)
 
 
-def override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
+def override_row(mark: str, epoch: int, updates: Mapping[str, Document], stored: StoredRun) -> VisitRow:
     """The row that stores params which a resume changes."""
+    return params_row(f"{mark}#{epoch}", mark, updates, stored.started_at)
+
+
+def params_row(path: str, mark: str, updates: Mapping[str, Document], at: datetime) -> VisitRow:
+    """A row that belongs to no step and stores changed params."""
     return VisitRow(
-        path=f"{RESUME_MARK}#{epoch}",
-        step_name=RESUME_MARK,
+        path=path,
+        step_name=mark,
         step_type=StepType.LAMBDA,
         status=StepStatus.OVERRIDE,
         attempts=0,
-        started_at=stored.started_at,
+        started_at=at,
         duration_ms=0.0,
         output=None,
         output_size=0,
@@ -284,5 +288,5 @@ def override_row(epoch: int, updates: Mapping[str, Document], stored: StoredRun)
         quality=None,
         item_params=None,
         scope="",
-        completed_at=stored.started_at,
+        completed_at=at,
     )

@@ -23,7 +23,7 @@ from spine_async._engine.start.stored_run import (
 )
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import Position, Scope
+from spine_async._engine.state.scope import RESUME_MARK, Position, Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.context_access import with_documents
 from spine_async._model.due import DueRun
@@ -93,7 +93,7 @@ def _begin(
             updates = prepared_params(runtime, workflow, stored.params)
         except (InvalidParamsError, SerializationError) as exc:
             return Outcome(RunStatus.FAILED, None, storable_text(str(exc)), ErrorCategory.CONFIGURATION)
-        pending.add_marker(override_row(pending.claim.epoch, updates, stored), event)
+        pending.add_marker(override_row(RESUME_MARK, pending.claim.epoch, updates, stored), event)
         position.context = with_documents(position.context, updates)
     elif stored.epoch > 0 and position.resumed_epoch == stored.epoch:
         return None  # it was made due again, with the event of the resume

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pydantic import ValidationError
 
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.continuation import claim_and_replay
+from spine_async._engine.start.continuation import claim_and_replay, params_row
 from spine_async._engine.start.fork_point import ForkPoint, find_fork_point
 from spine_async._engine.start.fork_request import ForkRequest, check_same_fork, request_digest
 from spine_async._engine.start.opening import open_existing
@@ -26,7 +26,7 @@ from spine_async._model.failure import validation_problems
 from spine_async._model.fork import COPIED_MARK, ForkOutcome, NewFork
 from spine_async._model.large_text import split_members
 from spine_async._model.record import DueTime, EventRow, NewRun, StoredRun, VisitRow
-from spine_async._model.status import EventType, StepStatus, StepType
+from spine_async._model.status import EventType, StepType
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (
@@ -143,23 +143,8 @@ def _new_run(runtime: Runtime, workflow: Workflow, stored: StoredRun, request: F
 
 def _override(run: NewRun, changed: Mapping[str, Document]) -> VisitRow:
     """The row that stores changed params behind the copied rows."""
-    return VisitRow(
-        path=COPIED_MARK,
-        step_name=COPIED_MARK,
-        step_type=StepType.LAMBDA,
-        status=StepStatus.OVERRIDE,
-        attempts=0,
-        started_at=run.created_at,
-        duration_ms=0.0,
-        output=None,
-        output_size=0,
-        updates=join_object(changed).text,
-        quality=None,
-        item_params=None,
-        scope="",
-        completed_at=run.created_at,
-        records_events=False,
-    )
+    row = params_row(COPIED_MARK, COPIED_MARK, changed, run.created_at)
+    return replace(row, records_events=False)
 
 
 def _event(run: NewRun, stored: StoredRun, request: ForkRequest) -> EventRow:
