@@ -20,6 +20,10 @@ class RunStatus(StrEnum):
         """Whether the run has ended."""
         return self in _FINAL
 
+    @classmethod
+    def _missing_(cls, value: object) -> RunStatus:
+        raise ValueError(f"there is no status {value!r:.40}; the statuses are {', '.join(cls)}")
+
 
 _FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.STOPPED})
 

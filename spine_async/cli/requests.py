@@ -115,8 +115,10 @@ def runs_request(
     def action(output: Output) -> Awaitable[int]:
         now = datetime.now(UTC)
         filters: dict[str, object] = {name: value for name, value in texts.items() if value is not None}
-        if filters.get("status", RunStatus.RUNNING) not in set(RunStatus):
-            raise CommandError(f"there is no status {filters['status']!r}; the statuses are {', '.join(RunStatus)}")
+        try:
+            RunStatus(str(filters.get("status", RunStatus.RUNNING)))
+        except ValueError as exc:
+            raise CommandError(str(exc)) from None
         if partition:
             filters["partition"] = parse_entries(partition)
         filters |= {name: parse_time(text, option, now) for name, (option, text) in times.items() if text is not None}
