@@ -44,12 +44,12 @@ async def stop_run(
         RunNotFoundError: No such run is stored.
     """
     text = reason or CancelReason.USER.value
-    request = StopRequest(text, compensates).text
+    request = StopRequest(text, compensates)
     execution, was_asked = active_runs.find(run_id), False
     if execution is not None:
         execution.cancel(CancelReason.USER, text, compensates)
         if not execution.was_released:
-            was_asked = await _store_request(runtime, run_id, request)
+            was_asked = await _store_request(runtime, run_id, request.text)
             await execution.opened.future()
             if execution.has_run and not execution.was_released:
                 return True
@@ -58,12 +58,10 @@ async def stop_run(
             await execution.result()
     stored = await load(runtime, run_id)
     if stored.status.is_final or not await run_shielded(
-        runtime.store.request_stop(run_id, request), "spine_async stop"
+        runtime.store.request_stop(run_id, request.text), "spine_async stop"
     ):
         return was_asked
-    return await run_shielded(
-        _stop_unheld(runtime, active_runs, stored, StopRequest(text, compensates)), "spine_async stop"
-    )
+    return await run_shielded(_stop_unheld(runtime, active_runs, stored, request), "spine_async stop")
 
 
 async def _stop_unheld(runtime: Runtime, active_runs: ActiveRuns, stored: StoredRun, request: StopRequest) -> bool:
