@@ -7,6 +7,8 @@ a change: a task sends it afterwards, one for all changes that were made meanwhi
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,7 +26,7 @@ CHANNEL = "core_workflow_runs"
 _NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
 
 _LATER = 0.02
-"""Seconds by which a notification of ended and parked runs is delayed, because most ends come in quick succession."""
+"""Seconds from a notification to the next one of ended and parked runs, which often come in quick succession."""
 _PAUSE = 0.005
 """Seconds between two notifications."""
 _AT_CLOSE = 1.0
@@ -47,10 +49,11 @@ class Announcer:
         self._send = send
         self._is_wanted = False
         self._hurries = asyncio.Event()
+        self._sent_mono = -math.inf
         self._task: asyncio.Task[None] | None = None
 
     def announce(self, *, at_once: bool) -> None:
-        """Send a notification soon; at once if others can do something now."""
+        """Send a notification soon; `at_once` even if one was sent just now, because others can do something."""
         self._is_wanted = True
         if at_once:
             self._hurries.set()
@@ -64,12 +67,14 @@ class Announcer:
 
     async def _run(self) -> None:
         while self._is_wanted:
-            if not self._hurries.is_set():
+            pause = self._sent_mono + _LATER - time.monotonic()
+            if pause > 0 and not self._hurries.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LATER):
+                    async with asyncio.timeout(pause):
                         await self._hurries.wait()
             self._is_wanted = False
             self._hurries.clear()
+            self._sent_mono = time.monotonic()
             with suppress(StoreError):
                 await self._send()
             if self._is_wanted:
