@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol, TypeAlias
 
-from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated, in_groups
+from spine_async._engine.commit.creation import Creation, CreationWriter
+from spine_async._engine.commit.isolation import MAX_GROUP_BYTES, as_store_error, call_isolated
 from spine_async._engine.commit.locked_changes import LockedChanges
+from spine_async._engine.commit.recorder import OnCommit
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import (
@@ -36,104 +37,12 @@ from spine_async._engine.tasks import (
     wait_shielded,
     yield_to_loop,
 )
-from spine_async._model.record import TOKEN_BYTES, Claim, NewRun, RunChange
+from spine_async._model.record import TOKEN_BYTES, RunChange
 from spine_async.errors import LeaseLostError, StoreError
-from spine_async.ports import Clock, CommitOutcome, Measurements, NoMeasurements, RunIdLockedError, RunStore
-
-OnCommit: TypeAlias = "Callable[[RunChange], None]"
+from spine_async.ports import Clock, CommitOutcome, Measurements, NoMeasurements, RunStore
 
 _COMMITTED = CommitOutcome.COMMITTED
 _FEW = 32  # with fewer waiters, splitting a group costs more than it saves
-
-
-class Recorder(Protocol):
-    """Creates runs and commits their pending writes.
-
-    Attributes:
-        on_commit: Called after each commit of a change, or None.
-    """
-
-    on_commit: OnCommit | None
-
-    async def create(self, creation: Creation) -> None: ...
-
-    async def create_all(self, creations: Sequence[Creation]) -> None: ...
-
-    def commit(self, pending: PendingWrites) -> Awaitable[None]: ...
-
-    def enqueue(self, pending: PendingWrites) -> Commit: ...
-
-    def defer(self) -> Awaitable[None]:
-        """Leave the pending writes for a later commit; yields to the event loop now and then."""
-        ...
-
-    def reserved(self, pending: PendingWrites) -> AbstractAsyncContextManager[None]:
-        """Commit nothing of a run inside the context; the caller commits a change of it in another way."""
-        ...
-
-    def committed(self, pending: PendingWrites, change: RunChange) -> None:
-        """Take note that the caller has committed a change in another way."""
-        ...
-
-    async def end_retries(self) -> None:
-        """Give up the locked changes of runs that are not executed any more, before the store is closed."""
-        ...
-
-    def forget_loop(self) -> None:
-        """Drop what belongs to an event loop that is closed."""
-        ...
-
-
-class Commit(Protocol):
-    """A commit that was enqueued."""
-
-    def wait(self) -> Awaitable[None]:
-        """Wait until it has ended; raises as `Journal.commit` does."""
-        ...
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it has ended, so that `wait` returns at once."""
-        ...
-
-    @property
-    def error(self) -> BaseException | None:
-        """The error with which it failed, or None."""
-        ...
-
-    def future(self) -> Future[None]:
-        """A future that is done when it has ended, in whatever way."""
-        ...
-
-    async def wait_shielded(self) -> None:
-        """Wait until it has ended, even if the caller is cancelled; never raises."""
-        ...
-
-    def add_error_callback(self, callback: Callable[[BaseException], None]) -> None:
-        """Call `callback` with the error if it fails."""
-        ...
-
-
-class Creation:
-    """A run that is to be created.
-
-    Attributes:
-        claim: The claim to commit to it, once it is stored; None if its id is taken.
-    """
-
-    def __init__(self, run: NewRun) -> None:
-        self.run = run
-        self.claim: Claim | None = None
-        self.done = Latch()
-
-    def end(self, answer: Claim | StoreError | None, sent_mono: float) -> list[Future[None]]:
-        """Set the answer of the store to a call that was sent at that time; returns the futures of the waiters."""
-        if isinstance(answer, StoreError):
-            return self.done.release(CommitFailed(answer))
-        self.claim = answer
-        if answer is not None:
-            answer.lease_until_mono = sent_mono + self.run.lease_ttl
-        return self.done.release()
 
 
 class Journal:
@@ -164,6 +73,7 @@ class Journal:
         self._store = store
         self._measurements = measurements or NoMeasurements()
         self._locked = LockedChanges(store, max_lock_wait)
+        self._creator = CreationWriter(store, clock, self._locked)
         self._commits_out_of_process = commits_out_of_process
         self._clock = clock
         self._queue: dict[PendingWrites, Latch] = {}
@@ -321,7 +231,9 @@ class Journal:
         except BaseException as exc:
             for pending in queue:
                 pending.restore()
-            _fail(queue.values(), exc)
+            error = CommitFailed(as_store_error(exc))
+            for latch in queue.values():
+                latch.set(error)
             if not isinstance(exc, Exception):
                 resolve(waiters)
                 raise
@@ -329,35 +241,10 @@ class Journal:
             self._writing = {}
         return waiters
 
-    async def _create_queued(self) -> list[Future[None]]:
-        """Create the queued runs, in groups of bounded size; returns the futures of the last group's waiters."""
-        waiters: list[Future[None]] = []
+    def _create_queued(self) -> Awaitable[list[Future[None]]]:
+        """Create the queued runs; returns the futures of the last waiters."""
         creations, self._creations = self._creations, []
-        try:
-            for group in in_groups(creations, _creation_size):
-                resolve(waiters)
-                waiters = []
-                waiters = await self._create(group)
-        except BaseException as exc:
-            _fail((each.done for each in creations), exc)
-            raise
-        return waiters
-
-    async def _create(self, creations: Sequence[Creation]) -> list[Future[None]]:
-        waiters: list[Future[None]] = []
-        runs = [each.run for each in creations]
-        sent_mono = self._clock.monotonic()
-        claims = await call_isolated(partial(retry_if_cancelled, self._store.create), runs)
-        for creation, claim in zip(creations, claims, strict=True):
-            if isinstance(claim, RunIdLockedError):
-                self._locked.create_later(creation.run, partial(self._settle_creation, creation))
-            else:
-                waiters += creation.end(claim, sent_mono)
-        return waiters
-
-    def _settle_creation(self, creation: Creation, answer: Claim | StoreError | None, seconds: float) -> None:
-        """End a creation whose id was locked; the last call of the store took so long."""
-        resolve(creation.end(answer, self._clock.monotonic() - seconds))
+        return self._creator.write(creations)
 
     async def _commit(self, queue: dict[PendingWrites, Latch]) -> list[Future[None]]:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
@@ -457,20 +344,9 @@ class Journal:
         return changes
 
 
-def _fail(latches: Iterable[Latch], exc: BaseException) -> None:
-    """Fail the latches that are not set."""
-    error = CommitFailed(as_store_error(exc))
-    for latch in latches:
-        latch.set(error)
-
-
 def _release_failed(
     pending: PendingWrites, latch: Latch, change: RunChange, outcome: CommitOutcome | BaseException
 ) -> list[Future[None]]:
     pending.restore()
     error = as_store_error(outcome) if isinstance(outcome, BaseException) else LeaseLostError(change.run_id)
     return latch.release(CommitFailed(error))
-
-
-def _creation_size(creation: Creation) -> int:
-    return creation.run.size

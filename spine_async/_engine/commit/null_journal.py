@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from spine_async._engine.commit.journal import Commit, Creation, OnCommit
+from spine_async._engine.commit.creation import Creation
+from spine_async._engine.commit.recorder import Commit, OnCommit
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Future, PeriodicYield, new_future
 from spine_async._model.record import Claim, RunChange

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from spine_async._engine.commit.journal import Commit
+from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.handlers.concurrency import concurrency_of
 from spine_async._engine.handlers.feed import Feed, open_feed
 from spine_async._engine.handlers.inner_scope import new_scope, resumed_scope, stored_params

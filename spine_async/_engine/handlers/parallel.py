@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from spine_async._engine.commit.journal import Commit
+from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.handlers.concurrency import concurrency_of
 from spine_async._engine.handlers.inner_scope import new_scope, resumed_scope, stored_params
 from spine_async._engine.handlers.map_report import base_context

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
-from spine_async._engine.commit.journal import Commit
+from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
 from spine_async._engine.state.outcome import Outcome

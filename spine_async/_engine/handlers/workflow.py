@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 
-from spine_async._engine.commit.journal import Commit
+from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.handlers.inner_scope import new_scope, resumed_scope, stored_params
 from spine_async._engine.handlers.map_report import base_context
 from spine_async._engine.handlers.pool import Pool, is_completed

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 import anyio
 import anyio.to_thread
 
-from spine_async._engine.commit.journal import Recorder
+from spine_async._engine.commit.recorder import Recorder
 from spine_async._engine.runtime.changes import Changes
 from spine_async._engine.runtime.child_runs import ChildRuns
 from spine_async._engine.runtime.own_claims import OwnClaims

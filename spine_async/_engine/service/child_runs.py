@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._engine.commit.journal import Creation
+from spine_async._engine.commit.creation import Creation
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.child_runs import ChildRun, ChildState
 from spine_async._engine.runtime.plain_reads import past_visits

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from spine_async._engine.commit.journal import Creation
+from spine_async._engine.commit.creation import Creation
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.request import Request, prepare_run, unknown_run

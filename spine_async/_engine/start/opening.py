@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_async._engine.commit.journal import Creation
+from spine_async._engine.commit.creation import Creation
 from spine_async._engine.run.result import stored_failure, stored_result
 from spine_async._engine.runtime.plain_reads import last_event
 from spine_async._engine.runtime.runtime import Runtime

@@ -9,7 +9,8 @@ import pytest
 
 from spine_async._clock import SystemClock
 from spine_async._engine.commit import journal as journal_module
-from spine_async._engine.commit.journal import Creation, Journal
+from spine_async._engine.commit.creation import Creation
+from spine_async._engine.commit.journal import Journal
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Latch
