@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from spine_async._engine.state.scope import visit_of
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._model.context import WorkflowContext
 from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult

@@ -5,7 +5,8 @@ from __future__ import annotations
 from spine_async._engine.run.transition import replay
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.nested_progress import StoredScope
-from spine_async._engine.state.scope import Position, Scope, Visit
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._model.context import WorkflowContext
 from spine_async._model.step import Definition
 

@@ -17,12 +17,13 @@ from spine_async._engine.handlers.pool import Pool, is_completed
 from spine_async._engine.handlers.stored_scopes import may_repeat, open_progress
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.nested_progress import StoredScope
 from spine_async._engine.state.outcome import COMPLETED, Outcome
 from spine_async._engine.state.params import item_params
 from spine_async._engine.state.progress_report import ProgressReport
-from spine_async._engine.state.scope import Scope, visit_of
+from spine_async._engine.state.scope import Scope
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_item, params_of
 from spine_async._model.document import NULL, Document, encode, join_object, split_object

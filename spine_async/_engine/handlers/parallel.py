@@ -13,11 +13,12 @@ from spine_async._engine.handlers.pool import Pool, is_completed
 from spine_async._engine.handlers.stored_scopes import open_progress
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.branch_progress import BranchProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import item_params
 from spine_async._engine.state.progress_report import ProgressReport
-from spine_async._engine.state.scope import Scope, visit_of
+from spine_async._engine.state.scope import Scope
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_item, params_of
 from spine_async._model.document import NULL, Document, DocumentMapping, encode, join_object, split_object

@@ -17,12 +17,13 @@ from dataclasses import replace
 from spine_async._engine.handlers.waiting import commit_waiting, read_messages, started_event
 from spine_async._engine.runtime.child_runs import ChildRun, ChildRuns, ChildState
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.interrupts import CommitFailed
-from spine_async._engine.state.marker_row import marker_row
+from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
 from spine_async._engine.state.repetition import repetition
-from spine_async._engine.state.scope import WAIT_MARK, Visit, visit_of
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import params_of

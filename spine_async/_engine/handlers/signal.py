@@ -23,9 +23,10 @@ from spine_async._engine.handlers.waiting import (
     store_wait,
 )
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.marker_row import marker_row
-from spine_async._engine.state.scope import Visit, visit_of
+from spine_async._engine.state.scope import Visit
 from spine_async._model.context import WorkflowContext
 from spine_async._model.document import NULL, Document, DocumentMapping, encode, join_object
 from spine_async._model.due import Message

@@ -19,8 +19,9 @@ import anyio
 from spine_async._engine.run.refusal import fitting_result
 from spine_async._engine.run.transition import add_result
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.interrupts import CommitFailed
-from spine_async._engine.state.scope import Visit, visit_of
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.encoding import EncodedResult, as_result
 from spine_async._engine.step.large_values import encode_large, encode_small, is_small
 from spine_async._engine.tasks import CANCELLATION, call_to_end, spawn

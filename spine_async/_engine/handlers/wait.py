@@ -8,8 +8,9 @@ from typing import cast
 
 from spine_async._engine.handlers.waiting import commit_waiting, sleep_until_mono, store_wait
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.idleness import Wait
-from spine_async._engine.state.scope import Visit, visit_of
+from spine_async._engine.state.scope import Visit
 from spine_async._model.context import WorkflowContext
 from spine_async._model.record import DueTime
 from spine_async._model.status import RunStatus

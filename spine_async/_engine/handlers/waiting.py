@@ -9,8 +9,8 @@ import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import CommitFailed
-from spine_async._engine.state.marker_row import marker_row
-from spine_async._engine.state.scope import WAIT_MARK, Visit
+from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
 from spine_async._model.record import EventRow

@@ -18,10 +18,11 @@ from spine_async._engine.handlers.queued_child import run_queued_child
 from spine_async._engine.handlers.stored_scopes import open_progress
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.branch_progress import BranchProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import item_params, run_params
-from spine_async._engine.state.scope import Scope, Visit, visit_of
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import for_child, params_of

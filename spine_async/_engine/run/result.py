@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from spine_async._engine.state.scope import Position, Scope
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.tally import Tally
 from spine_async._engine.state.unwinding import Unwinding
 from spine_async._model.context import WorkflowContext

@@ -29,7 +29,8 @@ from spine_async._engine.state.interrupts import (
     StopRequested,
 )
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
-from spine_async._engine.state.scope import Run, Scope
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.once import RuntimeOnceCaller
 from spine_async._engine.tasks import (
     CANCELLATION,

@@ -8,19 +8,11 @@ from datetime import datetime
 
 from spine_async._engine.run.stored_values import StoredValues, failure_of, grown_lists, read_quality, with_synonyms
 from spine_async._engine.state.cursor import Jump, jump_of, timeout_jump
-from spine_async._engine.state.marker_row import marker_row
+from spine_async._engine.state.marker_row import ITEM_MARK, RESUME_MARK, RETRY_MARK, WAIT_MARK, marker_row
 from spine_async._engine.state.outcome import COMPLETED, Outcome
+from spine_async._engine.state.position import Position, StoredRetry
 from spine_async._engine.state.progress_report import PROGRESS_MARK
-from spine_async._engine.state.scope import (
-    ITEM_MARK,
-    RESUME_MARK,
-    RETRY_MARK,
-    WAIT_MARK,
-    Position,
-    Scope,
-    StoredRetry,
-    Visit,
-)
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.state.unwinding import (
     OUTCOME_MARK,
     RESTART_MARK,

@@ -8,7 +8,8 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import StopRequested
 from spine_async._engine.state.marker_row import event_marker
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.scope import Run, Scope
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.unwinding import OUTCOME_MARK, Unwinding, begin_cleanup
 from spine_async._model.status import EventType, RunStatus
 

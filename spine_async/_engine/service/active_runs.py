@@ -19,7 +19,7 @@ from spine_async._engine.service.left_behind import wait_released
 from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
 from spine_async._engine.start.owner import new_owner
 from spine_async._engine.state.cancellation import CancelReason
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import (
     EventLoop,
     Future,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.progress_report import store_progress
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 
 _ANNOUNCE_AFTER = 0.5  # seconds; the event of a shorter step is written with the step's own commit
 

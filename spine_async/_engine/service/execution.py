@@ -9,7 +9,7 @@ from typing import TypeAlias
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Idle
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
 from spine_async._model.record import Claim
 from spine_async._model.status import RunStatus

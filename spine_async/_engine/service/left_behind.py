@@ -10,7 +10,7 @@ import logging
 
 from spine_async._engine.run.supervision import begin_release
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import CANCELLATION, wait_any
 from spine_async._model.record import DueTime, Release
 

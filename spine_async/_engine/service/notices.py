@@ -9,7 +9,7 @@ import anyio
 
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import Task, end_task, spawn, wait_any
 from spine_async._model.due import Notice
 from spine_async._model.stop_request import StopRequest

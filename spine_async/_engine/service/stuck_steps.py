@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from spine_async._engine.state.interrupts import RunInterrupt, StopRequested
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.pending_writes import OpenVisit
-from spine_async._engine.state.scope import Run, Visit
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Visit
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.status import RunStatus

@@ -15,7 +15,7 @@ from spine_async._engine.service.leases import LeaseKeeper
 from spine_async._engine.service.loop_watchdog import LoopWatchdog
 from spine_async._engine.service.notices import NoticeReader
 from spine_async._engine.service.stuck_steps import mark_stuck_runs
-from spine_async._engine.state.scope import Run
+from spine_async._engine.state.run import Run
 
 CHECK_INTERVAL = 0.25
 """Longest time in seconds between two checks."""

@@ -25,10 +25,12 @@ from spine_async._engine.start.stored_run import (
     poison_outcome,
 )
 from spine_async._engine.state.interrupts import RAISING_ERRORS
+from spine_async._engine.state.marker_row import RESUME_MARK
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import overridden_params
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import RESUME_MARK, Position, Scope
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.unwinding import RESTART_MARK
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.step.param_documents import mapping_documents

@@ -21,9 +21,11 @@ from spine_async._engine.start.stored_run import (
     is_poisoned,
     poison_outcome,
 )
+from spine_async._engine.state.marker_row import RESUME_MARK
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import RESUME_MARK, Position, Scope
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.context_access import with_documents
 from spine_async._model.due import DueRun

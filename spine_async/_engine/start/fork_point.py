@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.replay import first_position_of, replay_rows
-from spine_async._engine.state.scope import Position
+from spine_async._engine.state.position import Position
 from spine_async._engine.state.unwinding import OUTCOME_MARK, RESTART_MARK
 from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard

@@ -9,7 +9,7 @@ from spine_async._engine.run.transition import replay
 from spine_async._engine.runtime.plain_reads import past_visits
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
-from spine_async._engine.state.scope import Position
+from spine_async._engine.state.position import Position
 from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import with_documents, with_models

@@ -12,7 +12,9 @@ from spine_async._engine.start.stored_run import has_begun, stop_request
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import Position, Run, Scope
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.record import Claim, StoredRun
 from spine_async._model.status import RunStatus

@@ -8,7 +8,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import NotClaimable
 from spine_async._engine.start.request import has_same_params
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.scope import Position
+from spine_async._engine.state.position import Position
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory

@@ -1,4 +1,4 @@
-"""Rows that are no visits: they store something about a visit that has not ended."""
+"""Rows that are no visits: they store something about a visit that has not ended, or about the run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from spine_async._model.status import EventType, StepStatus, StepType
 
 if TYPE_CHECKING:
     from spine_async._engine.state.scope import Scope, Visit
+
+WAIT_MARK = "@until"
+"""Suffix of the path of the row that stores when a wait ends."""
+
+RESUME_MARK = "@resume"
+"""Step name of the row that stores the param overrides of a resume."""
+
+RETRY_MARK = "@retry"
+"""In the path of a row that stores the delay before another attempt; `#` and the number of attempts follow."""
+
+ITEM_MARK = "@item"
+"""In the path of the row that stores the params of a scope whose first step executes others."""
 
 
 def event_marker(

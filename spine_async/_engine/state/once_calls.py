@@ -21,7 +21,8 @@ from spine_async._model.record import ONCE_NAME, EventRow
 from spine_async._model.status import EventType, StepStatus
 
 if TYPE_CHECKING:
-    from spine_async._engine.state.scope import Attempt, Visit
+    from spine_async._engine.state.attempt_frame import Attempt
+    from spine_async._engine.state.scope import Visit
 
 _HASH_LENGTH = 32
 

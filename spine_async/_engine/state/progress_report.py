@@ -20,7 +20,8 @@ from spine_async._model.status import EventType, StepStatus
 from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from spine_async._engine.state.scope import Run, Visit
+    from spine_async._engine.state.run import Run
+    from spine_async._engine.state.scope import Visit
 
 PROGRESS_MARK = "@done"
 """Suffix of the path of the row which tells that a visit has stored its progress."""

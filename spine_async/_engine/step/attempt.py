@@ -13,10 +13,11 @@ import anyio
 import anyio.lowlevel
 
 from spine_async._engine.runtime.runtime import Middleware, Runtime, StepFunction
+from spine_async._engine.state.attempt_frame import Attempt
 from spine_async._engine.state.deadline import AttemptLimit
 from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.interrupts import PROCESS_EXIT
-from spine_async._engine.state.scope import Attempt, Visit
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result

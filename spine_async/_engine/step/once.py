@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.state.attempt_frame import Attempt
 from spine_async._engine.state.once_calls import (
     OnceCalls,
     RecordedCall,
     add_recorded_call,
     content_hash,
 )
-from spine_async._engine.state.scope import Attempt, Visit
+from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._engine.tasks import is_in_loop, run_in_loop, run_shielded
 from spine_async._model.async_callable import is_async_callable

@@ -12,9 +12,10 @@ import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.idleness import Wait
-from spine_async._engine.state.marker_row import marker_row
+from spine_async._engine.state.marker_row import RETRY_MARK, marker_row
+from spine_async._engine.state.position import StoredRetry
 from spine_async._engine.state.repetition import attempts, is_repeated_from_outside
-from spine_async._engine.state.scope import RETRY_MARK, StoredRetry, Visit
+from spine_async._engine.state.scope import Visit
 from spine_async._model.document import encode
 from spine_async._model.record import DueTime, EventRow, VisitRow
 from spine_async._model.signal_step import SignalStep

@@ -8,7 +8,8 @@ from typing import Any
 from spine_async import Step, Workflow, WorkflowContext
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._engine.state.scope import Run, Scope, Visit
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._model.record import Claim, PastVisit, VisitRow
 from spine_async._model.status import StepStatus, StepType
 

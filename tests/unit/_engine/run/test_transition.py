@@ -13,7 +13,8 @@ from spine_async._engine.run.refusal import fitting_result
 from spine_async._engine.run.transition import apply_result, replay
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.outcome import COMPLETED, Outcome
-from spine_async._engine.state.scope import Position, Scope
+from spine_async._engine.state.position import Position
+from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import encode_result
 from spine_async._model.document import Document
 from spine_async._model.record import RunChange

@@ -7,7 +7,8 @@ from spine_async._engine.service.stuck_steps import find_stuck, mark_stuck_runs
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.outcome import Outcome
-from spine_async._engine.state.scope import Run, Scope, Visit
+from spine_async._engine.state.run import Run
+from spine_async._engine.state.scope import Scope, Visit
 from spine_async._model.status import RunStatus
 from tests.unit._engine.builders import NOW, a_run, plain
 
