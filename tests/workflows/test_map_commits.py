@@ -22,7 +22,8 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
+from spine_async._engine.state.open_visit import OpenVisit
+from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._model.record import Claim, RunChange
 from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import CommitOutcome

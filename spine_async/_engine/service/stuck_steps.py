@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 
 from spine_async._engine.state.interrupts import RunInterrupt, StopRequested
+from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
-from spine_async._engine.state.pending_writes import OpenVisit
 from spine_async._engine.state.run import Run
 from spine_async._engine.state.scope import Visit
 from spine_async._model.failure import ErrorCategory

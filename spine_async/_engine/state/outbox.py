@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from spine_async._engine.state.pending_writes import OpenVisit, PendingWrites
+from spine_async._engine.state.open_visit import OpenVisit
+from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import EventLoop, Future
 from spine_async._model.document import encode
 from spine_async._model.naming import event_type_problem

@@ -16,7 +16,7 @@ from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.interrupts import InterruptScope
 from spine_async._engine.state.nested_progress import AnyProgress
 from spine_async._engine.state.once_calls import OnceCalls
-from spine_async._engine.state.pending_writes import OpenVisit
+from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.position import StoredRetry
 from spine_async._engine.state.run import Run
 from spine_async._model.context import WorkflowContext
