@@ -257,9 +257,9 @@ async def test_pages_of_a_long_run(store: FaultInjectingStore) -> None:
 @pytest.mark.slow
 async def test_a_failed_run_with_many_events_gives_its_result_again(store: FaultInjectingStore) -> None:
     await _failed(store)
-    workflow = Workflow("w", [Step.map("m", items=[1], iterator=work)])
     stored = await store.load("failed")
     assert stored is not None
+    workflow = Workflow("w", [Step.map("m", items=[1], iterator=work)], version=stored.workflow_version)
     async with WorkflowRunner(store=store) as runner:
         result = await _unblocked(lambda: runner.execute(workflow, run_id="failed"))
         assert await _peak(lambda: runner.execute(workflow, run_id="failed")) < 3

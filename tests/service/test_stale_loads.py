@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
-from spine_async import Step, StepError, Workflow, WorkflowContext
+from spine_async import RunHandle, Step, StepError, Workflow, WorkflowContext
+from spine_async._model.visit_filter import OWN_VISITS
 from spine_async.testing import FaultInjectingStore
 from tests.service.flows import Config
 from tests.service.late import answer, late_runner, spawn
@@ -55,6 +57,34 @@ async def test_a_run_that_has_begun_since_it_was_loaded_is_not_begun_again(
     assert noted.begun == ["first", "last"]
     assert result.status == "completed", result
     assert result.context.get_output("last") == {"n": 1, "size": params.get("size", 1)}
+
+
+async def test_a_run_that_a_newer_version_has_ended_since_it_was_loaded(store: FaultInjectingStore) -> None:
+    gate, old = anyio.Event(), Noted().flow
+
+    async def last(context: WorkflowContext, config: Config) -> None:
+        await gate.wait()
+
+    new = Workflow("noted", [old.steps[0], Step.lambda_("z", last)], version=2, defaults={"size": 1})
+    async with late_runner(store, old) as caller, late_runner(store, new, work=True):
+        handle = await caller.enqueue(old, run_id="r")
+        await until(lambda: has_finished_a_step(store))
+        hang = store.hang("load", call=store.calls["load"] + 1, moment="after")
+        calling = spawn(caller.execute(old, run_id="r"))
+        await hang.reached.wait()
+        gate.set()
+        await until(lambda: has_ended(handle))
+        hang.release.set()
+        result = await answer(calling)
+    assert result.completed_steps == ["first", "z"]
+
+
+async def has_finished_a_step(store: FaultInjectingStore) -> bool:
+    return bool(await store.visits("r", OWN_VISITS))
+
+
+async def has_ended(handle: RunHandle) -> bool:
+    return (await handle.status()).is_final
 
 
 async def is_parked(store: FaultInjectingStore) -> bool:

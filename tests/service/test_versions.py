@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from spine_async import RunHandle, RunStatus, Step, Workflow, WorkflowChangedError, WorkflowContext
+from spine_async import (
+    RunHandle,
+    RunNotResumableError,
+    RunStatus,
+    Step,
+    Workflow,
+    WorkflowChangedError,
+    WorkflowContext,
+    WorkflowResult,
+)
 from tests.service.flows import Config
 from tests.service.places import Place
 from tests.service.services import until
@@ -115,3 +124,108 @@ async def test_a_due_run_whose_steps_do_not_fit_is_released_for_a_minute(
 async def _is_put_off(handle: RunHandle) -> bool:
     due_at = (await handle.record()).due_at
     return due_at is not None and timedelta(seconds=50) < due_at - datetime.now(UTC) <= timedelta(seconds=60)
+
+
+async def note_output(context: WorkflowContext, config: Config) -> dict[str, object]:
+    return {"by": context.step_name}
+
+
+async def breaks(context: WorkflowContext, config: Config) -> None:
+    raise ValueError("broken")
+
+
+def story(*steps: str, version: int = 1) -> Workflow:
+    """A workflow of quick steps; the step `breaks` fails."""
+    handlers = {"breaks": breaks}
+    built = [Step.lambda_(name, handlers.get(name, note_output)) for name in steps]
+    return Workflow("story", built, version=version)
+
+
+def shown(result: WorkflowResult) -> dict[str, object]:
+    return {
+        "status": result.status,
+        "completed": result.completed_steps,
+        "failed": result.failed_steps,
+        "error": (result.error_step, result.error),
+        "outputs": dict(result.context.outputs),
+        "params": dict(result.context.params),
+    }
+
+
+@pytest.mark.parametrize("creator", [1, 2], ids=["begun by the same version", "begun by the newer version"])
+@pytest.mark.parametrize("last", ["z", "breaks"])
+async def test_every_call_returns_what_a_newer_version_has_ended(place: Place, creator: int, last: str) -> None:
+    old, new = story("a", "b"), story("a", "b", last, version=2)
+    async with place.runner(work=False) as producer:
+        handle = await producer.enqueue(old if creator == 1 else new, params={"day": 1}, run_id="r")
+        async with place.runner(workflows=[new]):
+            first = await handle.result(timeout=10)
+    if last == "z":
+        assert (first.status, first.completed_steps) == ("completed", ["a", "b", "z"])
+    else:
+        assert (first.status, first.completed_steps, first.failed_steps) == ("failed", ["a", "b"], ["breaks"])
+    async with place.runner(workflows=[old]) as runner:
+        with anyio.fail_after(10):
+            assert shown(await runner.handle("r").result()) == shown(first)
+            assert shown(await runner.execute(old, params={"day": 1}, run_id="r")) == shown(first)
+            assert shown(await (await runner.start(old, params={"day": 1}, run_id="r")).result()) == shown(first)
+            assert shown(await (await runner.enqueue(old, params={"day": 1}, run_id="r")).result()) == shown(first)
+            if last == "z" or creator == 2:  # else the old definition fits what has finished
+                with pytest.raises(RunNotResumableError if last == "z" else WorkflowChangedError):
+                    await runner.resume("r", workflow=old)
+        assert (await runner.get_run("r")).status == first.status
+
+
+async def test_what_an_older_version_has_ended_is_returned_although_its_steps_are_gone(place: Place) -> None:
+    async with place.runner() as runner:
+        first = await runner.execute(story("a", "b", "breaks"), run_id="r")
+    async with place.runner() as runner:
+        for new in (story("b", "a", version=2), story("a", "b", "breaks", "c", version=2)):
+            assert shown(await runner.execute(new, run_id="r")) == shown(first)
+            assert shown(await runner.handle("r").result()) == shown(first)
+
+
+async def test_an_ended_fork_of_a_newer_version_is_returned(place: Place) -> None:
+    old, new = story("a", "breaks"), story("a", "b", version=2)
+    async with place.runner() as runner:
+        await runner.execute(old, run_id="source")
+        forked = await runner.fork("source", "a", new_run_id="fork", workflow=new)
+        first = await forked.result(timeout=10)
+        assert first.completed_steps == ["a", "b"]
+    async with place.runner() as runner:
+        again = await runner.fork("source", "a", new_run_id="fork", workflow=old)
+        assert shown(await again.result(timeout=10)) == shown(first)
+
+
+async def test_calls_wait_for_a_run_that_a_newer_version_executes(place: Place) -> None:
+    held, gate, results = anyio.Event(), anyio.Event(), list[WorkflowResult]()
+
+    async def hold(context: WorkflowContext, config: Config) -> None:
+        held.set()
+        await gate.wait()
+
+    old = story("a", "b")
+    new = Workflow("story", [*story("a", "z").steps, Step.lambda_("hold", hold)], version=2)
+    async with place.runner(work=False) as caller, place.runner(workflows=[new]), anyio.create_task_group() as tasks:
+        await caller.enqueue(old, run_id="r")
+        await held.wait()
+        handle = await caller.start(old, run_id="r")  # it finds the finished step `z`, which its definition lacks
+
+        async def call() -> None:
+            results.append(await caller.execute(old, run_id="r"))
+
+        tasks.start_soon(call)
+        gate.set()
+        results.append(await handle.result(timeout=10))
+    assert [result.completed_steps for result in results] == [["a", "z", "hold"]] * 2
+
+
+async def test_a_run_that_a_newer_version_has_left_unfinished_is_refused(place: Place) -> None:
+    old, new = story("a", "b"), Workflow("story", [*story("a", "z").steps, Step.wait("nap", 60)], version=2)
+    async with place.runner(work=False) as caller:
+        async with place.runner(workflows=[new]) as worker:
+            handle = await worker.enqueue(old, run_id="r")
+            await until(lambda: is_parked(handle))
+        with anyio.fail_after(10), pytest.raises(WorkflowChangedError, match="'z' is missing"):
+            await caller.resume("r", workflow=old)
+        assert await caller.handle("r").status() == RunStatus.WAITING

@@ -18,12 +18,12 @@ from spine_async._engine.service.known_workflows import add_workflow
 from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
 from spine_async._engine.start.claim import NotClaimable
 from spine_async._engine.start.continuation import claim_and_replay
+from spine_async._engine.start.ended_run import load_result
 from spine_async._engine.start.fork_request import ForkRequest, check_same_fork
 from spine_async._engine.start.forking import open_fork
-from spine_async._engine.start.opening import load_result, start_or_load
+from spine_async._engine.start.opening import start_or_load
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.stored_run import check_due, check_same, load
-from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded, wait_any
@@ -303,10 +303,7 @@ class Callers:
 
     async def _stored(self, run_id: str) -> WorkflowResult:
         stored = await load(self._runtime, run_id)
-        workflow = self._workflows.get(stored.workflow_name)
-        if workflow is None or workflow.version < stored.workflow_version:
-            return await load_unknown_result(self._runtime, stored)
-        return await load_result(self._runtime, workflow, stored)
+        return await load_result(self._runtime, self._workflows.get(stored.workflow_name), stored)
 
     async def _joins(self, joined: Execution, check: Callable[[StoredRun], Awaitable[None]]) -> bool:
         """Whether a call leaves its run to an execution that it has found; waits until that has opened the run.

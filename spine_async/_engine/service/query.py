@@ -9,8 +9,8 @@ from dataclasses import replace
 from spine_async._engine.runtime.plain_reads import count_runs
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.stop import child_ids
+from spine_async._engine.start.ended_run import load_plain_result
 from spine_async._engine.start.stored_run import load
-from spine_async._engine.start.unknown_workflow import load_unknown_result
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
@@ -38,7 +38,7 @@ async def run_record(runtime: Runtime, run_id: str, *, with_outputs: bool = True
         record = await runtime.run_on_thread(_as_record, stored) if is_large else _as_record(stored)
     if stored.status is not RunStatus.COMPLETED or not with_outputs:
         return record
-    outputs = (await load_unknown_result(runtime, stored)).context.outputs
+    outputs = (await load_plain_result(runtime, stored)).context.outputs
     return replace(record, outputs=outputs)
 
 

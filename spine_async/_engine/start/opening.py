@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from anyio import to_thread
+
 from spine_async._engine.commit.creation import Creation
-from spine_async._engine.run.result import stored_failure, stored_result
-from spine_async._engine.runtime.plain_reads import last_event
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.start.claim import NotClaimable
+from spine_async._engine.start.claim import NotClaimable, is_spared
 from spine_async._engine.start.continuation import claim_and_replay
-from spine_async._engine.start.replay import first_position, load_position
+from spine_async._engine.start.ended_run import load_result
+from spine_async._engine.start.owner import is_gone
+from spine_async._engine.start.replay import first_position
 from spine_async._engine.start.request import Request, prepare_run
 from spine_async._engine.start.run_scope import new_pending, new_scope
 from spine_async._engine.start.stored_run import check_same, is_due, load
@@ -16,13 +18,11 @@ from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import CANCELLATION, run_shielded
-from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.record import Claim, DueTime, NewRun, Release, StoredRun
-from spine_async._model.status import EventType, RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
-from spine_async.errors import RunBusyError, RunNotResumableError
+from spine_async.errors import RunBusyError, RunNotResumableError, WorkflowChangedError
 from spine_async.ports import RunSpan
 
 
@@ -85,8 +85,9 @@ async def open_existing(runtime: Runtime, workflow: Workflow, stored: StoredRun)
 
     Raises:
         NotClaimable: Another owner holds it, it is not due yet, or its queue has no room.
+        WorkflowChangedError: It may be claimed, and the definition does not fit its finished steps.
     """
-    if not stored.status.is_final:
+    while not stored.status.is_final:
         if stored.workflow_version > workflow.version:  # a process with the newer definition executes it
             raise NotClaimable(stored.run_id)
         if stored.owner is None and not is_due(stored, runtime.clock.now()):
@@ -97,18 +98,20 @@ async def open_existing(runtime: Runtime, workflow: Workflow, stored: StoredRun)
             raise NotClaimable(stored.run_id) from None
         except RunNotResumableError:  # it has ended since it was loaded
             stored = await load(runtime, stored.run_id)
+        except WorkflowChangedError:
+            stored = await load(runtime, stored.run_id)
+            if stored.status.is_final:
+                continue
+            if await _is_held(runtime, stored):  # by a process whose definition fits
+                raise NotClaimable(stored.run_id) from None
+            raise
     return await load_result(runtime, workflow, stored)
 
 
-async def load_result(runtime: Runtime, workflow: Workflow, stored: StoredRun) -> WorkflowResult:
-    """The result of a run that has ended, as it was when it ended."""
-    position = await load_position(runtime, workflow, stored, is_resumed=False)
-    step = position.cursor.step
-    if stored.status is RunStatus.FAILED and step is not None:
-        path, store = position.cursor.segment, runtime.store
-        failed = await last_event(store, stored.run_id, EventType.STEP_FAILED, path)
-        if failed is not None:
-            started = await last_event(store, stored.run_id, EventType.STEP_STARTED, path)
-            with CorruptionGuard(stored.run_id):
-                position.tally.add_failure(stored_failure(step, failed, started))
-    return stored_result(workflow, stored, position)
+async def _is_held(runtime: Runtime, stored: StoredRun) -> bool:
+    """Whether an owner executes the run, or may still renew its lease."""
+    if stored.owner is None:
+        return False
+    if stored.is_leased:
+        return not await to_thread.run_sync(is_gone, stored.owner)
+    return await is_spared(runtime, stored, spares_living=True)

@@ -56,5 +56,9 @@ class Tally:
     def add_failure(self, metric: StepMetric) -> None:
         """Count the visit that failed the run; it has no row."""
         self.metrics.append(metric)
-        self._failed.setdefault(metric.name)
-        self._skipped.pop(metric.name, None)
+        self.add_failed_step(metric.name)
+
+    def add_failed_step(self, name: str) -> None:
+        """Note the step that failed the run; nothing else is known of its visit."""
+        self._failed.setdefault(name)
+        self._skipped.pop(name, None)
