@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple
 
 import anyio
-from anyio import to_thread
 
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.binding import Binding
 from spine_async._engine.service.execution import Execution, ExecutionResult
 from spine_async._engine.service.left_behind import wait_released
 from spine_async._engine.service.watcher import CHECK_INTERVAL, Watcher
-from spine_async._engine.start.owner import new_owner
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import (
@@ -28,27 +24,16 @@ from spine_async._engine.tasks import (
     mark_retrieved,
     new_future,
     run_shielded,
-    running_loop,
     spawn,
     wait_any,
 )
 from spine_async._model.failure import describe
-from spine_async.errors import RunBusyError, SharingError, StoreError
+from spine_async.errors import RunBusyError, StoreError
 from spine_async.ports import is_closable
 
 _log = logging.getLogger("spine_async")
 
 _MARGIN = 8 * CHECK_INTERVAL  # seconds in which the watcher finds stuck steps, and the run's end is committed
-
-_PLACE = "place"
-
-
-class _Place(NamedTuple):
-    """Where a runner is in use."""
-
-    pid: int
-    loop: EventLoop
-    thread: str
 
 
 class ActiveRuns:
@@ -59,15 +44,13 @@ class ActiveRuns:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._binding = Binding(runtime)
         runtime.is_left_at_work = lambda run_id: run_id in self._left_at_work()
         self._users = 0
         self._executions: dict[str, Execution] = {}
         self._runs: dict[str, Run] = {}
-        self._pid: int | None = None
-        self._location: str | None = None
         # Optional method of a store, not part of the port.
         self._check_caller: Callable[[], Awaitable[None]] | None = getattr(runtime.store, "check_caller", None)
-        self._in_use: dict[str, _Place] = {}
         self._watcher: Watcher | None = None
         self._watching: set[Task[None]] = set()
         self._left: dict[str, Run] = {}
@@ -96,10 +79,7 @@ class ActiveRuns:
 
         May be read in any thread.
         """
-        place = self._in_use.get(_PLACE)
-        if place is None or place.pid != os.getpid() or self._location is None:
-            return None
-        return place.loop, self._location
+        return self._binding.place
 
     def session(self, *, is_within: bool = False) -> AbstractAsyncContextManager[None]:
         """Keep the store open inside the context.
@@ -117,11 +97,12 @@ class ActiveRuns:
         Raises:
             SharingError: The runner is in use in another event loop, or was when the process forked.
         """
-        self._bind()
+        if self._binding.bind():
+            self._forget_loop()
         self._users += 1
         try:
-            if self._pid != os.getpid():
-                await self._name_owner()
+            if not self._binding.has_owner and (location := await self._binding.name_owner()) is not None:
+                _log.info("runs are stored in %s", location)
         except BaseException:
             await self.release()
             raise
@@ -259,28 +240,8 @@ class ActiveRuns:
         if execution.counts or execution.was_released or execution.uses_slot:
             changes.notify(Change.WORK)
 
-    def _bind(self) -> None:
-        """Bind the runner to this process and event loop until it is not in use any more."""
-        pid, loop = os.getpid(), running_loop()
-        bound = self._in_use.get(_PLACE)
-        if bound is not None and bound.loop is loop and bound.pid == pid:
-            return
-        here = _Place(pid, loop, threading.current_thread().name)
-        place = self._in_use.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
-        if place.pid != here.pid:
-            raise SharingError(
-                "this runner was in use when its process forked, and its connections belong to the parent process",
-                "leave the runner before the fork, or start the process with the method 'spawn'",
-            )
-        if place.loop is here.loop:
-            return
-        if not place.loop.is_closed():
-            raise SharingError(
-                f"this runner is in use in another event loop, in the thread {place.thread!r}",
-                "create a runner for each event loop, or call it in its own loop with asyncio.run_coroutine_threadsafe",
-            )
-        # The tasks of a closed loop have ended without releasing the runner.
-        self._in_use[_PLACE] = here
+    def _forget_loop(self) -> None:
+        """Drop what belongs to an event loop that is closed."""
         self._users, self._watcher, self._execution_ended = 0, None, None
         self._watching.clear()
         self._keeping.clear()
@@ -290,17 +251,6 @@ class ActiveRuns:
         self._runtime.releases.clear()
         self._runtime.journal.forget_loop()
         self._runtime.forget_loop()
-
-    async def _name_owner(self) -> None:
-        """Set the name of this runner as an owner; of several concurrent calls in one process the first one counts."""
-        owner, location = await run_shielded(to_thread.run_sync(self._owner_and_location), "spine_async identify")
-        if self._pid != os.getpid():
-            self._pid, self._runtime.owner, self._location = os.getpid(), owner, location
-            _log.info("runs are stored in %s", location)
-
-    def _owner_and_location(self) -> tuple[str, str]:
-        store = self._runtime.store
-        return new_owner(), str(getattr(store, "location", type(store).__name__))
 
     async def _drain(self, limit: anyio.CancelScope) -> None:
         config = self._runtime.config
@@ -338,7 +288,7 @@ class ActiveRuns:
             finally:
                 if self._users == 0:
                     self._runtime.forget_loop()
-                    self._in_use.clear()
+                    self._binding.end()
 
     async def _close_dispatcher(self) -> None:
         dispatcher = self._runtime.dispatcher
