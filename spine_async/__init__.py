@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spine_async._engine.runtime.runtime import StepFunction
     from spine_async._engine.service.run_filters import RunFilters
+    from spine_async._model.choice_step import ChoiceStep
     from spine_async._model.config import WorkflowRunnerConfig
     from spine_async._model.context import WorkflowContext
     from spine_async._model.failure import ErrorCategory
     from spine_async._model.history import Checkpoint, Event, RunRecord
+    from spine_async._model.lambda_step import LambdaStep
+    from spine_async._model.map_step import MapStep
     from spine_async._model.overview import QueueRecord, SignalWait, SignalWaits, WorkerRecord
     from spine_async._model.parallel_step import ParallelStep
+    from spine_async._model.pipeline_step import PipelineStep
     from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
     from spine_async._model.policy import RetryPolicy
     from spine_async._model.progress import Progress
@@ -26,11 +30,12 @@ if TYPE_CHECKING:
     from spine_async._model.schedule_state import ScheduleRecord
     from spine_async._model.signal_step import SignalStep
     from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus, StepType
-    from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, Step, WaitStep
+    from spine_async._model.step import Step
     from spine_async._model.step_result import StepEvent, StepResult
     from spine_async._model.target import END
     from spine_async._model.transaction_step import TransactionStep
     from spine_async._model.visit_record import ItemState, MapItems, VisitRecord
+    from spine_async._model.wait_step import WaitStep
     from spine_async._model.workflow import Workflow
     from spine_async._model.workflow_result import StepMetric, WorkflowResult
     from spine_async._model.workflow_step import WorkflowStep
@@ -166,12 +171,16 @@ __all__ = [
 _NAMES = {
     "_engine.runtime.runtime": "StepFunction",
     "_engine.service.run_filters": "RunFilters",
+    "_model.choice_step": "ChoiceStep",
     "_model.config": "WorkflowRunnerConfig",
     "_model.context": "WorkflowContext",
     "_model.failure": "ErrorCategory",
     "_model.history": "Checkpoint Event RunRecord",
+    "_model.lambda_step": "LambdaStep",
+    "_model.map_step": "MapStep",
     "_model.overview": "QueueRecord SignalWait SignalWaits WorkerRecord",
     "_model.parallel_step": "ParallelStep",
+    "_model.pipeline_step": "PipelineStep",
     "_model.plan": "Plan PlannedStep PlannedTarget",
     "_model.policy": "RetryPolicy",
     "_model.progress": "Progress",
@@ -182,11 +191,12 @@ _NAMES = {
     "_model.schedule_state": "ScheduleRecord",
     "_model.signal_step": "SignalStep",
     "_model.status": "ErrorPolicy EventType RunStatus StepStatus StepType",
-    "_model.step": "ChoiceStep LambdaStep MapStep PipelineStep Step WaitStep",
+    "_model.step": "Step",
     "_model.step_result": "StepEvent StepResult",
     "_model.target": "END",
     "_model.transaction_step": "TransactionStep",
     "_model.visit_record": "ItemState MapItems VisitRecord",
+    "_model.wait_step": "WaitStep",
     "_model.workflow": "Workflow",
     "_model.workflow_result": "StepMetric WorkflowResult",
     "_model.workflow_step": "WorkflowStep",

@@ -45,19 +45,23 @@ from spine_async._engine.start.firing import checked_schedules
 from spine_async._engine.start.fork_request import ForkRequest
 from spine_async._engine.start.request import Request
 from spine_async._engine.step.encoding import as_result
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
+from spine_async._model.lambda_step import LambdaStep
+from spine_async._model.map_step import MapStep
 from spine_async._model.naming import check_run_id
 from spine_async._model.parallel_step import ParallelStep
+from spine_async._model.pipeline_step import PipelineStep
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
 from spine_async._model.record import StoredRun
 from spine_async._model.schedule import Schedule
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
-from spine_async._model.step import ChoiceStep, LambdaStep, MapStep, PipelineStep, WaitStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.transaction_step import TransactionStep
+from spine_async._model.wait_step import WaitStep
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._model.workflow_step import WorkflowStep

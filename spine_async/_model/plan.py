@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.item_source import ItemCall, ItemPath, ItemSource
+from spine_async._model.lambda_step import LambdaStep
+from spine_async._model.map_step import MapStep
 from spine_async._model.parallel_step import ParallelStep
+from spine_async._model.pipeline_step import PipelineStep
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import function_name
 from spine_async._model.status import ErrorPolicy
-from spine_async._model.step import ChoiceStep, Definition, LambdaStep, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.step import Definition, Step
 from spine_async._model.step_options import Concurrency
 from spine_async._model.target import ANY_CATEGORY, END
 from spine_async._model.transaction_step import TransactionStep
+from spine_async._model.wait_step import WaitStep
 from spine_async._model.workflow_step import WorkflowStep
 
 

@@ -1,4 +1,4 @@
-"""The kinds of steps, validated when they are created."""
+"""A step of a workflow: its options, validated when it is created, and the methods that create each kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
 
-from spine_async._model.async_callable import is_async_callable
-from spine_async._model.item_source import ItemCall, ItemSource, as_item_source, check_tolerance
+from spine_async._model.item_source import as_item_source
 from spine_async._model.naming import name_problem
 from spine_async._model.output_model import OutputModel
 from spine_async._model.policy import RetryPolicy
@@ -27,17 +26,21 @@ from spine_async._model.step_options import (
     Moment,
     OnError,
     ParamsFunction,
-    check_concurrency,
     check_option_types,
 )
 from spine_async._model.target import as_catch, caught_by
-from spine_async._model.time_option import as_moment, limit_option_seconds, option_seconds, positive_option_seconds
+from spine_async._model.time_option import limit_option_seconds, positive_option_seconds
 from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:
+    from spine_async._model.choice_step import ChoiceStep
+    from spine_async._model.lambda_step import LambdaStep
+    from spine_async._model.map_step import MapStep
     from spine_async._model.parallel_step import Branch, Need, ParallelStep
+    from spine_async._model.pipeline_step import PipelineStep
     from spine_async._model.signal_step import SignalStep
     from spine_async._model.transaction_step import TransactionHandler, TransactionStep
+    from spine_async._model.wait_step import WaitStep
     from spine_async._model.workflow_step import WorkflowStep
 
 
@@ -179,6 +182,8 @@ class Step:
             compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
                 It is called with the context, in which it reads the output of the step, and the config of the step.
         """
+        from spine_async._model.lambda_step import LambdaStep  # noqa: PLC0415 - LambdaStep derives from Step
+
         return LambdaStep(
             name=name,
             handler=handler,
@@ -234,6 +239,8 @@ class Step:
             compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
                 It is called with the context, in which it reads the output of the step, and the config of the step.
         """
+        from spine_async._model.pipeline_step import PipelineStep  # noqa: PLC0415 - PipelineStep derives from Step
+
         return PipelineStep(
             name=name,
             pipeline_name=pipeline,
@@ -271,6 +278,8 @@ class Step:
             catch: Steps to continue with if the condition raises, by error category; `"*"` stands for every other
                 category.
         """
+        from spine_async._model.choice_step import ChoiceStep  # noqa: PLC0415 - ChoiceStep derives from Step
+
         return ChoiceStep(
             name=name, condition=condition, then_step=then_step, else_step=else_step, next_step=next_step, catch=catch
         )
@@ -321,6 +330,8 @@ class Step:
             compensate: Handler that undoes what the step did, if the run fails, or is stopped with `compensate=True`.
                 It is called with the context, in which it reads the output of the step, and the config of the step.
         """
+        from spine_async._model.map_step import MapStep  # noqa: PLC0415 - MapStep derives from Step
+
         return MapStep(
             name=name,
             iterator=iterator,
@@ -479,6 +490,8 @@ class Step:
             catch: Steps to continue with if the function given as `until` fails, by error category; `"*"` stands for
                 every other category.
         """
+        from spine_async._model.wait_step import WaitStep  # noqa: PLC0415 - WaitStep derives from Step
+
         return WaitStep(name=name, seconds=seconds, until=until, next_step=next_step, catch=catch)
 
     @staticmethod
@@ -622,123 +635,3 @@ class Step:
 
 
 _NONE_INSIDE: Mapping[str, Definition] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LambdaStep(Step):
-    """Calls a handler of the user."""
-
-    step_type: ClassVar[StepType] = StepType.LAMBDA
-
-    handler: Handler
-    is_async: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        Step.__post_init__(self)
-        self._checked(lambda: check_callable("handler", self.handler))
-        self._set("is_async", is_async_callable(self.handler))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineStep(Step):
-    """Runs a pipeline through the dispatcher. `config` contains the params of the step."""
-
-    step_type: ClassVar[StepType] = StepType.PIPELINE
-
-    pipeline_name: str
-
-    def __post_init__(self) -> None:
-        Step.__post_init__(self)
-        if not isinstance(self.pipeline_name, str) or not self.pipeline_name or not self.pipeline_name.isprintable():
-            raise self._error(f"pipeline is {self.pipeline_name!r}; it must be the name of a pipeline")
-
-    @property
-    def _config_name(self) -> str:
-        return "params"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceStep(Step):
-    """Continues with one of two steps."""
-
-    step_type: ClassVar[StepType] = StepType.CHOICE
-
-    condition: Condition
-    then_step: str
-    else_step: str | None = None
-
-    def __post_init__(self) -> None:
-        Step.__post_init__(self)
-        self._checked(lambda: check_callable("condition", self.condition))
-        for option, target in (("then_step", self.then_step), ("else_step", self.else_step)):
-            if not isinstance(target, str) and not (option == "else_step" and target is None):
-                raise self._error(f"{option} is {target!r}; it must be the name of a step")
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        branches = (self.then_step,) if self.else_step is None else (self.then_step, self.else_step)
-        return (*branches, *Step.targets.fget(self))  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapStep(Step):
-    """Runs a workflow for each item."""
-
-    step_type: ClassVar[StepType] = StepType.MAP
-    can_interrupt: ClassVar[bool] = True
-    nests_steps: ClassVar[bool] = True
-
-    iterator: Definition | Handler
-    source: ItemSource
-    item_param: str = "item"
-    max_concurrency: Concurrency = 10
-    tolerated_failures: int | float = 0
-    collect: bool = True
-
-    def __post_init__(self) -> None:
-        Step.__post_init__(self)
-        self._checked(lambda: check_concurrency(self.max_concurrency))
-        if not isinstance(self.item_param, str) or not self.item_param or not self.item_param.isprintable():
-            raise self._error(f"item_param is {self.item_param!r}; it must be the name of a param")
-        self._checked(lambda: check_tolerance(self.tolerated_failures))
-        if isinstance(self.source, ItemCall):
-            function = self.source.function
-            self._checked(lambda: check_callable("items", function))
-        if callable(self.iterator):
-            self._checked(lambda: check_callable("handler", self.iterator))
-        if self.quality_thresholds is not None:
-            raise self._error(
-                "a map reports no quality metrics, so quality_thresholds would fail every run; set them on a step of "
-                "its iterator, or on a later step that reports metrics of the whole map"
-            )
-
-    @property
-    def item_workflow(self) -> Definition:
-        """The workflow that runs for each item."""
-        return self.iterator  # type: ignore[return-value]
-
-    @property
-    def inner(self) -> Mapping[str, Definition]:
-        return {"": self.item_workflow}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitStep(Step):
-    """Waits for a duration, or until a time."""
-
-    step_type: ClassVar[StepType] = StepType.WAIT
-    can_interrupt: ClassVar[bool] = True
-
-    seconds: float | timedelta | None = None
-    until: Moment | None = None
-
-    def __post_init__(self) -> None:
-        Step.__post_init__(self)
-        if (self.seconds is None) == (self.until is None):
-            raise self._error("a wait takes exactly one of seconds and until")
-        if self.seconds is not None:
-            self._set("seconds", self._checked(lambda: option_seconds(self.seconds, "seconds")))
-        elif callable(self.until):
-            self._checked(lambda: check_callable("until", self.until))
-        else:
-            self._set("until", self._checked(lambda: as_moment(self.until)))

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.document import encode, encode_object
 from spine_async._model.limits import MAX_STORED_INT, path_problem
+from spine_async._model.map_step import MapStep
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.output_model import OutputModel
 from spine_async._model.parallel_step import Branch, ParallelStep
+from spine_async._model.pipeline_step import PipelineStep
 from spine_async._model.signal_step import SignalStep
-from spine_async._model.step import ChoiceStep, Definition, MapStep, PipelineStep, Step, WaitStep
+from spine_async._model.step import Definition, Step
 from spine_async._model.target import END
+from spine_async._model.wait_step import WaitStep
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import DefinitionError, DuplicateStepError, SerializationError, UnknownStepError
 

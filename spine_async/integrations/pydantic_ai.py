@@ -21,7 +21,8 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from spine_async._model.context import WorkflowContext
-from spine_async._model.step import LambdaStep, Step
+from spine_async._model.lambda_step import LambdaStep
+from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
 from spine_async.errors import MissingExtraError
 

@@ -8,8 +8,10 @@ from inspect import isawaitable
 from typing import Any, cast
 
 from spine_async._model.context import WorkflowContext
+from spine_async._model.lambda_step import LambdaStep
+from spine_async._model.map_step import MapStep
 from spine_async._model.parallel_step import ParallelStep
-from spine_async._model.step import Definition, LambdaStep, MapStep, Step
+from spine_async._model.step import Definition, Step
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import UnknownStepError

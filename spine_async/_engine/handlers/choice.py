@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 
 from spine_async._engine.state.attempt_frame import visit_of
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.context import WorkflowContext
-from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.target import position_of
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._model.context import WorkflowContext
+from spine_async._model.lambda_step import LambdaStep
 from spine_async._model.private_copy import private_members
-from spine_async._model.step import LambdaStep
 
 
 def run_lambda(runtime: Runtime, step: LambdaStep, context: WorkflowContext) -> Awaitable[object]:

@@ -10,10 +10,11 @@ from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import models_of, outside_steps, params_of, with_documents, with_models
 from spine_async._model.document import Document, DocumentMapping, encode, encode_object, join_array
+from spine_async._model.map_step import MapStep
 from spine_async._model.model_input import all_names
 from spine_async._model.output_model import OutputModel
 from spine_async._model.progress import Progress
-from spine_async._model.step import Definition, MapStep
+from spine_async._model.step import Definition
 from spine_async._model.step_result import StepResult
 
 _ROUNDING = 1e-15  # a share that was computed, such as 1 - 0.9, is slightly less than the number that it stands for

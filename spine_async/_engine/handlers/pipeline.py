@@ -8,8 +8,8 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.step.encoding import as_result
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
+from spine_async._model.pipeline_step import PipelineStep
 from spine_async._model.private_copy import private_members
-from spine_async._model.step import PipelineStep
 from spine_async._model.step_result import StepResult
 
 

@@ -14,9 +14,9 @@ from spine_async._engine.state.scope import Visit
 from spine_async._model.context import WorkflowContext
 from spine_async._model.record import DueTime
 from spine_async._model.status import RunStatus
-from spine_async._model.step import WaitStep
 from spine_async._model.step_result import StepResult
 from spine_async._model.time_option import as_moment, in_utc
+from spine_async._model.wait_step import WaitStep
 from spine_async.errors import StepError
 
 

@@ -23,9 +23,10 @@ from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.tasks import current_task
 from spine_async._model.context_access import with_documents
 from spine_async._model.document import Document
+from spine_async._model.lambda_step import LambdaStep
 from spine_async._model.naming import COMPENSATION_MARK
 from spine_async._model.status import ErrorPolicy, EventType, StepStatus, StepType
-from spine_async._model.step import Definition, LambdaStep, Step
+from spine_async._model.step import Definition, Step
 
 _WITH_TIMEOUT = (StepType.LAMBDA, StepType.PIPELINE)
 

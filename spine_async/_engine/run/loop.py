@@ -17,9 +17,10 @@ from spine_async._engine.step.failure_log import log_failure
 from spine_async._engine.step.large_values import item_problem
 from spine_async._engine.step.stored_progress import load_progress
 from spine_async._engine.tasks import Task, current_task
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.status import RunStatus
-from spine_async._model.step import ChoiceStep, Step
+from spine_async._model.step import Step
 
 
 async def run_steps(runtime: Runtime, scope: Scope) -> Outcome:

@@ -6,10 +6,10 @@ from spine_async._engine.state.cursor import jump_of
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.encoding import EncodedResult, encode_result
 from spine_async._engine.step.large_values import size_problem
+from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.context_access import params_of
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.list_document import is_list
-from spine_async._model.step import ChoiceStep
 from spine_async._model.step_result import StepResult
 
 

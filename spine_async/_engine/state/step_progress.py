@@ -7,7 +7,8 @@ from functools import partial
 from spine_async._engine.state.branch_progress import BranchProgress
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.nested_progress import AnyProgress
-from spine_async._model.step import MapStep, Step
+from spine_async._model.map_step import MapStep
+from spine_async._model.step import Step
 
 
 def new_progress(run_id: str, path: str, step: Step, *, keeps_digests: bool = True) -> AnyProgress:

@@ -18,7 +18,8 @@ from spine_async._model.document import Document, quote
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
 from spine_async._model.limits import MAX_RECORD_BYTES
-from spine_async._model.step import MapStep, Step
+from spine_async._model.map_step import MapStep
+from spine_async._model.step import Step
 from spine_async._model.step_result import StepEvent, StepResult
 from spine_async.errors import SerializationError
 

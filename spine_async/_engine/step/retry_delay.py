@@ -20,8 +20,9 @@ from spine_async._model.document import encode
 from spine_async._model.record import DueTime, EventRow, VisitRow
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, StepStatus
-from spine_async._model.step import Step, WaitStep
+from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
+from spine_async._model.wait_step import WaitStep
 from spine_async._model.workflow_step import WorkflowStep
 
 

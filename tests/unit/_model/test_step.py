@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from spine_async._model.lambda_step import LambdaStep
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, StepType
-from spine_async._model.step import LambdaStep, Step
+from spine_async._model.step import Step
 from spine_async._model.time_option import as_moment
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError

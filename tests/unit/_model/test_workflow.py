@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from spine_async._model.map_step import MapStep
 from spine_async._model.output_model import SignalOutput
-from spine_async._model.step import MapStep, Step
+from spine_async._model.step import Step
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, DuplicateStepError, UnknownStepError
 

@@ -10,7 +10,7 @@ from spine_async import CorruptRecordError, Step, Workflow
 from spine_async._engine.state.index_table import IndexSet
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.step_progress import new_progress
-from spine_async._model.step import MapStep
+from spine_async._model.map_step import MapStep
 from tests.unit._engine.builders import visit_row
 
 
