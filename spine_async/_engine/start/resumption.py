@@ -10,8 +10,9 @@ from spine_async._engine.start.replay import load_position
 from spine_async._engine.start.run_scope import new_pending
 from spine_async._engine.start.stored_run import first_event
 from spine_async._engine.state.wall_clock import RunClock
+from spine_async._model.fingerprint import has_unwinding
 from spine_async._model.record import Claim, DueTime, Release, StoredRun
-from spine_async._model.workflow import Workflow, has_unwinding
+from spine_async._model.workflow import Workflow
 from spine_async.errors import StoreError
 
 
