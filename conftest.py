@@ -44,9 +44,10 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
     """One process more than processors, because tests wait for half of their time: for servers, disks and timers."""
-    return (os.cpu_count() or 1) + 1
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)

@@ -6,7 +6,6 @@ Servers start when the first test asks for one, so that unit tests stay fast.
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -17,11 +16,11 @@ from blockbuster import BlockBuster
 
 from spine_async import WorkflowRunner
 from tests.chaos.size import LINES
-from tests.pairs import mark_the_rest_as_long
 from tests.servers import postgres, redis
 from tests.servers.kept_tables import KeptTables
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
+from tests.thinning import mark_the_rest_as_long
 
 pytest.register_assert_rewrite("spine_async.testing")
 
@@ -36,12 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPPED] = []
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, because tests wait for half of their time."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(wrapper=True)

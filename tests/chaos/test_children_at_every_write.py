@@ -56,6 +56,7 @@ def child_fails() -> Workflow:
 
 
 @pytest.mark.slow
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     ("flow", "how"),
     [

@@ -143,12 +143,13 @@ async def compare(stores: Stores, figures: Figures, world: tuple[bool, Workflow]
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_random_workflows_end_alike_however_they_are_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("short", [50, pytest.param(200, marks=pytest.mark.long)])
+def test_random_workflows_end_alike_however_they_are_interrupted(short: int, tmp_path: Path) -> None:
     figures, stores = Figures(), Stores(tmp_path)
 
     @seed(SEED)
     @settings(
-        max_examples=size(200, 5000),
+        max_examples=size(short, 5000),
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -84,6 +84,7 @@ def test_tables_that_the_library_created_are_kept_without_their_rows(
         tables.clear()
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize(
     "statement",
     [

@@ -187,18 +187,21 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("held", HELD, ids=str)
 async def test_every_method_keeps_its_contract(held: Held, name: str) -> None:
     await check_method(FaultInjectingStore(MemoryRunStore()), held, name)
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("held", [each for each in HELD if each.method in {"claim_due", "commit"}], ids=str)
 async def test_every_method_keeps_its_contract_on_sqlite(sqlite_url: str, held: Held, name: str) -> None:
     await check_method(FaultInjectingStore(SqlRunStore.from_url(sqlite_url)), held, name)
 
 
+@pytest.mark.sample(every=5)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("held", HELD, ids=str)
 async def test_every_method_can_be_cancelled(held: Held, name: str) -> None:

@@ -45,7 +45,7 @@ from spine_async.testing.conformance.due_rows import (
 )
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, visit
 
-MANY = 20_000
+MANY = 5_000
 _SCANS = ("SCAN chosen", "SCAN b0", "SCAN found", "SCAN ids VIRTUAL TABLE INDEX 1:")
 
 

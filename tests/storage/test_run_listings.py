@@ -46,7 +46,7 @@ MOST_ROWS = 1_000  # of a page of 100, or of a count up to 100, among 20,000 run
 MOST_INSTRUCTIONS = 40_000
 
 
-@pytest.mark.parametrize("runs", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [20_000, pytest.param(200_000, marks=pytest.mark.long)])
 async def test_postgres_reads_an_index(fresh_postgres_url: str, runs: int) -> None:
     """Also by a plan that a connection has made without the arguments."""
     store = SqlRunStore.from_url(fresh_postgres_url)
@@ -72,7 +72,7 @@ async def test_postgres_reads_an_index(fresh_postgres_url: str, runs: int) -> No
     await store.close()
 
 
-@pytest.mark.parametrize("runs", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [20_000, pytest.param(200_000, marks=pytest.mark.long)])
 async def test_sqlite_reads_an_index(sqlite_url: str, runs: int) -> None:
     store = SqlRunStore.from_url(sqlite_url)
     middle = await fill(store, "sqlite", str(file_of(sqlite_url)), runs)

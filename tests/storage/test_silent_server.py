@@ -49,6 +49,7 @@ CALLS: dict[str, Callable[[RunStore], Awaitable[object]]] = {
 
 
 class TestCalls:
+    @pytest.mark.sample(every=3)
     @pytest.mark.parametrize("name", CALLS)
     async def test_each_call_ends_with_the_store_and_the_duration(
         self, name: str, store: SqlRunStore, proxied: tuple[SilentProxy, URL]
@@ -71,6 +72,7 @@ class TestCalls:
         assert {type(result) for result in results} == {StoreUnavailableError}
         assert time.monotonic() - began < 5 * TIMEOUT
 
+    @pytest.mark.sample(every=3)
     @pytest.mark.parametrize("statement", [b"CREATE TABLE", b"CREATE INDEX", b"COMMIT"])
     async def test_the_creation_of_the_tables_ends(
         self, proxied: tuple[SilentProxy, URL], monkeypatch: pytest.MonkeyPatch, statement: bytes
