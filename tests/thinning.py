@@ -1,7 +1,7 @@
 """Chooses the cases of tests that the default suite runs; the others become `long`.
 
-The tests of the stores (`tests/storage`) run with each store, so a test of the engine runs with one database: some tests
-with SQLite, others with PostgreSQL. With another version of Python the choice is another one.
+The tests of the stores (`tests/storage`) run with each store, so a test of the engine runs with one database: some with
+SQLite, others with PostgreSQL. With another version of Python the choice is another one.
 """
 
 from __future__ import annotations
