@@ -80,7 +80,7 @@ class ScheduleManager:
     async def trigger_schedule(self, name: str) -> RunHandle:
         """Start a run of a schedule now, whatever its times and its `overlap` are, and also if it is paused.
 
-        The run has the present time in its id. Later firings regard it as the run of the firing before.
+        The run has the present time in its id. For later firings it is the run of the previous firing.
 
         Raises:
             ScheduleNotFoundError: No such schedule is known here or stored.

@@ -21,7 +21,7 @@ from spine_async.errors import StepError
 ValueT = TypeVar("ValueT")
 
 _POLL = 0.01  # seconds until the first look at abandoned threads
-_MAX_POLL = 0.25  # seconds between two looks at threads that have been abandoned for long
+_MAX_POLL = 0.25  # seconds between two checks of threads that were abandoned long ago
 
 _log = logging.getLogger("spine_async")
 

@@ -95,7 +95,7 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
         store: Store of the runs, instead of a database.
         workflows: Workflows that the runner knows by name from the start. It also knows those that it has executed.
         work: Whether the runner works while it is entered with `async with`: it claims due runs of the workflows that
-            it knows, also those whose owner died. False is for processes that only start, enqueue and look.
+            it knows, including runs whose owner died. False is for processes that only start, enqueue and look.
         queues: The queues that it works on besides `default`: a `Queue` with limits, or the name of one without.
         schedules: Schedules whose runs it starts while it works. It also knows their workflows.
         tracer_provider: OpenTelemetry provider of spans; None means the global one.
@@ -442,8 +442,8 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
 
         Args:
             run_id: Id of the run to fork.
-            path: The visit before which the run is forked: a step, or a later visit of it, such as `review#2`. The run
-                has finished this visit, or it comes next.
+            path: The visit before which the run is forked: a step, or a later visit of it, such as `review#2`. Either
+                the run has finished this visit, or the visit comes next.
             params: Params that change from then on; the others stay.
             outputs: Outputs that replace those of finished steps, by step name: of the last visit before `path`.
             new_run_id: Id of the new run; None generates one. A stored run with this id must be the same fork.
@@ -536,10 +536,10 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             )
 
     async def recover(self) -> list[WorkflowResult]:
-        """Execute the runs of known workflows that are due now, once: also those whose owner is dead.
+        """Execute the runs of known workflows that are due now, including those whose owner is dead, one time.
 
         An entered runner does this by itself. At most `worker_concurrency` runs are executed at the same time. A run
-        that was taken over `max_claims` times without finishing a step fails as a poison run.
+        whose owners died `max_claims` times without finishing a step fails as a poison run.
 
         Returns:
             The results of the runs.
@@ -562,7 +562,7 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
 
     @property
     def keeps_queues(self) -> bool:
-        """Whether the store keeps queues and signals: those in files and in Redis keep none."""
+        """Whether the store keeps queues and signals. The file store and the Redis store do not."""
         return self._runtime.keeps_queues
 
     @property
@@ -624,7 +624,7 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain and close: start no new step, wait up to `drain_timeout` for running steps, then give up the runs.
+        """Drain and close: start no new step, wait up to `drain_timeout` for running steps, then release the runs.
 
         A run that has not ended continues in any working runner. A call that awaits it here receives a result with the
         status `stopped` and the reason `shutdown`.
@@ -635,10 +635,10 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
             await self._active_runs.release()
 
     def cut_drain_short(self) -> None:
-        """Give running steps no more time while the runner is being left: `drain_timeout` counts as over.
+        """End the wait for running steps early while the runner is being left, as if `drain_timeout` had passed.
 
-        For the second signal that a process gets. The steps are cancelled with the reason `shutdown` and have
-        `cancel_grace` seconds to end. Their runs continue in any working runner. Does nothing at another time.
+        Call it for the second signal that a process gets. The steps are cancelled with the reason `shutdown` and have
+        `cancel_grace` seconds to end. Their runs continue in any working runner. At other times it has no effect.
         """
         self._active_runs.cut_drain_short()
 

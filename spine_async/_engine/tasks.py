@@ -64,7 +64,7 @@ def drop_cancellations_since(count: int) -> None:
 
 
 def undo_cancellations(count: int) -> None:
-    """Undo so many native cancellations of the running task."""
+    """Undo this number of native cancellations of the running task."""
     task = current_task()
     for _ in range(count):
         task.uncancel()

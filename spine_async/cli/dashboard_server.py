@@ -29,8 +29,8 @@ _LOCAL = ("127.0.0.1", "localhost")
 async def serve_dashboard(output: Output, place: Place, host: str, port: int, *, is_read_only: bool) -> int:
     """Serve the dashboard until Ctrl-C or SIGTERM.
 
-    On an address of this machine only, requests under other names are refused: else a page of another site could reach
-    the dashboard under a name of its own.
+    If the server listens only on an address of this machine, requests with another host name are refused. Otherwise a
+    page of another site could reach the dashboard under a name of its own (DNS rebinding).
     """
     app: ASGIApp = dashboard(place.runner(), access=lambda request: "read" if is_read_only else "all")
     if host in _LOCAL:
@@ -47,7 +47,7 @@ async def serve_dashboard(output: Output, place: Place, host: str, port: int, *,
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is ready, and ends without raising the signal again that ended it."""
+    """A server that prints its address when it is ready. A signal that ends it is not raised again."""
 
     def __init__(self, config: uvicorn.Config, output: Output, shown: str) -> None:
         super().__init__(config)

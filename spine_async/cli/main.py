@@ -11,7 +11,7 @@ from spine_async.cli.exit_code import ExitCode
 
 _PARTS = frozenset({"typer", "rich", "shellingham", "click"})
 _COLLECT_AFTER = 10_000
-"""New objects after which garbage is collected. Python's own threshold costs a twentieth of the imports."""
+"""Number of new objects after which garbage is collected. With Python's threshold the imports take 5 % longer."""
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ async def delete_runs(output: Output, place: Place, run_ids: Sequence[str], *, f
 
 
 async def _each(output: Output, run_ids: Sequence[str], change: Callable[[str], Awaitable[dict[str, object]]]) -> int:
-    """Change each run; one that cannot be changed does not keep the others from it."""
+    """Change each run; an error for one run does not affect the others."""
     code = ExitCode.COMPLETED
     documents: list[dict[str, object]] = []
     for run_id in run_ids:

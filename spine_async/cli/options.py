@@ -32,5 +32,5 @@ ParamsJson = Annotated[
 ]
 ParamEntries = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", metavar="NAME=VALUE", help="One param; the value is JSON, or else a text."),
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="One param; a value that is not JSON is a text."),
 ]

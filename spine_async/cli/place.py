@@ -48,7 +48,7 @@ class Place:
     async def open(self) -> AsyncGenerator[WorkflowRunner, None]:
         """A runner that claims no runs of others: a new one that knows the workflows, or that of the application.
 
-        That of the application is not entered, because it would begin to work.
+        The runner of the application is not entered, because it would begin to work.
         """
         runner = self.runner()
         if self.application is not None and runner is self.application.runner:

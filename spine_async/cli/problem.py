@@ -27,7 +27,7 @@ class CommandError(Exception):
 
 
 def exit_code_of(error: Exception) -> ExitCode:
-    """`USAGE` for an error that another command line mends, else `FAILED`."""
+    """`USAGE` for an error that a change of the command line corrects, else `FAILED`."""
     return ExitCode.USAGE if isinstance(error, _USAGE_ERRORS) else ExitCode.FAILED
 
 

@@ -1,6 +1,6 @@
 """Translates what is given on the command line into the actions of the commands.
 
-Each function returns an action, which `perform` executes. What an argument means is found out there, so that its errors
+Each function returns an action, which `perform` executes. The action interprets the arguments, so that their errors
 are reported like all others.
 """
 

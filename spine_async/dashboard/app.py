@@ -123,7 +123,7 @@ class _Endpoint:
 
 
 class _Failure:
-    """Answers requests that came to no page: refused ones, and addresses without a page."""
+    """Answers requests that reach no page: refused requests, and addresses without a page."""
 
     def __init__(self, site: Site) -> None:
         self._site = site

@@ -17,11 +17,11 @@ from spine_async.web.sse import EventStream
 
 CHANGE, END = "change", "end"
 PULSE = 2.0
-"""Seconds between two looks at the store, for the pages that show all runs."""
+"""Seconds between two reads of the store, for the pages that show all runs."""
 
 
 class Pulse:
-    """Looks at the store once for all visitors, and tells whether something has changed."""
+    """Reads the store once for all visitors, and reports whether something has changed."""
 
     def __init__(self) -> None:
         self._lock: anyio.Lock | None = None

@@ -64,7 +64,7 @@ def page_environment() -> jinja2.Environment:
 
 
 PAGES = page_environment()
-"""Read with this module, so that no request and no constructor waits for a disk."""
+"""Read when this module is imported, so that no request and no constructor waits for a disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,9 @@ class PipelineContext:
     def is_cancelled(self) -> bool:
         """Whether the step is being cancelled, for instance by a timeout or by `runner.stop`.
 
-        An `async def` pipeline is cancelled by itself. A `def` pipeline cannot be interrupted: it should read this now
-        and then, and raise an exception, or call `check_cancelled`. If it returned instead, its step could succeed with
-        a result that is not complete. It may read this as often as it likes.
+        An `async def` pipeline need not read this, because it is cancelled. A `def` pipeline cannot be interrupted: it
+        should read this now and then, and raise an exception, or call `check_cancelled`. If it returned instead, its
+        step could succeed with a result that is not complete. Reading is cheap.
         """
         return self._attempt.cancel_reason is not None
 
@@ -107,7 +107,7 @@ def pipeline_context() -> PipelineContext:
     """The context of the running pipeline, in an `async def`, in a `def`, and in functions that they call.
 
     Outside of a pipeline, for instance in a test that calls its function, it is a context that is never cancelled and
-    keeps the progress to itself.
+    does not store progress.
 
     Example:
         >>> def load(params):

@@ -165,7 +165,7 @@ def claimed(run: StoredRun, owner: str, event: EventRow | None) -> StoredRun:
 
 
 def _claims_after(run: StoredRun) -> int:
-    """The take-overs without progress after a claim of the run; a run that waits has not harmed its owner."""
+    """`claims_since_progress` after a claim. A run that waits cannot be the cause of the death of its owner."""
     if run.status.is_final:
         return 1
     return run.claims_since_progress + (run.owner is not None and run.status is RunStatus.RUNNING)
@@ -218,7 +218,7 @@ def turn(found: MemoryRun) -> tuple[object, ...]:
 
 
 def state(found: MemoryRun) -> RunState:
-    """What others learn of it."""
+    """Its state without documents."""
     run = with_lease(found)
     is_free = run.owner is None and not run.status.is_final
     is_now = found.is_ready or (found.due_mono is not None and found.due_mono <= found.clock.monotonic())
@@ -235,7 +235,7 @@ def sweep_due(found: MemoryRun, now_mono: float) -> None:
 
 
 def released(run: StoredRun, release: Release) -> StoredRun:
-    """The run after its owner has given it up."""
+    """The run after its owner has released it."""
     claims = run.claims_since_progress + release.counts
     due_at = release.due.at if release.due is not None else None
     released = replace(run, status=release.status, owner=None, claims_since_progress=claims, due_at=due_at)

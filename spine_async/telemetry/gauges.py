@@ -33,7 +33,7 @@ class CountedRuns(Protocol):
         ...
 
     def backlog(self, seconds: float) -> Backlog | None:
-        """The runs that no process holds; None if that is not known within so many seconds."""
+        """The runs that no process holds; None if that is not known within this number of seconds."""
         ...
 
 

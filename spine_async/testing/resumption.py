@@ -157,7 +157,7 @@ class _MortalStore(FaultInjectingStore):
 
 
 async def _release(store: MemoryRunStore) -> None:
-    """Take the runs from the owner that has died, as a worker does that sees that a process is gone."""
+    """Take the runs from the owner that has died, as a worker does when it finds that a process is gone."""
     for run in await store.runs(RunFilter(is_under_way=True)):
         if run.owner is not None:
             await store.renew([Claim(run.run_id, run.key, run.epoch, run.next_seq)], 0.0)

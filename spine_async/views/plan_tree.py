@@ -8,7 +8,7 @@ from spine_async._model.plan import Plan, PlannedStep, PlannedTarget
 from spine_async._model.target import ANY_CATEGORY, END
 
 _DETAILS = ("handler", "pipeline", "condition", "items", "signal", "seconds", "until", "workflow", "need")
-"""The options of which a line contains the first two that are set."""
+"""Options in the order of importance. A line contains the first two that are set."""
 
 
 def plan_tree(plan: Plan) -> list[str]:

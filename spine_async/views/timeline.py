@@ -99,8 +99,8 @@ class Timeline:
         """The visits, depth first, in the order in which they started.
 
         Args:
-            now: The present time, which ends the visits that have not ended.
-            max_inner: At most so many of the visits directly inside of one visit are returned; open and failed ones
+            now: The present time. Visits that have not ended are shown up to it.
+            max_inner: Maximum number of returned visits directly inside of one visit; open and failed ones
                 before others. None returns all.
         """
         found: list[TimelineRow] = []

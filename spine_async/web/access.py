@@ -21,8 +21,8 @@ Action: TypeAlias = Literal[
 ]
 """What a caller wants to do.
 
-`read_values` is asked for besides the action of a request: whether the caller may see params, outputs, errors and the
-data of events. It never refuses a request; the values are left out.
+`read_values` is asked in addition to the action of a request: whether the caller may see params, outputs, errors and
+the data of events. If it is refused, the request is answered without the values.
 """
 
 
@@ -49,7 +49,7 @@ async def allow_all(request: object, action: Action, run_id: str | None = None) 
 
 
 def check_authorize(authorize: object) -> None:
-    """Raise `DefinitionError` if `authorize` is no async function."""
+    """Raise `DefinitionError` if `authorize` is not an async function."""
     if not is_async_callable(authorize):
         raise DefinitionError(
             f"authorize is {authorize!r:.80}; it must be an async function(request, action, run_id=None) that returns "

@@ -32,7 +32,7 @@ class RunDocument(BaseModel):
     queue: str | None
     key: str | None = Field(description="Key within the queue.")
     priority: int
-    due_at: datetime | None = Field(description="When a working process may take the run, if none has it.")
+    due_at: datetime | None = Field(description="When a working process may claim the run, if no process holds it.")
     parent_run_id: str | None = Field(description="Run whose step started this run.")
     forked_from: str | None
     values_shown: bool = Field(description="Whether the caller may see the values that follow.")
@@ -142,7 +142,7 @@ def event_document(event: Event, *, shows_values: bool) -> dict[str, object]:
 
 
 def metadata_without_values(event: Event) -> dict[str, object]:
-    """The metadata without what users pass to steps, and steps return."""
+    """The metadata without values that users pass to steps or that steps return."""
     shown = _OF_RUNNER if event.event_type in _RUNNER_EVENTS else _OF_EMITTED
     if shown is _OF_EMITTED and event.metadata.keys() != _EMITTED:
         return {}  # an event of a `StepResult`, whose metadata are the handler's own
@@ -182,7 +182,7 @@ _OF_RUNNER = frozenset(
         "workflow_version",
     }
 )
-"""Members of the runner's own events that contain nothing of what users pass to steps, or steps return."""
+"""Members of the runner's own events that contain no values that users pass to steps or that steps return."""
 
 
 def workflow_document(workflow: Workflow) -> dict[str, object]:

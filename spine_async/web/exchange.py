@@ -48,7 +48,7 @@ class WebRequest:
 
     @property
     def has_credentials(self) -> bool:
-        """Whether the caller has sent anything by which `authorize` could know it."""
+        """Whether the request has credentials: an `Authorization` header or a cookie."""
         return any(self.header(name) is not None for name in ("authorization", "cookie"))
 
     @property
@@ -99,7 +99,7 @@ class WebRequest:
             raise ProblemError(_invalid("the body", model, exc)) from None
 
     async def _body(self, limit: int) -> bytes:
-        """The body. Of one that is too large, more is read and not kept, so that most clients receive the answer."""
+        """The body. If it is too large, more of it is read and dropped, so that most clients receive the answer."""
         length = self.header("content-length") or ""
         if length.isdigit() and int(length) > _READ_ON * limit:
             raise ProblemError(problems.body_too_large(limit))
@@ -161,7 +161,7 @@ class WebResponse:
 
 
 def derived_id(*parts: str) -> str:
-    """A digest of the parts; other parts have another one."""
+    """A digest of the parts; different parts have different digests."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")

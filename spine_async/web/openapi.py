@@ -96,7 +96,7 @@ def _query(route: WebRoute) -> list[dict[str, Any]]:
 
 
 def _described(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter may be missing, but it has no null. An object is sent as JSON."""
+    """The schema of a parameter, which may be missing but is never null. An object is sent as JSON."""
     kept = {name: value for name, value in schema.items() if name not in {"anyOf", "description", "title"}}
     kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     if kept.get("default", "") is None:

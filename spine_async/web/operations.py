@@ -234,7 +234,7 @@ class RunOperations:
         return run_document(record, shows_values=shows_values)
 
     def _check_stores(self) -> None:
-        """Check that the runner stores its runs: nobody could ask for one that is not stored."""
+        """Check that the runner stores its runs. A run that is not stored could not be read by a later request."""
         config = self._runner.config
         if config.dry_run or not config.checkpoint_enabled:
             raise ProblemError(problems.unsupported("the runner of this server stores no runs; enable its checkpoints"))

@@ -28,7 +28,7 @@ from spine_async.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:spine-async:problem:"
-"""What the types of the problems begin with. A type identifies a problem; it is no address."""
+"""The prefix of the types of problems. A type identifies a problem; it is not the address of a page."""
 
 _DETAIL_LENGTH = 2000
 

@@ -36,7 +36,7 @@ from spine_async.web.problems import ProblemError, problem_of
 Operation: TypeAlias = Callable[[RunOperations, WebRequest, str], Awaitable[WebResponse]]
 
 _FAULTS = frozenset({500, 503})
-"""Status codes whose reason only the log has."""
+"""Status codes whose reason is only in the log."""
 
 _log = logging.getLogger("spine_async")
 

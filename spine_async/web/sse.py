@@ -19,7 +19,7 @@ Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Headers of a stream: no cache keeps it, and nginx does not collect it before it sends it."""
+"""Headers of a stream: caches do not store it, and nginx does not buffer it."""
 
 HEARTBEAT = 15.0
 """Seconds between two comments, so that proxies keep the connection and a client that is gone is noticed."""

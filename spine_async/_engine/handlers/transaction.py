@@ -214,7 +214,7 @@ class _Transaction:
         await self._reservation.enter_async_context(self.runtime.journal.reserved(self.visit.run.pending))
 
     def _settle(self, *, is_committed: bool) -> None:
-        """Take over the numbers of a change that was committed, or undo what `complete` has added."""
+        """Accept the numbers of a change that was committed, or undo what `complete` has added."""
         sent, visit, pending = self.sent, self.visit, self.visit.run.pending
         if sent is None:
             return

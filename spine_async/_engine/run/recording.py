@@ -1,4 +1,4 @@
-"""Records the end of a run, or gives the run up: the only place where a run becomes completed, failed or stopped."""
+"""Records the end of a run, or releases the run: the only place where a run becomes completed, failed or stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def commit_outcome(
 
 
 async def commit_release(runtime: Runtime, run: Run, outcome: Outcome, *, counts: bool = False) -> RunEnd:
-    """Give up the run, with everything that is pending, so that it continues later, here or elsewhere.
+    """Release the run, with everything that is pending, so that it continues later, here or elsewhere.
 
     A run that only waits is due when the first of its waits ends. Any other run is due now.
 

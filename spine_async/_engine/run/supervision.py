@@ -1,7 +1,7 @@
 """Executes a run in a task of its own, and waits for it.
 
 No native cancellation ever reaches the middle of the run's steps. Only an event loop that is shutting down cancels the
-task that supervises a run; the run is given up then, as in a shutdown. A step that does not end although it was
+task that supervises a run; the run is released then, as in a shutdown. A step that does not end although it was
 cancelled is left running after a grace period, and the run's end is recorded without it. If the run was to be released,
 it is released only when its steps and threads have ended.
 """
@@ -72,7 +72,7 @@ async def execute_run(runtime: Runtime, scope: Scope) -> WorkflowResult:
         WorkflowChangedError: The items of a map, or its iterator, differ from what is stored; the run stays as it was.
 
     Cancellation:
-        The run is given up, then the cancellation is raised.
+        The run is released, then the cancellation is raised.
     """
     run = scope.run
     with _span_of(runtime, run) as span:
@@ -102,7 +102,7 @@ def _span_of(runtime: Runtime, run: Run) -> RunSpan:
 
 
 def _reported_status(run: Run, end: RunEnd) -> str:
-    """The status in the span: that of the end, unless the run was given up and continues later."""
+    """The status in the span: that of the end, unless the run was released and continues later."""
     release = run.pending.release
     if release is None and run.pending.end is not None:
         return end.status
@@ -116,7 +116,7 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
         RunAborted: The run's end could not be recorded, or the run must not continue.
 
     Cancellation:
-        Cancels the run, as a shutdown does; raised once it is given up.
+        Cancels the run, as a shutdown does; raised once it is released.
     """
     run = scope.run
     run.outbox_options, run.once_caller = runtime.outbox_options, RuntimeOnceCaller(runtime)
@@ -151,7 +151,7 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
 
 
 async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
-    """Execute the steps, and record the end of the run or give it up; None if it has to unwind before it ends."""
+    """Execute the steps, and record the end of the run or release it; None if it has to unwind before it ends."""
     pending = scope.run.pending
     try:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
@@ -183,7 +183,7 @@ async def _end_or_begin_unwinding(runtime: Runtime, scope: Scope, outcome: Outco
 
 
 async def _unwind(runtime: Runtime, scope: Scope) -> RunEnd:
-    """Execute the compensations and the cleanup steps, and record the end of the run; or give it up."""
+    """Execute the compensations and the cleanup steps, and record the end of the run; or release it."""
     run, unwinding = scope.run, scope.run.unwinding
     assert unwinding is not None  # noqa: S101 - the caller has begun it
     run.cancellation = run.cancellation.after_decision()
@@ -312,7 +312,7 @@ def begin_release(runtime: Runtime, claim: Claim, release: Release) -> tuple[Tas
 
 
 def _release_after(run: Run, error: RunAborted) -> Release:
-    """How to give up a run whose execution was aborted; one that was resumed in vain is as it was before."""
+    """How to release a run whose execution was aborted. If a resume has failed, the run gets its previous end again."""
     is_refused = isinstance(error, ResumeRefused)
     if is_refused and run.previous_end is not None:
         return Release(status=run.previous_end.status, restored=run.previous_end)

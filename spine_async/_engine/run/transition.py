@@ -130,7 +130,7 @@ def replay(position: Position, run_id: str, rows: Iterable[PastVisit]) -> None:
 
 
 def _replay_override(position: Position, row: PastVisit) -> None:
-    """Note that the steps of the run have come to an end, or that it was resumed."""
+    """Note that the steps of the run have ended, or that it was resumed."""
     if row.step_name in {RESTART_MARK, RESUME_MARK}:
         position.resumed_epoch = int(row.path.rpartition("#")[2])
     if row.step_name == RESTART_MARK:

@@ -68,7 +68,7 @@ class Changes:
                 resolve(waiters)
 
     def count(self, change: Change) -> int:
-        """Number of such changes so far; to be read before a look at the store, and then passed to `wait`."""
+        """Number of such changes so far; read it before the store, and pass it to `wait`."""
         return self._counts[change]
 
     async def wait(self, change: Change, seconds: float, seen: int) -> bool:

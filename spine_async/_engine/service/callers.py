@@ -87,7 +87,7 @@ class Callers:
             if result is None or execution.was_parked:
                 await self._waits.until_claimable(request.run_id)
             elif is_step and execution.was_released:
-                # The shutdown that gave up the run will cancel the step, unless another process ends the run first.
+                # The shutdown that released the run will cancel the step, unless another process ends the run first.
                 await self._waits.until_ended(request.run_id)
             else:
                 return result
@@ -150,7 +150,7 @@ class Callers:
                 continue
             if execution.was_parked:  # to leave its slot in its queue to others
                 return await self._result(run_id)
-            assert result is not None  # noqa: S101 - only a worker gives up a run before it is open
+            assert result is not None  # noqa: S101 - only a worker releases a run before it is open
             return result
 
     async def resume_in_background(
@@ -173,7 +173,9 @@ class Callers:
             raise RunConflictError(run_id, f"run {run_id!r} {problem}")
 
     async def _until_free(self, run_id: str) -> None:
-        """Wait for an execution of this runner that no longer has the run: others may see that before it is over.
+        """Wait for an execution here that no longer has the run.
+
+        Others may see the end of a run before its execution ends.
 
         Raises:
             RunBusyError: This runner executes the run.

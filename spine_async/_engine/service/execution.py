@@ -25,7 +25,9 @@ _LOOK_AGAIN = 1.0  # seconds, while a thread that a step has abandoned is at wor
 
 
 class Execution:
-    """An execution from its registration to its result. A cancellation that arrives before the run is opened waits.
+    """An execution from its registration to its result.
+
+    A cancellation that arrives before the run is opened is kept until then.
 
     Args:
         runtime: What all runs share.

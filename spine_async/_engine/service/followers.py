@@ -42,11 +42,11 @@ _KEPT_EVENTS, _KEPT_BYTES = 1000, 4_000_000
 """How much of what was read is kept for the other followers of the run."""
 
 _QUICK, _SLOW = 0.01, 0.03
-"""Seconds between two looks at runs that are executed elsewhere: while events arrive, and otherwise."""
+"""Seconds between two reads of the states of runs that are executed elsewhere: while events arrive, and otherwise."""
 _QUICK_FOR = 1.0
-"""Seconds for which the looks stay quick after a change."""
+"""Seconds for which the shorter interval is used after a change."""
 _PAUSE = 0.003
-"""Least time in seconds between two looks."""
+"""Shortest time in seconds between two such reads."""
 
 _log = logging.getLogger("spine_async")
 

@@ -1,4 +1,4 @@
-"""Reads what others want of the active runs: stop requests, and signals that a step waits for."""
+"""Reads the stop requests for active runs, and the signals that their steps wait for."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _workers(held: Mapping[str, Mapping[str | None, int]], own: str) -> list[Wor
 
 
 async def signal_waits(runtime: Runtime, limit: int, cursor: RunCursor | None) -> SignalWaits:
-    """At least `limit` waits for signals, if there are so many among the next thousand waiting runs."""
+    """At least `limit` waits for signals, if the next thousand waiting runs have that many."""
     waits: list[SignalWait] = []
     after, size = cursor, min(limit, _PAGE)
     for _ in range(_PAGES):

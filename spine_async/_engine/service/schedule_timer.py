@@ -125,13 +125,13 @@ class ScheduleTimer:
         is_same = (stored.timing, stored.overlap) == (encode(timing_of(schedule)).text, schedule.overlap)
         if not is_same and schedule.name not in self._replaced:
             self._replaced.add(schedule.name)
-            _log.warning("schedule %s was redefined by another process; this process fires it no more", schedule.name)
+            _log.warning("schedule %s was redefined by another process; this process no longer fires it", schedule.name)
         return not is_same
 
 
 _REASONS = {
     "missed": "no process was there, and catch_up has passed",
     "paused": "it is paused",
-    "overlap": "the run of the firing before has not ended",
+    "overlap": "the run of the previous firing has not ended",
     "full": "too many of its firings wait",
 }

@@ -1,7 +1,7 @@
-"""Gives up the runs that are held in the name of a runner that does not work, and that it does not execute.
+"""Releases the runs that are held in the name of a runner with `work=False` and that it does not execute.
 
 The answer to a creation or a claim may have been lost, or a run could not be released. As long as the process lives, no
-other runner on this host takes such a run, because its owner might be at work. A working runner finds its own when it
+other runner on this host claims such a run, because its owner might be at work. A working runner finds its own in its
 sweeps.
 """
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("spine_async")
 
 @dataclass(slots=True)
 class StrandedRuns:
-    """Looks for such runs once per `lease_ttl`, while the runner is entered."""
+    """Releases such runs once per `lease_ttl`, while the runner is entered."""
 
     runtime: Runtime
     active_runs: ActiveRuns
@@ -47,6 +47,6 @@ class StrandedRuns:
             try:
                 await run_shielded(call, "spine_async stranded runs")
             except StoreError as exc:
-                _log.debug("stranded runs were not given up; it will be retried: %s", exc)
+                _log.debug("stranded runs were not released; it will be retried: %s", exc)
             except Exception:  # noqa: BLE001 - it must not end with one error
-                _log.exception("stranded runs were not given up; it will be retried")
+                _log.exception("stranded runs were not released; it will be retried")

@@ -20,7 +20,7 @@ from spine_async.errors import StoreError
 CLAIM_PAUSE = 0.2
 """Share of `poll_interval` between two attempts to claim a run."""
 
-_MIN_INTERVAL = 0.005  # seconds between two looks at the store
+_MIN_INTERVAL = 0.005  # seconds between two reads of the store
 
 _log = logging.getLogger("spine_async")
 
@@ -56,7 +56,7 @@ class Waits:
     async def until_claimable(self, run_id: str) -> None:
         """Wait until the run has ended, is not stored, or could be claimed by this runner.
 
-        A run that could be claimed wakes the caller only after a while: it has just tried to claim the run in vain.
+        A run that could be claimed wakes the caller only after a while, because the caller has just failed to claim it.
         """
         now_mono = self._runtime.clock.monotonic()
         await self._wait(_Waiter(run_id, now_mono + self._runtime.config.poll_interval * CLAIM_PAUSE))

@@ -33,7 +33,7 @@ class Watcher:
         runs: The active runs by id; changes while the watcher runs.
 
     Attributes:
-        is_watching: False from its last look at the runs on, while its calls of the store may still be ending.
+        is_watching: False after its last check of the runs, although its calls of the store may not have ended yet.
     """
 
     def __init__(self, runtime: Runtime, runs: Mapping[str, Run]) -> None:

@@ -41,7 +41,7 @@ from spine_async.errors import RunError, StoreError
 _ROUNDS_PER_SECOND = 40.0  # in the long run, while changes of other processes bring no work
 _ROUNDS_AT_ONCE = 8.0  # after a quiet time
 _REST = 0.01  # seconds after a round that has claimed a run
-_COST_OF_WORK = 0.2  # of a round that has claimed a run, where a round in vain costs 1
+_COST_OF_WORK = 0.2  # of a round that has claimed a run; a round that claims nothing costs 1
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
 
 AnswerT = TypeVar("AnswerT")
@@ -220,8 +220,8 @@ class Worker:
     async def _judge(self, sweep: Sweep) -> tuple[set[str], set[str]]:
         """The owners whose processes are gone, and those whose ended leases nobody will renew.
 
-        An owner that is alive on this host renews its lease or gives up its runs. After an outage of the store, every
-        owner has one `lease_ttl` to renew. This runner itself is judged too: a run that it does not execute may be held
+        An owner that is alive on this host renews its lease or releases its runs. After an outage of the store, every
+        owner has one `lease_ttl` to renew. This runner itself is included: a run that it does not execute may be held
         in its name, because the answer to a claim was lost or the run could not be released.
         """
         runtime, own = self._runtime, self._runtime.owner

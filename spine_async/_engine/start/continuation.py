@@ -247,7 +247,7 @@ def _param_updates(
 
 
 def _release_unopened(runtime: Runtime, stored: StoredRun) -> Release:
-    """How to give up a claimed run that could not be opened: as it was before, or due now."""
+    """How to release a claimed run that could not be opened: as it was before, or due now."""
     if stored.status.is_final:
         return Release(status=stored.status, restored=stored_end(stored))
     return Release(due=DueTime(runtime.clock.now(), 0.0))

@@ -42,7 +42,7 @@ _log = logging.getLogger("spine_async")
 
 
 async def open_due_run(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | WorkflowResult | None:
-    """As `_open`; a run that cannot be opened is given up, and is due again soon.
+    """As `_open`; a run that cannot be opened is released, and is due again soon.
 
     Raises:
         StoreError: The run cannot be read, or the store failed.
@@ -61,7 +61,7 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
 
     Returns:
         The scope; the result of a run that is not executed any more: it was asked to stop, has expired, is a poison
-        run, or has invalid params; None if the definition does not fit the run, which is given up again for a minute.
+        run, or has invalid params; None if the definition does not fit the run, which is released for a minute.
     """
     clock = RunClock(runtime.clock, due.run.updated_at)
     pending = new_pending(runtime, due.run, due.claim, clock)
@@ -113,5 +113,5 @@ async def _give_up(runtime: Runtime, due: DueRun, error: WorkflowChangedError) -
 
 
 def _status(due: DueRun) -> RunStatus:
-    """The status of a run that is given up before it was executed."""
+    """The status of a run that is released before it was executed."""
     return due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING

@@ -33,7 +33,7 @@ class ForkPoint:
         later: Params that a resume has changed after that visit and before the one at which the run is forked.
         last_paths: Path of the last finished visit of each step.
         is_reached: Whether the visit at which the run is forked is the next one.
-        unwinds: Whether the steps before had come to an end, and the run was not resumed afterwards.
+        unwinds: Whether the steps of the run had ended before, and the run was not resumed afterwards.
     """
 
     position: Position

@@ -37,7 +37,7 @@ async def start_or_load(runtime: Runtime, request: Request) -> Scope | WorkflowR
         NotClaimable: The run is held by another owner, is not due yet, or its queue has no room.
 
     Cancellation:
-        A run that was created is given up.
+        A run that was created is released.
     """
     new = await prepare_run(runtime, request)
     # It begins here, so that it is stored with the run. If the run is not created, its context is never entered.

@@ -73,7 +73,7 @@ def is_poisoned(runtime: Runtime, stored: StoredRun) -> bool:
 
 
 def is_parked(stored: StoredRun) -> bool:
-    """Whether the run has given up its owner while it waits."""
+    """Whether the run waits without an owner."""
     return stored.owner is None and stored.status is RunStatus.WAITING
 
 

@@ -24,7 +24,7 @@ def run(
         list[str] | None, typer.Option("--partition", metavar="NAME=VALUE", help="One entry of the partition.")
     ] = None,
     run_id: Annotated[
-        str | None, typer.Option("--id", metavar="RUN_ID", help="Id of the run; a stored run with it is joined.")
+        str | None, typer.Option("--id", metavar="RUN_ID", help="Id of the run; a stored run with this id is joined.")
     ] = None,
     start_from: Annotated[str | None, typer.Option("--start-from", metavar="STEP", help="First step.")] = None,
     queue: Annotated[

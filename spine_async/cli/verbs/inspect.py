@@ -32,21 +32,23 @@ def runs(
         str | None, typer.Option("--owner", metavar="PROCESS", help="Only runs that this process executes.")
     ] = None,
     category: Annotated[
-        str | None, typer.Option("--error-category", metavar="CATEGORY", help="Only runs that failed with it.")
+        str | None,
+        typer.Option("--error-category", metavar="CATEGORY", help="Only runs that failed with this category."),
     ] = None,
-    stop_reason: Annotated[str | None, typer.Option("--stop-reason", help="Only runs stopped for it.")] = None,
+    stop_reason: Annotated[str | None, typer.Option("--stop-reason", help="Only runs stopped for this reason.")] = None,
     partition: Annotated[
         list[str] | None, typer.Option("--partition", metavar="NAME=VALUE", help="Only runs with this entry.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Created then or later; a time, or a duration as 2h.")
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Created then or later; a time, or a duration such as 2h."),
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Created earlier.")] = None,
     ended_since: Annotated[
         str | None, typer.Option("--ended-since", metavar="TIME", help="Ended then or later.")
     ] = None,
     ended_until: Annotated[str | None, typer.Option("--ended-until", metavar="TIME", help="Ended earlier.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many runs.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Maximum number of runs.")] = 20,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Continue an earlier listing.")] = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest runs first.")] = False,
     with_params: Annotated[bool, typer.Option("--with-params", help="Read the params too, for --json.")] = False,
@@ -153,14 +155,14 @@ def ui(
     *,
     host: Annotated[str, typer.Option("--host", help="Address of the server.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the server.")] = 8420,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Without actions and values.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse actions and hide values.")] = False,
     app_: App = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
     """Serve the dashboard on this machine.
 
-    Only with --app it knows workflows, which it needs for their graphs, and to resume and fork their runs.
+    With --app it also draws the graphs of workflows, and can resume and fork their runs.
     """
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import ui_request

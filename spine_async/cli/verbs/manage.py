@@ -12,7 +12,9 @@ from spine_async.cli.verbs.application import app
 db = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Manage the database.")
 app.add_typer(db, name="db")
 
-Age = Annotated[str | None, typer.Option(metavar="AGE", help="Remove such runs after this time, for instance 30d.")]
+Age = Annotated[
+    str | None, typer.Option(metavar="AGE", help="Age at which runs with this status are removed, such as 30d.")
+]
 
 
 @app.command()
@@ -47,7 +49,7 @@ def signal(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Send a signal to a run that waits for it, or will."""
+    """Send a signal to a run that waits for it now or later."""
     from spine_async.cli.perform import perform
     from spine_async.cli.requests import signal_request
 
@@ -58,7 +60,7 @@ def signal(
 def delete(
     run_ids: RunIds,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Also a run that has not ended.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also delete runs that have not ended.")] = False,
     app_: App = None,
     database: Database = None,
     json: AsJson = False,
@@ -77,7 +79,8 @@ def prune(
     failed: Age = None,
     stopped: Age = None,
     keep_last: Annotated[
-        int | None, typer.Option("--keep-last", metavar="N", help="Keep the newest ended runs of each workflow.")
+        int | None,
+        typer.Option("--keep-last", metavar="N", help="Number of the newest ended runs of each workflow to keep."),
     ] = None,
     app_: App = None,
     database: Database = None,

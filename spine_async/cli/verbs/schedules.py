@@ -27,13 +27,13 @@ def list_(context: typer.Context, *, app_: App = None, database: Database = None
 
 @schedules.command()
 def pause(name: Name, *, app_: App = None, database: Database = None, json: AsJson = False) -> None:
-    """Let a schedule start no runs."""
+    """Pause a schedule, so that it starts no runs."""
     _change("pause", name, app_, database, json=json)
 
 
 @schedules.command()
 def resume(name: Name, *, app_: App = None, database: Database = None, json: AsJson = False) -> None:
-    """Let a paused schedule start runs again."""
+    """Resume a paused schedule."""
     _change("resume", name, app_, database, json=json)
 
 

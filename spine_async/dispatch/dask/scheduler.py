@@ -3,7 +3,7 @@
 - A task whose worker is lost fails at once, and the retry policy of its step decides. By default Dask would execute it
   on three other workers, one after the other, and nobody would know.
 - A run that is resumed finds the task that an earlier owner of the run has left behind, and waits for it.
-- Clients hear when the last worker is gone, and when there is one again.
+- Clients are notified when the last worker is gone, and when there is one again.
 
 Source: `docs/decisions/0038-dispatchers-and-dask.md`.
 """
@@ -61,7 +61,7 @@ class PipelineTasks(SchedulerPlugin):
         if finish in ("waiting", "queued", "no-worker", "processing"):
             self._running[visit] = key
             task = self._scheduler.tasks[key]
-            task.suspicious = self._scheduler.allowed_failures  # so that the next loss of a worker is one too many
+            task.suspicious = self._scheduler.allowed_failures  # so that the next loss of a worker exceeds the limit
         elif self._running.get(visit) == key:
             del self._running[visit]
 

@@ -26,7 +26,7 @@ _REPORT_INTERVAL = 0.2
 """Least time in seconds between two reports of progress that are sent."""
 
 _POLL_INTERVAL = 0.2
-"""Seconds between two looks whether an `async def` pipeline is cancelled."""
+"""Seconds between two checks whether an `async def` pipeline is cancelled."""
 
 _UNREGISTERED = Pipelines()
 """Pipelines that are found by their module."""

@@ -146,7 +146,7 @@ class RunFolder:
     def _opened(self, *, is_created: bool = False) -> Iterator[Log | None]:
         """The locked log, with the replica brought up to date; None if there is no run.
 
-        After an exception the replica is made anew, because it may contain a call that is not in the log.
+        After an exception the replica is rebuilt, because it may contain a call that is not in the log.
         """
         with locked(self._path / LOG, is_created=is_created, timeout=self._timeout) as descriptor:
             if descriptor is None:

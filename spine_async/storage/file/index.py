@@ -2,8 +2,8 @@
 
 It is a file of JSON lines. The last line of a run counts: `open` before anything may change the run, `ended` with the
 run without its documents, `gone` after it was removed. The logs of the runs decide; a process that dies between a log
-and the index leaves a line `open`, which only costs a look into the folder. Lines do not wait for the disk. So after a
-restart of the host the index is made anew from the folders.
+and the index leaves a line `open`, which only costs a read of the folder. Lines do not wait for the disk. So after a
+restart of the host the index is rebuilt from the folders.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RunIndex:
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
         while not self._is_written(lines):
-            pass  # the index was made anew, so its file is another one
+            pass  # the index was rebuilt, so its file is another one
 
     def _is_written(self, lines: Iterable[dict[str, Any]]) -> bool:
         with locked(self._file, is_created=True, timeout=self._timeout) as descriptor:
@@ -98,7 +98,7 @@ class RunIndex:
             return True
 
     def _up_to_date(self, descriptor: int) -> Log | None:
-        """The log of the index after it was read; None if it had to be made anew."""
+        """The log of the index after it was read; None if it had to be rebuilt."""
         head = Log(descriptor).head(_HEAD_BYTES)
         if head != self._head:
             self._forget()
@@ -109,7 +109,7 @@ class RunIndex:
                 for line in log.read():
                     self._apply(line)
             except (ValueError, TypeError, LookupError, AttributeError):
-                _log.warning("the index %s cannot be read; it is made anew", self._file)
+                _log.warning("the index %s cannot be read; it is rebuilt", self._file)
                 self._boot = None
         self._end = log.end
         if self._boot != boot_time().boot:
@@ -141,7 +141,7 @@ class RunIndex:
         return found
 
     def _replace(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Make the index anew. The caller holds the lock of the old one."""
+        """Rebuild the index. The caller holds the lock of the old one."""
         descriptor, name = tempfile.mkstemp(prefix=f".{INDEX}.", dir=self._file.parent)
         try:
             log = Log(descriptor)

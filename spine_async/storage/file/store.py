@@ -64,7 +64,7 @@ class FileRunStore:
     ) -> None:
         if sys.platform == "win32":
             raise StoreError(
-                "the file store needs POSIX locks, which Windows has not; use checkpoint_storage='database'"
+                "the file store needs POSIX locks, which Windows does not have; use checkpoint_storage='database'"
             )
         self._given = Path(folder)
         self._timeout = timeout

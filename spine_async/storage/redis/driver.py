@@ -22,6 +22,6 @@ from redis.backoff import NoBackoff
 UNNAMED: dict[str, None] = (
     {"driver_info": None} if find_spec("redis.driver_info") is not None else {"lib_name": None, "lib_version": None}
 )
-"""Options by which a connection does not tell its library; redis-py would read the version from files each time."""
+"""Options with which a connection does not send the name and version of redis-py, which it would read from files."""
 
 __all__ = ["UNNAMED", "Connection", "ConnectionPool", "NoBackoff", "Redis", "Retry", "exceptions", "parse_url"]

@@ -9,7 +9,7 @@ from spine_async.errors import StoreError, StoreUnavailableError
 from spine_async.storage.redis.driver import exceptions
 
 _TRANSIENT_CODES = ("LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS")
-"""Codes of replies that a retry may not get: the server starts, or another one takes its place."""
+"""Codes of errors that a retry may not get: the server is starting, or another one takes its place."""
 
 _HINTS = {
     "OOM": "its memory is used up; raise maxmemory, or delete runs",

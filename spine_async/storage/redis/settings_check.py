@@ -11,7 +11,7 @@ _log = logging.getLogger("spine_async")
 
 
 async def warn_of_settings(client: Redis, location: str) -> None:
-    """Log a warning for each setting with which the server loses runs; nothing if it refuses to tell them."""
+    """Log a warning for each setting with which the server loses runs; nothing if it does not show them."""
     persistence = await _info(client, "persistence")
     saves = await _setting(client, "save")
     if persistence.get("aof_enabled") == 0 and saves == "":

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from spine_async._model.queue_room import Room
 
 DEPTH = 2000
-"""Ready runs of a queue among which a run without a key is looked for, if those before it have keys without room."""
+"""Number of ready runs of a queue that are searched for one without a key, if the first ones have keys without room."""
 
 _SPARE = 20  # for runs whose keys have no room, or whose rows are locked
 
@@ -44,7 +44,7 @@ def choose(candidates: Iterable[Candidate], rooms: Mapping[str, Room], limit: in
 
 
 def window(room: Room, wanted: int) -> int:
-    """How many ready runs of a queue a claim reads first if it wants so many."""
+    """How many ready runs of a queue a claim reads first if it wants this number of runs."""
     return _SPARE + (wanted if room.per_key is None else 2 * (wanted + len(room.full_keys)))
 
 

@@ -30,7 +30,7 @@ _MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
 _PLACE = "_spine_async_place"
 
 POOL_WAIT = 10.0
-"""Seconds to wait for a connection of a pool that other code uses up. Shorter than a lease."""
+"""Seconds to wait for a connection of a pool if other code holds all of them. Shorter than a lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +315,7 @@ def bind_pool(engine: AsyncEngine) -> None:
         return
     here = (os.getpid(), asyncio.get_running_loop())
     places: dict[str, tuple[int, asyncio.AbstractEventLoop]] = vars(engine.pool)
-    pid, loop = places.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
+    pid, loop = places.setdefault(_PLACE, here)  # atomic: of two threads, the second one gets the entry of the first
     if pid == here[0] and loop is not here[1] and loop.is_running():
         raise foreign_loop()
     places[_PLACE] = here

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]], *, after: float = 0.0) -> None:
-    """Cancel the tasks that have not ended after so many seconds, and wait for their end.
+    """Cancel the tasks that have not ended after this number of seconds, and wait for their end.
 
     A task whose event loop is not the running one is left alone: its loop has ended, and nothing can wake it.
     """

@@ -112,10 +112,10 @@ class SqliteConnections:
         return await self._with_retries(partial(self._read, job), self._limit.call(name))
 
     async def _look_with_retries(self, job: SqliteJob[ResultT], name: str) -> ResultT:
-        """Like `_read_with_retries`, for the regular looks of services.
+        """Like `_read_with_retries`, for the regular reads of services.
 
         They use the connection of the renewals while it is free: it stays checked out, and a checkout costs more than
-        the look.
+        the read.
         """
         attempt = self._read if self._renewer is self._writer or self._renewer.is_busy else self._look
         return await self._with_retries(partial(attempt, job), self._limit.call(name))

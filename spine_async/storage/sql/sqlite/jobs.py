@@ -27,7 +27,8 @@ BUSY_SECONDS = 30.0
 # commits; the remaining ones are consistent and in order.
 _SYNCHRONOUS: Mapping[Durability, str] = {"full": "FULL", "process": "NORMAL"}
 
-_HAS_ENDED = "+status IN ('completed', 'failed', 'stopped')"  # plus: the index of the status is for listings only
+# The plus keeps SQLite from using the index of the status, which is for listings.
+_HAS_ENDED = "+status IN ('completed', 'failed', 'stopped')"
 _DELETE = "DELETE FROM core_workflow_runs WHERE run_id = ? RETURNING id, run_id"
 _DELETE_ENDED = f"DELETE FROM core_workflow_runs WHERE run_id = ? AND {_HAS_ENDED} RETURNING id, run_id"
 _DELETE_UNUSED = (

@@ -43,7 +43,7 @@ CLAIMS_AFTER = (
     "CASE WHEN status IN ('completed', 'failed', 'stopped') THEN 1 "
     "WHEN owner IS NOT NULL AND status = 'running' THEN claims_since_progress + 1 ELSE claims_since_progress END"
 )
-"""Value of `claims_since_progress` after a claim. A run without an owner, or one that waits, has harmed nobody."""
+"""Value of `claims_since_progress` after a claim. A run without an owner, or one that waits, did not kill its owner."""
 
 _COLUMNS = (*NEW_RUN_COLUMNS, "lease_boot", "leased_until")
 _UNLESS_STORED = "ON CONFLICT (run_id) DO NOTHING"

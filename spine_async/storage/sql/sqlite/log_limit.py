@@ -1,7 +1,7 @@
 """Bounds the size of the write-ahead log.
 
-Theory of operation: SQLite copies the log into the database after each thousand pages, and then begins it anew, but
-only at a moment at which nobody reads from the log. While readers overlap there is no such moment, and the log grows
+Theory of operation: SQLite copies the log into the database after each thousand pages, and then reuses the log from
+its beginning, but only when nobody reads from the log. While readers overlap this never happens, and the log grows
 without a bound. So a log that is large is truncated: the next commit waits for a short time, until the transactions
 that read from the log have ended. If one of them reads for longer, the log may double before the next attempt.
 """

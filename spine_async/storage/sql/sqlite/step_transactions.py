@@ -99,7 +99,7 @@ class SqliteStepTransaction:
         self._context = contextvars.copy_context()
 
     def run(self, driver: sqlite3.Connection) -> CommitOutcome | None:
-        """Execute the handler and write the change; the transaction of the caller contains nothing if it must not."""
+        """Execute the handler and write the change; without a committed change, both are rolled back to a savepoint."""
         driver.execute("SAVEPOINT spine_async_step")
         outcome: CommitOutcome | None = None
         try:

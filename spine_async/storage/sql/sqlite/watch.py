@@ -82,7 +82,7 @@ class OwnCommits:
             cursor = connection.cursor()
             cursor.row_factory = None
             found = _data_version(cursor)
-        except sqlite3.Error:  # the commit was made; a report too many does no harm
+        except sqlite3.Error:  # the commit was made; an unnecessary report does no harm
             found = None
         if found is None or found != self._version:
             self._version = found
@@ -208,7 +208,7 @@ class _Poller:
                 question = None
             is_news = own.others != others
             if has_changed or question is not None:
-                # Either who made the change is known when the next commit ends, or this process makes no more commits.
+                # While this process commits, its next commit finds out who made the change. Otherwise others made it.
                 question, is_news = (own.ask(), is_news) if is_busy else (None, True)
             if is_busy and self._watch.is_shared and time.monotonic() - reported_mono >= _SHARED_SECONDS:
                 is_news = True
