@@ -114,7 +114,7 @@ class RunReader:
 
         Args:
             run_id: The run.
-            limit: At most so many, from 1 to 1,000.
+            limit: Maximum number of checkpoints, from 1 to 1,000.
             after: Only checkpoints with a greater `seq`; the `seq` of the last one continues a listing.
 
         Raises:
@@ -135,7 +135,7 @@ class RunReader:
             inside: Path of a map, a parallel step or a workflow step: the visits inside of it, of all depths. None
                 means the visits of the run's own steps.
             after: Only visits with a greater `seq`; the `seq` of the last one continues a listing.
-            limit: At most so many, from 1 to 1,000.
+            limit: Maximum number of visits, from 1 to 1,000.
             with_values: Whether the records contain outputs and changes of params.
 
         Raises:

@@ -112,7 +112,7 @@ class DueRunStore(Protocol):
         ...
 
     async def release_run(self, claim: Claim, release: Release) -> bool:
-        """Give up a held run without a commit, whatever was committed to it meanwhile; the epoch must be current.
+        """Release a held run without a commit, whatever was committed to it meanwhile; the epoch must be current.
 
         Returns:
             Whether the run was held by this claim.

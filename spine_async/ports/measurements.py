@@ -12,11 +12,11 @@ class Measurements(Protocol):
     """
 
     def run_ended(self, workflow: str, status: str, category: str | None, seconds: float) -> None:
-        """A run was recorded as completed, failed or stopped, so long after its first start."""
+        """A run was recorded as completed, failed or stopped, `seconds` after its first start."""
         ...
 
     def run_begun(self, workflow: str, queue: str, waited: float) -> None:
-        """A worker has claimed a run of a queue for the first time, so long after it was due."""
+        """A worker has claimed a run of a queue for the first time, `waited` seconds after it was due."""
         ...
 
     def claimed(self, seconds: float) -> None:
@@ -24,15 +24,15 @@ class Measurements(Protocol):
         ...
 
     def committed(self, seconds: float, runs: int) -> None:
-        """A commit was answered that contained changes of so many runs."""
+        """A commit was answered that contained changes of `runs` runs."""
         ...
 
     def lease_renewed(self, lag: float) -> None:
-        """Leases were renewed, so long after they were to be."""
+        """Leases were renewed, `lag` seconds later than planned."""
         ...
 
     def loop_lagged(self, lag: float) -> None:
-        """A timer of the event loop was called so long after its time."""
+        """A timer of the event loop was called `lag` seconds late."""
         ...
 
 

@@ -240,34 +240,8 @@ class ActiveRuns:
         if execution.counts or execution.was_released or execution.uses_slot:
             changes.notify(Change.WORK)
 
-<<<<<<< HEAD
     def _forget_loop(self) -> None:
         """Drop what belongs to an event loop that is closed."""
-=======
-    def _bind(self) -> None:
-        """Bind the runner to this process and event loop until it is not in use any more."""
-        pid, loop = os.getpid(), running_loop()
-        bound = self._in_use.get(_PLACE)
-        if bound is not None and bound.loop is loop and bound.pid == pid:
-            return
-        here = _Place(pid, loop, threading.current_thread().name)
-        # Atomic: of two threads, the second one gets the place of the first.
-        place = self._in_use.setdefault(_PLACE, here)
-        if place.pid != here.pid:
-            raise SharingError(
-                "this runner was in use when its process forked, and its connections belong to the parent process",
-                "leave the runner before the fork, or start the process with the method 'spawn'",
-            )
-        if place.loop is here.loop:
-            return
-        if not place.loop.is_closed():
-            raise SharingError(
-                f"this runner is in use in another event loop, in the thread {place.thread!r}",
-                "create a runner for each event loop, or call it in its own loop with asyncio.run_coroutine_threadsafe",
-            )
-        # The tasks of a closed loop have ended without releasing the runner.
-        self._in_use[_PLACE] = here
->>>>>>> 0ffcb5b2 (Docstrings, help texts and logs outside of the model and the state of runs use standard terms; the README no longer says that maps take quality thresholds)
         self._users, self._watcher, self._execution_ended = 0, None, None
         self._watching.clear()
         self._keeping.clear()

@@ -63,7 +63,8 @@ class Binding:
         if bound is not None and bound.loop is loop and bound.pid == pid:
             return False
         here = _Place(pid, loop, threading.current_thread().name)
-        place = self._in_use.setdefault(_PLACE, here)  # atomic: one of two threads finds the other's place
+        # Atomic: of two threads, the second one gets the place of the first.
+        place = self._in_use.setdefault(_PLACE, here)
         if place.pid != here.pid:
             raise SharingError(
                 "this runner was in use when its process forked, and its connections belong to the parent process",
