@@ -19,8 +19,9 @@ class WorkflowRunnerConfig(BaseModel):
 
     Attributes:
         checkpoint_enabled: Whether runs are stored.
-        checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True` and
-            at the end of a run; after a crash, a resume repeats the uncommitted steps.
+        checkpoint_every_step: True commits after every step. False commits only after steps with `checkpoint=True`,
+            when a map item ends, when a wait begins, when a step has run for half a second, and at the end of a run.
+            After a crash, a resume repeats the uncommitted steps.
         checkpoint_storage: `database`; `file` for a folder per run; `redis` for the Redis server at `redis_url`. Files
             and Redis have no queues and no signals.
         database_url: URL of the database, with the options of libpq; None means `SPINE_DATABASE_URL`, or
@@ -28,13 +29,15 @@ class WorkflowRunnerConfig(BaseModel):
         checkpoint_dir: Folder of the file store.
         redis_url: URL of the Redis server: `redis://`, `rediss://` or `unix://`; `?prefix=name` gives the prefix of its
             keys.
-        default_step_timeout: Limit for each attempt of a lambda or pipeline step without a timeout of its own.
+        default_step_timeout: Limit for each attempt of a lambda, pipeline or transaction step without a timeout of its
+            own.
         workflow_timeout: Limit for a whole run, counted from its first start; a run that exceeds it fails with category
             TIMEOUT. A `resume` of a run that has ended starts the limit again.
         default_retry_policy: Policy of steps with `on_error=RETRY` and without a policy of their own.
         emit_events: Whether runs record events.
         trace_enabled: Whether the runner creates spans.
-        max_concurrent_steps: Maximum number of lambda and pipeline steps that run at the same time in the runner.
+        max_concurrent_steps: Maximum number of lambda, pipeline and transaction steps that run at the same time in the
+            runner.
         max_step_visits: Maximum number of visits of one step in one run; a run that exceeds it fails, so that it cannot
             loop forever.
         max_value_bytes: Largest output, param, param update, event or map item, in bytes of its JSON text; 64 MB by
@@ -51,12 +54,13 @@ class WorkflowRunnerConfig(BaseModel):
             processes. It does not apply to a store that is passed as `store=`.
         drain_timeout: How long running steps may continue after the exit of `async with runner`.
         cancel_grace: How long a cancelled step may take to end; after that it is reported and abandoned.
-        max_claims: Maximum number of take-overs of a run without progress; after that it fails as a poison run.
+        max_claims: Maximum number of claims of a run without progress, after deaths of its owners; after that it fails
+            as a poison run.
         max_pending_events: Maximum number of events of one run that its steps have emitted and that are not stored yet;
             `context.emit` raises beyond it.
         worker_concurrency: Maximum number of claimed runs that a working runner executes at the same time.
-        park_after: A background run that only waits, and for longer than this, is given up until the wait ends. It
-            uses no memory and no lease meanwhile.
+        park_after: A background run that only waits, and for longer than this, is parked: it uses no memory and no
+            lease until the wait ends.
         poll_interval: How often a working runner looks for due runs if nothing tells it of one.
         retention: Which ended runs are removed, by working runners in the background and by `runner.prune()`. None
             keeps all runs.

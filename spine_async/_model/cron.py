@@ -26,7 +26,7 @@ _NAMED = {
 }
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _MOST_DAYS = 50 * 366
-"""An expression that matches none of the days of 50 years matches none."""
+"""An expression that matches no day in 50 years is taken to match no day at all."""
 
 
 class Cron:

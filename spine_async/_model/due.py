@@ -1,4 +1,4 @@
-"""Runs that no owner holds: when they are due, and what others send to a run."""
+"""Runs that no owner holds: when they are due. Messages that are sent to runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spine_async._model.status import RunStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueRequest:
-    """The runs that a worker offers to execute.
+    """The request of a worker for runs that it can execute.
 
     Attributes:
         workflows: The workflows that the worker knows, with the highest version of each that it understands.
@@ -42,8 +42,8 @@ class DueRequest:
     def at_now(self) -> DueRequest:
         """The request with a later time of the claims: what has passed since is added.
 
-        A claim that has waited for others before it counted what a rate leaves has this time, so that also the times at
-        which runs have started keep to the rate.
+        A claim of a queue with a rate may have waited for other claims. It uses the later time, so that the recorded
+        start times of the runs respect the rate too.
         """
         return replace(self, at=self.at + timedelta(seconds=time.monotonic() - self.made_mono))
 
@@ -79,7 +79,7 @@ class Sweep:
 
     Attributes:
         owners: Owners of held runs that are not ready, and whether the lease of one of these runs has ended.
-        next_due: Seconds until the next run becomes due or the next lease ends; None if nothing is known to do so.
+        next_due: Seconds until the next run becomes due or the next lease ends; None if no such time is known.
         made_ready: Whether the sweep may have made a run ready.
     """
 
@@ -98,7 +98,7 @@ class Backlog:
         delayed: Pending runs whose time has not come.
         held: Runs that a process holds, by its name as an owner and the queue.
         oldest: When the run became due that has waited longest for its first claim.
-        listed: When a worker last said that it works on the queue.
+        listed: When a worker last recorded that it works on the queue.
         is_partial: Whether the counting has ended at its limit, so that there may be more runs.
     """
 
@@ -189,7 +189,7 @@ class Message:
 
 @dataclass(slots=True)
 class Notice:
-    """What others want of a held run.
+    """What was sent to a held run: a stop request, and messages.
 
     Attributes:
         stop_reason: Reason of a requested stop, or None.

@@ -23,7 +23,7 @@ class QueueRecord:
         parked: Runs that wait and that no process holds.
         oldest_due_at: When the run became due that has waited longest for its first claim; None if none waits.
         oldest_wait: Seconds since then, or None.
-        listed_at: When a working runner last said that it works on the queue; None if none ever did.
+        listed_at: When a working runner last recorded that it works on the queue; None if none ever did.
         is_exact: Whether all runs were counted. Else there may be more.
     """
 

@@ -156,8 +156,9 @@ class NewRun:
         queue: The queue that a due run belongs to; "" for none.
         queue_key: Key within the queue, for limits and fairness, or None.
         priority: Runs with a lower number are claimed first.
-        expires_at: A due run that was not claimed before is not executed any more; None means never.
-        started_by: The call that created the run: `execute`, `start`, `enqueue`, `fork` or `schedule`.
+        expires_at: A due run that was not claimed before this time is not executed; None for no such time.
+        started_by: What created the run: `execute`, `start`, `enqueue`, `fork` or `schedule`; `step` for a child
+            of another run.
         traceparent: W3C trace context of the span that created the run, or None.
         parent_run_id: Id of the run whose step started this run, or None.
         records_events: Whether the run records events.
@@ -281,12 +282,12 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """How an owner gives up a run that it does not end.
+    """How an owner releases a run that it does not end.
 
     Attributes:
         status: `pending` or `waiting`; with `restored` the final status.
         due: When the run may be claimed; None: only a message or an explicit claim makes it due.
-        counts: Whether the claim that is given up counts as a take-over without progress.
+        counts: Whether the released claim counts towards `max_claims`.
         awaits_messages: Whether a message that no step has taken makes the run due at once.
         restored: The final state that the run had before it was claimed, or None. No event is stored.
     """
@@ -310,7 +311,7 @@ class RunChange:
         status: State of the run after the change, unless `end` is given.
         end: Final state of the run, or None if it continues.
         size: Approximate size in bytes.
-        release: How the owner gives up the run with this change, or None if it keeps or ends it.
+        release: How the owner releases the run with this change, or None if it keeps or ends it.
         taken: Ids of the messages that the visits of the change have taken.
         traceparent: W3C trace context to store with the run, or None to keep the stored one. Only the first change
             after a claim has one.
@@ -360,7 +361,7 @@ class StoredRun:
 
     Attributes:
         is_leased: Whether the lease of the owner has not expired, by the clock of the store.
-        claims_since_progress: Take-overs since a step last finished; limits those of a run that kills its owners.
+        claims_since_progress: Claims that count towards `max_claims`, since a step last finished.
         stop_requested: Reason of a requested stop that no owner has carried out, or None.
         due_at: When the run may be claimed, if it has no owner; None if it has one, or if nothing but a message or an
             explicit claim makes it due.

@@ -59,7 +59,7 @@ class Schedule:
         timezone: Name of the time zone of `cron`, such as `Europe/Berlin`.
         params: Params of the runs.
         queue: Queue of the runs; None means `default`.
-        overlap: What happens at a firing if the run of the firing before has not ended. `skip`: it starts no run.
+        overlap: What happens at a firing if the run of the previous firing has not ended. `skip`: it starts no run.
             `queue`: its run starts after the others. `allow`: its run starts at once.
         catch_up: Seconds, or a `timedelta`. If no process was working at the time of a firing, its run starts late, but
             not later than this. Of several missed firings, only the latest one starts a run.

@@ -10,10 +10,10 @@ from spine_async._model.record import NewRun
 from spine_async._model.schedule import Schedule
 
 ON_TIME = 10.0
-"""A firing that is later by at most so many seconds was not missed, whatever `catch_up` is."""
+"""Seconds. A firing that is late by at most this time was not missed, whatever `catch_up` is."""
 
 MAX_WAITING = 1_000
-"""Firings of a schedule with `overlap="queue"` that wait at most; further ones are skipped."""
+"""Maximum number of waiting firings of a schedule with `overlap="queue"`; further ones are skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ class StepStatus(StrEnum):
 
     A `waiting` entry stores the time at which a wait ends (null for a wait without a limit), or something else about a
     visit that has not ended, such as the value of a recorded call. An `override` entry stores the `params_override` of
-    a resume, the item of a map, or that a signal was rejected.
+    a resume, the item of a map, or something about the run, such as a rejected signal or its intended outcome.
     """
 
     COMPLETED = "completed"

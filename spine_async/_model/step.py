@@ -172,7 +172,7 @@ class Step:
             timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner,
                 `math.inf` no limit.
             idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
-                `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
+                `timedelta`; then it ends with category TIMEOUT. `timeout` applies too. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.
@@ -229,7 +229,7 @@ class Step:
             timeout: Limit for each attempt, in seconds or as a `timedelta`; None means the default of the runner,
                 `math.inf` no limit.
             idle_timeout: How long an attempt may neither emit an event nor report progress, in seconds or as a
-                `timedelta`; then it ends with category TIMEOUT. `timeout` applies besides. None means no such limit.
+                `timedelta`; then it ends with category TIMEOUT. `timeout` applies too. None means no such limit.
             checkpoint: True or False overrides `checkpoint_every_step` for this step.
             output_model: Pydantic model that validates the output; later steps read the output as this model.
             quality_thresholds: Limits on the quality metrics of the step.

@@ -9,7 +9,7 @@ from typing import Final
 from spine_async._model.failure import as_category
 
 END: Final = "@end"
-"""A target that ends the scope in which the step stands: a map item, or the run. The scope completes.
+"""A target that ends the scope of the step, which is a map item or the run, as completed.
 
 It can be given as `next_step`, as a target of a choice or of `catch`, and as `on_timeout` of a wait for a signal. No
 step can have this name.

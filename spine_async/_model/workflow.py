@@ -198,7 +198,7 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
         if not isinstance(step, Step):
             raise DefinitionError(
                 f"{step!r} is not a step; create it with Step.lambda_, .pipeline, .choice, .map, .parallel, "
-                ".workflow, .wait or .wait_for_signal",
+                ".workflow, .wait, .wait_for_signal or .transaction",
                 workflow=workflow,
             )
         if step.name in seen:

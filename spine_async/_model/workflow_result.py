@@ -45,7 +45,7 @@ class WorkflowResult:
         total_steps: Number of steps in the definition.
         error_step: The step whose failure ended the run, or None.
         error: Error text, or None.
-        error_category: One of `ErrorCategory`, or None.
+        error_category: One of `ErrorCategory`, or a text of your own; None without an error.
         stop_reason: Why the run stopped, or None.
         started_at: When the run first started.
         completed_at: When the run ended.

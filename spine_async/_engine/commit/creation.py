@@ -78,7 +78,7 @@ class CreationWriter:
         return waiters
 
     def _settle(self, creation: Creation, answer: Claim | StoreError | None, seconds: float) -> None:
-        """End a creation whose id was locked; the last call of the store took so long."""
+        """End a creation whose id was locked; `seconds` is the duration of the last call of the store."""
         resolve(creation.end(answer, self._clock.monotonic() - seconds))
 
 

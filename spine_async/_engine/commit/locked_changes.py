@@ -88,7 +88,7 @@ class LockedChanges:
         """Retry a change in a task of its own.
 
         Args:
-            pending: The writes of the run. Nothing else of them may be committed until the change is settled.
+            pending: The writes of the run. Nothing else of them may be committed before `settle` is called.
             change: The change.
             later: The latch of the run's next commit if one was enqueued, or None.
             settle: Is called with the outcome or the error.
@@ -101,7 +101,7 @@ class LockedChanges:
         self._later[pending] = None
 
     def remove(self, pending: PendingWrites) -> Latch | None:
-        """Forget a change that was settled, or a reservation.
+        """Forget a change whose outcome is known, or a reservation.
 
         Returns:
             The latch of the run's next commit if one was enqueued.

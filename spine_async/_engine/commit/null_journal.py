@@ -51,7 +51,7 @@ class NullJournal:
         yield
 
     def committed(self, pending: PendingWrites, change: RunChange) -> None:
-        """Take over the numbers of the change."""
+        """Accept the numbers of the change."""
         pending.committed(change)
 
     async def end_retries(self) -> None:

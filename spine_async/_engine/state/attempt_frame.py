@@ -131,7 +131,7 @@ class Attempt:
             add_progress_event(visit, visit.run.clock.monotonic())
 
     def be_active(self) -> None:
-        """Record that the attempt has shown a sign of life, for its `idle_timeout`."""
+        """Record that the attempt is active, for its `idle_timeout`."""
         limit = self.visit.idle_limit
         if limit is not None:
             limit.active_mono = self.visit.run.clock.monotonic()

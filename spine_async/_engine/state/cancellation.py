@@ -37,7 +37,7 @@ class RunCancellation:
         compensates: Whether the finished steps are compensated when the run was stopped.
 
     Args:
-        is_decided: Whether the outcome of the run is decided, so that it can only be given up.
+        is_decided: Whether the outcome of the run is decided, so that it can only be released.
     """
 
     def __init__(self, *, is_decided: bool = False) -> None:
@@ -50,7 +50,7 @@ class RunCancellation:
 
     @property
     def is_release(self) -> bool:
-        """Whether the run is not to end but to be given up, so that it continues later."""
+        """Whether the run is to be released and continues later, instead of ending."""
         return self.reason in _RELEASES
 
     def request(self, reason: CancelReason, now_mono: float, text: str | None = None) -> None:
@@ -67,7 +67,7 @@ class RunCancellation:
         self.request(CancelReason.USER, now_mono, request.reason)
 
     def after_decision(self) -> RunCancellation:
-        """The cancellation of the run once its outcome is decided: it can be given up, and lost, but not stopped."""
+        """The cancellation of the run once its outcome is decided: it can be released or lost, but not stopped."""
         cancellation = RunCancellation(is_decided=True)
         if self.reason is not None and self.requested_mono is not None:
             cancellation.request(self.reason, self.requested_mono, self.text)

@@ -58,7 +58,7 @@ class Cursor:
 
     @property
     def has_moved(self) -> bool:
-        """Whether any step has been settled or replayed."""
+        """Whether any step has been finished or replayed."""
         return bool(self._visits)
 
     @property

@@ -1,6 +1,6 @@
 """Whether all tasks of a run wait, and until when.
 
-A run that is idle has nothing to do until a time comes or a message arrives. Its tasks count as busy unless they say
+A run that is idle has nothing to do until a time comes or a message arrives. Its tasks count as busy unless they report
 that they wait. So a run is never idle by mistake; at worst it is kept in memory although it could be parked.
 """
 
@@ -33,7 +33,7 @@ class Idle:
     Attributes:
         waits: What its tasks wait for.
         activity: Number of waits that had ended before.
-        changes: How often a task had begun or ended to wait before.
+        changes: Number of times that a task had begun or ended a wait before.
     """
 
     waits: tuple[Wait, ...]

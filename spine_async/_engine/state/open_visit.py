@@ -26,7 +26,7 @@ class Slot(Protocol):
 
 @dataclass(slots=True, eq=False)
 class OpenVisit:
-    """A step visit that has begun and is not settled.
+    """A step visit that has begun and not ended.
 
     Attributes:
         path: Path of the visit in the run: `fetch`, `review#3`, `process_all[17]/resize`.

@@ -39,4 +39,4 @@ class Outcome:
 
 COMPLETED = Outcome(RunStatus.COMPLETED)
 SHUTDOWN = Outcome(RunStatus.STOPPED, stop_reason=CancelReason.SHUTDOWN.value)
-"""What the callers of a run receive that was given up by a shutdown; the stored run is `pending` or `waiting`."""
+"""What the callers of a run receive if a shutdown has released it; the stored run is `pending` or `waiting`."""

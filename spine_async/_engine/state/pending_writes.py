@@ -53,10 +53,10 @@ class PendingWrites:
         clock: The clock of the run; None for the clock of the host.
 
     Attributes:
-        open_visits: Step visits that have begun and are not settled, by path.
+        open_visits: Step visits that have begun and not ended, by path.
         status: Status of the run while it has not ended.
         end: The run's end, once it was added; nothing may be added after it.
-        release: How the owner gives up the run, once it does; it goes with the last change.
+        release: How the owner releases the run, once it does; it is part of the last change.
         has_taken: Whether a visit of the run has ever taken a message.
         records_events: Whether the run records events.
         parent_run_id: Id of the run that receives a message about the end, or None.
@@ -89,7 +89,7 @@ class PendingWrites:
         self.open_visits.pop(visit.path, None)
 
     def add_visit(self, visit: OpenVisit, row: VisitRow, own_events: Sequence[EventRow]) -> None:
-        """Add the row of a settled visit, unless it is stored."""
+        """Add the row of a visit that has ended, unless it is stored."""
         self.open_visits.pop(visit.path, None)
         row.records_events = self.records_events
         if visit.is_announced or visit.events or own_events or visit.taken:
@@ -145,10 +145,10 @@ class PendingWrites:
             self._entries.append(_end_event(end))
 
     def give_up(self, release: Release, end: RunEnd) -> None:
-        """Give up the run with the next commit, unless it has an end.
+        """Release the run with the next commit, unless it has an end.
 
         Args:
-            release: How the run is given up.
+            release: How the run is released.
             end: What the callers of this execution receive; it is not stored.
         """
         if self.end is None:

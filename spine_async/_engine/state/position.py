@@ -49,7 +49,7 @@ class Position:
         retries: The stored delays before another attempt, by the path of the visit.
         reported_path: Path of the last visit that has stored its progress, or None.
         has_calls: Whether a visit in the scope of an item has recorded a call of `context.once`.
-        unwinding: What remains to be done if the steps of the run have come to an end; else None.
+        unwinding: What remains to be done if the steps of the run have ended; else None.
         cleanup: The position in the cleanup steps of the run, if they have begun before; else None.
         resumed_epoch: The claim of the last resume that is stored; 0 if there is none.
     """

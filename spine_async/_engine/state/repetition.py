@@ -1,4 +1,4 @@
-"""Which repetition of a visit is executed: it tells an attempt that has begun before from a new one."""
+"""Which repetition of a visit is executed: it distinguishes an attempt that has begun before from a new one."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ class Run:
         resumed_path: For a resumed run, the path of the visit that it resumes with; only this visit, if its step
             executes others, can have stored rows inside. Else None.
         idleness: Whether all of its tasks wait.
-        departure: What the run waited for when it was asked to give up, if it was idle; else None.
+        departure: What the run waited for when it was cancelled in order to be released, if it was idle; else None.
         previous_end: The final state from which it was resumed, or None.
-        started_by: The call that created it: `execute`, `start`, `enqueue`, `fork` or `schedule`.
+        started_by: The call that created it: `execute`, `start`, `enqueue`, `fork` or `schedule`; `step` for a child.
         queue: The queue that it belongs to, or "".
         queue_key: Its key within the queue, or None.
         is_woken: Whether it continues after it was parked, so that its open visits have been announced.
@@ -59,7 +59,7 @@ class Run:
         outbox: The events that its steps emitted; None while no step has emitted one.
         outbox_options: What its outbox shares with others; set before its first step.
         once_caller: Executes the calls of `context.once`; set before its first step.
-        unwinding: What remains to be done after its steps have come to an end; else None.
+        unwinding: What remains to be done after its steps have ended; None before.
         cleanup: The position in its cleanup steps, if they have begun before; else None.
         decided: The outcome that was decided before it was opened, such as a stop, if it has yet to unwind; else None.
         resumed_epoch: The claim of the last resume that is stored; 0 if there is none.

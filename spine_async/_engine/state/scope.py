@@ -107,11 +107,11 @@ class CommittedResult(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Visit(OpenVisit):
-    """One visit of one step, from its start until it is settled.
+    """One visit of one step, from its start until its result is applied.
 
     Attributes:
         attempts: Attempts made so far.
-        is_cut_off: Whether a cancellation ended an attempt; such a visit is never settled.
+        is_cut_off: Whether a cancellation ended an attempt; no result of such a visit is applied.
         interrupts: For a step whose executor may end the run (map, wait): carries interrupts past middleware.
         next_retry: The policy that decides about another attempt after the current one; None if this is the last.
         ending: For a step that cancelled the scopes inside of it: its result, or the exception that ends it.

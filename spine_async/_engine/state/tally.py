@@ -12,7 +12,7 @@ _COMPLETED = StepStatus.COMPLETED  # each step needs it, and Python 3.11 takes 1
 
 
 class Tally:
-    """Counts the settled visits outside of map items."""
+    """Counts the finished visits outside of map items."""
 
     def __init__(self) -> None:
         self.metrics: list[StepMetric] = []

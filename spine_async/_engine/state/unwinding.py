@@ -1,4 +1,4 @@
-"""The state of a run whose steps have come to an end, and whose compensations and cleanup steps are executed.
+"""The state of a run whose steps have ended, and whose compensations and cleanup steps are executed.
 
 Theory of operation: the outcome of the run is stored first, as an intention, in a marker row. From then on the run
 executes compensations and cleanup steps only, also after a crash. A second marker row stores that all compensations

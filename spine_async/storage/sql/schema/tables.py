@@ -231,7 +231,7 @@ queues = Table(
     Column("queue", Text, primary_key=True),
     Column("listed_at", _Timestamp, nullable=False),
 )
-"""When a working runner last said that it works on the queue."""
+"""When a working runner last recorded that it works on the queue."""
 
 first_claims = Table(
     "core_workflow_first_claims",
