@@ -15,7 +15,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from spine_async import WorkflowRunner
-from tests.chaos.size import LINES
+from tests.chaos.size import IS_FULL, LINES
 from tests.servers import postgres, redis
 from tests.servers.kept_tables import KeptTables
 from tests.servers.postgres import PostgresServer
@@ -49,8 +49,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before `-m` selects."""
-    mark_the_rest_as_long(items)
+    """Before `-m` selects. The randomised tests in full size run with all cases."""
+    if not IS_FULL:
+        mark_the_rest_as_long(items)
 
 
 def pytest_collection_finish() -> None:
