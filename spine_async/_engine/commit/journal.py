@@ -125,7 +125,7 @@ class Journal:
         """Add pending writes to the queue; the latch is set when their commit ends, or fails with its error."""
         latch = self._queue.get(pending)
         if latch is None:
-            if self._locked and (later := self._locked.later(pending)) is not None:
+            if self._locked.latches and (later := self._locked.later(pending)) is not None:
                 return later
             latch = self._queue[pending] = Latch()
             if self._writer is None or self._writer.done():

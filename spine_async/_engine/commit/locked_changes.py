@@ -35,25 +35,25 @@ class LockedChanges:
     Args:
         store: Where they are committed.
         max_wait: Seconds after which a change whose row is still locked fails.
+
+    Attributes:
+        latches: For each run that has a locked change, the latch of its next commit if one was enqueued, else None.
     """
 
     def __init__(self, store: RunStore, max_wait: float) -> None:
         self._store = store
         self._max_wait = max_wait
-        self._later: dict[PendingWrites, Latch | None] = {}
+        self.latches: dict[PendingWrites, Latch | None] = {}
         self._tasks: set[Task[None]] = set()
         self._is_ending = False
 
-    def __bool__(self) -> bool:
-        return bool(self._later)
-
     def contains(self, pending: PendingWrites) -> bool:
         """Whether a change of the run is locked."""
-        return pending in self._later
+        return pending in self.latches
 
     def clear(self) -> None:
         """Forget all changes, whose event loop is closed."""
-        self._later.clear()
+        self.latches.clear()
         self._tasks.clear()
 
     async def end(self) -> bool:
@@ -77,11 +77,11 @@ class LockedChanges:
 
     def later(self, pending: PendingWrites) -> Latch | None:
         """The latch for the next commit of a run whose last change is locked; None if it is not."""
-        if pending not in self._later:
+        if pending not in self.latches:
             return None
-        latch = self._later[pending]
+        latch = self.latches[pending]
         if latch is None:
-            latch = self._later[pending] = Latch()
+            latch = self.latches[pending] = Latch()
         return latch
 
     def add(self, pending: PendingWrites, change: RunChange, later: Latch | None, settle: Settle) -> None:
@@ -93,12 +93,12 @@ class LockedChanges:
             later: The latch of the run's next commit if one was enqueued, or None.
             settle: Is called with the outcome or the error.
         """
-        self._later[pending] = later
+        self.latches[pending] = later
         self._spawn(self._retry(change, settle), change.run_id)
 
     def reserve(self, pending: PendingWrites) -> None:
         """Let the next commit of a run wait until `remove`, as if a change of it were locked."""
-        self._later[pending] = None
+        self.latches[pending] = None
 
     def remove(self, pending: PendingWrites) -> Latch | None:
         """Forget a change whose outcome is known, or a reservation.
@@ -106,7 +106,7 @@ class LockedChanges:
         Returns:
             The latch of the run's next commit if one was enqueued.
         """
-        return self._later.pop(pending, None)
+        return self.latches.pop(pending, None)
 
     async def _retry(self, change: RunChange, settle: Settle) -> None:
         try:

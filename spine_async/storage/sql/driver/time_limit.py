@@ -125,16 +125,15 @@ class Call:
         Raises:
             TimeoutError: The database did not answer in time.
         """
-        began, self._is_watched = self._limit.clock.now(), True
+        self._is_watched = True
         self._limit.begin(self)
         try:
             try:
                 return await attempt(self)
             except Exception as exc:  # noqa: BLE001 - decided by `retry_after`
                 failed = [exc]
-            deadline = began + self.seconds
             return await retry_after(
-                failed.pop(), partial(attempt, self), is_transient, deadline, self._limit.clock.now
+                failed.pop(), partial(attempt, self), is_transient, self._deadline, self._limit.clock.now
             )
         except TimeoutError as exc:
             raise self.timeout_error(self.seconds) from exc

@@ -70,10 +70,10 @@ class SqliteDatabase(SqliteConnections):
         return await self._read_with_retries(job, "read")
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        return await self._write_with_retries(lambda connection: leases.create(connection, runs), "create")
+        return await self._write_with_retries(partial(leases.create, runs=runs), "create")
 
     async def claim(self, request: ClaimRequest) -> Claim | Busy | NoRoom | None:
-        return await self._write_with_retries(lambda connection: leases.claim(connection, request), "claim")
+        return await self._write_with_retries(partial(leases.claim, request=request), "claim")
 
     async def renew(self, claims: Sequence[Claim], ttl: float) -> list[Renewal]:
         job = partial(leases.renew, claims=claims, ttl=ttl)
@@ -86,7 +86,7 @@ class SqliteDatabase(SqliteConnections):
         return await self._write_with_retries(job, "request a stop")
 
     def commit(self, changes: Sequence[RunChange]) -> Coroutine[Any, Any, list[CommitOutcome]]:
-        return self._write_with_retries(lambda connection: commit(connection, changes), "commit")
+        return self._write_with_retries(partial(commit, changes=changes), "commit")
 
     async def delete(self, run_id: str, *, only_ended: bool) -> bool:
         job = partial(jobs.delete, run_id=run_id, only_ended=only_ended)
