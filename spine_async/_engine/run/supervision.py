@@ -16,6 +16,7 @@ import anyio
 
 from spine_async._engine.run.loop import run_steps
 from spine_async._engine.run.recording import commit_end, commit_release
+from spine_async._engine.run.release import REFUSED_FOR, give_up
 from spine_async._engine.run.result import live_result
 from spine_async._engine.run.unwinding import begin_unwinding, must_unwind, unwind
 from spine_async._engine.runtime.runtime import Runtime
@@ -34,27 +35,17 @@ from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.once import RuntimeOnceCaller
 from spine_async._engine.tasks import (
     CANCELLATION,
-    Future,
     Task,
     mark_retrieved,
-    new_future,
-    resolve,
     spawn,
-    wait_any,
 )
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.record import Claim, DueTime, Release, RunEnd
+from spine_async._model.record import DueTime, Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._threads import run_threads
-from spine_async.errors import LeaseLostError, StoreError
+from spine_async.errors import LeaseLostError
 from spine_async.ports import RunSpan
-
-_RELEASE_WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background
-_RELEASE_RETRY = 1.0  # seconds between two attempts
-
-REFUSED_FOR = 60.0
-"""Seconds for which a run is not claimed that does not fit the definition of its workflow here."""
 
 _log = logging.getLogger("spine_async")
 
@@ -288,29 +279,6 @@ def _refuse_if_lost(scope: Scope) -> None:
         raise CommitFailed(LeaseLostError(run.run_id, None if text == CancelReason.LEASE_LOST else text))
 
 
-async def give_up(runtime: Runtime, claim: Claim, release: Release) -> None:
-    """As `begin_release`; waits for a moment, so that the run is usually released when this returns."""
-    with anyio.move_on_after(_RELEASE_WITHIN, shield=True):
-        await wait_any(*begin_release(runtime, claim, release))
-
-
-def begin_release(runtime: Runtime, claim: Claim, release: Release) -> tuple[Task[None], Future[None]]:
-    """Release a claimed run that is not executed or committed from here, so that another owner may claim it.
-
-    If the store fails or does not answer, this is repeated in the background until the runner closes the store.
-
-    Returns:
-        The task, and a future that is done when its first attempt has failed.
-    """
-    attempted: Future[None] = new_future()
-    work = _release_when_reachable(runtime, claim, release, attempted)
-    task = spawn(work, f"spine_async release of {claim.run_id}")
-    runtime.releases.add(task)
-    task.add_done_callback(runtime.releases.discard)
-    task.add_done_callback(mark_retrieved)
-    return task, attempted
-
-
 def _release_after(run: Run, error: RunAborted) -> Release:
     """How to release a run whose execution was aborted. If a resume has failed, the run gets its previous end again."""
     is_refused = isinstance(error, ResumeRefused)
@@ -318,15 +286,3 @@ def _release_after(run: Run, error: RunAborted) -> Release:
         return Release(status=run.previous_end.status, restored=run.previous_end)
     seconds = REFUSED_FOR if is_refused else 0.0
     return Release(due=DueTime(run.clock.now() + timedelta(seconds=seconds), seconds))
-
-
-async def _release_when_reachable(runtime: Runtime, claim: Claim, release: Release, attempted: Future[None]) -> None:
-    """Release the run; sets `attempted` when the first attempt has failed."""
-    while True:
-        try:
-            await runtime.due_runs.release_run(claim, release)
-        except StoreError:
-            resolve([attempted])
-            await anyio.sleep(_RELEASE_RETRY)
-        else:
-            return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from spine_async._engine.run.supervision import begin_release
+from spine_async._engine.run.release import begin_release
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import CANCELLATION, wait_any

@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 
 from spine_async._engine.run.recording import commit_outcome
-from spine_async._engine.run.supervision import give_up
+from spine_async._engine.run.release import give_up
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns

@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
-from spine_async._engine.run.supervision import begin_release
+from spine_async._engine.run.release import begin_release
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.own_claims import is_superseded
 from spine_async._engine.runtime.runtime import Runtime

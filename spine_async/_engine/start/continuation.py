@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from spine_async._engine.run.release import give_up
 from spine_async._engine.run.result import stored_end
-from spine_async._engine.run.supervision import give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import NotClaimable, claim_run
 from spine_async._engine.start.replay import load_position

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from datetime import timedelta
 
-from spine_async._engine.run.supervision import REFUSED_FOR, give_up
+from spine_async._engine.run.release import REFUSED_FOR, give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.continuation import override_row
 from spine_async._engine.start.replay import load_position

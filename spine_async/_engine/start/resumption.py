@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_async._engine.run.supervision import give_up
+from spine_async._engine.run.release import give_up
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.claim import claim_run
 from spine_async._engine.start.continuation import commit_override, restarts
