@@ -4,7 +4,7 @@ STARTED_BEFORE = -1e10
 """Added to the turn of a run that was claimed before, so that it comes before all new ones of its priority."""
 
 EXECUTED_BEFORE = -1e9
-"""Also added to the turn of a run that was at work when its owner was lost; it comes before those that waited."""
+"""Also added to the turn of a run that was running when its owner was lost; it comes before those that waited."""
 
 TURN_STEP = 2**-13
 """Seconds between the turns of two runs with the same key.

@@ -39,7 +39,7 @@ def _main() -> None:
 
 
 def _leave_threads(code: object) -> None:
-    """End the process of a stopped run although threads of its steps are at work; Python would wait for them."""
+    """End the process of a stopped run although threads of its steps are still running; Python would wait for them."""
     if code in {ExitCode.STOPPED, ExitCode.INTERRUPTED} and any(map(_is_waited_for, threading.enumerate())):
         sys.stdout.flush()
         sys.stderr.flush()

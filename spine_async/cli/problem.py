@@ -1,4 +1,4 @@
-"""What is printed for an error: one text with the way out, and the exit code."""
+"""What is printed for an error: a text that says what to do, and the exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spine_async.errors import (
 
 
 class CommandError(Exception):
-    """The command cannot be carried out as it was given. Its text names the thing and the way out."""
+    """The command cannot be carried out as it was given. Its text says what is wrong and what to do."""
 
 
 def exit_code_of(error: Exception) -> ExitCode:

@@ -1,4 +1,4 @@
-"""Pages about errors: what went wrong, and the way out. They show no internals."""
+"""Pages about errors: what went wrong, and what to do. They show no internals."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Incompatibility:
     Attributes:
         run_id: The run.
         status: Its status.
-        problem: Why it cannot be continued, and the way out.
+        problem: Why it cannot be continued, and what to do.
     """
 
     run_id: str

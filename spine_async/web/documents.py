@@ -21,7 +21,7 @@ class RunDocument(BaseModel):
     workflow_name: str
     workflow_version: int
     status: StatusName
-    total_steps: int = Field(description="Number of steps in the definition.")
+    total_steps: int = Field(description="Number of steps in the definition; 0 for a run that was enqueued by name.")
     error_step: str | None = Field(description="Step whose failure ended the run.")
     error_category: str | None
     stop_reason: str | None
@@ -113,7 +113,7 @@ class ProblemDocument(BaseModel):
     type: str = Field(description="Identifies the kind of problem.")
     title: str
     status: int
-    detail: str = Field(description="What is wrong, and the way out.")
+    detail: str = Field(description="What is wrong, and what to do.")
     errors: list[InvalidValue] = Field(default_factory=list, description="The invalid values; may be missing.")
 
 

@@ -41,7 +41,7 @@ class Problem:
         status: HTTP status code.
         slug: Name of the problem, the end of its type.
         title: What the type means, the same for each occurrence.
-        detail: What is wrong this time, and the way out.
+        detail: What is wrong this time, and what to do.
         errors: The invalid values: a mapping with `location` and `message` for each.
         headers: Headers of the answer.
     """

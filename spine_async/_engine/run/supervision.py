@@ -191,7 +191,7 @@ async def _unwind(runtime: Runtime, scope: Scope) -> RunEnd:
 
 
 async def _release_when_quiet(runtime: Runtime, run: Run, outcome: Outcome) -> RunEnd:
-    """Release the run when none of its threads is at work; finished steps are committed before.
+    """Release the run when none of its threads is running; finished steps are committed before.
 
     If the threads do not end within `cancel_grace`, the run is left behind, and this continues in the background.
 
@@ -242,7 +242,7 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> R
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
         _refuse_if_lost(scope)
         if is_cancelled and scope.run.threads.names:
-            return SHUTDOWN.at(scope.run.clock.now())  # a step may still be at work, so the run keeps its owner
+            return SHUTDOWN.at(scope.run.clock.now())  # a step may still be running, so the run keeps its owner
         end = await commit_release(runtime, scope.run, SHUTDOWN, counts=not is_cancelled)
         return end if is_cancelled else work.result()
     return work.result()
@@ -254,7 +254,7 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
     if outcome is None:
         raise RuntimeError(f"run {run.run_id!r} has not ended, and none of its steps is stuck")
     reason = outcome.error or outcome.stop_reason
-    _log.warning("run %s: %s; it is left behind and may still be at work", run.run_id, reason)
+    _log.warning("run %s: %s; it is left behind and may still be running", run.run_id, reason)
     work.add_done_callback(mark_retrieved)
     _refuse_if_lost(scope)
     for visit in run.pending.open_visits.values():
@@ -264,7 +264,7 @@ async def _abandon_stuck_step(runtime: Runtime, scope: Scope, work: Task[RunEnd]
         return outcome.at(run.clock.now())
     try:
         if run.cancellation.is_release:
-            # A step or thread may still be at work, so the run keeps its owner until that ends or the process is gone.
+            # A step or thread may still be running, so the run keeps its owner until that ends or the process is gone.
             run.left_task = work
             return outcome.at(run.clock.now())
         return await commit_end(runtime, run, outcome)

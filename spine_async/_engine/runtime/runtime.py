@@ -91,7 +91,7 @@ class Runtime:
         keeps_queues: Whether the store keeps due runs itself, and therefore queues.
         changes: Reports changes of the store.
         own_claims: The claims of this runner, for its worker.
-        is_left_at_work: Whether a run was left behind here, and a step or a thread of it may still be at work.
+        is_left_at_work: Whether a run was left behind here, and a step or a thread of it may still be running.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
         refused: Ids of runs that do not fit the definitions here; each is reported once.

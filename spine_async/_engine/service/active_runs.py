@@ -65,7 +65,7 @@ class ActiveRuns:
 
     @property
     def run_ids(self) -> set[str]:
-        """The runs that this runner executes, and those whose steps or threads were left behind and are at work."""
+        """The runs that this runner executes, and those whose steps or threads were left behind and are running."""
         return {*self._executions, *self._left_at_work()}
 
     @property
@@ -182,7 +182,7 @@ class ActiveRuns:
         task.add_done_callback(mark_retrieved)
 
     def _left_at_work(self) -> dict[str, Run]:
-        """Runs that keep their owner because they are at work, also those of an event loop that has ended."""
+        """Runs that keep their owner because they are still running, also those of an event loop that has ended."""
         return {run_id: run for run_id, run in self._left.items() if run.is_at_work}
 
     async def _keep(self, run: Run) -> None:

@@ -21,7 +21,7 @@ ExecutionResult: TypeAlias = WorkflowResult | None
 _log = logging.getLogger("spine_async")
 
 _SETTLE = 0.02  # seconds for which a run must be idle before it is parked
-_LOOK_AGAIN = 1.0  # seconds, while a thread that a step has abandoned is at work
+_LOOK_AGAIN = 1.0  # seconds, while a thread that a step has abandoned is running
 
 
 class Execution:
@@ -194,7 +194,7 @@ class Execution:
         is_awaited = self._callers > 0 or not self.is_background
         if not runtime.parks or has_deadline or (is_awaited and not self._blocks_queue(idle)):
             return
-        if run.threads.names:  # they may still be at work, so the run keeps its owner
+        if run.threads.names:  # they may still be running, so the run keeps its owner
             call_later(_LOOK_AGAIN, self._park_if_idle, changes)
             return
         due = idle.due

@@ -67,7 +67,8 @@ class LeaseKeeper:
     def _has_lapsed(self, run: Run, now_mono: float) -> bool:
         """Whether the lease has ended and could not be renewed.
 
-        If no renewal was attempted in time, because the process or its loop stood still, one attempt is made first.
+        If no renewal was attempted in time, because the process was suspended or its loop was blocked, one attempt is
+        made first.
         """
         until, attempt_mono = run.pending.claim.lease_until_mono, run.renewal_mono
         if now_mono < until or attempt_mono is None:
@@ -120,7 +121,7 @@ class LeaseKeeper:
         if not renewal.is_held:
             run.cancellation.request(CancelReason.LEASE_LOST, now_mono)
             if run.left_task is not None and run.pending.claim.lease_until_mono != math.inf:
-                _log.warning("run %s has another owner, while a step of it is still at work here", run.run_id)
+                _log.warning("run %s has another owner, while a step of it is still running here", run.run_id)
                 run.pending.claim.lease_until_mono = math.inf  # nothing is due, so it is reported only once
         elif renewal.stop_reason is not None:
             run.cancellation.stop(StopRequest.read(renewal.stop_reason), now_mono)

@@ -1,7 +1,7 @@
 """Waits for a run that was left behind: one of its steps or threads did not end although it was cancelled.
 
 The runner may have been left meanwhile. As long as its event loop runs, its store stays open and the watcher renews the
-lease, so that nobody executes the step a second time while the first execution may be at work.
+lease, so that nobody executes the step a second time while the first execution may still be running.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def wait_released(runtime: Runtime, run: Run) -> None:
     task = run.left_task
     if task is None:
         return
-    _log.warning("run %s was left behind and is still at work; its lease is renewed until that ends", run.run_id)
+    _log.warning("run %s was left behind and is still running; its lease is renewed until that ends", run.run_id)
     try:
         await wait_any(task)
         if task.cancelled() or task.exception() is not None:
@@ -36,6 +36,6 @@ async def wait_released(runtime: Runtime, run: Run) -> None:
             release, _ = begin_release(runtime, run.pending.claim, Release(due=DueTime(run.clock.now(), 0.0)))
             await wait_any(release)
     except CANCELLATION:
-        _log.warning("run %s is still at work while the event loop ends; it keeps its owner", run.run_id)
+        _log.warning("run %s is still running while the event loop ends; it keeps its owner", run.run_id)
         raise
     _log.info("run %s, which was left behind, has ended here", run.run_id)

@@ -1,8 +1,8 @@
 """Releases the runs that are held in the name of a runner with `work=False` and that it does not execute.
 
 The answer to a creation or a claim may have been lost, or a run could not be released. As long as the process lives, no
-other runner on this host claims such a run, because its owner might be at work. A working runner finds its own in its
-sweeps.
+other runner on this host claims such a run, because its owner might be executing it. A working runner finds its own in
+its sweeps.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ async def claim_and_replay(
 
     Raises:
         InvalidParamsError: The params of a run that was enqueued by the name of its workflow do not fit the workflow.
-        RunBusyError: Another owner holds the run, or a step of it that was left behind here may still be at work.
+        RunBusyError: Another owner holds the run, or a step of it that was left behind here may still be running.
         RunConflictError: The run belongs to another workflow.
         RunNotResumableError: It has completed.
         WorkflowChangedError: The definition no longer fits its finished steps; the run is not claimed then.

@@ -53,7 +53,7 @@ class Idle:
 
 
 class Idleness:
-    """Counts the tasks of a run that are at work.
+    """Counts the tasks of a run that are busy.
 
     Attributes:
         on_idle: Called whenever the run has become idle; None while nobody wants to know.
@@ -70,7 +70,7 @@ class Idleness:
 
     @property
     def idle(self) -> Idle | None:
-        """What the run waits for; None while a task is at work."""
+        """What the run waits for; None while a task is busy."""
         return Idle(tuple(self._waits), self._activity, self._changes) if self._busy == 0 and self._waits else None
 
     @property

@@ -112,7 +112,7 @@ class Run:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a step or thread of the run may still be at work although its execution has ended."""
+        """Whether a step or thread of the run may still be running although its execution has ended."""
         return bool(self.threads.names) or (self.left_task is not None and not self.left_task.done())
 
     @property

@@ -1,4 +1,4 @@
-"""Monotonic time without the time in which this process stood still.
+"""Monotonic time without the time in which this process was suspended or blocked.
 
 A process that is suspended, or an event loop that is blocked, receives no answer. That time says nothing about the
 database, so it does not count against the time limit of a call.

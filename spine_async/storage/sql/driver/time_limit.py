@@ -3,7 +3,7 @@
 Theory of operation: a call has a deadline for all its attempts, and each attempt has half of that time. So a connection
 that has become silent is replaced by a new one before the call fails. An attempt is not cancelled: its connection is
 aborted, which makes the driver raise. A cancelled driver would send its cancel request through the same silent network.
-Time in which the process stands still does not count (`awake_clock`).
+Time in which the process is suspended does not count (`awake_clock`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ LOCK = (
 """Locks queues until the end of the transaction. Arguments: their locks in ascending order, and two time limits in ms.
 
 A statement of its own: what a later statement counts is then exact. The second limit frees the queues if this process
-stands still in the middle of the transaction.
+is suspended in the middle of the transaction.
 """
 
 WAITING = (

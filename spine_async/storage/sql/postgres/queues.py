@@ -25,7 +25,7 @@ _LOCK_MS = "500"
 """Limit of the wait for another claim of the same queue, which takes a few milliseconds."""
 
 _IDLE_MS = "5000"
-"""A process that stands still for so long in the middle of a claim loses its connection."""
+"""A process that is suspended for so long in the middle of a claim loses its connection."""
 
 _NO_RUN = ""  # no run has this id
 
