@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
 
 from spine_async._engine.run.supervision import execute_run
-from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.active_runs import ActiveRuns
+from spine_async._engine.service.awaiting_step import check_own_queue, giving_way
 from spine_async._engine.service.execution import Execution, ExecutionResult, log_if_failed
 from spine_async._engine.service.known_workflows import add_workflow
 from spine_async._engine.service.waits import CLAIM_PAUSE, Waits
@@ -32,7 +32,6 @@ from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (
     LeaseLostError,
-    QueueDeadlockError,
     RunBusyError,
     RunConflictError,
     RunError,
@@ -66,7 +65,7 @@ class Callers:
         return self._execute_in_step(visit, request)
 
     async def _execute_in_step(self, visit: Visit, request: Request) -> WorkflowResult:
-        async with self._giving_way(visit, request.run_id):
+        async with giving_way(self._runtime, self._active_runs, visit, request.run_id):
             return await self._execute(request, is_step=True)
 
     async def _execute(self, request: Request, *, is_step: bool) -> WorkflowResult:
@@ -133,7 +132,7 @@ class Callers:
 
         A queued run that was never started waits until it is due, and every queued run until its queue has room.
         """
-        await self._check_own_queue(run_id)
+        await check_own_queue(self._runtime, run_id)
 
         opening = self._resumption(run_id, definition, override)
         while True:
@@ -217,50 +216,8 @@ class Callers:
         visit = self._runtime.running_visits.get(current_task())
         if visit is None:
             return await self._result(run_id)
-        async with self._giving_way(visit, run_id):
+        async with giving_way(self._runtime, self._active_runs, visit, run_id):
             return await self._result(run_id)
-
-    @asynccontextmanager
-    async def _giving_way(self, visit: Visit, run_id: str) -> AsyncIterator[None]:
-        """Inside, the step of a visit, which awaits another run, uses neither its slot nor the worker's capacity.
-
-        Raises:
-            RunBusyError: The step awaits its own run.
-            QueueDeadlockError: The awaited run may need the slot of the queue that the run of the step holds.
-        """
-        if visit.run.run_id == run_id:
-            raise RunBusyError(run_id, self._runtime.owner)
-        await self._check_own_queue(run_id)
-        execution, slot = self._active_runs.find(visit.run.run_id), visit.slot
-        if slot is not None:
-            slot.release()
-        if execution is not None:
-            execution.awaiting_steps += 1
-            self._runtime.changes.notify(Change.WORK)
-        try:
-            yield
-        finally:
-            if execution is not None:
-                execution.awaiting_steps -= 1
-            if slot is not None:
-                await slot.acquire()
-
-    async def _check_own_queue(self, run_id: str) -> None:
-        """Refuse to let a step wait for a run for which its own run may leave no room in their queue.
-
-        Raises:
-            QueueDeadlockError: Both runs belong to a queue that limits how many runs are held.
-        """
-        visit = self._runtime.running_visits.get(current_task())
-        limits = self._runtime.limits_of(visit.run.queue) if visit is not None else None
-        if visit is None or limits is None or not limits.limits_held:
-            return
-        awaited = await run_shielded(self._runtime.store.load(run_id), "spine_async load")
-        if awaited is None or awaited.status.is_final or awaited.queue != limits.name:
-            return
-        only_by_key = limits.concurrency is None and limits.per_process is None
-        if not only_by_key or (awaited.queue_key is not None and awaited.queue_key == visit.run.queue_key):
-            raise QueueDeadlockError(run_id, limits.name)
 
     async def _result(self, run_id: str) -> WorkflowResult:
         while True:
