@@ -61,7 +61,7 @@ class WorkflowRunnerConfig(BaseModel):
         worker_concurrency: Maximum number of claimed runs that a working runner executes at the same time.
         park_after: A background run that only waits, and for longer than this, is parked: it uses no memory and no
             lease until the wait ends.
-        poll_interval: How often a working runner looks for due runs if nothing tells it of one.
+        poll_interval: How often a working runner looks for due runs if no change is reported to it.
         retention: Which ended runs are removed, by working runners in the background and by `runner.prune()`. None
             keeps all runs.
         retention_interval: How often a working runner removes ended runs, on average.

@@ -16,7 +16,7 @@ class VisitRecord:
     Attributes:
         path: Position in the run, such as `review#2` or `process_all[17]/resize`.
         seq: Number of its end event; increases with time.
-        status: `completed`, `skipped` or `failed`. A failed visit is stored only if the run went on.
+        status: `completed`, `skipped` or `failed`. A failed visit is stored only if the run continued.
         duration: Seconds from its start to its end.
         error: Text of a failure, or the reason of a skip; else None.
         target: For a failure that was caught: the step that followed; else None.

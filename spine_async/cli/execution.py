@@ -33,7 +33,7 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRunOptions:
-    """What `run` says about the new run.
+    """The options of `run` for the new run.
 
     Attributes:
         queue: Queue that the run is put into, for a worker; None executes it here.
@@ -179,7 +179,7 @@ async def resume(output: Output, place: Place, run_id: str, params: Mapping[str,
 
 
 async def _stop(runner: WorkflowRunner, run_id: str) -> None:
-    """Stop an interrupted run, which would go on in the background; one that waits for its turn stays queued."""
+    """Stop an interrupted run, which would continue in the background; one that waits for its turn stays queued."""
     if (await runner.get_run(run_id)).status is not RunStatus.PENDING:
         await runner.stop(run_id, "interrupted")
         with anyio.move_on_after(_STOP_LIMIT):
@@ -205,7 +205,7 @@ async def _conclude(
     *,
     streams_json: bool = False,
 ) -> int:
-    """Print the summary of a run that has ended, or how to go on with one that has not.
+    """Print the summary of a run that has ended, or how to continue one that has not.
 
     Args:
         output: Where to print.

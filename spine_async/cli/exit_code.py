@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the command says to a script.
+    """The result of the command for a script.
 
     `FAILED`: the run failed, or the command could not be carried out. `USAGE`: the command line must be changed.
     `STOPPED`: the run was stopped, or was interrupted by Ctrl-C. `INTERRUPTED`: Ctrl-C ended the command, and no run.

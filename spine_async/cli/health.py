@@ -1,4 +1,4 @@
-"""A small HTTP server that tells an orchestrator whether a worker lives, and whether it is ready.
+"""A small HTTP server by which an orchestrator checks whether a worker lives, and whether it is ready.
 
 `GET /healthz` answers 200 as long as the event loop works. `GET /readyz` answers 200 while the worker claims runs and
 its store can be read, else 503.

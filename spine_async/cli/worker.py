@@ -28,7 +28,7 @@ _log = logging.getLogger("spine_async")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What the command line says about a worker.
+    """The settings of a worker on the command line.
 
     Attributes:
         queues: The queues, or none for those of the application.

@@ -185,7 +185,7 @@ class _Backend(JournalCallableOperationBackend):
 
 
 def _identity(cache_key: tuple[object, ...]) -> list[Any]:
-    """What tells an operation from others of the same name, as JSON that is the same in each attempt."""
+    """What distinguishes an operation from others of the same name, as JSON that is the same in each attempt."""
     run = next((each for each in cache_key if isinstance(each, RunContext)), None)
     if run is not None:
         arguments = [_as_json(each) for each in cache_key if isinstance(each, dict)] if run.tool_call_id else []

@@ -1,4 +1,4 @@
-"""A filter of log records that says which run and which step has logged.
+"""A filter of log records that adds the run and the step which have logged.
 
 An observer enters the context of each step. It is kept only after a filter was created, so that other programs do not
 pay for it.

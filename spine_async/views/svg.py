@@ -44,7 +44,7 @@ def graph_svg(graph: Graph, states: Mapping[str, str], link: Callable[[str], str
 
 
 def _opening(name: str, width: float, height: float, title: str) -> str:
-    """The beginning of a picture; `title` says to screen readers what it shows."""
+    """The beginning of a picture; `title` describes it to screen readers."""
     size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     return f'<svg class="{name}" {size} role="img" aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">'
 

@@ -65,7 +65,7 @@ class Timeline:
     """The visits of one run.
 
     Args:
-        plan: Plan of the workflow, which tells the kinds of its steps; None infers some of them from the events.
+        plan: Plan of the workflow, with the kinds of its steps; None infers some of them from the events.
 
     Example:
         >>> from datetime import UTC, datetime

@@ -56,7 +56,7 @@ def comment(text: str = "") -> bytes:
 
 
 def opening() -> bytes:
-    """The beginning of a stream. It makes the server send the headers, and tells the browser when to connect again."""
+    """The beginning of a stream. It makes the server send the headers, and sets the delay of reconnects."""
     return f"retry: {RECONNECT_MS}\n\n".encode()
 
 

@@ -53,7 +53,7 @@ _DECISIONS = frozenset({CancelReason.USER, CancelReason.CANCELLED})
 """Reasons for which the run is stopped."""
 
 _OWN_STOPS = frozenset(reason.value for reason in frozenset(CancelReason) - _KEEPS_CHILD - _DECISIONS)
-"""Reasons for which a step stops its child, although its run may go on."""
+"""Reasons for which a step stops its child, although its run may continue."""
 
 _DIGEST_LENGTH = 32
 

@@ -43,7 +43,7 @@ class _Target:
 async def compensate(runtime: Runtime, scope: Scope, unwinding: Unwinding) -> None:
     """Execute the compensations that remain, and store that they have ended.
 
-    A compensation that fails is recorded, and the others go on.
+    A compensation that fails is recorded, and the others are still executed.
 
     Raises:
         CommitFailed: The run has another owner, or the store failed.

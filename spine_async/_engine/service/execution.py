@@ -73,7 +73,7 @@ class Execution:
 
     @property
     def was_released(self) -> bool:
-        """Whether it ended, or will end, without an end of the run."""
+        """Whether it ended, or will end, without recording an end of the run."""
         run = self._run
         return run is not None and (run.cancellation.is_release or run.pending.release is not None)
 

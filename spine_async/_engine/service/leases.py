@@ -107,7 +107,7 @@ class LeaseKeeper:
             self._retry_mono = clock.monotonic() + self._ttl / _RETRIES_PER_LEASE
 
     def _measure(self, runs: Sequence[Run], now_mono: float) -> None:
-        """Report how long after its time the renewal was answered that was due first."""
+        """Report how late the answer to a renewal was, for the lease whose renewal was due first."""
         first_due_mono = min(self._due_mono(run) for run in runs)
         self._runtime.measurements.lease_renewed(max(0.0, now_mono - first_due_mono))
 

@@ -1,9 +1,9 @@
 """Removes ended runs by a retention policy.
 
-Theory of operation: the candidates are listed by status, the oldest first, so a pass reads what it removes, and the few
-runs that were created long ago and ended lately. They are deleted in small batches, each by a transaction of its own,
-with a pause after each. The statement that deletes them checks again that they and their parents have ended. So passes
-of several processes, and resumes meanwhile, do no harm.
+Theory of operation: the candidates are listed by status, the oldest first, so a pass reads the runs that it removes,
+and the few runs that were created long ago and ended recently. They are deleted in small batches, each by a transaction
+of its own, with a pause after each. The statement that deletes them checks again that they and their parents have
+ended. So passes of several processes, and resumes meanwhile, do no harm.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def _selections(runtime: Runtime, policy: RetentionPolicy) -> AsyncIterato
 
 
 def _ended_before(chosen: RunFilter, moment: datetime) -> RunFilter:
-    """The filter for runs that ended before a moment. They were created before it too, which an index knows."""
+    """The filter for runs that ended before a moment. They were created before it too, for which there is an index."""
     return replace(
         chosen, ended_until=moment, created_until=moment, is_oldest_first=True, with_documents=False, limit=_PAGE
     )

@@ -28,7 +28,7 @@ class NotClaimable(Exception):  # noqa: N818 - a signal within the engine; calle
 
 
 class _Lease(TypedDict):
-    """Arguments that both calls of a store have."""
+    """Arguments that `claim` and `claim_queued` of a store share."""
 
     ttl: float
     over_epoch: int | None

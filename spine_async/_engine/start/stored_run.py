@@ -1,4 +1,4 @@
-"""What a stored run says about its next execution."""
+"""What the next execution of a stored run depends on: its versions, limits, requests and earlier claims."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def segment_of(name: str, visit: int) -> str:
 
 
 def timeout_jump(step: SignalStep, output: object) -> Jump | None:
-    """The jump to the step that follows a timeout, if the output of `step` tells of one."""
+    """The jump to the step that follows a timeout, if the output of `step` reports one."""
     is_timeout = isinstance(output, dict) and output.get("timed_out") is True
     return Jump(position_of(step.timeout_target)) if is_timeout and step.timeout_target is not None else None
 

@@ -79,7 +79,7 @@ class OnceCalls:
 
 
 def content_hash(name: str, kind: str, content: Document) -> str:
-    """Identifies calls with this name and content; `kind` tells a key from arguments."""
+    """Identifies calls with this name and content; `kind` distinguishes a key from arguments."""
     digest = hashlib.sha256(f"{encode([name, kind]).text} ".encode())
     for piece in canonical_pieces(content.text):
         digest.update(piece.encode())

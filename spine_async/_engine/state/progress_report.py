@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spine_async._engine.state.scope import Visit
 
 PROGRESS_MARK = "@done"
-"""Suffix of the path of the row which tells that a visit has stored its progress."""
+"""Suffix of the path of the row that marks a visit as having stored its progress."""
 
 _INTERVAL = 0.2
 """Least time in seconds between two stored values of a visit."""

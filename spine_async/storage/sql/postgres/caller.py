@@ -23,12 +23,12 @@ _NO_TRANSACTION = "connection is in no transaction; call this inside of `async w
 _AUTOCOMMIT = "connection commits each statement by itself (AUTOCOMMIT), so it has no transaction"
 
 # A table has the same oid for all who see it, and another one in any other schema. The time at which the server started
-# tells two servers apart.
+# distinguishes two servers.
 IDENTITY = (
     "SELECT (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())::bigint, "
     "to_regclass('core_workflow_runs')::oid::bigint, pg_postmaster_start_time()::text"
 )
-"""What tells apart the databases and schemas in which runs are stored."""
+"""What distinguishes the databases and schemas in which runs are stored."""
 
 _POLL = 0.001
 _LONGEST_WAIT = 30.0

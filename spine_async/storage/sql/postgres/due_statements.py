@@ -124,7 +124,10 @@ LOOK = (
     f"EXISTS (SELECT 1 FROM core_workflow_inbox i WHERE i.unseen AND {_OWNER_OF_MESSAGE} IS NULL) AS has_news, "
     f"held.* FROM ({_HELD}) held"
 )
-"""Arguments: the boot, and the reading of its clock. Returns one row: what is due, when the next run is, who holds."""
+"""Arguments: the boot, and the reading of its clock.
+
+Returns one row: what is due, when the next run is due, and which owners hold runs.
+"""
 
 # A sweep that a failure of the server undoes is repeated, so it does not wait for the disk. The setting is made before
 # the first row is locked, because each row that is locked has been joined with its result.

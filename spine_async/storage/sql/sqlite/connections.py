@@ -133,7 +133,7 @@ class SqliteConnections:
         return self._with_retries(partial(self._transact, job), self._limit.call(name))
 
     def _write_unsynced(self, job: SqliteJob[ResultT], name: str) -> Coroutine[Any, Any, ResultT]:
-        """As `_write_with_retries`, for a change whose loss in a power failure harms nobody."""
+        """As `_write_with_retries`, for a change that may be lost in a power failure without harm."""
         return self._with_retries(partial(self._transact_unsynced, job), self._limit.call(name))
 
     async def _with_retries(self, attempt: Callable[[Call], Awaitable[ResultT]], call: Call) -> ResultT:
