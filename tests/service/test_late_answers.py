@@ -216,6 +216,23 @@ class TestCancelledCalls:
             gated.gate.set()
             assert (await runner.handle("r").result(timeout=15)).status == "completed"
 
+    async def test_a_cancelled_wait_for_a_result_leaves_no_call_of_the_store(self, store: FaultInjectingStore) -> None:
+        """The store is closed after the call, and a read that ended later would leave its connection open."""
+        gated = Gated()
+        async with late_runner(store, gated.flow) as producer:
+            await producer.enqueue(gated.flow, run_id="r")
+        waiting = spawn(late_runner(store, gated.flow).handle("r").result())  # a runner that is not entered
+        await until(lambda: store.calls["states"] > 2)
+        hang = store.hang("states", call=store.calls["states"] + 1)
+        await hang.reached.wait()
+        waiting.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        calls = store.calls["close"]
+        hang.release.set()
+        assert await is_cancelled(waiting)
+        assert (calls, store.calls["close"]) == (1, 2)  # the first one is the producer's
+
     async def test_leaving_the_runner_passes_a_cancellation_on(self, store: FaultInjectingStore) -> None:
         gated = Gated()
         hang = store.hang("claim_due")

@@ -13,7 +13,17 @@ from anyio import to_thread
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.owner import is_gone
-from spine_async._engine.tasks import Future, Task, current_task, new_future, resolve, run_shielded, spawn
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    Future,
+    Task,
+    current_task,
+    end_task,
+    new_future,
+    resolve,
+    run_shielded,
+    spawn,
+)
 from spine_async._model.due import RunState
 from spine_async.errors import StoreError
 
@@ -69,8 +79,19 @@ class Waits:
             self._runtime.changes.notify(Change.STATE)
         try:
             await waiter.future
+        except CANCELLATION:
+            self._waiters.discard(waiter)
+            await self._end_unused()
+            raise
         finally:
             self._waiters.discard(waiter)
+
+    async def _end_unused(self) -> None:
+        """End the looks at the store if nobody waits any more: the store may be closed then."""
+        task = self._task
+        if task is not None and not self._waiters:
+            self._task = None
+            await end_task(task)
 
     async def _watch(self) -> None:
         runtime = self._runtime

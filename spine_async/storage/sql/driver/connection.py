@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool, StaticPool
 
 from spine_async.errors import SharingError, StoreError, StoreUnavailableError
-from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, idle_connections, is_exhausted
+from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, has_idle, idle_connections, is_exhausted
 from spine_async.storage.sql.driver.time_limit import Call
 from spine_async.storage.sql.driver.url import redacted
 
@@ -45,7 +46,7 @@ class DriverHooks(Generic[DriverT]):
             is the pool's dictionary of data about this connection.
         check_owner: Raises `SharingError` if the connection belongs to another event loop or process.
         abandon: Removes a connection of another event loop or process from use, without any I/O on it.
-        shields_connect: Whether a cancelled connect is completed and the new connection closed.
+        connect_grace: Seconds that a cancelled connect may still take to end by itself.
         abort: Ends the connection at once, which makes a running operation raise; None if operations limit themselves.
     """
 
@@ -55,12 +56,16 @@ class DriverHooks(Generic[DriverT]):
     accept: Callable[[DriverT, MutableMapping[Any, Any]], Awaitable[bool]]
     check_owner: Callable[[DriverT], None]
     abandon: Callable[[AsyncConnection], Awaitable[None]]
-    shields_connect: bool = False
+    connect_grace: float
     abort: Callable[[DriverT], None] | None = None
 
 
 class ConnectionPool(Generic[DriverT]):
-    """Checks connections out of an engine's pool and discards broken ones."""
+    """Checks connections out of an engine's pool and discards broken ones.
+
+    After `close`, which precedes the disposal of the engine, a call that is still in progress discards its connection:
+    nobody would close one that returns to the pool of an engine that was disposed of.
+    """
 
     def __init__(self, engine: AsyncEngine, hooks: DriverHooks[DriverT]) -> None:
         self._engine = engine
@@ -68,6 +73,15 @@ class ConnectionPool(Generic[DriverT]):
         self.is_in_memory = isinstance(engine.pool, StaticPool)
         """Whether the pool has a single connection to a database in memory, which exists only while it is open."""
         self._has_checked_idle = False
+        self._is_closed = False
+        self._returning: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Return no connection to the pool any more, except that of a database in memory."""
+        self._is_closed = True
+        here = asyncio.get_running_loop()
+        if returning := {task for task in self._returning if task.get_loop() is here}:
+            await asyncio.wait(returning)
 
     async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
@@ -83,7 +97,7 @@ class ConnectionPool(Generic[DriverT]):
         except BaseException:
             await self.discard(connection, release_in_memory=True)
             raise
-        await _run_to_completion(connection.close())
+        await self.release(connection)
         return result
 
     async def checkout(self, call: Call) -> tuple[AsyncConnection, DriverT]:
@@ -109,6 +123,16 @@ class ConnectionPool(Generic[DriverT]):
                 raise
             await self.discard(connection)
         return connection, driver
+
+    async def release(self, connection: AsyncConnection) -> None:
+        """Return the connection to the pool, even if the caller is cancelled."""
+        if self._is_closed:
+            returning = asyncio.create_task(self.discard(connection, release_in_memory=True))
+        else:
+            returning = asyncio.create_task(connection.close())
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+        await _completed(returning)
 
     async def discard(self, connection: AsyncConnection, *, release_in_memory: bool = False) -> None:
         """Close the connection, which aborts its transaction.
@@ -165,16 +189,21 @@ class ConnectionPool(Generic[DriverT]):
             raise
 
     async def _connect(self) -> AsyncConnection:
-        if not self._hooks.shields_connect:
+        grace = self._hooks.connect_grace
+        if grace < math.inf and has_idle(self._engine.pool):
             return await self._engine.connect()
-        # aiosqlite leaks the open file if its connect is cancelled. So the connect is completed and then undone.
+        # If its connect is cancelled, aiosqlite leaks the open file, and asyncpg the error of its request for TLS. So
+        # the connect is completed, and its connection returns to the pool.
         connecting = asyncio.create_task(_connect(self._engine))
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            await _wait_until_done(connecting)
+            await _wait_until_done(connecting, grace)
+            if not connecting.done():  # the server does not answer
+                connecting.cancel()
+                await _wait_until_done(connecting)
             if not connecting.cancelled() and connecting.exception() is None:
-                await _wait_until_done(asyncio.create_task(self.discard(connecting.result())))
+                await self.release(connecting.result())
             raise
 
 
@@ -192,6 +221,7 @@ class WriterConnection(Generic[DriverT]):
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._current: tuple[AsyncConnection, DriverT] | None = None
+        self._is_closed = False
 
     @property
     def is_busy(self) -> bool:
@@ -222,7 +252,11 @@ class WriterConnection(Generic[DriverT]):
             finally:
                 attempt.finish()
         finally:
-            lock.release()
+            try:
+                if self._is_closed:
+                    await _run_to_completion(self._release())
+            finally:
+                lock.release()
 
     @asynccontextmanager
     async def reserved(self, call: Call) -> AsyncIterator[None]:
@@ -238,20 +272,25 @@ class WriterConnection(Generic[DriverT]):
             lock.release()
 
     async def close(self) -> None:
-        """Return the connection to the pool."""
+        """Return the connection to the pool, after the jobs that were submitted earlier. Later jobs do not keep one."""
+        self._is_closed = True
         async with self._lock_of_loop():
-            current, self._current = self._current, None
-            if current is None:
-                return
-            connection, driver = current
-            with anyio.CancelScope(shield=True):
-                try:
-                    if self._hooks.is_usable(driver):
-                        await self._hooks.restore(driver)
-                    else:
-                        await connection.invalidate()
-                finally:
-                    await connection.close()
+            await self._release()
+
+    async def _release(self) -> None:
+        """Return the connection to the pool as it was before `prepare`."""
+        current, self._current = self._current, None
+        if current is None:
+            return
+        connection, driver = current
+        with anyio.CancelScope(shield=True):
+            try:
+                if self._hooks.is_usable(driver):
+                    await self._hooks.restore(driver)
+                else:
+                    await connection.invalidate()
+            finally:
+                await self._pool.release(connection)
 
     async def _acquire(self, call: Call) -> asyncio.Lock:
         """The lock, once no other job holds it or waits for it."""
@@ -347,7 +386,11 @@ async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:
 
     The work runs in its own task, because `Task.cancel()` interrupts a shielded scope too.
     """
-    task = asyncio.create_task(work)
+    await _completed(asyncio.create_task(work))
+
+
+async def _completed(task: asyncio.Task[None]) -> None:
+    """Await the task to its end even if the caller is cancelled."""
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -371,9 +414,10 @@ async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
         raise
 
 
-async def _wait_until_done(task: asyncio.Task[Any]) -> None:
-    """Wait for the task, ignoring cancellation of the wait."""
+async def _wait_until_done(task: asyncio.Task[Any], seconds: float = math.inf) -> None:
+    """Wait for the task, at most for so many seconds, ignoring cancellation of the wait."""
+    until_mono = time.monotonic() + seconds
     with anyio.CancelScope(shield=True):
-        while not task.done():
+        while not task.done() and (left := until_mono - time.monotonic()) > 0:
             with suppress(asyncio.CancelledError):
-                await asyncio.wait((task,))
+                await asyncio.wait((task,), timeout=left if left < math.inf else None)

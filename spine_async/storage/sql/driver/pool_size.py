@@ -29,13 +29,22 @@ def is_exhausted(pool: Pool) -> bool:
     return limit is not None and isinstance(pool, QueuePool) and pool.checkedout() >= limit
 
 
+def has_idle(pool: Pool) -> bool:
+    """Whether the next checkout needs no new connection; False if this version of SQLAlchemy does not show it."""
+    records = _idle_records(pool)  # that of a discarded connection returns to the pool without one
+    return bool(records) and all(getattr(each, "dbapi_connection", None) is not None for each in records)
+
+
 def idle_connections(pool: Pool) -> list[Any]:
     """The driver connections that are idle in the pool, as far as this version of SQLAlchemy shows them.
 
     The caller inspects them before the first checkout. A checkout may ping a connection, and this ping never ends if
     the connection belongs to another event loop or process.
     """
-    queue = getattr(getattr(pool, "_pool", None), "_queue", None)
-    records = list(getattr(queue, "_queue", ()))
-    adapters = [getattr(record, "dbapi_connection", None) for record in records]
+    adapters = [getattr(record, "dbapi_connection", None) for record in _idle_records(pool)]
     return [driver for each in adapters if (driver := getattr(each, "driver_connection", None)) is not None]
+
+
+def _idle_records(pool: Pool) -> list[object]:
+    queue = getattr(getattr(pool, "_pool", None), "_queue", None)
+    return list(getattr(queue, "_queue", ()))

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     Driver: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 
+_CONNECT_GRACE = 1.0
+"""Seconds that a cancelled connect may still take. Connecting takes milliseconds, unless the server is silent."""
+
+
 class PostgresConnections:
     """One connection for writes, one for renewals, and those of the pool for reads."""
 
@@ -53,6 +57,7 @@ class PostgresConnections:
             accept=_accept,
             check_owner=_check_owner,
             abandon=AsyncConnection.close,
+            connect_grace=_CONNECT_GRACE,
             abort=_abort,
         )
         self._pool = ConnectionPool(engine, self._hooks)
@@ -81,7 +86,10 @@ class PostgresConnections:
             try:
                 await self._writer.close()
             finally:
-                await self._renewer.close()
+                try:
+                    await self._renewer.close()
+                finally:
+                    await self._pool.close()
 
     async def _write_with_retries(self, job: Job[Driver, ResultT], call: Call) -> ResultT:
         return await self._with_retries(partial(self._writer.write, job), call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
@@ -59,7 +60,7 @@ class SqliteConnections:
             accept=self._accept,
             check_owner=_check_owner,
             abandon=self._abandon,
-            shields_connect=True,
+            connect_grace=math.inf,
         )
         self._abandoned: list[object] = []
         self._own_commits = OwnCommits()
@@ -94,7 +95,10 @@ class SqliteConnections:
             try:
                 await self._writer.close()
             finally:
-                await self._renewer.close()
+                try:
+                    await self._renewer.close()
+                finally:
+                    await self._pool.close()
 
     async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         def checked(connection: sqlite3.Connection) -> ResultT:
