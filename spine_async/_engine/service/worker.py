@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import anyio
-from anyio import to_thread
 
 from spine_async._engine.run.release import begin_release
 from spine_async._engine.runtime.changes import Change
@@ -19,8 +17,8 @@ from spine_async._engine.service.execution import Execution, ExecutionResult, lo
 from spine_async._engine.service.pace import Pace
 from spine_async._engine.service.queue_listing import QueueListing
 from spine_async._engine.service.schedule_timer import ScheduleTimer
+from spine_async._engine.service.sweeper import Sweeper, ask_store
 from spine_async._engine.start.due_run import open_due_run
-from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.tasks import (
     CANCELLATION,
@@ -43,8 +41,6 @@ _ROUNDS_AT_ONCE = 8.0  # after a quiet time
 _REST = 0.01  # seconds after a round that has claimed a run
 _COST_OF_WORK = 0.2  # of a round that has claimed a run; a round that claims nothing costs 1
 _MOST_AT_ONCE = 200  # runs of one claim; their leases must not end before all of them have begun
-
-AnswerT = TypeVar("AnswerT")
 
 _log = logging.getLogger("spine_async")
 
@@ -76,11 +72,11 @@ class Worker:
         self._workflows = workflows
         self._queues = frozenset(queues)
         self._listing = QueueListing(runtime, self._queues)
+        self._sweeper = Sweeper(runtime, active_runs)
         self._execute = execute
         self._timer = timer
         self._task: Task[None] | None = None
         self._halt = _Halt()
-        self._sweep_mono = 0.0
         self._is_busy = False
 
     def start(self) -> None:
@@ -107,7 +103,7 @@ class Worker:
     async def once(self) -> list[WorkflowResult]:
         """Claim the runs that are due now and execute them to their ends; returns their results."""
         results: list[WorkflowResult] = []
-        await self._sweep()
+        await self._sweeper.sweep()
         running: set[Task[ExecutionResult]] = set()
         while True:
             limit = self._runtime.config.worker_concurrency - len(running)
@@ -170,9 +166,9 @@ class Worker:
             if sweeping is not None:
                 await wait_shielded(sweeping)
         self._is_busy = done.has_more
-        if self._is_busy and self._runtime.clock.monotonic() - self._sweep_mono < done.pause:
+        if self._is_busy and self._runtime.clock.monotonic() - self._sweeper.last_mono < done.pause:
             return
-        sweep = sweeping.result() if sweeping is not None else await self._sweep()
+        sweep = sweeping.result() if sweeping is not None else await self._sweeper.sweep()
         if sweep.next_due is not None:
             done.pause = min(done.pause, sweep.next_due)
         if sweep.made_ready and not halt.is_set:
@@ -190,48 +186,9 @@ class Worker:
         done.has_more = bool(claimed) and (is_full or bool(self._runtime.queue_limits))
 
     def _begin_sweep(self) -> Task[Sweep]:
-        sweeping = spawn(self._sweep(), "spine_async sweep")
+        sweeping = spawn(self._sweeper.sweep(), "spine_async sweep")
         sweeping.add_done_callback(mark_retrieved)  # a claim that fails meanwhile ends the round
         return sweeping
-
-    async def _sweep(self) -> Sweep:
-        """Make due runs ready."""
-        due_runs = self._runtime.due_runs
-        self._sweep_mono = self._runtime.clock.monotonic()
-        sweep = await self._answer(due_runs.sweep(), "spine_async sweep")
-        gone, lapsed = await self._judge(sweep)
-        if gone or lapsed:
-            is_own = self._runtime.owner in lapsed
-            spared = self._active_runs.run_ids if is_own else set[str]()
-            sweep = await self._answer(due_runs.sweep(gone, lapsed, spared), "spine_async sweep")
-        return sweep
-
-    async def _answer(self, call: Coroutine[object, object, AnswerT], name: str) -> AnswerT:
-        """The answer of the store to a call; notes whether the store could be reached."""
-        runtime, sent_mono = self._runtime, self._runtime.clock.monotonic()
-        try:
-            answer = await run_shielded(call, name)
-        except StoreError:
-            runtime.reachability.failed()
-            raise
-        runtime.reachability.answered(sent_mono, runtime.clock.monotonic())
-        return answer
-
-    async def _judge(self, sweep: Sweep) -> tuple[set[str], set[str]]:
-        """The owners whose processes are gone, and those whose ended leases nobody will renew.
-
-        An owner that is alive on this host renews its lease or releases its runs. After an outage of the store, every
-        owner has one `lease_ttl` to renew. This runner itself is included: a run that it does not execute may be held
-        in its name, because the answer to a claim was lost or the run could not be released.
-        """
-        runtime, own = self._runtime, self._runtime.owner
-        others = {owner: has_ended for owner, has_ended in sweep.owners.items() if owner != own or has_ended}
-        if not others:
-            return set(), set()
-        gone, alive = await to_thread.run_sync(_observed, others)
-        if not runtime.reachability.has_returned_for(runtime.config.lease_ttl, runtime.clock.monotonic()):
-            return gone, set()
-        return gone, {owner for owner, has_ended in others.items() if has_ended} - gone - alive
 
     async def _claim(self, limit: int) -> DueRuns:
         runtime = self._runtime
@@ -248,7 +205,7 @@ class Worker:
         )
         sent_mono = runtime.clock.monotonic()
         with runtime.own_claims.noted() as later:
-            claimed = await self._answer(runtime.due_runs.claim_due(request), "spine_async claim")
+            claimed = await ask_store(runtime, runtime.due_runs.claim_due(request), "spine_async claim")
         _measure_claim(runtime, claimed, runtime.clock.monotonic() - sent_mono)
         free = DueRuns(room_in=claimed.room_in if isinstance(claimed, DueRuns) else None)
         for each in claimed:
@@ -316,12 +273,6 @@ def _measure_claim(runtime: Runtime, claimed: Sequence[DueRun], seconds: float) 
         if now is not None and run.epoch == 0 and run.due_at is not None:
             waited = max(0.0, (now - run.due_at).total_seconds())
             runtime.measurements.run_begun(run.workflow_name, run.queue, waited)
-
-
-def _observed(owners: Collection[str]) -> tuple[set[str], set[str]]:
-    """The owners whose processes are gone, and those that are provably alive."""
-    gone = {owner for owner in owners if is_gone(owner)}
-    return gone, {owner for owner in owners if owner not in gone and is_alive(owner)}
 
 
 class _Halt:

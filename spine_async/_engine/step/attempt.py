@@ -19,6 +19,7 @@ from spine_async._engine.state.idle_limit import IdleLimit
 from spine_async._engine.state.interrupts import PROCESS_EXIT
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.backoff import next_delay
+from spine_async._engine.step.cancellation_check import is_cancelled
 from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result
 from spine_async._engine.step.failing_groups import FailingGroups
@@ -31,16 +32,11 @@ from spine_async._engine.tasks import (
     STRAY_CANCELLATION,
     continue_cancellation,
     current_task,
-    drop_cancellations_since,
-    is_cancelled_since,
-    is_scope_cancelled,
     is_stray_cancellation,
-    undo_cancellations,
-    yield_to_loop,
 )
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import for_attempt
-from spine_async._model.failure import ErrorCategory, leaves, storable_text
+from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.policy import RetryPolicy, RetryPredicateError
 from spine_async._model.signature import function_name
 from spine_async._model.step import Step
@@ -69,61 +65,15 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
     except PROCESS_EXIT:
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
-        if await _is_cancelled(runtime, visit, cancellations, exc, groups):
+        if await is_cancelled(runtime, visit, cancellations, exc, groups):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
-    if is_suspect and await _is_cancelled(runtime, visit, cancellations, result.exception, groups):
+    if is_suspect and await is_cancelled(runtime, visit, cancellations, result.exception, groups):
         await continue_cancellation()  # middleware replaced the cancellation of an attempt by a result
     return encoded
-
-
-async def _is_cancelled(
-    runtime: Runtime, visit: Visit, cancellations: int, error: BaseException | None, groups: FailingGroups | None
-) -> bool:
-    """Whether a step that failed with `error` is being cancelled; undoes a native cancellation that is left behind.
-
-    A native cancellation alone proves nothing: `asyncio.TaskGroup` leaves one behind when a child fails (CPython before
-    3.13). One that ends the event loop also reaches the task that supervises the run, which passes it on within an
-    iteration of the loop. Only middleware may cancel the task otherwise, for instance with `asyncio.timeout`. So where
-    there is middleware, the cancellations of failing groups are counted.
-    """
-    if groups:
-        undo_cancellations(len(groups))
-        groups.clear()
-    if is_scope_cancelled():
-        return True
-    if not is_cancelled_since(cancellations):
-        return False
-    if visit.is_cut_off:
-        return True
-    await yield_to_loop()
-    if visit.cancel_reason_at(visit.run.clock.monotonic()) is not None or is_scope_cancelled():
-        return True
-    if runtime.middleware and not _has_failed_group(error):
-        return True
-    drop_cancellations_since(cancellations)
-    return False
-
-
-def _has_failed_group(error: BaseException | None) -> bool:
-    """Whether `error` is or follows a group that failed by itself: one of its errors was raised in no cancellation."""
-    while error is not None:
-        if isinstance(error, BaseExceptionGroup) and not all(map(_is_raised_in_cancellation, leaves(error))):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _is_raised_in_cancellation(error: BaseException) -> bool:
-    context: BaseException | None = error
-    while context is not None:
-        if isinstance(context, CANCELLATION):
-            return True
-        context = context.__cause__ or context.__context__
-    return False
 
 
 async def _through_middleware(runtime: Runtime, visit: Visit, groups: FailingGroups) -> EncodedResult:
@@ -255,14 +205,14 @@ class _Attempts:
     async def _failure_of(self, cancellations: int, error: BaseException) -> StepResult:
         if isinstance(error, CANCELLATION):
             return _stray_failure(error)
-        if await _is_cancelled(self.runtime, self.visit, cancellations, error, self.groups):
+        if await is_cancelled(self.runtime, self.visit, cancellations, error, self.groups):
             log_error_of_cancelled(self.visit, error)
         return _failure(self.step, error)
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
         """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
-        is_cancelled = await _is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
-        if is_cancelled and not result.success:
+        must_end = await is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
+        if must_end and not result.success:
             attempt.cut_off()
             await continue_cancellation()
 
