@@ -75,7 +75,7 @@ class DueRuns(list[DueRun]):
 
 @dataclass(slots=True)
 class Sweep:
-    """What a sweep found.
+    """The result of a sweep.
 
     Attributes:
         owners: Owners of held runs that are not ready, and whether the lease of one of these runs has ended.
@@ -165,7 +165,7 @@ class NewMessage:
 
 
 class Delivery(StrEnum):
-    """What became of a message.
+    """The outcome of sending a message.
 
     `stored`: the run can take it. `duplicate`: its idempotency key was used before; nothing is stored.
     `ended`: the run has completed; nothing is stored. `not_found`: there is no such run.

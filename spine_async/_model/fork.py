@@ -42,7 +42,7 @@ class NewFork:
 
 
 class ForkOutcome(StrEnum):
-    """What became of a fork.
+    """The outcome of a fork.
 
     `forked`: the new run is stored. `taken`: its id belongs to another run. `not_found`: the source is not stored.
     """

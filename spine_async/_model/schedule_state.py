@@ -1,4 +1,4 @@
-"""What is stored of schedules, and the decisions about their firings. Pure: no I/O."""
+"""The stored state of schedules, and the decisions about their firings. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ScheduleChange:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of the firings of a schedule up to now.
+    """A decision about the firings of a schedule up to now.
 
     Attributes:
         decided_at: The last firing that is decided.

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What a module or one of its attributes offers.
+    """The runner, workflows, schedules and queues of a module or of one of its attributes.
 
     Attributes:
         target: Its name, as it was given.

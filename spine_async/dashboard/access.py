@@ -22,7 +22,7 @@ It may also raise an `HTTPException` of Starlette, for instance one that redirec
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What a request may do.
+    """The rights of a request.
 
     Attributes:
         may_act: Whether it may stop, resume, fork and signal runs, and change schedules.
@@ -55,7 +55,7 @@ class Gatekeeper:
         self._readers_see_values = readers_see_values
 
     async def permission(self, request: Request) -> Permission:
-        """What the request may do.
+        """The rights of the request.
 
         Raises:
             HTTPException: It is refused (403), or `access` raised it.

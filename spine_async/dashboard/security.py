@@ -1,4 +1,4 @@
-"""What keeps other sites out: headers of the answers, and the check that a form was sent by a page of the dashboard."""
+"""Protection against other sites: headers of answers, and the check that a page of the dashboard has sent a form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs of the memory store wait for, and who holds them."""
+"""The waits of the runs of the memory store, and their owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the author of a store needs: the protocol `RunStore`, its optional capabilities, and their types."""
+"""The public names for authors of stores: the protocol `RunStore`, its optional capabilities, and their types."""
 
 from spine_async._model.due import (
     Backlog,

@@ -1,4 +1,4 @@
-"""What the engine needs of a journal: the protocol `Recorder`, and `Commit`, a commit that was enqueued."""
+"""The interface of a journal: the protocol `Recorder`, and `Commit`, a commit that was enqueued."""
 
 from __future__ import annotations
 

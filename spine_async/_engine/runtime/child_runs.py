@@ -1,4 +1,4 @@
-"""What a workflow step with a queue needs of the service: starting, reading and stopping runs of their own."""
+"""The services that a workflow step with a queue needs: starting, reading and stopping runs of their own."""
 
 from __future__ import annotations
 

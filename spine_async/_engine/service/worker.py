@@ -248,7 +248,7 @@ class Worker:
 
 @dataclass(slots=True)
 class _Round:
-    """What one round has found.
+    """The result of one round.
 
     Attributes:
         pause: Seconds until the next round is needed.

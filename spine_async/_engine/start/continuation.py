@@ -113,7 +113,7 @@ async def claim_and_replay(
 
 @dataclass(slots=True, kw_only=True)
 class _Plan:
-    """What is to be done with a stored run, before it is claimed.
+    """The plan for a stored run, made before the run is claimed.
 
     Attributes:
         stored: The run.

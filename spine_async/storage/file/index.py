@@ -35,7 +35,7 @@ _log = logging.getLogger("spine_async")
 
 @dataclass(slots=True)
 class Entry:
-    """What the index knows of a run.
+    """The entry of a run in the index.
 
     Attributes:
         ended: The run without its documents, or None if its folder must be looked into.

@@ -20,7 +20,7 @@ def _at_once(retryable: Any = ("TRANSIENT", "TIMEOUT"), attempts: int = 3) -> Re
 
 
 class FailureContract:
-    """What a pipeline raises is the failure of its step: category, text, hint for the retry, type and traceback."""
+    """An exception of a pipeline is the failure of its step: category, text, retry hint, type and traceback."""
 
     @pytest.mark.parametrize(
         ("kind", "category", "text"),

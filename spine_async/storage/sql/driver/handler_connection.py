@@ -79,7 +79,7 @@ def refuse_ended(transaction: StepTransaction) -> NoReturn:
 
 
 def outcome_of(change: RunChange, epoch: object, commit_id: object) -> CommitOutcome | None:
-    """What has become of a change, by the last one that was committed to its run; None: it was not committed."""
+    """The outcome of a change, from the last change that was committed to its run; None if it was not committed."""
     if epoch != change.epoch:
         return CommitOutcome.FENCED
     return CommitOutcome.COMMITTED if commit_id == change.commit_id else None

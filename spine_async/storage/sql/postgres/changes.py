@@ -202,7 +202,7 @@ def _end_values(end: RunEnd | None) -> tuple[object, ...]:
 
 
 def _outcome_values(change: RunChange, now: BootTime) -> tuple[object, ...]:
-    """What becomes of the run, in the order of the arrays of `release_statement`."""
+    """The outcome of the run, in the order of the arrays of `release_statement`."""
     given = change.release
     due = HELD if given is None else _due_columns(given, now)
     keeps_owner = given is None and change.end is None

@@ -20,7 +20,7 @@ _OUTCOMES = (
     ("turn", "double precision"),
     ("traceparent", "text"),
 )
-"""What becomes of the runs of a commit; one array per column, because these commits are rare."""
+"""The outcomes of the runs of a commit; one array per column, because these commits are rare."""
 
 
 @cache

@@ -76,7 +76,7 @@ class PostgresStepTransaction:
         return self.change is not None and await write_within(driver, self.change)
 
     async def found_outcome(self, driver: Driver) -> CommitOutcome | None:
-        """What has become of the change, after an error of its commit; waits for its transaction."""
+        """The outcome of the change, after an error of its commit; waits for its transaction."""
         assert self.change is not None  # noqa: S101 - asked only for a change that was sent
         record = await driver.fetchrow(_LAST_COMMIT, self.change.key)
         return outcome_of(self.change, record["epoch"], record["commit_id"]) if record else CommitOutcome.FENCED

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the indexes say.
+    """The result of reading the indexes.
 
     Attributes:
         is_due: Whether the time of a run has come.

@@ -145,7 +145,7 @@ class SqliteStepTransaction:
         return asyncio.run_coroutine_threadsafe(self.transaction.complete(), self._loop).result()
 
     def found_outcome(self, driver: sqlite3.Connection) -> CommitOutcome | None:
-        """What has become of the change, after an error of its commit."""
+        """The outcome of the change, after an error of its commit."""
         assert self.change is not None  # noqa: S101 - asked only for a change that was sent
         rows = fetch(driver, _LAST_COMMIT, (self.change.key,))
         return outcome_of(self.change, *rows[0]) if rows else CommitOutcome.FENCED

@@ -81,7 +81,7 @@ _READY_LAPSED = f"{_READY_GONE} AND {_ENDED_LEASE} AND run_id NOT IN (SELECT val
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the indexes say.
+    """The result of reading the indexes.
 
     Attributes:
         is_due: Whether a run without an owner is to be made ready.
