@@ -10,7 +10,6 @@ from spine_async.cli.output import Output
 from spine_async.cli.place import Place
 from spine_async.cli.problem import CommandError, document_of, exit_code_of, text_of
 from spine_async.errors import SpineError
-from spine_async.storage.selection import database_url
 
 
 async def stop_runs(
@@ -85,7 +84,7 @@ async def upgrade_database(output: Output, place: Place) -> int:
     from spine_async.storage.sql.schema.tables import VERSION  # noqa: PLC0415 - imports SQLAlchemy
     from spine_async.storage.sql.upgrade import upgrade_schema  # noqa: PLC0415 - the same
 
-    await upgrade_schema(database_url(place.config()))
+    await upgrade_schema(place.check_url())
     if output.is_json:
         output.json({"schema_version": VERSION})
     output.line(f"{place.shown} has schema version {VERSION}")

@@ -16,8 +16,16 @@ from spine_async._model.workflow import Workflow
 from spine_async.cli.application import Application, load_application
 from spine_async.cli.log_lines import without_entries_of
 from spine_async.cli.problem import CommandError
+from spine_async.errors import StoreError
 from spine_async.runner import WorkflowRunner
-from spine_async.storage.selection import database_url
+from spine_async.storage.selection import URL_VARIABLE, database_url
+
+_OTHER_STORES = {
+    "redis": "on a Redis server",
+    "rediss": "on a Redis server",
+    "unix": "on a Redis server",
+    "file": "in a folder",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,34 @@ class Place:
         if application is not None and application.runner is not None:
             return application.runner
         workflows = application.workflows.values() if application is not None else ()
+        self.check_url()
         return WorkflowRunner(config=self.config(), work=False, workflows=workflows)
+
+    def check_url(self) -> str:
+        """The URL of the database, if there is no runner of an application.
+
+        Raises:
+            CommandError: It is empty or malformed, or names a database that is not supported.
+            MissingExtraError: The driver of the database is not installed.
+        """
+        from spine_async.storage.sql.driver.url import parse_url  # noqa: PLC0415 - imports SQLAlchemy
+
+        if self.database is not None and not self.database.strip():
+            raise CommandError("--database is empty; give the URL of a database, or leave out the option")
+        source = "--database" if self.database is not None else URL_VARIABLE
+        try:
+            url = database_url(self.config())
+            place = _OTHER_STORES.get(url.strip().partition(":")[0].lower())
+            if place is not None:
+                raise CommandError(
+                    f"{source} names no database; for runs {place}, give the runner that stores them there by --app, "
+                    "such as --app myapp.service:runner; the URL of a SQLite file is sqlite:///path/to/file.db"
+                )
+            parse_url(url)
+        except StoreError as exc:
+            text = str(exc)
+            raise CommandError(text if source in text else f"{source}: {text}") from None
+        return url
 
     @property
     def shown(self) -> str:
@@ -75,7 +110,7 @@ class Place:
             return f"the store of {application.target}"
         from spine_async.storage.sql.driver.url import parse_url, redacted  # noqa: PLC0415 - imports SQLAlchemy
 
-        return redacted(parse_url(database_url(self.config())))
+        return redacted(parse_url(self.check_url()))
 
     def command(self, verb: str, run_id: str) -> str:
         """A command for a run that is stored here, as it can be typed. The password of a database is left out."""
@@ -119,6 +154,7 @@ class Place:
                     "a module of workflows"
                 )
             return application.runner
+        self.check_url()
         return WorkflowRunner(
             config=self.config(**settings),
             workflows=application.workflows.values(),

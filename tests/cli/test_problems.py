@@ -136,10 +136,8 @@ def test_bad_input(cli: Cli, arguments: list[str], text: str) -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("", "database_url is empty"),
-        ("mysql://host/db", "a database URL of kind 'mysql' is not supported"),
-        ("secret word", "the database URL cannot be read"),
         ("sqlite:////proc/none/runs.db", "/proc/none"),
+        ("sqlite:///.", "check that the folder exists"),
         ("postgresql://user:secret@127.0.0.1:1/db", "127.0.0.1"),
     ],
 )
@@ -150,9 +148,51 @@ def test_no_database(cli: Cli, url: str, text: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_an_empty_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPINE_DATABASE_URL", "")
-    assert "SPINE_DATABASE_URL is empty" in cli("runs", code=1).stderr
+WRONG_URLS = {
+    "": "--database is empty; give the URL of a database, or leave out the option",
+    "  ": "--database is empty",
+    "mysql://user:secret@host/db": "--database: a database URL of kind 'mysql' is not supported; accepted are sqlite:///",
+    "postgresql+psycopg://user:secret@host/db": "kind 'postgresql+psycopg' is not supported",
+    "https://user:secret@host/db": "kind 'https' is not supported",
+    "secret word": "--database: the database URL cannot be read, because it has no ://; accepted are sqlite:///",
+    "runs.db": "it has no ://; accepted are sqlite:///path/to/file.db",
+    "postgresql//user:secret@host/db": "it has no ://",
+    "postgresql:/user:secret@host/db": "it has no ://",
+    "postgresql://user:secret@host:port/db": "because its host or its port is not valid",
+    "postgresql://user:secret@[::1/db": "because its host or its port is not valid",
+    "postgresql://user:secret@host:99999/db": "the port 99999; a port is a number from 1 to 65535",
+    "postgresql://user:secret@host:0/db": "the port 0; a port is a number from 1 to 65535",
+    "postgresql://user:secret@host/db?secrets=1": "has the option 'secrets', which asyncpg does not support; remove it",
+    "postgresql://user:secret@host/db?ssl=secret": "has the option 'ssl' with an invalid value; it must be one of",
+    "sqlite://host/runs.db": "the database URL has a host; a SQLite URL has three slashes before the path",
+    "sqlite:runs.db": "it has no ://",
+    "redis://user:secret@host/0": "for runs on a Redis server, give the runner that stores them there by --app",
+    "rediss://localhost": "for runs on a Redis server",
+    "unix:///run/redis.sock": "for runs on a Redis server",
+    "file:///var/runs": "for runs in a folder, give the runner that stores them there by --app",
+}
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
+def test_a_wrong_url_is_wrong_usage(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["runs"], ["db", "upgrade"], ["worker", "tests.cli.flows"], ["run", "tests.cli.flows:greet"]):
+        refused = cli(*command, "--database", url, code=2)
+        assert WRONG_URLS[url] in refused.stderr
+        assert "secret@" not in refused.stderr
+        assert "secret word" not in refused.stderr
+        assert "Traceback" not in refused.stderr
+    monkeypatch.setenv("SPINE_DATABASE_URL", url)
+    refused = cli("runs", code=2)
+    assert "SPINE_DATABASE_URL" in refused.stderr
+    assert WRONG_URLS[url].removeprefix("--database").partition(";")[0] in refused.stderr
+
+
+def test_a_missing_driver_is_wrong_usage(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spine_async.storage.sql.driver.url.find_spec", lambda name: None)
+    refused = cli("runs", "--database", "postgresql://user:secret@host/db", code=2)
+    assert "a database through asyncpg needs" in refused.stderr
+    assert "pip install 'spine-async[postgres]'" in refused.stderr
+    assert "secret" not in refused.stderr
 
 
 def test_an_application_that_raises(cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 from sqlalchemy.engine import URL, make_url
@@ -14,6 +15,8 @@ from spine_async.storage.sql.driver.postgres_options import postgres_arguments
 from spine_async.storage.sql.driver.sqlite_options import check_sqlite_options, path_of, sqlite_arguments, with_path
 
 ACCEPTED = "sqlite:///path/to/file.db, sqlite+aiosqlite:///…, postgresql://user@host/database or postgresql+asyncpg://…"
+
+_LAST_PORT = 65535
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -39,6 +42,8 @@ def parse_url(text: str | URL) -> URL:
     url = url.set(drivername=drivername)
     if drivername.startswith("sqlite"):
         return check_sqlite_options(url)
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise StoreError(f"the database URL has the port {url.port}; a port is a number from 1 to {_LAST_PORT}")
     connect_arguments(url)
     return url
 
@@ -81,7 +86,18 @@ def _parse(text: str | URL) -> URL:
         return make_url(text.strip() if isinstance(text, str) else text)
     except (ArgumentError, ValueError):
         # Without the cause: its message repeats the URL, including the password.
-        raise StoreError(f"the database URL cannot be read; accepted are {ACCEPTED}") from None
+        raise StoreError(f"the database URL {_problem_of(str(text))}; accepted are {ACCEPTED}") from None
+
+
+def _problem_of(text: str) -> str:
+    """Why a URL cannot be read. The text does not contain the URL."""
+    if "://" not in text:
+        return "cannot be read, because it has no ://"
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        return "cannot be read, because its host or its port is not valid"
+    return "cannot be read"
 
 
 def _check_driver(driver: str) -> None:
