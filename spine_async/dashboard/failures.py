@@ -47,10 +47,9 @@ def _described(error: Exception) -> tuple[int, str, str, dict[str, str]]:
     if isinstance(error, DefinitionError) or (isinstance(error, ValueError) and not isinstance(error, StoreError)):
         return 400, "The request is invalid", str(error), {}
     problem = problem_of(error)
-    if problem.status == 500 and isinstance(error, StoreError):
-        return 501, "This store cannot do it", str(error), {}
+    if problem.is_fault:
+        _log.error("a page of the dashboard could not be made: %s", error, exc_info=error)
     if problem.status == 500:
-        _log.error("a page of the dashboard could not be made", exc_info=error)
         return 500, "This page could not be made", "The log of the server contains the reason.", {}
     return problem.status, problem.title, problem.detail, dict(problem.headers)
 

@@ -53,6 +53,11 @@ class Problem:
     errors: Sequence[Mapping[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_fault(self) -> bool:
+        """Whether the client is not the one to act, so that the reason belongs into the log, and only there."""
+        return self.status in {500, 503}
+
     def as_dict(self) -> dict[str, object]:
         """The document: `type`, `title`, `status`, `detail`, and `errors` if there are any."""
         document: dict[str, object] = {

@@ -35,9 +35,6 @@ from spine_async.web.problems import ProblemError, problem_of
 
 Operation: TypeAlias = Callable[[RunOperations, WebRequest, str], Awaitable[WebResponse]]
 
-_FAULTS = frozenset({500, 503})
-"""Status codes whose reason is only in the log."""
-
 _log = logging.getLogger("spine_async")
 
 
@@ -92,7 +89,7 @@ class WebRoute:
             return await self.operation(operations, request, principal)
         except (ProblemError, SpineError) as exc:
             problem = problem_of(exc)
-            if problem.status in _FAULTS:
+            if problem.is_fault:
                 _log.error("%s %s: %s", request.method, self.path, exc, exc_info=exc)
             return WebResponse.problem(problem)
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import httpx
 import pytest
 
-from spine_async import RunFilters, WorkflowRunner, WorkflowRunnerConfig
+from spine_async import (
+    CorruptRecordError,
+    RunFilters,
+    SchemaVersionError,
+    StoreError,
+    WorkflowRunner,
+    WorkflowRunnerConfig,
+)
 from spine_async.dashboard.pages.runs import RUN_FILTERS
+from spine_async.storage import MemoryRunStore
+from spine_async.testing import FaultInjectingStore
 from tests.dashboard.board import Board
 from tests.dashboard.conftest import CONFIG
 from tests.dashboard.flows import FAILING, PLAIN, WAITING
@@ -77,3 +87,47 @@ async def test_each_page_answers_on_each_store(kind: str, tmp_path: Path, reques
                 assert f"{runner.store_name} {text}" in answer.text
         for path in ("/run/stop", "/run/resume"):
             assert (await board.post(path, {"id": "failed"})).status_code == 303, path
+
+
+async def test_a_store_that_cannot_be_reached_is_no_lack_of_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    config = WorkflowRunnerConfig(**CONFIG, database_url="postgresql://user:secret@127.0.0.1:1/db", store_timeout=5)
+    runner = WorkflowRunner(work=False, config=config, workflows=[PLAIN])
+    async with runner, httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
+        board = Board(runner, client)
+        caplog.clear()
+        for path in ("/", "/runs", "/run?id=r", "/run/events?id=r", "/queues", "/run/live?id=r"):
+            answer = await board.get(path)
+            assert answer.status_code == 503, (path, answer.text)
+            assert "The store of the runs is not available" in answer.text
+            assert "the store cannot be reached at present; try again" in answer.text
+            assert "127.0.0.1" not in answer.text
+            assert answer.headers["retry-after"] == "1"
+        answer = await board.post("/run/stop", {"id": "r"})
+        assert answer.status_code == 503, answer.text
+    logged = [each for each in caplog.records if "a page of the dashboard" in each.getMessage()]
+    assert len(logged) == 7
+    assert all("127.0.0.1:1" in each.getMessage() and "secret" not in each.getMessage() for each in logged)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreError("db.internal refused the statement"),
+        CorruptRecordError("db.internal"),
+        SchemaVersionError(9, 3, "upgrade db.internal"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_fault_of_the_store_is_an_error_of_the_server(
+    error: StoreError, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FaultInjectingStore(MemoryRunStore())
+    runner = WorkflowRunner(store=store, work=False, config=WorkflowRunnerConfig(**CONFIG))
+    async with runner, httpx.AsyncClient(verify=NO_CERTIFICATES) as client:
+        store.fail("runs", call=store.calls["runs"] + 1, error=error)
+        with caplog.at_level(logging.ERROR, logger="spine_async"):
+            answer = await Board(runner, client).get("/runs")
+    assert answer.status_code == 500
+    assert "This page could not be made" in answer.text
+    assert "db.internal" not in answer.text
+    assert "db.internal" in caplog.text
