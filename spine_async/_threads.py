@@ -20,6 +20,9 @@ from spine_async.errors import StepError
 
 ValueT = TypeVar("ValueT")
 
+RAISED_GENERATOR_EXIT = "GeneratorExit was raised, with which Python closes a generator"
+"""Error text of a step that failed with a `GeneratorExit` of its own."""
+
 _POLL = 0.01  # seconds until the first look at abandoned threads
 _MAX_POLL = 0.25  # seconds between two checks of threads that were abandoned long ago
 
@@ -154,5 +157,7 @@ class _Job:
             raise StepError("the call was cancelled before it began")  # nobody waits for it
         try:
             return function(*args)
+        except GeneratorExit as exc:  # the coroutine that waits for the thread would be closed, instead of failing
+            raise StepError(RAISED_GENERATOR_EXIT) from exc
         finally:
             self._ended(self)

@@ -146,7 +146,9 @@ def _describe(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - `__str__` of an exception of user code may raise anything; the type remains
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # noqa: BLE001 - `__str__` of an exception of user code may raise anything; the type remains
         return ""
 
 

@@ -76,10 +76,55 @@ async def test_a_step_that_cancels_its_own_task_stops_the_run_which_can_be_resum
     step = Step.map("each", items=range(4), iterator=each, max_concurrency=2) if is_item else Step.lambda_("one", each)
     runner = make_runner()
     result = await runner.execute(Workflow("w", [step]), run_id="r")
-    assert result.status == "stopped"
+    assert (result.status, result.stop_reason) == ("stopped", "cancelled")
+    stored = await runner.get_run("r")
+    assert (stored.status, stored.stop_reason) == ("stopped", "cancelled")
     cancels = False
     result = await runner.resume("r")
     assert (result.status, sorted(ran, key=str)) == ("completed", [0, 1, 2, 3] if is_item else [1])
+
+
+async def cancels_itself(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await anyio.sleep(1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.lambda_("odd", cancels_itself),
+        Step.lambda_("odd", cancels_itself, timeout=9),
+        Step.map("odd", items=[1, 2], iterator=cancels_itself),
+        Step.parallel("odd", {"a": cancels_itself, "b": cancels_itself}),
+        Step.workflow("odd", Workflow("child", [Step.lambda_("a", cancels_itself)])),
+    ],
+    ids=["step", "timeout", "item", "branch", "child"],
+)
+async def test_a_run_in_the_background_that_cancels_itself_is_not_executed_again_and_again(
+    make_runner: MakeRunner, step: Step
+) -> None:
+    cleaned: list[int] = []
+
+    async def clean(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        cleaned.append(1)
+
+    workflow = Workflow("w", [step], cleanup=[Step.lambda_("clean", clean)])
+    async with make_runner([workflow], work=True) as runner:
+        handle = await runner.enqueue(workflow, run_id="r")
+        result = await handle.result(timeout=60)
+        assert (result.status, result.stop_reason, result.failed_steps) == ("stopped", "cancelled", [])
+    assert cleaned == [1]
+
+
+async def test_a_cleanup_step_that_cancels_itself_makes_its_run_poison(make_runner: MakeRunner) -> None:
+    workflow = Workflow("w", [Step.wait("a", 0)], cleanup=[Step.lambda_("odd", cancels_itself)])
+    async with make_runner([workflow], work=True, max_claims=2) as runner:
+        handle = await runner.enqueue(workflow, run_id="r")
+        result = await handle.result(timeout=60)
+        assert result.status == "failed"
+        assert "poison" in str(result.error)
 
 
 async def test_a_stray_cancellation_of_the_item_source_fails_the_map(make_runner: MakeRunner) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Mappin
 import anyio
 from pydantic import BaseModel
 
+from spine_async._engine.state.interrupts import PROCESS_EXIT
+from spine_async._engine.step.context_variables import with_own_variables
 from spine_async._model.context import WorkflowContext
 from spine_async._model.item_source import ItemCall, ItemPath, ItemSource, ItemStream
 from spine_async.errors import StepError
@@ -41,7 +43,7 @@ class Feed:
         self.taken += 1
         return self.taken - 1, item
 
-    async def close(self) -> Exception | None:
+    async def close(self) -> BaseException | None:
         """Close the iterator, so that it releases what it holds; returns the error that it raised.
 
         Any async iterator with an `aclose` method is closed. Of other iterators only generators are closed: an open
@@ -56,8 +58,10 @@ class Feed:
             with anyio.CancelScope(shield=True):
                 closing = close()
                 if inspect.isawaitable(closing):
-                    await closing
-        except Exception as exc:  # noqa: BLE001 - user code; the caller decides what becomes of the error
+                    await with_own_variables(closing)
+        except PROCESS_EXIT:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - user code; the caller decides what becomes of the error
             return exc
         return None
 

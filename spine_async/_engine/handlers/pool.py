@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.runtime.runtime import Runtime
-from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested
+from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested, TaskCancelled
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
@@ -88,10 +88,10 @@ class Pool(ABC, Generic[EntryT]):
             if self._newest is not None:
                 await self._newest.wait_shielded()  # nothing may be in flight when the run continues or ends
             await self._close()
-        if isinstance(self._interrupt, Exception):
-            raise self._interrupt
-        if self._interrupt is not None:
+        if isinstance(self._interrupt, _INTERRUPTS):
             await self._visit.interrupt(self._interrupt)
+        if self._interrupt is not None:
+            raise self._interrupt
 
     async def _run_workers(self) -> None:
         idleness = self._visit.run.idleness
@@ -132,7 +132,7 @@ class Pool(ABC, Generic[EntryT]):
             if is_scope_cancelled():
                 raise
             # Nobody cancelled the step, but the task group would treat this as its own cancellation and end normally.
-            self._abort(StepError(STRAY_CANCELLATION) if is_stray_cancellation() else Draining())
+            self._abort(StepError(STRAY_CANCELLATION) if is_stray_cancellation() else TaskCancelled())
             raise
         except BaseException as exc:  # noqa: BLE001 - raised again by `run`
             self._abort(exc)
@@ -188,6 +188,10 @@ class Pool(ABC, Generic[EntryT]):
     def _close_scope(self, scope: Scope) -> None:
         """Forget a scope that no attempt will continue."""
         self._visit.scope.open_scopes.pop(scope.path, None)
+
+
+_INTERRUPTS = (RunInterrupt, SystemExit, KeyboardInterrupt)
+"""What ends the run. The step fails with anything else, also with a `BaseException` that is the user's own."""
 
 
 def is_completed(outcome: Outcome) -> bool:

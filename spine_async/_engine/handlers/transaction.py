@@ -162,7 +162,7 @@ class _Transaction:
         config = private_members(self.step.config) if self.step.config else {}
         try:
             self._returned = self.step.handler(self.context, config, connection)
-        except Exception as exc:  # noqa: BLE001 - user code: the attempt fails with what it raises
+        except (Exception, GeneratorExit) as exc:  # noqa: BLE001 - user code: the attempt fails with what it raises
             self.reject(exc, is_transient=False)
         return self._error
 

@@ -28,6 +28,7 @@ from spine_async._engine.state.interrupts import (
     ResumeRefused,
     RunAborted,
     StopRequested,
+    TaskCancelled,
 )
 from spine_async._engine.state.outcome import SHUTDOWN, Outcome
 from spine_async._engine.state.run import Run
@@ -36,8 +37,10 @@ from spine_async._engine.step.once import RuntimeOnceCaller
 from spine_async._engine.tasks import (
     CANCELLATION,
     Task,
+    drop_cancellations_since,
     mark_retrieved,
     spawn,
+    yield_to_loop,
 )
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.record import DueTime, Release, RunEnd
@@ -116,13 +119,14 @@ async def supervise(runtime: Runtime, scope: Scope) -> RunEnd:
     try:
         await run.done.future()
     except CANCELLATION:
+        run.cancellation.is_of_loop = True
         run.cancellation.request(CancelReason.SHUTDOWN, runtime.clock.monotonic())
         # The run can be resumed in any case. An exception that ends the process has reached the event loop already.
         with suppress(RunAborted, SystemExit, KeyboardInterrupt):
             await run.done.wait_shielded()
-            await _recorded_end(runtime, scope, work)
+            await _recorded_end(runtime, scope, work, counts=False)
         raise
-    return await _recorded_end(runtime, scope, work)
+    return await _recorded_end(runtime, scope, work, counts=True)
 
 
 async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
@@ -143,7 +147,6 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
 
 async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
     """Execute the steps, and record the end of the run or release it; None if it has to unwind before it ends."""
-    pending = scope.run.pending
     try:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
@@ -154,15 +157,38 @@ async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)
     except Draining:
         return await _release_when_quiet(runtime, scope.run, SHUTDOWN)
+    except (CANCELLATION, TaskCancelled):
+        if not await _is_cancelled_by_step(runtime, scope.run):
+            raise
+        return await _end_cancelled(runtime, scope)
     else:
-        if pending.end is not None:
-            return pending.end
-        if scope.run.unwinding is not None:
-            return None
-        if scope.run.cancellation.is_release:
-            return await _release_when_quiet(runtime, scope.run, _given_up(scope.run))
-        outcome = _cancelled_outcome(runtime, scope)
+        return await _end_cancelled(runtime, scope)
     return await _end_or_begin_unwinding(runtime, scope, outcome)
+
+
+async def _end_cancelled(runtime: Runtime, scope: Scope) -> RunEnd | None:
+    """Record the end of a run whose steps were cancelled, or release it; None if it has to unwind before it ends."""
+    if scope.run.pending.end is not None:
+        return scope.run.pending.end
+    if scope.run.unwinding is not None:
+        return None
+    if scope.run.cancellation.is_release:
+        return await _release_when_quiet(runtime, scope.run, _given_up(scope.run))
+    return await _end_or_begin_unwinding(runtime, scope, _cancelled_outcome(runtime, scope))
+
+
+async def _is_cancelled_by_step(runtime: Runtime, run: Run) -> bool:
+    """Whether a step has cancelled a task of the run, which stops the run unless it is being cancelled already.
+
+    An event loop that ends also cancels the task that supervises the run, which notes it within an iteration of the
+    loop. Then the cancellation has to continue.
+    """
+    drop_cancellations_since(0)
+    await yield_to_loop()
+    if run.cancellation.is_of_loop:
+        return False
+    run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
+    return run.cancellation.reason is not CancelReason.SHUTDOWN
 
 
 async def _end_or_begin_unwinding(runtime: Runtime, scope: Scope, outcome: Outcome) -> RunEnd | None:
@@ -233,17 +259,25 @@ def _cancelled_outcome(runtime: Runtime, scope: Scope) -> Outcome:
     return Outcome(RunStatus.FAILED, step.name if step else None, message, ErrorCategory.TIMEOUT)
 
 
-async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd]) -> RunEnd:
-    """The end of a run whose task has ended or that has a stuck step; records the end if the task did not."""
+async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd], *, counts: bool) -> RunEnd:
+    """The end of a run whose task has ended or that has a stuck step; records the end if the task did not.
+
+    Args:
+        runtime: What all runs share.
+        scope: The run's own scope.
+        work: The run's task.
+        counts: Whether a task that was cancelled counts like the death of an owner. That of an event loop which ends
+            does not count; otherwise a step has cancelled it while the run unwinds.
+    """
     if not work.done():
         return await _abandon_stuck_step(runtime, scope, work)
-    is_cancelled = work.cancelled()  # the event loop is shutting down
-    error = None if is_cancelled else work.exception()
+    error = None if work.cancelled() else work.exception()
+    is_cancelled = work.cancelled() or isinstance(error, TaskCancelled)
     if is_cancelled or (error is not None and not isinstance(error, (Exception, RunAborted))):  # SystemExit etc.
         _refuse_if_lost(scope)
         if is_cancelled and scope.run.threads.names:
             return SHUTDOWN.at(scope.run.clock.now())  # a step may still be running, so the run keeps its owner
-        end = await commit_release(runtime, scope.run, SHUTDOWN, counts=not is_cancelled)
+        end = await commit_release(runtime, scope.run, SHUTDOWN, counts=counts or not is_cancelled)
         return end if is_cancelled else work.result()
     return work.result()
 

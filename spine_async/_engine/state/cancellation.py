@@ -35,6 +35,7 @@ class RunCancellation:
         requested_mono: When it was requested, or None.
         scope: Cancel scope around the run's steps while they execute; its deadline is that of the run.
         compensates: Whether the finished steps are compensated when the run was stopped.
+        is_of_loop: Whether the task that supervises the run was cancelled, by an event loop that ends.
 
     Args:
         is_decided: Whether the outcome of the run is decided, so that it can only be released.
@@ -46,6 +47,7 @@ class RunCancellation:
         self.requested_mono: float | None = None
         self.scope: anyio.CancelScope | None = None
         self.compensates = False
+        self.is_of_loop = False
         self._is_decided = is_decided
 
     @property

@@ -30,6 +30,10 @@ class Draining(RunInterrupt):
     """The runner is shutting down: running steps may finish, no further step begins."""
 
 
+class TaskCancelled(RunInterrupt):
+    """A task in which items or branches run was cancelled natively: by a step, or by an event loop that ends."""
+
+
 class RunAlreadyRecorded(RunInterrupt):
     """The run's end was recorded while this step did not react to its cancellation."""
 

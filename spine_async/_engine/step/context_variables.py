@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.tasks import CANCELLATION
+from spine_async._threads import RAISED_GENERATOR_EXIT
+from spine_async.errors import StepError
 
 ValueT = TypeVar("ValueT")
 
@@ -25,6 +27,9 @@ def with_own_variables(work: Awaitable[ValueT], groups: FailingGroups | None = N
     Args:
         work: Is awaited.
         groups: Notes the task groups of `work` that cancel the task.
+
+    Raises:
+        StepError: `work` raised `GeneratorExit`. Where it passed, it would end the run like the end of the process.
     """
     if not isinstance(work, (types.CoroutineType, Coroutine)):
         # A future or another object that runs no code of a step in this task.
@@ -37,6 +42,8 @@ def with_own_variables(work: Awaitable[ValueT], groups: FailingGroups | None = N
         except StopIteration as stop:
             result: ValueT = stop.value
             return result
+        except GeneratorExit as exc:  # of a generator of its own; nobody closes `work`, or it would be raised below
+            raise StepError(RAISED_GENERATOR_EXIT) from exc
         finally:
             error = None  # breaks the reference cycle with its traceback
         try:
