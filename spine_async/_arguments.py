@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Queue
+from spine_async._model.time_option import option_seconds
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError
 
@@ -97,6 +99,28 @@ def checked_page(run_id: str, after: int) -> str:
     """
     check_number("after", after)
     return check_run_id(run_id)
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise `DefinitionError` unless the argument is a text that can be the path of a visit."""
+    if not isinstance(value, str):
+        raise DefinitionError(f"{name} is of type {type(value).__name__}; it must be the path of a visit")
+    if not value.isprintable():
+        raise DefinitionError(f"{name} contains control characters or lone surrogates, which no path contains")
+
+
+def wait_limit(timeout: object) -> float | None:
+    """The argument `timeout` of a call that waits, in seconds; None for no limit.
+
+    Raises:
+        DefinitionError: It is no duration.
+    """
+    if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
+        return None
+    try:
+        return option_seconds(timeout, "timeout")
+    except ValueError as exc:
+        raise DefinitionError(f"{exc}; leave it out to wait without a limit") from None
 
 
 def check_limit(limit: int, most: int = 1000) -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Literal, Unpack
 
-from spine_async._arguments import check_limit, check_type, checked_page
+from spine_async._arguments import check_limit, check_path, check_type, checked_page
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service import query
 from spine_async._engine.service.active_runs import ActiveRuns
@@ -76,8 +76,8 @@ class RunReader:
         """
         check_limit(limit)
         check_type("with_params", with_params, bool, "True or False")
-        if order not in {"newest", "oldest"}:
-            raise ValueError(f"order is {order!r}; it must be 'newest' or 'oldest'")
+        if order not in ("newest", "oldest"):
+            raise ValueError(f"order is {order!r:.80}; it must be 'newest' or 'oldest'")
         chosen = replace(
             as_run_filter(filters, self._runtime.config.max_value_bytes),
             cursor=RunCursor.parse(cursor) if cursor is not None else None,
@@ -143,6 +143,8 @@ class RunReader:
         """
         check_limit(limit)
         checked_page(run_id, after)
+        if inside is not None:
+            check_path("inside", inside)
         async with self._active_runs.session():
             return await visit_records(self._runtime, run_id, inside, max(after, 0), limit, with_values=with_values)
 
@@ -158,6 +160,7 @@ class RunReader:
         Raises:
             RunNotFoundError: No such run is stored.
         """
+        check_path("path", path)
         async with self._active_runs.session():
             return await map_items(self._runtime, check_run_id(run_id), path)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from typing import Protocol
 
 import anyio
 
+from spine_async._arguments import wait_limit
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
@@ -15,7 +17,7 @@ from spine_async._model.workflow_result import WorkflowResult
 class RunAccess(Protocol):
     """The calls of a runner that a handle uses."""
 
-    async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult: ...
+    async def result(self, run_id: str, timeout: float | timedelta | None = None) -> WorkflowResult: ...
     async def get_run(self, run_id: str) -> RunRecord: ...
     async def _status(self, run_id: str) -> RunStatus: ...
     async def stop(self, run_id: str, reason: str | None = None, *, compensate: bool = False) -> bool: ...
@@ -39,13 +41,14 @@ class RunHandle:
     def __repr__(self) -> str:
         return f"RunHandle({self.run_id!r})"
 
-    async def result(self, timeout: float | None = None) -> WorkflowResult:
+    async def result(self, timeout: float | timedelta | None = None) -> WorkflowResult:
         """Wait until the run has ended, and return its result. It may move between processes meanwhile.
 
         Args:
-            timeout: Seconds; None waits without a limit.
+            timeout: Seconds, or a `timedelta`; None waits without a limit.
 
         Raises:
+            DefinitionError: `timeout` is no duration.
             TimeoutError: The run has not ended in that time; it continues.
             RunNotFoundError: The run is not stored, or was deleted.
 
@@ -80,11 +83,15 @@ class RunHandle:
         return await self._runner.stop(self.run_id, reason, compensate=compensate)
 
 
-async def wait_first(*handles: RunHandle, timeout: float | None = None) -> RunHandle:
+async def wait_first(*handles: RunHandle, timeout: float | timedelta | None = None) -> RunHandle:
     """Wait until the first of several runs has ended; returns its handle.
 
+    Args:
+        handles: The runs.
+        timeout: Seconds, or a `timedelta`; None waits without a limit.
+
     Raises:
-        ValueError: No handle is given.
+        ValueError: No handle is given, or `timeout` is no duration.
         TimeoutError: None of them has ended within `timeout` seconds.
         RunNotFoundError: One of the runs is not stored.
     """
@@ -92,7 +99,7 @@ async def wait_first(*handles: RunHandle, timeout: float | None = None) -> RunHa
         raise ValueError("wait_first needs at least one handle")
     ended: list[RunHandle] = []
     errors: list[Exception] = []
-    with anyio.fail_after(timeout):
+    with anyio.fail_after(wait_limit(timeout)):
         async with anyio.create_task_group() as tasks:
 
             async def wait(handle: RunHandle) -> None:

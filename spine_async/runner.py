@@ -16,6 +16,7 @@ from spine_async._arguments import (
     check_runner_arguments,
     check_type,
     check_workflow,
+    wait_limit,
 )
 from spine_async._assembly import assemble_runtime, with_arguments
 from spine_async._engine.handlers.choice import run_choice
@@ -354,14 +355,15 @@ class WorkflowRunner(RunReader, ScheduleManager, WorkOverview):
         """A handle of a run, which need not be stored yet; performs no I/O."""
         return RunHandle(self, check_run_id(run_id))
 
-    async def result(self, run_id: str, timeout: float | None = None) -> WorkflowResult:
+    async def result(self, run_id: str, timeout: float | timedelta | None = None) -> WorkflowResult:
         """Wait until a run has ended, wherever it is executed, and return its result; see `RunHandle.result`."""
         check_run_id(run_id)
+        limit = wait_limit(timeout)
         async with self._active_runs.session():
             ended = await self._callers.ended_result(run_id)
             if ended is not None:  # also with a timeout of 0
                 return ended
-            with anyio.fail_after(timeout):
+            with anyio.fail_after(limit):
                 return await self._callers.result(run_id)
 
     async def resume(

@@ -69,7 +69,7 @@ class ParallelStep(Step):
     def _check_limits(self) -> None:
         need, count = self.need, len(self.branches)
         is_number = isinstance(need, int) and not isinstance(need, bool)
-        if not (need in {"all", "any"} or (is_number and 1 <= int(need) <= count)):
-            raise self._error(f"need is {need!r}; it must be 'all', 'any' or an integer from 1 to {count}")
+        if not ((isinstance(need, str) and need in {"all", "any"}) or (is_number and 1 <= int(need) <= count)):
+            raise self._error(f"need is {need!r:.80}; it must be 'all', 'any' or an integer from 1 to {count}")
         if self.max_concurrency is not None:
             self._checked(lambda: check_concurrency(self.max_concurrency))

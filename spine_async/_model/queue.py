@@ -160,13 +160,9 @@ def due_time(delay: object, at: object, now: datetime) -> DueTime:
         if at is None:
             seconds = option_seconds(0.0 if delay is None else delay, "delay")
             return DueTime(now + timedelta(seconds=seconds), seconds)
-        if not isinstance(at, datetime):
-            raise DefinitionError(f"at is of type {type(at).__name__}; it must be an aware datetime")
-        return DueTime(min(in_utc(at), LATEST))
-    except DefinitionError:
-        raise
+        return DueTime(min(in_utc(at, "at"), LATEST))  # type: ignore[arg-type] # `in_utc` checks the type
     except (ValueError, OverflowError) as exc:
-        raise DefinitionError(str(exc).replace("until ", "at ", 1)) from None
+        raise DefinitionError(str(exc)) from None
 
 
 def expiry(expires: object, due: DueTime) -> datetime | None:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
-from spine_async._model.naming import text_problem
+from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.queue import DEFAULT_QUEUE, check_queue_name
 from spine_async._model.time_option import in_utc, option_seconds
 from spine_async._model.workflow import Workflow
@@ -27,6 +27,7 @@ _OVERLAPS = ("skip", "queue", "allow")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SHORTEST = 0.01
+_MOST_FIRINGS = 1_000_000
 
 
 class _Times(Protocol):
@@ -100,6 +101,9 @@ class Schedule:
     def _check_options(self) -> None:
         if not isinstance(self.workflow, (Workflow, str)) or not self.workflow_name:
             raise ValueError(f"{self.workflow!r:.80} is no workflow with a name; give a Workflow, or its name")
+        problem = text_problem(self.workflow_name, MAX_NAME_LENGTH)
+        if problem is not None:
+            raise ValueError(f"invalid workflow {self.workflow_name!r:.80}: {problem}")
         if (self.cron is None) == (self.every is None):
             raise ValueError("give either cron= or every=")
         if self.overlap not in _OVERLAPS:
@@ -145,31 +149,52 @@ class Schedule:
         """The next `n` firings as aware datetimes in the time zone of the schedule.
 
         Args:
-            n: How many, at least 1.
+            n: How many, from 1 to 1,000,000.
             after: An aware datetime before the first of them; None means now.
         """
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise DefinitionError(f"schedule {self.name!r}: n is {n!r:.80}; it must be an integer of at least 1")
-        start = datetime.now(UTC) if after is None else after
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_FIRINGS:
+            problem = f"n is {n!r:.80}; it must be an integer from 1 to {_MOST_FIRINGS:,}"
+            raise DefinitionError(f"schedule {self.name!r}: {problem}")
+        start = self._moment("after", datetime.now(UTC) if after is None else after)
         return [each.astimezone(self._zone) for each in islice(self._firings(start), n)]
 
     def after(self, moment: datetime) -> datetime:
         """The first firing after an aware moment, in UTC."""
-        return self._times.after(in_utc(moment))
+        return self._first_after(self._moment("moment", moment))
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
         """The last firing after one moment and not after another, in UTC; None if there is none."""
-        return self._times.latest(in_utc(after), in_utc(until))
+        begin, end = self._moment("after", after), self._moment("until", until)
+        try:
+            return self._times.latest(begin, end)
+        except OverflowError:
+            raise self._out_of_range(end) from None
 
     def run_id(self, firing: datetime) -> str:
         """The id of the run of a firing."""
         return f"{self.name}@{iso_second(firing)}"
 
     def _firings(self, after: datetime) -> Iterator[datetime]:
-        moment = in_utc(after)
+        moment = after
         while True:
-            moment = self._times.after(moment)
+            moment = self._first_after(moment)
             yield moment
+
+    def _moment(self, name: str, given: datetime) -> datetime:
+        try:
+            return in_utc(given, name)
+        except ValueError as exc:
+            raise DefinitionError(f"schedule {self.name!r}: {exc}") from None
+
+    def _first_after(self, moment: datetime) -> datetime:
+        try:
+            return self._times.after(moment)
+        except OverflowError:
+            raise self._out_of_range(moment) from None
+
+    def _out_of_range(self, moment: datetime) -> DefinitionError:
+        problem = f"no firing around {moment.isoformat()} lies within the years 1 to 9999"
+        return DefinitionError(f"schedule {self.name!r}: {problem}")
 
 
 class _Interval:

@@ -80,17 +80,20 @@ def as_moment(value: object) -> datetime:
     return moment
 
 
-def in_utc(moment: datetime) -> datetime:
+def in_utc(moment: datetime, option: str = "until") -> datetime:
     """A plain datetime in UTC, from an aware datetime, which may be of a subclass or have a custom time zone.
 
     Raises:
-        ValueError: It has no time zone, or lies outside of the years 1 to 9999 in UTC.
+        ValueError: It is no datetime, has no time zone, or lies outside of the years 1 to 9999 in UTC; the message
+            names the option.
     """
+    if not isinstance(moment, datetime):
+        raise ValueError(f"{option} is of type {type(moment).__name__}; it must be an aware datetime")  # noqa: TRY004 - as all
     try:
         offset = moment.utcoffset()
         plain = datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=UTC) - (offset or timedelta())
     except Exception as exc:  # noqa: BLE001 - the time zone is user code
-        raise ValueError(f"until cannot be expressed in UTC: {type(exc).__name__}") from None
+        raise ValueError(f"{option} cannot be expressed in UTC: {type(exc).__name__}") from None
     if offset is None:
-        raise ValueError("until has no time zone; pass an aware datetime, such as datetime.now(UTC)")
+        raise ValueError(f"{option} has no time zone; pass an aware datetime, such as datetime.now(UTC)")
     return plain

@@ -25,6 +25,7 @@ from spine_async import (
     WorkflowResult,
     WorkflowRunner,
     WorkflowRunnerConfig,
+    wait_first,
 )
 
 
@@ -462,6 +463,19 @@ def test_arguments_of_a_wrong_type_are_definition_errors(build: Callable[[], obj
         (lambda runner: runner.list_checkpoints("r", limit=None), "limit"),
         (lambda runner: anext(runner.events("r", "5")), "after"),
         (lambda runner: runner.delete_run(5), "run id"),
+        (lambda runner: runner.map_items("r", 5), "path"),
+        (lambda runner: runner.map_items("r", None), "path"),
+        (lambda runner: runner.map_items("r", "a\0b"), "path"),
+        (lambda runner: runner.map_items("r", "a\ud800b"), "path"),
+        (lambda runner: runner.list_visits("r", inside=5), "inside"),
+        (lambda runner: runner.list_visits("r", inside="a\ud800b"), "inside"),
+        (lambda runner: runner.result("r", float("nan")), "timeout"),
+        (lambda runner: runner.result("r", "5"), "timeout"),
+        (lambda runner: runner.handle("r").result(timeout=-1), "timeout"),
+        (lambda runner: runner.handle("r").result(timeout=10**400), "timeout"),
+        (lambda runner: wait_first(runner.handle("r"), timeout="5"), "timeout"),
+        (lambda runner: wait_first(runner.handle("r"), timeout=float("nan")), "timeout"),
+        (lambda runner: wait_first(runner.handle("r"), timeout=timedelta(-1)), "timeout"),
     ],
 )
 async def test_arguments_of_methods_are_checked(
@@ -476,3 +490,17 @@ async def test_arguments_of_methods_are_checked(
 
 
 _FLOW = Workflow("w", [_STEP, Step.lambda_("b", lambda _c, _d: None)])
+
+
+@pytest.mark.parametrize("order", ["", "NEWEST", None, ["newest"], {"newest": 1}])
+async def test_an_unknown_order_of_runs_is_refused(runner: WorkflowRunner, order: Any) -> None:
+    with pytest.raises(ValueError, match=r"order is .* must be 'newest' or 'oldest'"):
+        await runner.list_runs(order=order)
+
+
+async def test_durations_of_waits(runner: WorkflowRunner) -> None:
+    result = await runner.execute(_FLOW, run_id="r")
+    for timeout in (None, 0, timedelta(seconds=1), float("inf"), 10**9):
+        assert (await runner.handle("r").result(timeout)).status == result.status
+        if timeout != 0:
+            assert (await wait_first(runner.handle("r"), timeout=timeout)).run_id == "r"

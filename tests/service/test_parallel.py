@@ -235,6 +235,7 @@ async def test_a_dry_run_reaches_all_branches(handlers: Handlers) -> None:
         ({"need": 3}, "need is 3; it must be 'all', 'any' or an integer from 1 to 1"),
         ({"need": "most"}, "need is 'most'"),
         ({"need": True}, "need is True"),
+        ({"need": ["all"]}, "need is ['all']"),
         ({"max_concurrency": 0}, "max_concurrency is 0"),
     ],
 )

@@ -22,6 +22,7 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document, JsonValue
 from spine_async._model.history import Checkpoint
 from spine_async._model.large_text import LARGE_TEXT, split_members
+from spine_async._model.limits import MAX_STORED_INT
 from spine_async._model.list_document import extended
 from spine_async._model.record import StoredRun, VisitRow
 from spine_async._model.status import FINISHED, StepStatus
@@ -31,7 +32,6 @@ _PAGE = 200  # rows; converting a page takes a millisecond
 _SCOPES = 100  # map items whose rows are read by one call
 _SCOPE_PAGE = 400  # rows of these items; each page finds all of them again
 _DECODED_AT_ONCE = 100  # small values
-_MAX_SEQ = 2**31 - 1
 
 
 async def checkpoints(runtime: Runtime, run_id: str, after: int, limit: int) -> list[Checkpoint]:
@@ -78,7 +78,7 @@ async def _page_rows(runtime: Runtime, run_id: str, after: int, limit: int) -> l
     """The rows up to the last of `limit` finished visits."""
     rows: list[VisitRow] = []
     left = limit
-    while left > 0 and after < _MAX_SEQ:
+    while left > 0 and after < MAX_STORED_INT:
         page = await runtime.store.visits(run_id, VisitFilter(after=after, limit=min(left, _PAGE)))
         if not page:
             break

@@ -102,9 +102,7 @@ def _time(given: Mapping[str, object], name: str) -> datetime | None:
     value = given.get(name)
     if value is None:
         return None
-    if not isinstance(value, datetime):
-        raise DefinitionError(f"{name} is of type {type(value).__name__}; it must be an aware datetime")
     try:
-        return in_utc(value)
+        return in_utc(value, name)  # type: ignore[arg-type] # it checks the type
     except ValueError as exc:
-        raise DefinitionError(str(exc).replace("until", name, 1)) from None
+        raise DefinitionError(str(exc)) from None

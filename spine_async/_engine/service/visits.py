@@ -14,6 +14,7 @@ from spine_async._engine.tasks import PeriodicYield
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
 from spine_async._model.large_text import LARGE_TEXT
+from spine_async._model.limits import MAX_STORED_INT
 from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, StepStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
@@ -35,7 +36,7 @@ async def visit_records(
     """
     await load(runtime, run_id)
     found: list[VisitRecord] = []
-    while len(found) < limit:
+    while len(found) < limit and after < MAX_STORED_INT:
         page = await _page(runtime, run_id, inside, after, limit, with_values=with_values)
         is_large = with_values and sum(row.output_size for row in page) > LARGE_TEXT
         with CorruptionGuard(run_id):

@@ -134,6 +134,8 @@ async def stored_schedule(runtime: Runtime, known: Schedules, name: str) -> Stor
     """
     if not isinstance(name, str):
         raise DefinitionError(f"{name!r:.80} is no name of a schedule; give a string")
+    if not name.isprintable():  # some stores cannot search for it
+        raise ScheduleNotFoundError(name)
     found = await read_schedules(runtime, [name])
     if not found and name in known:
         await register_schedules(runtime, [known[name]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -58,11 +58,14 @@ def stored(decided_at: datetime = NOON, **values: Any) -> StoredSchedule:
         ("s", {"every": 1, "queue": ""}, "invalid queue"),
         ("s", {"every": 1, "params": [1]}, "params is of type list"),
         ("s", {"every": 1, "catch_up": -1}, "catch_up"),
+        ("s", {"every": 1, "workflow": "a\0b"}, "invalid workflow"),
+        ("s", {"every": 1, "workflow": "w" * 201}, "too long"),
+        ("s", {"every": 1, "workflow": " "}, "must not be empty"),
     ],
 )
 def test_an_invalid_definition_is_refused(name: str, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(DefinitionError, match=problem):
-        Schedule(name, FLOW, **options)
+        Schedule(**{"name": name, "workflow": FLOW, **options})
 
 
 def test_a_workflow_without_a_name_is_refused() -> None:
@@ -78,6 +81,47 @@ def test_next_gives_aware_times_in_the_zone_of_the_schedule() -> None:
     assert timedelta() < soon - datetime.now(UTC) <= timedelta(seconds=600)
     with pytest.raises(DefinitionError, match="n is 0"):
         schedule().next(0)
+
+
+class _OwnZone(tzinfo):
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        raise RuntimeError
+
+    def dst(self, moment: datetime | None) -> None:
+        return None
+
+    def tzname(self, moment: datetime | None) -> None:
+        return None
+
+
+@pytest.mark.parametrize("options", [{}, {"every": None, "cron": "0 9 29 2 *"}, {"every": None, "cron": "*/5 * * * *"}])
+@pytest.mark.parametrize(
+    ("moment", "problem"),
+    [
+        (NOON.replace(tzinfo=None), "has no time zone"),
+        (NOON.replace(tzinfo=_OwnZone()), "cannot be expressed in UTC"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), "cannot be expressed in UTC"),
+        (datetime.max.replace(tzinfo=UTC), "within the years 1 to 9999"),
+        (NOON.date(), "is of type date"),
+        (NOON.isoformat(), "is of type str"),
+        (NOON.timestamp(), "is of type float"),
+    ],
+)
+def test_a_moment_that_no_firing_can_follow_is_refused(options: dict[str, Any], moment: Any, problem: str) -> None:
+    plan = schedule(**options)
+    with pytest.raises(DefinitionError, match=f"schedule 's'.*{problem}"):
+        plan.next(after=moment)
+    with pytest.raises(DefinitionError, match=f"schedule 's'.*{problem}"):
+        plan.after(moment)
+    if "years" not in problem:
+        with pytest.raises(DefinitionError, match=f"schedule 's': until.*{problem}"):
+            plan.latest(NOON, moment)
+
+
+@pytest.mark.parametrize("n", [-1, 10**400, 2**63, 1.0, True, "1", None])
+def test_a_number_of_firings_that_cannot_be_given_is_refused(n: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"schedule 's': n is .* it must be an integer from 1 to 1,000,000"):
+        schedule().next(n)
 
 
 def test_an_interval_is_the_same_in_all_processes() -> None:
