@@ -108,3 +108,20 @@ async def test_handlers_may_change(make_runner: Any, failed: str) -> None:
 async def test_a_step_that_is_now_something_else_and_had_not_finished(make_runner: Any, failed: str) -> None:
     changed = Workflow("story", [Step.lambda_("a", work), Step.lambda_("b", work), Step.wait("last", 0)])
     assert (await make_runner().resume(failed, workflow=changed)).status == "completed"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        Step.parallel("each", {"one": work, "two": breaks}),
+        Step.workflow("each", Workflow("child", [Step.lambda_("one", work), Step.lambda_("two", breaks)])),
+    ],
+    ids=["parallel", "workflow"],
+)
+async def test_a_step_with_finished_steps_inside_that_is_now_a_map(make_runner: Any, before: Step) -> None:
+    await make_runner().execute(story(before), run_id="r1")
+    changed = story(Step.map("each", items=[1], iterator=work))
+    with pytest.raises(WorkflowChangedError, match=r"step 'each' finished step 'one' inside of it belongs to no item"):
+        await make_runner().resume("r1", workflow=changed)
+    assert (await make_runner().get_run("r1")).status == "failed"
+    assert (await make_runner().resume("r1", workflow=story(before))).error_step == "each"

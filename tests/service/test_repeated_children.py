@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
-from spine_async import RetryPolicy, RunStatus, Step, StepResult, Workflow, WorkflowContext
+from spine_async import RetryPolicy, RunStatus, Step, StepResult, Workflow, WorkflowChangedError, WorkflowContext
 from tests.service.nesting import Handlers
 from tests.service.places import Place
 from tests.service.services import until
@@ -38,6 +39,20 @@ async def test_a_parent_that_is_parked_in_a_retry_resumes_its_child_once(place: 
         events = [event.event_type async for event in handle.events()]
     assert (result.status, handlers.ran["fails"]) == (RunStatus.FAILED, 3)
     assert events.count("child_resumed") == 2
+
+
+async def test_a_step_that_has_started_another_workflow_is_refused(place: Place, handlers: Handlers) -> None:
+    handlers.broken = {"b"}
+    async with place.runner(config=QUICK) as runner:
+        await runner.execute(flow(handlers, pair(handlers)), run_id="r")
+    handlers.broken = set()
+    changed = flow(handlers, Workflow("other", [handlers.step("a"), handlers.step("b")]))
+    async with place.runner(config=QUICK) as runner:
+        with anyio.fail_after(30), pytest.raises(WorkflowChangedError, match=r"'child'.*'r/child'.*'kid'.*'other' now"):
+            await runner.resume("r", workflow=changed)
+        assert (await runner.get_run("r")).status == RunStatus.FAILED
+        result = await runner.resume("r", workflow=flow(handlers, pair(handlers)))
+    assert (result.status, handlers.repeated()) == (RunStatus.COMPLETED, ["b"])
 
 
 async def test_a_step_with_long_delays_is_retried_again_when_a_step_around_it_is(

@@ -20,7 +20,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Wait
-from spine_async._engine.state.interrupts import CommitFailed
+from spine_async._engine.state.interrupts import CommitFailed, ResumeRefused
 from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
 from spine_async._engine.state.repetition import repetition
 from spine_async._engine.state.scope import Visit
@@ -44,6 +44,7 @@ from spine_async.errors import (
     SharingError,
     StepError,
     StoreError,
+    WorkflowChangedError,
 )
 
 _KEEPS_CHILD = frozenset({CancelReason.SHUTDOWN, CancelReason.PARKED, CancelReason.LEASE_LOST})
@@ -120,7 +121,7 @@ async def _ended(
     while True:
         await read_messages(runtime, visit)
         _discard(visit, names)
-        state = await children.state(run_id)
+        state = await _state(children, step, visit)
         if state is not None and state.status is RunStatus.STOPPED and state.stop_reason in late_stops:
             late_stops = frozenset()
             await children.resume(run_id, step.child)
@@ -132,6 +133,20 @@ async def _ended(
                 await _message(visit, names)
         finally:
             visit.run.pending.status = RunStatus.RUNNING
+
+
+async def _state(children: ChildRuns, step: WorkflowStep, visit: Visit) -> ChildState | None:
+    """The state of the child; None if it is not stored.
+
+    If the step has another workflow now, this ends the execution of the step: nobody would execute that workflow.
+    """
+    run_id = child_run_id(visit)
+    state = await children.state(run_id)
+    if state is not None and state.workflow_name != step.child.name:
+        now = f"its workflow is {step.child.name!r} now"
+        problem = f"has started run {run_id!r} of workflow {state.workflow_name!r}, but {now}"
+        await visit.interrupt(ResumeRefused(WorkflowChangedError(visit.run.run_id, step.name, problem, role="step")))
+    return state
 
 
 def _store_wait(visit: Visit, path: str, key: str, event: EventRow) -> None:
@@ -165,7 +180,7 @@ async def _resume(children: ChildRuns, step: WorkflowStep, visit: Visit) -> froz
         stopped only now, because nobody waited for its end; then it is resumed as well.
     """
     end, run_id = visit.run.previous_end, child_run_id(visit)
-    state = await children.state(run_id)
+    state = await _state(children, step, visit)
     if state is None or state.status.is_final:
         if state is not None and state.status is not RunStatus.COMPLETED:
             await children.resume(run_id, step.child)

@@ -33,10 +33,12 @@ class ChildState:
     """The state of a child.
 
     Attributes:
+        workflow_name: Name of its workflow.
         output: Output of its last step, if it has completed.
     """
 
     status: RunStatus
+    workflow_name: str
     error_step: str | None = None
     error: str | None = None
     error_category: str | None = None

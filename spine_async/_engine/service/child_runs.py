@@ -68,7 +68,13 @@ class StoredChildRuns:
             return None
         output = await self._output(run_id) if stored.status is RunStatus.COMPLETED else None
         return ChildState(
-            stored.status, stored.error_step, stored.error, stored.error_category, stored.stop_reason, output
+            stored.status,
+            stored.workflow_name,
+            stored.error_step,
+            stored.error,
+            stored.error_category,
+            stored.stop_reason,
+            output,
         )
 
     async def resume(self, run_id: str, workflow: Definition) -> None:

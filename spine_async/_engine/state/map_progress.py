@@ -102,6 +102,10 @@ class MapProgress(NestedProgress[int]):
         scope, begin = row.scope, len(self.path) + 1
         end = scope.find("]", begin)
         digits = scope[begin:end]
-        if end < 0 or not (digits.isascii() and digits.isdigit()) or scope[: begin - 1] != self.path:
+        is_inside = scope[: begin - 1] == self.path and scope[begin - 1 : begin] in {"", "/", "["}
+        if is_inside and (end < 0 or scope[begin - 1] != "[" or not (digits.isascii() and digits.isdigit())):
+            problem = f"finished step {row.step_name!r} inside of it belongs to no item, but the step is a map now"
+            raise WorkflowChangedError(self._run_id, self._step.name, problem, role="step")
+        if not is_inside:
             raise CorruptRecordError(f"the stored path {row.path!r} does not belong to the map {self.path!r}")
         return int(digits), end + 1
