@@ -18,6 +18,7 @@ from spine_async import (
     Workflow,
     WorkflowContext,
     WorkflowRunner,
+    WorkflowRunnerConfig,
 )
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore
@@ -234,6 +235,42 @@ async def test_a_run_that_does_not_exist_and_one_that_is_deleted(place: Place) -
             tasks.start_soon(follow)
             await anyio.sleep(0.02)
             await reader.delete_run("r", force=True)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["has not begun", "has ended"])
+async def test_a_run_that_is_deleted_and_created_anew_between_two_looks(store: FaultInjectingStore, ends: bool) -> None:
+    gate, config = Gate(), WorkflowRunnerConfig(drain_timeout=0.0, trace_enabled=False)
+    seen, again = list[Event](), list[Event]()
+    async with WorkflowRunner(store=store, config=config, work=False, workflows=[gate.flow]) as follower:
+        async with WorkflowRunner(store=store, config=config, workflows=[gate.flow]) as owner:
+            handle = await owner.start(gate.flow, run_id="r")
+            for number in range(5):
+                gate.send(number)
+            await until(lambda: has_events(handle, 8))
+        reading = asyncio.create_task(collect(follower.events("r", follow=True), seen))
+        await until(lambda: len(seen) >= 8)
+        hang = store.hang("states", call=store.calls["states"] + 1)
+        await hang.reached.wait()
+        await follower.delete_run("r", force=True)
+        late = None
+        if ends:
+            await follower.execute(Workflow("quick", gate.flow.steps[:1]), run_id="r")
+        else:
+            await follower.enqueue(gate.flow, run_id="r")
+            late = asyncio.create_task(collect(follower.events("r", follow=True), again))
+        hang.release.set()
+        with anyio.fail_after(10), pytest.raises(RunNotFoundError):
+            await reading
+        if late is not None:
+            async with WorkflowRunner(store=store, config=config, workflows=[gate.flow]):
+                gate.send(END)
+                with anyio.fail_after(10):
+                    check_whole(await late)
+    assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
+
+
+async def has_events(handle: RunHandle, number: int) -> bool:
+    return (await handle.record()).last_seq >= number
 
 
 async def test_a_run_without_events_ends_its_followers(place: Place) -> None:

@@ -5,6 +5,9 @@ has a higher number. So it misses and repeats nothing at any speed, and nobody w
 in two ways. A commit of this runner wakes it directly. For runs that are executed elsewhere, one task asks the store
 for the numbers of all of them in one call, several times a second.
 
+A run may be deleted, and created anew under its id, between two looks. Its numbers are lower then than those that are
+known. In that case the run is loaded, and compared with the one that was followed.
+
 The followers of one run share what one of them has read. Events of a commit without steps, such as emitted ones, are
 taken from the commit itself. Without followers none of this costs anything.
 """
@@ -34,7 +37,7 @@ from spine_async._engine.tasks import (
     wait_ended,
 )
 from spine_async._model.history import Event
-from spine_async._model.record import EventRow, RunChange
+from spine_async._model.record import EventRow, RunChange, StoredRun
 from spine_async.errors import RunNotFoundError, StoreError
 
 _PAGE = 500
@@ -57,6 +60,7 @@ class _FollowedRun:
     Attributes:
         readers: Number of its followers.
         state: Epoch, the number after its last event, and whether it has ended.
+        identity: What distinguishes it from a run that is created later under the same id; None until it is loaded.
         is_missing: Whether it was deleted.
         is_fed: Whether commits of this runner report it.
         looked_mono: When the store was last asked for its state.
@@ -67,6 +71,7 @@ class _FollowedRun:
         self.run_id = run_id
         self.readers = 0
         self.state = (0, 0, False)
+        self.identity: tuple[object, ...] | None = None
         self.is_missing = False
         self.is_fed = False
         self.looked_mono = 0.0
@@ -84,6 +89,17 @@ class _FollowedRun:
         self.state = state
         self._wake()
         return True
+
+    def identify(self, stored: StoredRun) -> bool:
+        """Whether this is the run that is followed."""
+        identity = (stored.key, stored.created_at)
+        if self.identity is None:
+            self.identity = identity
+        return self.identity == identity
+
+    def is_beyond(self, epoch: int, next_seq: int) -> bool:
+        """Whether higher numbers are known than these."""
+        return epoch < self.state[0] or next_seq < self.state[1]
 
     def vanish(self) -> None:
         """Take note that the run is not stored any more."""
@@ -159,10 +175,8 @@ class Followers:
             RunNotFoundError: The run is not stored, or was deleted.
             StoreError: The store cannot be read. Another call with the last number continues.
         """
-        followed, position = self._enter(run_id), max(after, 0) + 1
+        followed, position = await self._begin(run_id), max(after, 0) + 1
         try:
-            stored = await load(self._runtime, run_id)
-            followed.update(stored.epoch, stored.next_seq, has_ended=stored.status.is_final)
             while True:
                 if followed.is_missing:
                     raise RunNotFoundError(run_id)
@@ -177,6 +191,20 @@ class Followers:
                 if followed.state == state and not followed.is_missing:
                     await followed.changed()
         finally:
+            await self._leave(followed)
+
+    async def _begin(self, run_id: str) -> _FollowedRun:
+        while True:
+            followed = self._enter(run_id)
+            try:
+                stored = await load(self._runtime, run_id)
+                if followed.identify(stored):
+                    followed.update(stored.epoch, stored.next_seq, has_ended=stored.status.is_final)
+                    return followed
+            except BaseException:
+                await self._leave(followed)
+                raise
+            followed.vanish()  # earlier followers do not know yet that the run was deleted
             await self._leave(followed)
 
     async def _read(self, followed: _FollowedRun, position: int, next_seq: int) -> tuple[Sequence[EventRow], int]:
@@ -228,6 +256,10 @@ class Followers:
         followed = self._followed.get(change.run_id)
         if followed is None:
             return
+        if followed.is_beyond(change.epoch, change.next_seq):  # a later look, or a run that was created anew
+            followed.is_fed = False
+            self._runtime.changes.notify(Change.EVENTS)
+            return
         if not change.visits:  # the store derives the events of visits
             followed.keep(change.events, change.expected_seq, change.next_seq)
         followed.is_fed = change.release is None
@@ -265,11 +297,16 @@ class Followers:
         for each in runs:
             each.looked_mono = now_mono
             state = states.get(each.run_id)
-            if state is None:
+            if state is None or (each.is_beyond(state.epoch, state.next_seq) and not await self._is_stored(each)):
                 each.vanish()
             elif each.update(state.epoch, state.next_seq, has_ended=state.status.is_final):
                 has_changed = True
         return has_changed
+
+    async def _is_stored(self, followed: _FollowedRun) -> bool:
+        """Whether the run that is followed is still stored, and not another one with its id."""
+        stored = await run_shielded(self._runtime.store.load(followed.run_id), "spine_async follow")
+        return stored is not None and followed.identify(stored)
 
     def _is_due(self, followed: _FollowedRun, now_mono: float) -> bool:
         """Whether the store is to be asked now; for a run that commits of this runner report, only now and then."""
