@@ -233,13 +233,14 @@ def _plain_other(value: object, depth: int) -> JsonValue:
 
 
 def _dumped(model: BaseModel) -> object:
-    secret = secret_field(model)
-    if secret is not None:
-        raise SerializationError("a secret has no JSON form; get_secret_value() returns its text", secret)
     try:
-        return dump_with_subclasses(model)
+        secret = secret_field(model)
+        plain = dump_with_subclasses(model) if secret is None else None
     except (ValueError, RecursionError) as exc:
         raise SerializationError(f"{type(model).__name__} cannot be dumped as JSON: {type(exc).__name__}") from None
+    if secret is not None:
+        raise SerializationError("a secret has no JSON form; get_secret_value() returns its text", secret)
+    return plain
 
 
 def _plain_scalar(value: object) -> JsonValue:

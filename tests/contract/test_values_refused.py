@@ -31,6 +31,16 @@ def cycle_of_dicts() -> dict[str, Any]:
     return inner
 
 
+class Node(BaseModel):
+    next: "Node | None" = None
+
+
+def cycle_of_models() -> Node:
+    node = Node()
+    node.next = node
+    return node
+
+
 def cycle_of_lists() -> list[Any]:
     inner: list[Any] = []
     inner.append(inner)
@@ -60,6 +70,7 @@ REFUSED = [
     pytest.param({"rows": [0, {"price": {"\udfff": 1}}]}, AT_PRICE, id="key with a surrogate"),
     pytest.param({"rows": [0, cycle_of_dicts()]}, AT_PRICE, id="cycle of dicts"),
     pytest.param({"rows": [0, {"price": cycle_of_lists()}]}, AT_PRICE, id="cycle of lists"),
+    pytest.param({"rows": [0, {"price": cycle_of_models()}]}, AT_PRICE, id="cycle of models"),
 ]
 
 
