@@ -23,9 +23,9 @@ from spine_async._model.schedule_state import NewSchedule, ScheduleChange, Store
 from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome, Listener, StepTransaction
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
-from spine_async.storage.sql.driver.connection import bind_pool, forked
 from spine_async.storage.sql.driver.errors import unavailable
 from spine_async.storage.sql.driver.given_engine import check_engine
+from spine_async.storage.sql.driver.sharing import bind_pool, forked
 from spine_async.storage.sql.driver.sqlite_options import is_in_memory
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS
 from spine_async.storage.sql.driver.url import (

@@ -12,17 +12,12 @@ from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async.errors import StoreError
-from spine_async.storage.sql.driver.connection import (
-    ConnectionPool,
-    DriverHooks,
-    Job,
-    ResultT,
-    WriterConnection,
-    foreign_loop,
-)
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, Job, ResultT
 from spine_async.storage.sql.driver.pool_size import CONNECTIONS_OF_RUNNER, capacity, is_exhausted
+from spine_async.storage.sql.driver.sharing import foreign_loop
 from spine_async.storage.sql.driver.time_limit import CREATION_SECONDS, UPGRADE_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted
+from spine_async.storage.sql.driver.writer import WriterConnection
 from spine_async.storage.sql.postgres import statements
 from spine_async.storage.sql.postgres.errors import (
     is_rejected_statement,

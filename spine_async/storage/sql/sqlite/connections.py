@@ -17,10 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spine_async._model.durability import Durability
 from spine_async.errors import StoreError
-from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks, WriterConnection, forked
+from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks
+from spine_async.storage.sql.driver.sharing import forked
 from spine_async.storage.sql.driver.sqlite_options import may_create
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
+from spine_async.storage.sql.driver.writer import WriterConnection
 from spine_async.storage.sql.schema.migrations import raise_if_upgraded
 from spine_async.storage.sql.sqlite import jobs
 from spine_async.storage.sql.sqlite.errors import is_rejected_statement, is_transient_on_sqlite, sqlite_error_mapper

@@ -22,7 +22,7 @@ from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.connection import finish
+from spine_async.storage.sql.driver.shielded import finish
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
