@@ -55,7 +55,7 @@ from spine_async._model.naming import check_run_id
 from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.pipeline_step import PipelineStep
 from spine_async._model.queue import DEFAULT_QUEUE, Enqueued, Queue
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async._model.schedule import Schedule
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.signature import check_callable

@@ -7,8 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from spine_async._model.record import Claim, EventRow, NewRun, Release, RunChange, StoredRun
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome, RunStore
 
 _GROUP = 500

@@ -10,7 +10,8 @@ from enum import StrEnum
 from secrets import token_hex
 
 from spine_async._model.queue import Queue
-from spine_async._model.record import TOKEN_BYTES, Claim, StoredRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import TOKEN_BYTES, StoredRun
 from spine_async._model.status import RunStatus
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from spine_async._model.record import EventRow, NewRun, VisitRow
+from spine_async._model.run_row import NewRun
+from spine_async._model.visit_row import EventRow, VisitRow
 
 COPIED_MARK = "@fork"
 """Prefix of the path of a copied row that stores changed params, because the new run stores such rows of its own."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from spine_async._model.naming import text_problem
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds, to_seconds
 from spine_async.errors import DefinitionError
 

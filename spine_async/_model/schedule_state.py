@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from spine_async._model.record import NewRun
+from spine_async._model.run_row import NewRun
 from spine_async._model.schedule import Schedule
 
 ON_TIME = 10.0

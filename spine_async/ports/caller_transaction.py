@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Delivery, NewMessage
-from spine_async._model.record import Claim, NewRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 
 
 class CallerTransactionStore(Protocol):

@@ -13,7 +13,9 @@ from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.queue import Queue
-from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Busy, Claim, NoRoom
+from spine_async._model.visit_row import EventRow
 
 
 class Listener(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeGuard
 
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.visit_row import EventRow, VisitRow
 
 
 class LastRowStore(Protocol):

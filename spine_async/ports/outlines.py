@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeGuard
 
-from spine_async._model.record import PastPage, VisitRow
 from spine_async._model.visit_record import ItemState
+from spine_async._model.visit_row import PastPage, VisitRow
 
 
 class OutlineStore(Protocol):

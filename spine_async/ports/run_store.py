@@ -23,18 +23,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    EventRow,
-    NewRun,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.errors import StoreError
 
 

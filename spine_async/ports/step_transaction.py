@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeGuard
 
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async.ports.run_store import CommitOutcome
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from spine_async._model.document import encode
-from spine_async._model.record import EventRow, NewRun, VisitRow
+from spine_async._model.run_row import NewRun
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.visit_row import EventRow, VisitRow
 
 
 def started_event(new: NewRun) -> EventRow:

@@ -27,25 +27,15 @@ from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.naming import is_path
 from spine_async._model.queue import Queue
 from spine_async._model.queue_room import soonest
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    DueTime,
-    EventRow,
-    NewRun,
-    NoRoom,
-    Release,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-    ended_message,
-)
+from spine_async._model.run_change import Release, RunChange, ended_message
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import DueTime, NewRun, StoredRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.turn import EXECUTED_BEFORE, TURN_STEP
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import Clock, CommitOutcome, DeleteIf, NoListener
 from spine_async.storage.derived_events import has_events, merge_events, started_event
 from spine_async.storage.memory_forks import forked_events, forked_visits

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from spine_async._model.fork import NewFork, copied_path
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.visit_row import EventRow, VisitRow
 
 
 def forked_visits(new: NewFork, visits: Iterable[VisitRow]) -> list[VisitRow]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from spine_async._model.queue import LISTED_FOR, Queue
 from spine_async._model.queue_room import QueueUse, Room
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async.ports import Clock
 
 

@@ -11,16 +11,11 @@ from spine_async._model.due import (
     RunState,
 )
 from spine_async._model.queue import LISTED_FOR
-from spine_async._model.record import (
-    Claim,
-    DueTime,
-    EventRow,
-    Release,
-    RunChange,
-    RunEnd,
-    StoredRun,
-)
+from spine_async._model.run_change import Release, RunChange, RunEnd
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, StoredRun
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import Clock
 from spine_async.storage.packing import PackedVisits
 

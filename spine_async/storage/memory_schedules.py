@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from spine_async._model.record import NewRun
+from spine_async._model.run_row import NewRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 
 

@@ -17,9 +17,9 @@ from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any
 
-from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 
 _BLOCK_SIZE = 512
 """Rows per packed block; most runs have fewer."""

@@ -15,26 +15,14 @@ from spine_async._model.due import (
 )
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.queue import Queue
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    DueTime,
-    EventRow,
-    NewRun,
-    NoRoom,
-    PastPage,
-    PastVisit,
-    Release,
-    Renewal,
-    RunChange,
-    RunEnd,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import Release, RunChange, RunEnd
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import DueTime, NewRun, StoredRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, PastPage, PastVisit, VisitRow
 from spine_async.ports import (
     CallerTransactionStore,
     CommitOutcome,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from spine_async._model.document import split_object
-from spine_async._model.record import StoredRun
 from spine_async._model.run_filter import DOCUMENTS, RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
 
 
 def select_runs(runs: Iterable[StoredRun], chosen: RunFilter) -> list[StoredRun]:

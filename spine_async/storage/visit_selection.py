@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from spine_async._model.naming import is_inside
-from spine_async._model.record import VisitRow
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 
 
 def select_visits(rows: Iterable[VisitRow], chosen: VisitFilter) -> Iterator[VisitRow]:

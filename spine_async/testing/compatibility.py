@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from spine_async._engine.start.replay import load_position
-from spine_async._model.record import StoredRun
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async.errors import CorruptRecordError, WorkflowChangedError

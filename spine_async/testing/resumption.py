@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from spine_async._model.config import WorkflowRunnerConfig
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult

@@ -10,7 +10,8 @@ import pytest
 
 from spine_async import Step, StepResult, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
 from spine_async._model.due import Sweep
-from spine_async._model.record import Claim, NewRun, StoredRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import VirtualClock
 from tests.cancellation.conftest import MakeRunner

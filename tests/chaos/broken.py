@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import anyio.lowlevel
 
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, VisitRow
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
+from spine_async._model.run_row import NewRun
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits

@@ -8,20 +8,12 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    EventRow,
-    NewRun,
-    NoRoom,
-    Release,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import (
     CommitOutcome,
     DeleteIf,

@@ -9,7 +9,8 @@ from typing import Literal, TypeVar, get_args
 import anyio
 from anyio.lowlevel import checkpoint
 
-from spine_async._model.record import Claim, NewRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import RunStore
 from spine_async.testing.faults import FaultInjectingStore, Method

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import anyio
 
 from spine_async import RunStatus, SpineError, Workflow, WorkflowResult, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Claim, StoredRun, VisitRow
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.errors import LeaseLostError, StoreUnavailableError
 from spine_async.ports import RunStore
 from tests.chaos.fragile_store import FragileStore, How, Interrupt

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from spine_async._model.record import Busy, Claim, RunChange, RunEnd
+from spine_async._model.run_change import RunChange, RunEnd
+from spine_async._model.run_claim import Busy, Claim
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import change, event, moment, moved, new_run, visit

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from spine_async._model.record import Busy, Claim, DueTime, Release, RunChange, RunEnd
+from spine_async._model.run_change import Release, RunChange, RunEnd
+from spine_async._model.run_claim import Busy, Claim
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, DueRunStore, RunStore, keeps_due_runs
 from spine_async.storage import MemoryRunStore, SqlRunStore

@@ -31,7 +31,8 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._model.record import RunChange, StoredRun
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_row import StoredRun
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore, VirtualClock

@@ -13,8 +13,9 @@ import pytest
 from spine_async import RunNotFoundError, Step, StepResult, Workflow, WorkflowContext, WorkflowRunner
 from spine_async._engine.start.replay import load_position
 from spine_async._engine.start.request import _EMPTY_DIGEST
-from spine_async._model.record import EventRow, RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.status import EventType, RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import RunStore
 from spine_async.storage import SqlRunStore
 from spine_async.testing import FaultInjectingStore

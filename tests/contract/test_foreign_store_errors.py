@@ -9,9 +9,12 @@ import anyio
 import pytest
 
 from spine_async import Step, StoreError, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Claim, NewRun, PastPage, RunChange, VisitRow
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async._model.visit_filter import OWN_VISITS
 from spine_async._model.visit_record import ItemState
+from spine_async._model.visit_row import PastPage, VisitRow
 from spine_async.storage import MemoryRunStore
 
 pytestmark = pytest.mark.anyio

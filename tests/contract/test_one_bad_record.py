@@ -18,7 +18,8 @@ from spine_async import (
     WorkflowRunner,
 )
 from spine_async._model import workflow as workflow_module
-from spine_async._model.record import NewRun, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_row import NewRun
 from spine_async.ports import CommitOutcome
 from spine_async.storage import SqlRunStore
 from spine_async.testing.conformance.rows import created, new_run

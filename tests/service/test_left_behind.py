@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from spine_async import RetryPolicy, RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from tests.service.flows import Config
 from tests.service.places import Place
 from tests.service.services import until

@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async.ports import RunStore
 from spine_async.storage import SqlRunStore
 from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moved, new_run, visit

@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from spine_async._model.record import Claim, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.storage import SqlRunStore, sql
 from spine_async.storage.sql.sqlite import due_runs, inbox, jobs, sweep

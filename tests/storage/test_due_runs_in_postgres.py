@@ -18,7 +18,9 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from spine_async._model.due import Delivery
-from spine_async._model.record import Claim, DueTime, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 from spine_async.errors import SchemaVersionError
 from spine_async.ports import CommitOutcome

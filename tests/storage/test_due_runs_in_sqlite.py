@@ -20,8 +20,10 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from spine_async._model.due import Delivery
-from spine_async._model.record import Claim, DueTime, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError
 from spine_async.storage import SqlRunStore

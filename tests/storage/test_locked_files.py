@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from spine_async._model.record import Renewal
+from spine_async._model.run_claim import Renewal
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.sql.store import SqlRunStore

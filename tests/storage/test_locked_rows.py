@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Renewal
+from spine_async._model.run_claim import Renewal
 from spine_async.errors import LeaseLostError, RunConflictError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunIdLockedError
 from spine_async.storage.sql.store import SqlRunStore

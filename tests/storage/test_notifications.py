@@ -18,7 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from spine_async._model.due import Delivery
-from spine_async._model.record import Claim, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.errors import DefinitionError, StoreError
 from spine_async.ports import Listener

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from spine_async import Step, StepResult, Workflow, WorkflowContext, WorkflowRunner
-from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus, StepType
+from spine_async._model.visit_row import VisitRow
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.packing import PackedVisits
 

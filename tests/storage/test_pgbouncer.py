@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from spine_async import RunStatus, Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Renewal
+from spine_async._model.run_claim import Renewal
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.driver.time_limit import TimeLimit
 from spine_async.testing.conformance.rows import created, loaded, new_run

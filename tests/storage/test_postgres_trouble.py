@@ -15,7 +15,8 @@ import anyio.to_thread
 import psycopg
 import pytest
 
-from spine_async._model.record import Claim, EventRow, Renewal
+from spine_async._model.run_claim import Claim, Renewal
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.storage.sql.driver import retry

@@ -16,7 +16,7 @@ import pytest
 
 from spine_async._model.due import DueRequest, DueRuns
 from spine_async._model.queue import Queue, RateLimit
-from spine_async._model.record import NoRoom
+from spine_async._model.run_claim import NoRoom
 from spine_async.storage import SqlRunStore
 from spine_async.storage.sql.postgres import queue_statements
 from spine_async.storage.sql.postgres.errors import is_transient_on_postgres

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from spine_async import RunStatus, Step, StoreUnavailableError, Workflow, WorkflowContext, WorkflowRunner
-from spine_async._model.record import Claim, Renewal
+from spine_async._model.run_claim import Claim, Renewal
 from spine_async.ports import CommitOutcome
 from spine_async.storage import RedisRunStore
 from spine_async.storage.redis import errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async.errors import SchemaVersionError, StoreError
 from spine_async.storage import SqlRunStore, upgrade_schema
 from spine_async.storage.sql.schema.tables import VERSION

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async.ports import CommitOutcome
 from spine_async.storage import SqlRunStore
 from spine_async.testing.conformance.rows import change, committed, created, loaded, new_run, visit

@@ -19,7 +19,7 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from spine_async._model.config import WorkflowRunnerConfig
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
 from spine_async.errors import DefinitionError, MissingExtraError, SchemaVersionError, StoreError
 from spine_async.storage import SqlRunStore, upgrade_schema

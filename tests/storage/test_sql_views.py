@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from pydantic_core import from_json, to_json
 
-from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import StepStatus
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.storage import MemoryRunStore, SqlRunStore
 from spine_async.testing.conformance.rows import change, committed, created, event, new_run, visit
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spine_async._model.record import Busy, Claim
+from spine_async._model.run_claim import Busy, Claim
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage import boot_clock
 from spine_async.storage.sql.driver import retry

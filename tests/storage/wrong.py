@@ -7,11 +7,14 @@ from dataclasses import replace
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, Sweep
 from spine_async._model.fork import ForkOutcome, NewFork
-from spine_async._model.record import Claim, Release, RunChange, StoredRun, VisitRow
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.schedule_state import ScheduleChange
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage import MemoryRunStore
 from spine_async.storage.visit_selection import select_visits

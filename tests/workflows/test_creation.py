@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from spine_async import RunRecord, Step, Workflow, WorkflowContext, WorkflowRunner
-from spine_async._model.record import Claim, NewRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async.storage import SqlRunStore
 
 

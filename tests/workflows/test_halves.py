@@ -11,7 +11,7 @@ import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowResult, WorkflowRunner
 from spine_async._engine.commit import journal
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

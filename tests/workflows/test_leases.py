@@ -15,7 +15,8 @@ import anyio
 import pytest
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import Claim, Renewal, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim, Renewal
 from spine_async.errors import LeaseLostError, StoreUnavailableError
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

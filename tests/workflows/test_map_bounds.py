@@ -24,8 +24,8 @@ from spine_async import (
 )
 from spine_async._engine.state.index_table import DigestTable, IndexSet
 from spine_async._engine.state.scope import Scope
-from spine_async._model.record import VisitRow
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.storage import MemoryRunStore
 from spine_async.testing import FaultInjectingStore
 

@@ -24,7 +24,8 @@ from spine_async import (
 )
 from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._model.record import Claim, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim
 from spine_async._model.visit_filter import VisitFilter
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

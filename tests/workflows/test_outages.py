@@ -16,7 +16,8 @@ from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner, Workflo
 from spine_async._engine.start import owner as owners
 from spine_async._engine.state.reachability import Reachability
 from spine_async._model.due import DueRequest, DueRun, Sweep
-from spine_async._model.record import Claim, Release, Renewal
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim, Renewal
 from spine_async.errors import RunBusyError, StoreUnavailableError
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run

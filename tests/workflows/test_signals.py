@@ -35,7 +35,7 @@ from spine_async import (
     WorkflowRunnerConfig,
 )
 from spine_async._model.due import Notice
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async.storage import MemoryRunStore
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from spine_async import Step, StoreUnavailableError, Workflow, WorkflowRunner, WorkflowRunnerConfig
-from spine_async._model.record import RunChange, VisitRow
+from spine_async._model.run_change import RunChange
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run

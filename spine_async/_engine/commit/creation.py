@@ -9,7 +9,8 @@ from spine_async._engine.commit.isolation import as_store_error, call_isolated, 
 from spine_async._engine.commit.locked_changes import LockedChanges
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.tasks import Future, Latch, resolve, retry_if_cancelled
-from spine_async._model.record import Claim, NewRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async.errors import StoreError
 from spine_async.ports import Clock, RunIdLockedError, RunStore
 

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from spine_async._engine.commit.isolation import store_error
 from spine_async._model.fork import ForkOutcome
-from spine_async._model.record import Busy, Claim, EventRow, NoRoom, PastPage, Renewal, StoredRun, VisitRow
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
+from spine_async._model.run_row import StoredRun
 from spine_async._model.schedule_state import StoredSchedule
 from spine_async._model.visit_record import ItemState
+from spine_async._model.visit_row import EventRow, PastPage, VisitRow
 from spine_async.errors import SpineError, StoreError
 from spine_async.ports import (
     CommitOutcome,

@@ -37,7 +37,8 @@ from spine_async._engine.tasks import (
     wait_shielded,
     yield_to_loop,
 )
-from spine_async._model.record import TOKEN_BYTES, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_row import TOKEN_BYTES
 from spine_async.errors import LeaseLostError, StoreError
 from spine_async.ports import Clock, CommitOutcome, Measurements, NoMeasurements, RunStore
 

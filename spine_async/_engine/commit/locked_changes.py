@@ -17,7 +17,9 @@ import anyio
 from spine_async._engine.commit.isolation import call_isolated, store_error
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Latch, Task, end_task, retry_if_cancelled, spawn
-from spine_async._model.record import Claim, NewRun, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async.errors import StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunIdLockedError, RunStore
 

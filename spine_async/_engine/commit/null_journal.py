@@ -9,7 +9,8 @@ from spine_async._engine.commit.creation import Creation
 from spine_async._engine.commit.recorder import Commit, OnCommit
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Future, PeriodicYield, new_future
-from spine_async._model.record import Claim, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim
 
 
 class NullJournal:

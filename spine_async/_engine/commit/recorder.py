@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from spine_async._engine.commit.creation import Creation
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Future
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 
 OnCommit: TypeAlias = "Callable[[RunChange], None]"
 

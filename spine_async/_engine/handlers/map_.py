@@ -29,9 +29,9 @@ from spine_async._model.context_access import for_item, params_of
 from spine_async._model.document import NULL, Document, encode, join_object, split_object
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.map_step import MapStep
-from spine_async._model.record import EventRow
 from spine_async._model.status import EventType
 from spine_async._model.step_result import StepResult
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import InvalidParamsError
 
 _log = logging.getLogger("spine_async")

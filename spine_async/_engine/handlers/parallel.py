@@ -25,9 +25,9 @@ from spine_async._model.document import NULL, Document, DocumentMapping, encode,
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.parallel_step import ParallelStep
 from spine_async._model.progress import Progress
-from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.step_result import StepResult
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import InvalidParamsError
 
 

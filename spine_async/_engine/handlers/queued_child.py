@@ -31,10 +31,11 @@ from spine_async._model.document import NULL, encode
 from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.model_input import fields_of, stored_input
 from spine_async._model.naming import MAX_RUN_ID_LENGTH
-from spine_async._model.record import EventRow, ended_message
+from spine_async._model.run_change import ended_message
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
 from spine_async._model.stop_request import StopRequest
+from spine_async._model.visit_row import EventRow
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import (
     DefinitionError,

@@ -33,10 +33,11 @@ from spine_async._model.due import Message
 from spine_async._model.failure import ErrorCategory, describe, validation_problems
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.model_form import encode_model
-from spine_async._model.record import DueTime, EventRow, VisitRow
+from spine_async._model.run_row import DueTime
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import keeps_due_runs
 
 REJECTED_MARK = "@rejected"

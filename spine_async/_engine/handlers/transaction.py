@@ -28,7 +28,8 @@ from spine_async._engine.tasks import CANCELLATION, call_to_end, spawn
 from spine_async._model.context import WorkflowContext
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.private_copy import private_members
-from spine_async._model.record import TOKEN_BYTES, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_row import TOKEN_BYTES
 from spine_async._model.step_result import StepResult
 from spine_async._model.transaction_step import TransactionStep
 from spine_async.errors import LeaseLostError, SharingError, StoreError

@@ -12,7 +12,7 @@ from spine_async._engine.state.attempt_frame import visit_of
 from spine_async._engine.state.idleness import Wait
 from spine_async._engine.state.scope import Visit
 from spine_async._model.context import WorkflowContext
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 from spine_async._model.step_result import StepResult
 from spine_async._model.time_option import as_moment, in_utc

@@ -13,8 +13,8 @@ from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
 from spine_async._engine.state.scope import Visit
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
-from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, RunStatus, StepStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import SharingError, StoreError
 
 RESOLUTION = 1e-6

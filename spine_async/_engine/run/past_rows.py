@@ -24,10 +24,10 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import encode_object
 from spine_async._model.large_text import split_members
 from spine_async._model.naming import COMPENSATION_MARK
-from spine_async._model.record import VisitRow
 from spine_async._model.status import StepStatus
 from spine_async._model.step import Definition, Step
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async._model.workflow_step import WorkflowStep
 from spine_async.errors import SharingError, StoreError
 

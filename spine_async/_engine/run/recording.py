@@ -8,7 +8,8 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.run import Run
-from spine_async._model.record import DueTime, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 
 

@@ -6,7 +6,8 @@ import anyio
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.tasks import Future, Task, mark_retrieved, new_future, resolve, spawn, wait_any
-from spine_async._model.record import Claim, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
 from spine_async.errors import StoreError
 
 _WITHIN = 1.0  # seconds to wait for the store; then the release continues in the background

@@ -11,9 +11,11 @@ from spine_async._engine.state.unwinding import Unwinding
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import outside_steps
 from spine_async._model.document import Document
-from spine_async._model.record import EventRow, RunEnd, StoredRun
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async._model.step import Definition, Step
+from spine_async._model.visit_row import EventRow
 from spine_async._model.workflow_result import StepMetric, WorkflowResult
 
 

@@ -13,10 +13,10 @@ from spine_async._model.failure import ErrorCategory
 from spine_async._model.large_text import split_members
 from spine_async._model.list_document import extended
 from spine_async._model.quality import QualityMetrics
-from spine_async._model.record import PastVisit
 from spine_async._model.status import StepStatus
 from spine_async._model.step import Definition
 from spine_async._model.step_failure import StepFailure
+from spine_async._model.visit_row import PastVisit
 
 
 @dataclass(slots=True)

@@ -43,7 +43,8 @@ from spine_async._engine.tasks import (
     yield_to_loop,
 )
 from spine_async._model.failure import ErrorCategory
-from spine_async._model.record import DueTime, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._threads import run_threads

@@ -24,12 +24,12 @@ from spine_async._engine.step.encoding import EncodedResult
 from spine_async._model.choice_step import ChoiceStep
 from spine_async._model.context_access import has_failures, params_of, with_documents, with_failure
 from spine_async._model.document import Document, encode, join_object
-from spine_async._model.record import ONCE_NAME, EventRow, PastVisit, VisitRow
 from spine_async._model.redaction import MAX_STORED_TRACEBACK, traceback_text
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import ErrorPolicy, EventType, RunStatus, StepStatus
 from spine_async._model.step_result import StepResult
 from spine_async._model.target import caught_by, position_of
+from spine_async._model.visit_row import ONCE_NAME, EventRow, PastVisit, VisitRow
 from spine_async._model.workflow_result import StepMetric
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 
 
 class OwnClaims:

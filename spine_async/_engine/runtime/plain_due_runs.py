@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from spine_async._model.due import Backlog, Delivery, DueRequest, DueRun, NewMessage, Notice, OpenWait, RunState, Sweep
 from spine_async._model.queue import Queue
-from spine_async._model.record import Busy, Claim, EventRow, NoRoom, Release, StoredRun
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Busy, Claim, NoRoom
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import Listener, NoListener, RunStore
 
 _PAGE = 500

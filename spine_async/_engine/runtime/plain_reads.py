@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from spine_async._model.naming import is_path
-from spine_async._model.record import EventRow, PastPage, StoredRun, VisitRow
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import FINISHED, RunStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, PastPage, VisitRow
 from spine_async.ports import RunStore, finds_last_rows, reads_outlines, summarizes_runs
 
 _PAGE = 500

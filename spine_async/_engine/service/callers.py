@@ -27,7 +27,7 @@ from spine_async._engine.start.stored_run import check_due, check_same, load
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.tasks import current_task, mark_retrieved, run_shielded, wait_any
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (

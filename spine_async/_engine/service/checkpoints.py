@@ -24,9 +24,10 @@ from spine_async._model.history import Checkpoint
 from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.limits import MAX_STORED_INT
 from spine_async._model.list_document import extended
-from spine_async._model.record import StoredRun, VisitRow
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import FINISHED, StepStatus
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 
 _PAGE = 200  # rows; converting a page takes a millisecond
 _SCOPES = 100  # map items whose rows are read by one call

@@ -18,7 +18,7 @@ from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import Document
 from spine_async._model.queue import Enqueued
-from spine_async._model.record import NewRun, StoredRun
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async._model.step import Definition
 from spine_async._model.stop_request import StopRequest

@@ -11,7 +11,7 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.idleness import Idle
 from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import CANCELLATION, Latch, Task, call_later, mark_retrieved, new_future, wait_shielded
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow_result import WorkflowResult
 

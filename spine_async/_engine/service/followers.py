@@ -37,7 +37,9 @@ from spine_async._engine.tasks import (
     wait_ended,
 )
 from spine_async._model.history import Event
-from spine_async._model.record import EventRow, RunChange, StoredRun
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_row import StoredRun
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import RunNotFoundError, StoreError
 
 _PAGE = 500

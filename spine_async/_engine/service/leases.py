@@ -18,7 +18,7 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import Task, end_task, spawn
-from spine_async._model.record import Renewal
+from spine_async._model.run_claim import Renewal
 from spine_async._model.stop_request import StopRequest
 from spine_async.errors import StoreError
 

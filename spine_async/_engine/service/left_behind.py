@@ -12,7 +12,8 @@ from spine_async._engine.run.release import begin_release
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.run import Run
 from spine_async._engine.tasks import CANCELLATION, wait_any
-from spine_async._model.record import DueTime, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_row import DueTime
 
 _log = logging.getLogger("spine_async")
 

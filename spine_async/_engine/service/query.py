@@ -17,9 +17,10 @@ from spine_async._model.document import split_values
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import EventRow, StoredRun
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import RunConflictError, RunNotFoundError
 from spine_async.ports import DeleteIf
 

@@ -19,9 +19,9 @@ from spine_async._engine.runtime.plain_reads import workflow_names
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.background import BackgroundTask
 from spine_async._engine.tasks import run_shielded
-from spine_async._model.record import StoredRun
 from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor, RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async.errors import StoreError
 from spine_async.ports import DeleteIf
 

@@ -19,8 +19,9 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.fingerprint import has_unwinding
-from spine_async._model.record import DueTime, Release, StoredRun
+from spine_async._model.run_change import Release
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import DueTime, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.stop_request import StopRequest
 from spine_async.errors import LeaseLostError, RunBusyError, RunNotResumableError, StoreError

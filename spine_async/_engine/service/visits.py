@@ -15,10 +15,10 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.limits import MAX_STORED_INT
-from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, StepStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async._model.visit_record import ItemState, MapItems, VisitRecord
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import reads_outlines
 
 _PAGE = 500

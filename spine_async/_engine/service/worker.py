@@ -31,7 +31,8 @@ from spine_async._engine.tasks import (
     wait_shielded,
 )
 from spine_async._model.due import DueRequest, DueRun, DueRuns, Sweep
-from spine_async._model.record import DueTime, Release
+from spine_async._model.run_change import Release
+from spine_async._model.run_row import DueTime
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import RunError, StoreError

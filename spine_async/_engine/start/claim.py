@@ -11,7 +11,9 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.owner import is_alive, is_gone
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.queue import Queue
-from spine_async._model.record import Busy, Claim, EventRow, NoRoom, StoredRun
+from spine_async._model.run_claim import Busy, Claim, NoRoom
+from spine_async._model.run_row import StoredRun
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import RunBusyError, RunNotResumableError
 
 

@@ -36,8 +36,11 @@ from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._model.context_access import params_of, with_documents
 from spine_async._model.document import Document, join_object
-from spine_async._model.record import Claim, DueTime, EventRow, Release, StoredRun, VisitRow
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, StoredRun
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async._model.workflow_step import starts_runs

@@ -30,7 +30,8 @@ from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.context_access import with_documents
 from spine_async._model.due import DueRun
 from spine_async._model.failure import ErrorCategory, storable_text
-from spine_async._model.record import DueTime, Release, StoredRun
+from spine_async._model.run_change import Release
+from spine_async._model.run_row import DueTime, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult

@@ -14,7 +14,7 @@ from spine_async._engine.state.tally import Tally
 from spine_async._engine.state.unwinding import OUTCOME_MARK, Unwinding, is_compensation
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult

@@ -15,7 +15,7 @@ from spine_async._engine.start.stored_run import check_same, load
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
-from spine_async._model.record import NewRun
+from spine_async._model.run_row import NewRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, RunNotFoundError, StoreCapabilityError
 from spine_async.ports import writes_within

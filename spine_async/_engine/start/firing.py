@@ -16,7 +16,7 @@ from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode, join_object
 from spine_async._model.queue import Enqueued
-from spine_async._model.record import NewRun
+from spine_async._model.run_row import NewRun
 from spine_async._model.schedule import Schedule, iso_second
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule, timing_of
 from spine_async._model.workflow import Workflow

@@ -13,9 +13,10 @@ from spine_async._engine.tasks import PeriodicYield, run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import Document
 from spine_async._model.large_text import split_members
-from spine_async._model.record import StoredRun, VisitRow
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import FINISHED, EventType, StepStatus
 from spine_async._model.visit_filter import OWN_VISITS
+from spine_async._model.visit_row import VisitRow
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, WorkflowChangedError
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spine_async._model.document import encode, encode_object
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async.errors import DefinitionError, InvalidParamsError, RunConflictError
 
 

@@ -25,8 +25,9 @@ from spine_async._model.document import Document, encode, encode_object, join_ob
 from spine_async._model.failure import validation_problems
 from spine_async._model.fork import COPIED_MARK, ForkOutcome, NewFork
 from spine_async._model.large_text import split_members
-from spine_async._model.record import DueTime, EventRow, NewRun, StoredRun, VisitRow
+from spine_async._model.run_row import DueTime, NewRun, StoredRun
 from spine_async._model.status import EventType, StepType
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import (

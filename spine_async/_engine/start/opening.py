@@ -19,7 +19,9 @@ from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.large_text import LARGE_TEXT
-from spine_async._model.record import Claim, DueTime, NewRun, Release, StoredRun
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, NewRun, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult
 from spine_async.errors import RunBusyError, RunNotResumableError, WorkflowChangedError

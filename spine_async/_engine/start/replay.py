@@ -17,7 +17,8 @@ from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_object, split_values
 from spine_async._model.large_text import LARGE_TEXT, split_members
 from spine_async._model.output_model import OutputModel
-from spine_async._model.record import PastVisit, StoredRun
+from spine_async._model.run_row import StoredRun
+from spine_async._model.visit_row import PastVisit
 from spine_async._model.workflow import Workflow
 from spine_async.errors import WorkflowChangedError
 

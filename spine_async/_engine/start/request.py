@@ -17,7 +17,7 @@ from spine_async._model.large_document import is_large
 from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
-from spine_async._model.record import NewRun, StoredRun
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError
 

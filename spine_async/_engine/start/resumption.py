@@ -11,7 +11,9 @@ from spine_async._engine.start.run_scope import new_pending
 from spine_async._engine.start.stored_run import first_event
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.fingerprint import has_unwinding
-from spine_async._model.record import Claim, DueTime, Release, StoredRun
+from spine_async._model.run_change import Release
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, StoredRun
 from spine_async._model.workflow import Workflow
 from spine_async.errors import StoreError
 

@@ -16,7 +16,8 @@ from spine_async._engine.state.position import Position
 from spine_async._engine.state.run import Run
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.state.wall_clock import RunClock
-from spine_async._model.record import Claim, StoredRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.workflow import Workflow
 from spine_async._model.workflow_result import WorkflowResult

@@ -13,9 +13,10 @@ from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.naming import check_run_id
-from spine_async._model.record import EventRow, NewRun, StoredRun
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.stop_request import StopRequest
+from spine_async._model.visit_row import EventRow
 from spine_async._model.workflow import Workflow
 from spine_async.errors import RunConflictError, RunNotFoundError, WorkflowChangedError
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from spine_async._engine.state.nested_progress import InnerProgress, NestedProgress
-from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition, Step
+from spine_async._model.visit_row import VisitRow
 from spine_async.errors import CorruptRecordError, WorkflowChangedError
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
-from spine_async._model.record import PastVisit
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.step import Definition, Step
 from spine_async._model.target import END, position_of
+from spine_async._model.visit_row import PastVisit
 from spine_async.errors import WorkflowChangedError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,8 @@ from spine_async._engine.state.item_digest import item_digest, stored_digest
 from spine_async._engine.state.nested_progress import InnerProgress, NestedProgress
 from spine_async._model.document import quote
 from spine_async._model.map_step import MapStep
-from spine_async._model.record import VisitRow
 from spine_async._model.step import Definition
+from spine_async._model.visit_row import VisitRow
 from spine_async.errors import CorruptRecordError, WorkflowChangedError
 
 

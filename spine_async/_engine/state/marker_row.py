@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from spine_async._model.document import encode
-from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import EventType, StepStatus, StepType
+from spine_async._model.visit_row import EventRow, VisitRow
 
 if TYPE_CHECKING:
     from spine_async._engine.state.scope import Scope, Visit

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from spine_async._engine.state.cursor import Cursor
-from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepStatus
 from spine_async._model.step import Definition, Step
+from spine_async._model.visit_row import ONCE_NAME, VisitRow
 from spine_async.errors import WorkflowChangedError
 
 KeyT = TypeVar("KeyT", int, str)

@@ -17,8 +17,8 @@ from spine_async._engine.state.outbox import EnqueuedCommit
 from spine_async._model.document import Document, encode
 from spine_async._model.large_text import canonical_pieces
 from spine_async._model.once_request import OnceRequest
-from spine_async._model.record import ONCE_NAME, EventRow
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.visit_row import ONCE_NAME, EventRow
 
 if TYPE_CHECKING:
     from spine_async._engine.state.attempt_frame import Attempt

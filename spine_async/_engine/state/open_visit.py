@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from spine_async._model.record import EventRow
+from spine_async._model.visit_row import EventRow
 
 if TYPE_CHECKING:
     from spine_async._engine.state.progress_report import ProgressReport

@@ -19,7 +19,7 @@ from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import EventLoop, Future
 from spine_async._model.document import encode
 from spine_async._model.naming import event_type_problem
-from spine_async._model.record import EventRow
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import (
     AttemptEndedError,
     DefinitionError,

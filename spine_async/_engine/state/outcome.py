@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from spine_async._engine.state.cancellation import CancelReason
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.status import RunStatus
 
 

@@ -19,8 +19,10 @@ from spine_async._clock import SystemClock
 from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
-from spine_async._model.record import Claim, EventRow, Release, RunChange, RunEnd, VisitRow
+from spine_async._model.run_change import Release, RunChange, RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import EventType, RunStatus
+from spine_async._model.visit_row import EventRow, VisitRow
 
 
 @dataclass(slots=True)

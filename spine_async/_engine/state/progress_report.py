@@ -15,8 +15,8 @@ from spine_async._engine.state.marker_row import marker_row
 from spine_async._model.document import encode, split_values
 from spine_async._model.failure import storable_text
 from spine_async._model.progress import Progress
-from spine_async._model.record import EventRow
 from spine_async._model.status import EventType, StepStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import DefinitionError
 
 if TYPE_CHECKING:

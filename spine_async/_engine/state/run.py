@@ -18,7 +18,7 @@ from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.tally import Tally
 from spine_async._engine.state.unwinding import Unwinding
 from spine_async._engine.tasks import Latch, Task
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.step import Definition
 from spine_async._threads import AbandonedThreads
 from spine_async.ports import Clock, RunSpan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from spine_async._model.record import PastVisit
 from spine_async._model.status import StepStatus
+from spine_async._model.visit_row import PastVisit
 from spine_async._model.workflow_result import StepMetric
 
 _COMPLETED = StepStatus.COMPLETED  # each step needs it, and Python 3.11 takes 140 ns to look up a member

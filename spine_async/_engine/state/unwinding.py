@@ -15,9 +15,9 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._model.document import Document, encode
 from spine_async._model.failure import storable_text
 from spine_async._model.naming import COMPENSATION_MARK
-from spine_async._model.record import PastVisit
 from spine_async._model.status import ErrorPolicy, RunStatus, StepStatus
 from spine_async._model.step import Definition
+from spine_async._model.visit_row import PastVisit
 from spine_async._model.workflow import Workflow
 
 OUTCOME_MARK = "@outcome"

@@ -29,9 +29,9 @@ from spine_async._model.large_document import ValueTooLargeError, encode_in_piec
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.once_request import OnceRequest
-from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepType
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import ONCE_NAME, VisitRow
 from spine_async.errors import AttemptEndedError, DefinitionError, SerializationError, StoreError
 
 _PAGE = 256

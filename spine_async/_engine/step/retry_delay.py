@@ -17,11 +17,12 @@ from spine_async._engine.state.position import StoredRetry
 from spine_async._engine.state.repetition import attempts, is_repeated_from_outside
 from spine_async._engine.state.scope import Visit
 from spine_async._model.document import encode
-from spine_async._model.record import DueTime, EventRow, VisitRow
+from spine_async._model.run_row import DueTime
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.status import EventType, StepStatus
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepResult
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async._model.wait_step import WaitStep
 from spine_async._model.workflow_step import WorkflowStep
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, StoredRun
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
+from spine_async._model.run_row import NewRun, StoredRun
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime, boot_time
 from spine_async.storage.file.keys import new_key

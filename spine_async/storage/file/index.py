@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from spine_async._model.record import StoredRun
+from spine_async._model.run_row import StoredRun
 from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.file.lock import locked
 from spine_async.storage.file.log import Log

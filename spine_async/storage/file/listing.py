@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from spine_async._model.record import StoredRun
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError, StoreUnavailableError
 from spine_async.storage.file.folder import LOG

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from spine_async._model.record import Busy, Claim, EventRow, NewRun, Renewal, RunChange, StoredRun
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
+from spine_async._model.run_row import NewRun, StoredRun
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime, boot_time

@@ -14,19 +14,13 @@ import anyio
 from anyio import to_thread
 
 from spine_async._model.durability import Durability
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    EventRow,
-    NewRun,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage.file.folder import FOLDER_MODE, RunFolder, sync_folder

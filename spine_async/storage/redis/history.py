@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from spine_async._model.naming import is_inside, is_path
-from spine_async._model.record import EventRow, VisitRow
 from spine_async._model.status import FINISHED
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.storage.derived_events import has_events, merge_events
 from spine_async.storage.redis import rows
 from spine_async.storage.redis.keys import Keys, event_place, first_place, path_place, step_place

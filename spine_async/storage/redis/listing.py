@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from spine_async._model.record import StoredRun
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.redis import rows

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunEnd
+from spine_async._model.run_change import RunChange, RunEnd
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun
 from spine_async._model.status import FINISHED, RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.redis import rows
 from spine_async.storage.redis.keys import (

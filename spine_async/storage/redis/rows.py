@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spine_async._model.corruption_guard import CorruptionGuard
-from spine_async._model.record import EventRow, NewRun, StoredRun, VisitRow
 from spine_async._model.run_filter import DOCUMENTS
+from spine_async._model.run_row import NewRun, StoredRun
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.errors import StoreError
 from spine_async.storage.form import from_form, to_form
 from spine_async.storage.redis.keys import Keys, hashed

@@ -8,20 +8,13 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from spine_async._model.record import (
-    TOKEN_BYTES,
-    Busy,
-    Claim,
-    EventRow,
-    NewRun,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import TOKEN_BYTES, NewRun, StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.errors import StoreError
 from spine_async.ports import CommitOutcome, DeleteIf
 from spine_async.storage.redis import request, rows

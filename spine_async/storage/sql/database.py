@@ -18,7 +18,9 @@ from sqlalchemy.pool import StaticPool
 from spine_async._model.due import Delivery, DueRequest, DueRuns, NewMessage, Notice, RunState, Sweep
 from spine_async._model.durability import Durability, check_durability
 from spine_async._model.fork import ForkOutcome, NewFork
-from spine_async._model.record import Busy, Claim, NewRun, NoRoom, Release, Renewal, RunChange
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
+from spine_async._model.run_row import NewRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async.errors import SharingError, StoreError
 from spine_async.ports import CommitOutcome, Listener, StepTransaction

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spine_async._model.record import EventRow, VisitRow
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.storage.derived_events import merge_events
 from spine_async.storage.sql.database import SqlDatabase
 from spine_async.storage.sql.schema import queries

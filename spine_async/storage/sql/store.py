@@ -28,24 +28,15 @@ from spine_async._model.durability import Durability
 from spine_async._model.fork import ForkOutcome, NewFork
 from spine_async._model.naming import is_path
 from spine_async._model.queue import Queue
-from spine_async._model.record import (
-    Busy,
-    Claim,
-    EventRow,
-    NewRun,
-    NoRoom,
-    PastPage,
-    Release,
-    Renewal,
-    RunChange,
-    StoredRun,
-    VisitRow,
-)
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async._model.visit_record import ItemState
+from spine_async._model.visit_row import EventRow, PastPage, VisitRow
 from spine_async.errors import CorruptRecordError
 from spine_async.ports import CommitOutcome, DeleteIf, Listener, StepTransaction
 from spine_async.storage.sql.database import LazyDatabase

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from spine_async._model.document import encode
 from spine_async._model.naming import is_inside
-from spine_async._model.record import VisitRow
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.storage.sql.database import SqlDatabase
 from spine_async.storage.sql.schema import queries
 from spine_async.storage.sql.schema.queries import MAX_SEQ

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from spine_async._model.record import Claim, Release, RunEnd, ended_message
+from spine_async._model.run_change import Release, RunEnd, ended_message
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore

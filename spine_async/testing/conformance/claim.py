@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import Claim, EventRow, RunEnd
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import (
     change,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import (

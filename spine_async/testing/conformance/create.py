@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from spine_async._model.record import NewRun
+from spine_async._model.run_row import NewRun
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moment, new_run, visit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_filter import VisitFilter

@@ -10,7 +10,9 @@ from typing import Protocol, TypedDict, Unpack, cast
 import pytest
 
 from spine_async._model.due import Delivery, DueRequest, DueRun, NewMessage, Notice, RunState
-from spine_async._model.record import Claim, DueTime, NewRun, Release, RunChange
+from spine_async._model.run_change import Release, RunChange
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, NewRun
 from spine_async._model.status import RunStatus
 from spine_async.ports import DueRunStore, RunStore, keeps_due_runs
 from spine_async.testing.conformance.rows import change, created, moment, new_run

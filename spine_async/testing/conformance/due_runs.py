@@ -8,9 +8,12 @@ from datetime import timedelta
 import anyio
 
 from spine_async._model.due import DueRun
-from spine_async._model.record import Claim, DueTime, EventRow, RunEnd
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
+from spine_async._model.run_row import DueTime
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome, DeleteIf, RunStore
 from spine_async.testing.conformance.due_rows import (
     at_seconds,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TypeAlias
 
-from spine_async._model.record import EventRow
 from spine_async._model.status import StepStatus, StepType
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, event, moment, moved, new_run, visit
 

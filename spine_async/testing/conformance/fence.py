@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._model.record import Claim, RunChange, RunEnd
+from spine_async._model.run_change import RunChange, RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import (

@@ -8,9 +8,11 @@ from typing import Protocol, cast
 import pytest
 
 from spine_async._model.fork import ForkOutcome, NewFork
-from spine_async._model.record import Claim, DueTime, NewRun, VisitRow
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import DueTime, NewRun
 from spine_async._model.status import EventType, RunStatus, StepStatus
 from spine_async._model.visit_filter import VisitFilter
+from spine_async._model.visit_row import VisitRow
 from spine_async.ports import ForkStore, RunStore, forks_runs
 from spine_async.testing.conformance.rows import change, committed, created, event, loaded, moment, new_run, visit
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 
-from spine_async._model.record import Busy, Claim, RunEnd
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_claim import Busy, Claim
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import (

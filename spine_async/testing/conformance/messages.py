@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from spine_async._model.due import Delivery, Message, NewMessage, Notice
-from spine_async._model.record import Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.due_rows import (

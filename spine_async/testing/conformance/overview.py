@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._model.record import Claim, EventRow, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import RunStore, summarizes_runs
 from spine_async.testing.conformance.due_rows import at_seconds, claimed, due_run, due_store, in_seconds, park
 from spine_async.testing.conformance.rows import change, committed, created, moment, new_run, visit

@@ -11,7 +11,8 @@ import pytest
 
 from spine_async._model.due import DueRun, DueRuns
 from spine_async._model.queue import Queue, RateLimit
-from spine_async._model.record import Busy, Claim, NoRoom, Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
+from spine_async._model.run_claim import Busy, Claim, NoRoom
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.due_rows import (

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from spine_async._model.record import ONCE_NAME, PastVisit
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.visit_row import ONCE_NAME, PastVisit
 from spine_async.ports import (
     LastRowStore,
     OutlineStore,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._model.record import Busy, Claim, Renewal, RunEnd
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_claim import Busy, Claim, Renewal
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.rows import change, committed, created, loaded, moment, new_run, taken_over, visit

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import TypedDict, Unpack
 
-from spine_async._model.record import Claim, EventRow, NewRun, RunChange, RunEnd, StoredRun, VisitRow
+from spine_async._model.run_change import RunChange, RunEnd
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.ports import CommitOutcome, RunStore
 
 EPOCH_START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

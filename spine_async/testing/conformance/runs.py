@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from spine_async._model.document import encode
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore, summarizes_runs

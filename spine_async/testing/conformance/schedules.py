@@ -7,7 +7,8 @@ from typing import Protocol, TypedDict, Unpack, cast
 
 import pytest
 
-from spine_async._model.record import NewRun, RunEnd
+from spine_async._model.run_change import RunEnd
+from spine_async._model.run_row import NewRun
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule
 from spine_async._model.status import RunStatus
 from spine_async.ports import RunStore, ScheduleStore, keeps_schedules

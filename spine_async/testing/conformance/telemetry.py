@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spine_async._model.due import Backlog
-from spine_async._model.record import Release, RunEnd
+from spine_async._model.run_change import Release, RunEnd
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.testing.conformance.due_rows import claimed, due_run, due_store, in_seconds, park, parked

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async.ports import CommitOutcome, RunStore, TransactionStore, executes_transactions
 from spine_async.testing.conformance.rows import change, created, visit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta, timezone
 
-from spine_async._model.record import RunEnd
+from spine_async._model.run_change import RunEnd
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus, StepStatus
 from spine_async.ports import RunStore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spine_async._model.record import ONCE_NAME, VisitRow
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
+from spine_async._model.visit_row import ONCE_NAME, VisitRow
 from spine_async.ports import RunStore
 from spine_async.testing.conformance.rows import change, committed, created, new_run, visit
 

@@ -10,8 +10,9 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.run import Run
 from spine_async._engine.state.scope import Scope, Visit
-from spine_async._model.record import Claim, PastVisit, VisitRow
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import StepStatus, StepType
+from spine_async._model.visit_row import PastVisit, VisitRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EPOCH = 7

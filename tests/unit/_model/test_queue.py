@@ -9,7 +9,7 @@ import pytest
 
 from spine_async import DefinitionError
 from spine_async._model.queue import Queue, check_key, check_priority, check_queue_name, due_time, expiry
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ODD_TEXTS = ["", "a\nb", "a\x00b", "x" * 201, 7, b"mail"]

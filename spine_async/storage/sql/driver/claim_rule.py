@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from secrets import token_hex
 
 from spine_async._model.queue import Queue
-from spine_async._model.record import TOKEN_BYTES, Busy, Claim, EventRow
+from spine_async._model.run_claim import Busy, Claim
+from spine_async._model.run_row import TOKEN_BYTES
 from spine_async._model.status import RunStatus
+from spine_async._model.visit_row import EventRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

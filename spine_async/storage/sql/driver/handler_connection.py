@@ -7,7 +7,7 @@ from typing import NoReturn, Self
 
 from sqlalchemy import Connection, event
 
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async.errors import DefinitionError
 from spine_async.ports import CommitOutcome, StepTransaction
 

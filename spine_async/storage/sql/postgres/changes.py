@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from spine_async._model.record import Claim, Release, RunChange, RunEnd, end_token, ended_message
+from spine_async._model.run_change import Release, RunChange, RunEnd, end_token, ended_message
+from spine_async._model.run_claim import Claim
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.sql.postgres import release_statements, statements

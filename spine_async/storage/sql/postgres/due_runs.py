@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.due import DueRequest, DueRun, RunState
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.postgres import due_statements

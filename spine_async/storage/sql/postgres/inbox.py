@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.due import Delivery, Message, NewMessage, Notice
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.storage.sql.postgres.statements import IS_HELD, PATIENCE
 from spine_async.storage.sql.schema.rows import parse_timestamp

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from spine_async._model.record import Busy, Claim, DueTime, NewRun, Renewal
+from spine_async._model.run_claim import Busy, Claim, Renewal
+from spine_async._model.run_row import DueTime, NewRun
 from spine_async.errors import StoreUnavailableError
 from spine_async.storage.boot_clock import BootTime
 from spine_async.storage.derived_events import started_event

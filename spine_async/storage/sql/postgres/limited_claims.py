@@ -17,7 +17,7 @@ import asyncpg
 from spine_async._model.due import DueRequest, DueRuns
 from spine_async._model.queue import Queue
 from spine_async._model.queue_room import Room, soonest
-from spine_async._model.record import Busy, Claim, NoRoom
+from spine_async._model.run_claim import Busy, Claim, NoRoom
 from spine_async.storage.sql.driver.candidates import DEPTH, Candidate, choose, hides_others, window
 from spine_async.storage.sql.driver.claim_rule import Claimable, ClaimRequest, decide
 from spine_async.storage.sql.postgres import due_runs, leases, queue_statements

@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async.ports import CommitOutcome, StepTransaction
 from spine_async.storage.sql.driver.handler_connection import execute_guarded, outcome_of, refuse_ended
 from spine_async.storage.sql.postgres.changes import write_within

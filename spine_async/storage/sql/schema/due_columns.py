@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 from spine_async._model.turn import STARTED_BEFORE
 
 DUE_COLUMNS = ("due_at", "due_boot", "due_seconds", "ready", "turn")

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from sqlalchemy import ClauseElement, text
 
-from spine_async._model.record import ONCE_NAME
+from spine_async._model.visit_row import ONCE_NAME
 from spine_async.storage.sql.schema.lease import IS_LEASED_SQL
 from spine_async.storage.sql.schema.rows import EVENT_COLUMNS, PAST_FIELDS, RUN_COLUMNS, VISIT_FIELDS
 from spine_async.storage.sql.schema.tables import (

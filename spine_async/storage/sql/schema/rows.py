@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 
-from spine_async._model.record import EventRow, NewRun, PastVisit, StoredRun, VisitRow
+from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import RunStatus, StepStatus, StepType
+from spine_async._model.visit_row import EventRow, PastVisit, VisitRow
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.sql.schema.due_columns import DUE_COLUMNS, DueColumns
 from spine_async.storage.sql.schema.tables import event_log, runs, steps

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from spine_async._model.record import Release, RunChange, RunEnd, end_token, ended_message
+from spine_async._model.run_change import Release, RunChange, RunEnd, end_token, ended_message
 from spine_async._model.status import RunStatus
 from spine_async.ports import CommitOutcome
 from spine_async.storage.boot_clock import boot_time

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 
 from spine_async._model.due import DueRequest, DueRun, DueRuns, RunState
 from spine_async._model.queue_room import Room, soonest
-from spine_async._model.record import Claim, StoredRun
+from spine_async._model.run_claim import Claim
+from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
 from spine_async.storage.boot_clock import BootTime, boot_time

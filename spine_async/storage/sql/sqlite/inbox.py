@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from spine_async._model.due import Delivery, Message, NewMessage, Notice
-from spine_async._model.record import Claim
+from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.storage.sql.schema.rows import iso_timestamp, parse_timestamp
 from spine_async.storage.sql.sqlite.changes import IS_HELD

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from spine_async._model.record import Busy, Claim, DueTime, NewRun, NoRoom, Renewal
+from spine_async._model.run_claim import Busy, Claim, NoRoom, Renewal
+from spine_async._model.run_row import DueTime, NewRun
 from spine_async.storage.boot_clock import BootTime, boot_time
 from spine_async.storage.derived_events import started_event
 from spine_async.storage.sql.driver.claim_rule import (

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, NullPool, make_url
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError
 
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async.ports import CommitOutcome, StepTransaction
 from spine_async.storage.sql.driver.handler_connection import (
     MisusedConnectionError,

@@ -17,7 +17,9 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._model.record import Busy, Claim, EventRow, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Busy, Claim
+from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
 

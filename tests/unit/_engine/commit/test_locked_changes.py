@@ -14,7 +14,9 @@ from spine_async._engine.commit.journal import Journal
 from spine_async._engine.state.interrupts import CommitFailed
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.tasks import Latch
-from spine_async._model.record import Claim, EventRow, RunChange
+from spine_async._model.run_change import RunChange
+from spine_async._model.run_claim import Claim
+from spine_async._model.visit_row import EventRow
 from spine_async.errors import LeaseLostError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore

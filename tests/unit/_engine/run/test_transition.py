@@ -17,7 +17,7 @@ from spine_async._engine.state.position import Position
 from spine_async._engine.state.scope import Scope
 from spine_async._engine.step.encoding import encode_result
 from spine_async._model.document import Document
-from spine_async._model.record import RunChange
+from spine_async._model.run_change import RunChange
 from spine_async._model.status import RunStatus, StepStatus, StepType
 from tests.unit._engine.builders import NOW, next_visit, past_visit, plain, run_scope
 

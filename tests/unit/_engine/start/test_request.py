@@ -23,7 +23,7 @@ from spine_async import (
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.request import Request, has_same_params, new_run
 from spine_async._engine.step.param_documents import mapping_documents
-from spine_async._model.record import NewRun, StoredRun
+from spine_async._model.run_row import NewRun, StoredRun
 from tests.unit._engine.builders import NOW, FixedClock, plain
 
 WORKFLOW = Workflow("w", [plain("a"), plain("b")], version=3)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 from spine_async._engine.state.idleness import Idleness, Wait
-from spine_async._model.record import DueTime
+from spine_async._model.run_row import DueTime
 from tests.unit._engine.builders import NOW
 
 

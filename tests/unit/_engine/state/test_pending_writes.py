@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.pending_writes import PendingWrites
-from spine_async._model.record import EventRow, RunChange, RunEnd, VisitRow
+from spine_async._model.run_change import RunChange, RunEnd
 from spine_async._model.status import EventType, RunStatus, StepStatus
+from spine_async._model.visit_row import EventRow, VisitRow
 from tests.unit._engine.builders import EPOCH, FIRST_SEQ, NOW, a_claim, visit_row
 
 
