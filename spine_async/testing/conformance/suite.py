@@ -21,6 +21,7 @@ from spine_async.testing.conformance.release import ReleaseContract
 from spine_async.testing.conformance.renew import RenewContract
 from spine_async.testing.conformance.runs import ListContract
 from spine_async.testing.conformance.schedules import ScheduleContract
+from spine_async.testing.conformance.sweeps import SweepContract
 from spine_async.testing.conformance.telemetry import TelemetryContract
 from spine_async.testing.conformance.transactions import TransactionContract
 from spine_async.testing.conformance.values import ValueContract
@@ -42,6 +43,7 @@ class RunStoreConformance(
     DeleteContract,
     ValueContract,
     DueRunContract,
+    SweepContract,
     ReleaseContract,
     MessageContract,
     QueueContract,
