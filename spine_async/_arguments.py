@@ -9,6 +9,7 @@ from spine_async._model.config import WorkflowRunnerConfig
 from spine_async._model.context import WorkflowContext
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Queue
+from spine_async._model.shown import shown
 from spine_async._model.time_option import option_seconds
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError
@@ -61,7 +62,7 @@ def check_queues(queues: object) -> list[Queue]:
     given = [Queue(each) if isinstance(each, str) else each for each in queues]
     for each in given:
         if not isinstance(each, Queue):
-            raise DefinitionError(f"{each!r:.80} is no queue; give Queue(name), or the name")
+            raise DefinitionError(f"{shown(each)} is no queue; give Queue(name), or the name")
     names = [each.name for each in given]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -77,7 +78,7 @@ def check_workflow(value: object) -> None:
 def check_execute_arguments(workflow: object, context: object, start_from: object) -> None:
     """Raise `DefinitionError` if an argument of `execute` has a wrong type."""
     if not isinstance(workflow, Workflow):
-        raise DefinitionError(f"{workflow!r} is not a workflow; create one with Workflow(name, steps)")
+        raise DefinitionError(f"{shown(workflow)} is not a workflow; create one with Workflow(name, steps)")
     check_type(
         "context", context, WorkflowContext, "a WorkflowContext; WorkflowContext.from_dict creates one from a dict"
     )

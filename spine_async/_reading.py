@@ -21,6 +21,7 @@ from spine_async._model.history import Checkpoint, Event, RunRecord
 from spine_async._model.naming import check_run_id
 from spine_async._model.retention import RetentionPolicy
 from spine_async._model.run_filter import RunCursor
+from spine_async._model.shown import shown
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_record import MapItems, VisitRecord
 from spine_async.errors import DefinitionError
@@ -77,7 +78,7 @@ class RunReader:
         check_limit(limit)
         check_type("with_params", with_params, bool, "True or False")
         if order not in ("newest", "oldest"):
-            raise ValueError(f"order is {order!r:.80}; it must be 'newest' or 'oldest'")
+            raise ValueError(f"order is {shown(order)}; it must be 'newest' or 'oldest'")
         chosen = replace(
             as_run_filter(filters, self._runtime.config.max_value_bytes),
             cursor=RunCursor.parse(cursor) if cursor is not None else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import Step
@@ -28,7 +29,7 @@ class ChoiceStep(Step):
         self._checked(lambda: check_callable("condition", self.condition))
         for option, target in (("then_step", self.then_step), ("else_step", self.else_step)):
             if not isinstance(target, str) and not (option == "else_step" and target is None):
-                raise self._error(f"{option} is {target!r}; it must be the name of a step")
+                raise self._error(f"{option} is {shown(target)}; it must be the name of a step")
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
+from spine_async._model.shown import shown
 from spine_async.errors import DefinitionError
 
 _NAMED = {
@@ -134,4 +135,4 @@ def existing(local: datetime, zone: tzinfo) -> datetime:
 
 
 def _invalid(expression: str, problem: str) -> DefinitionError:
-    return DefinitionError(f"invalid cron expression {expression!r:.100}: {problem}")
+    return DefinitionError(f"invalid cron expression {shown(expression, 100)}: {problem}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
+from spine_async._model.shown import shown
 from spine_async.errors import DefinitionError
 
 Durability: TypeAlias = Literal["full", "process"]
@@ -19,5 +20,5 @@ def check_durability(durability: Durability) -> Durability:
         DefinitionError: It is not one of the two levels.
     """
     if durability not in _CHOICES:
-        raise DefinitionError(f"durability is {durability!r}; it must be {' or '.join(map(repr, _CHOICES))}")
+        raise DefinitionError(f"durability is {shown(durability)}; it must be {' or '.join(map(repr, _CHOICES))}")
     return durability

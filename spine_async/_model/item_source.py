@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from spine_async._model.shown import shown
 from spine_async.errors import DefinitionError, StepError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def as_item_source(items: object, items_path: str | None, *, step: str) -> ItemS
         raise DefinitionError("a map takes exactly one of items and items_path", step=step)
     if items_path is not None:
         if not isinstance(items_path, str) or not items_path:
-            raise DefinitionError(f"items_path is {items_path!r}; it must be a key or 'step.key'", step=step)
+            raise DefinitionError(f"items_path is {shown(items_path)}; it must be a key or 'step.key'", step=step)
         return ItemPath(items_path)
     return _as_values(items, step)
 
@@ -79,9 +80,13 @@ def check_tolerance(tolerated: object) -> None:
     """Raise `ValueError` unless `tolerated` is a count of at least 0 or a share between 0 and 1."""
     is_number = isinstance(tolerated, (int, float)) and not isinstance(tolerated, bool)
     if not is_number or tolerated < 0:  # type: ignore[operator]
-        raise ValueError(f"tolerated_failures is {tolerated!r}; it must be a count of at least 0 or a share up to 1.0")
+        raise ValueError(
+            f"tolerated_failures is {shown(tolerated)}; it must be a count of at least 0 or a share up to 1.0"
+        )
     if isinstance(tolerated, float) and not tolerated <= 1:
-        raise ValueError(f"tolerated_failures is {tolerated!r}; a float is a share and must lie between 0.0 and 1.0")
+        raise ValueError(
+            f"tolerated_failures is {shown(tolerated)}; a float is a share and must lie between 0.0 and 1.0"
+        )
 
 
 def _as_values(items: object, step: str) -> ItemSource:

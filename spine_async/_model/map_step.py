@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from spine_async._model.item_source import ItemCall, ItemSource, check_tolerance
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import Definition, Step
@@ -36,7 +37,7 @@ class MapStep(Step):
         Step.__post_init__(self)
         self._checked(lambda: check_concurrency(self.max_concurrency))
         if not isinstance(self.item_param, str) or not self.item_param or not self.item_param.isprintable():
-            raise self._error(f"item_param is {self.item_param!r}; it must be the name of a param")
+            raise self._error(f"item_param is {shown(self.item_param)}; it must be the name of a param")
         self._checked(lambda: check_tolerance(self.tolerated_failures))
         if isinstance(self.source, ItemCall):
             function = self.source.function

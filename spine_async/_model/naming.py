@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spine_async._model.shown import shown
 from spine_async._model.status import EventType
 from spine_async.errors import InvalidRunIdError
 
@@ -74,6 +75,7 @@ def check_run_id(run_id: object) -> str:
     """
     problem = text_problem(run_id, MAX_RUN_ID_LENGTH)
     if problem is not None:
-        shown = str(run_id)[:40].encode("utf-8", "backslashreplace").decode()
-        raise InvalidRunIdError(shown, f"invalid run id {shown!r}: {problem.replace('a name', 'a run id', 1)}")
-    return str(run_id)
+        text = str.__str__(run_id)[:40] if isinstance(run_id, str) else shown(run_id, 40)
+        text = text.encode("utf-8", "backslashreplace").decode()
+        raise InvalidRunIdError(text, f"invalid run id {text!r}: {problem.replace('a name', 'a run id', 1)}")
+    return str.__str__(run_id)

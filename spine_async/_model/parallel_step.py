@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, TypeAlias
 
 from spine_async._model.naming import name_problem
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable
 from spine_async._model.status import StepType
 from spine_async._model.step import Definition, Step
@@ -70,6 +71,6 @@ class ParallelStep(Step):
         need, count = self.need, len(self.branches)
         is_number = isinstance(need, int) and not isinstance(need, bool)
         if not ((isinstance(need, str) and need in {"all", "any"}) or (is_number and 1 <= int(need) <= count)):
-            raise self._error(f"need is {need!r:.80}; it must be 'all', 'any' or an integer from 1 to {count}")
+            raise self._error(f"need is {shown(need)}; it must be 'all', 'any' or an integer from 1 to {count}")
         if self.max_concurrency is not None:
             self._checked(lambda: check_concurrency(self.max_concurrency))

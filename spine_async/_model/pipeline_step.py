@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from spine_async._model.shown import shown
 from spine_async._model.status import StepType
 from spine_async._model.step import Step
 
@@ -20,7 +21,7 @@ class PipelineStep(Step):
     def __post_init__(self) -> None:
         Step.__post_init__(self)
         if not isinstance(self.pipeline_name, str) or not self.pipeline_name or not self.pipeline_name.isprintable():
-            raise self._error(f"pipeline is {self.pipeline_name!r}; it must be the name of a pipeline")
+            raise self._error(f"pipeline is {shown(self.pipeline_name)}; it must be the name of a pipeline")
 
     @property
     def _config_name(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from spine_async._model.async_callable import is_async_callable
 from spine_async._model.failure import ErrorCategory, describe, leaves, sole_leaf
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable, function_name
 from spine_async._model.time_option import option_seconds, to_seconds
 from spine_async.errors import InvalidPolicyError
@@ -66,9 +67,9 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         self._fill_in(1 + len(self._take_delays()) if self.delays is not None else None)
         if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
-            raise InvalidPolicyError(f"max_attempts is {self.max_attempts!r}; it must be an integer of at least 1")
+            raise InvalidPolicyError(f"max_attempts is {shown(self.max_attempts)}; it must be an integer of at least 1")
         if self.backoff not in BACKOFFS:
-            raise InvalidPolicyError(f"backoff is {self.backoff!r}; it must be one of {', '.join(BACKOFFS)}")
+            raise InvalidPolicyError(f"backoff is {shown(self.backoff)}; it must be one of {', '.join(BACKOFFS)}")
         for name in ("initial_delay", "max_delay"):
             _check_delay(name, getattr(self, name))
         object.__setattr__(self, "retryable_errors", _as_rules(self.retryable_errors))
@@ -87,7 +88,9 @@ class RetryPolicy:
         if attempts is None:
             return
         if self.max_attempts != attempts:
-            problem = f"max_attempts is {self.max_attempts!r}, but the delays make {attempts} attempts; leave it out"
+            problem = (
+                f"max_attempts is {shown(self.max_attempts)}, but the delays make {attempts} attempts; leave it out"
+            )
             raise InvalidPolicyError(problem)
         for option, plain in (("jitter", False), ("backoff", "exponential"), ("initial_delay", 1.0), ("max_delay", 60)):
             if getattr(self, option) != plain:
@@ -119,7 +122,7 @@ def _check_delay(name: str, value: float) -> None:
 
 def _as_delays(given: object) -> tuple[float, ...]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InvalidPolicyError(f"delays is {given!r}; it must be a list of delays in seconds")
+        raise InvalidPolicyError(f"delays is {shown(given)}; it must be a list of delays in seconds")
     try:
         return tuple(option_seconds(each, f"delays[{index}]") for index, each in enumerate(given))
     except ValueError as exc:
@@ -137,7 +140,7 @@ def _as_rule(rule: object) -> Retryable:
     if isinstance(rule, str):
         if rule not in _CATEGORIES:
             raise InvalidPolicyError(
-                f"retryable_errors contains {rule!r}, which is not an error category; the categories are "
+                f"retryable_errors contains {shown(rule)}, which is not an error category; the categories are "
                 f"{', '.join(_CATEGORIES)}. For a category of your own, pass a predicate such as "
                 "lambda error: error.category == 'MINE'"
             )
@@ -161,7 +164,7 @@ def _as_rule(rule: object) -> Retryable:
 
 def _rule_error(rule: object) -> InvalidPolicyError:
     return InvalidPolicyError(
-        f"retryable_errors contains {rule!r}; it must contain categories, exception types or a predicate"
+        f"retryable_errors contains {shown(rule)}; it must contain categories, exception types or a predicate"
     )
 
 

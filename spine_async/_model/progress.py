@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spine_async._model.shown import shown
 from spine_async.errors import DefinitionError
 
 
@@ -26,9 +27,9 @@ class Progress:
 
     def __post_init__(self) -> None:
         if not _is_amount(self.done):
-            raise DefinitionError(f"progress: done is {self.done!r:.80}; {_WANTED}")
+            raise DefinitionError(f"progress: done is {shown(self.done)}; {_WANTED}")
         if self.total is not None and not _is_amount(self.total):
-            raise DefinitionError(f"progress: total is {self.total!r:.80}; {_WANTED}")
+            raise DefinitionError(f"progress: total is {shown(self.total)}; {_WANTED}")
         if self.message is not None and not isinstance(self.message, str):
             raise DefinitionError(f"progress: message is of type {type(self.message).__name__}; it must be a text")
 

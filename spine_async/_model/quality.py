@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from spine_async._model.private_copy import private_members
+from spine_async._model.shown import shown
 from spine_async.errors import InvalidPolicyError
 
 
@@ -76,11 +77,11 @@ class QualityThresholds:
         for name in ("min_valid_rate", "max_null_rate"):
             rate = getattr(self, name)
             if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
-                raise InvalidPolicyError(f"{name} is {rate!r}; it must lie between 0 and 1")
+                raise InvalidPolicyError(f"{name} is {shown(rate)}; it must lie between 0 and 1")
         for name in ("min_record_count", "max_record_count"):
             count = getattr(self, name)
             if count is not None and not (_is_number(count) and count >= 0):
-                raise InvalidPolicyError(f"{name} is {count!r}; it must not be negative")
+                raise InvalidPolicyError(f"{name} is {shown(count)}; it must not be negative")
 
     def violations(self, metrics: QualityMetrics | None) -> list[str]:
         """One message for each limit that `metrics` violate; empty if there are none."""
@@ -139,7 +140,7 @@ def _as_count(name: str, value: object) -> int:
             f"{name} is of type {type(value).__name__}; it must be a whole number of at least 0"
         ) from None
     if count < 0 or isinstance(value, bool):
-        raise InvalidPolicyError(f"{name} is {value!r}; it must be a whole number of at least 0")
+        raise InvalidPolicyError(f"{name} is {shown(value)}; it must be a whole number of at least 0")
     return int(count)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from spine_async._model.naming import text_problem
 from spine_async._model.run_row import DueTime
+from spine_async._model.shown import shown
 from spine_async._model.time_option import in_utc, option_seconds, positive_option_seconds, to_seconds
 from spine_async.errors import DefinitionError
 
@@ -82,7 +83,7 @@ class Queue:
                 _check_count(f"queue {self.name!r}", option, value)
         if self.rate is not None and not isinstance(self.rate, RateLimit):
             raise DefinitionError(
-                f"queue {self.name!r}: rate is {self.rate!r:.80}; it must be RateLimit(runs, per=seconds)"
+                f"queue {self.name!r}: rate is {shown(self.rate)}; it must be RateLimit(runs, per=seconds)"
             )
 
     @property
@@ -118,13 +119,13 @@ def check_queue_name(name: object) -> str:
     """
     problem = text_problem(name, MAX_QUEUE_NAME)
     if problem is not None:
-        raise DefinitionError(f"invalid queue {name!r:.80}: {problem.replace('a name', 'a queue name', 1)}")
+        raise DefinitionError(f"invalid queue {shown(name)}: {problem.replace('a name', 'a queue name', 1)}")
     return str(name)
 
 
 def _check_count(what: str, option: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_PRIORITY:
-        raise DefinitionError(f"{what}: {option} is {value!r:.80}; it must be an integer of at least 1")
+        raise DefinitionError(f"{what}: {option} is {shown(value)}; it must be an integer of at least 1")
 
 
 def check_key(key: object) -> None:
@@ -135,7 +136,7 @@ def check_key(key: object) -> None:
     """
     problem = text_problem(key, MAX_QUEUE_NAME) if key is not None else None
     if problem is not None:
-        raise DefinitionError(f"invalid key {key!r:.80}: {problem.replace('a name', 'a key', 1)}")
+        raise DefinitionError(f"invalid key {shown(key)}: {problem.replace('a name', 'a key', 1)}")
 
 
 def check_priority(priority: object) -> None:
@@ -145,7 +146,7 @@ def check_priority(priority: object) -> None:
         DefinitionError: It is no integer of 32 bits.
     """
     if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > MAX_PRIORITY:
-        raise DefinitionError(f"priority is {priority!r:.80}; it must be an integer, and lower numbers come first")
+        raise DefinitionError(f"priority is {shown(priority)}; it must be an integer, and lower numbers come first")
 
 
 def due_time(delay: object, at: object, now: datetime) -> DueTime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from spine_async._model.shown import shown
 from spine_async._model.status import RunStatus
 from spine_async._model.time_option import option_seconds
 from spine_async.errors import DefinitionError
@@ -45,7 +46,7 @@ class RetentionPolicy:
         keep = self.keep_last
         if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or not 1 <= keep <= _MOST_KEPT):
             raise DefinitionError(
-                f"RetentionPolicy: keep_last is {keep!r}; it must be an integer from 1 to {_MOST_KEPT:,}, or None"
+                f"RetentionPolicy: keep_last is {shown(keep)}; it must be an integer from 1 to {_MOST_KEPT:,}, or None"
             )
 
     @property

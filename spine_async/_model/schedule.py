@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.queue import DEFAULT_QUEUE, check_queue_name
+from spine_async._model.shown import shown
 from spine_async._model.time_option import in_utc, option_seconds
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError
@@ -100,14 +101,14 @@ class Schedule:
 
     def _check_options(self) -> None:
         if not isinstance(self.workflow, (Workflow, str)) or not self.workflow_name:
-            raise ValueError(f"{self.workflow!r:.80} is no workflow with a name; give a Workflow, or its name")
+            raise ValueError(f"{shown(self.workflow)} is no workflow with a name; give a Workflow, or its name")
         problem = text_problem(self.workflow_name, MAX_NAME_LENGTH)
         if problem is not None:
-            raise ValueError(f"invalid workflow {self.workflow_name!r:.80}: {problem}")
+            raise ValueError(f"invalid workflow {shown(self.workflow_name)}: {problem}")
         if (self.cron is None) == (self.every is None):
             raise ValueError("give either cron= or every=")
         if self.overlap not in _OVERLAPS:
-            raise ValueError(f"overlap is {self.overlap!r:.80}; it must be 'skip', 'queue' or 'allow'")
+            raise ValueError(f"overlap is {shown(self.overlap)}; it must be 'skip', 'queue' or 'allow'")
         if self.params is not None and not isinstance(self.params, Mapping):
             raise ValueError(f"params is of type {type(self.params).__name__}; it must be a mapping")
         if self.queue is not None:
@@ -153,7 +154,7 @@ class Schedule:
             after: An aware datetime before the first of them; None means now.
         """
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_FIRINGS:
-            problem = f"n is {n!r:.80}; it must be an integer from 1 to {_MOST_FIRINGS:,}"
+            problem = f"n is {shown(n)}; it must be an integer from 1 to {_MOST_FIRINGS:,}"
             raise DefinitionError(f"schedule {self.name!r}: {problem}")
         start = self._moment("after", datetime.now(UTC) if after is None else after)
         return [each.astimezone(self._zone) for each in islice(self._firings(start), n)]
@@ -243,4 +244,4 @@ def _zone(name: object) -> tzinfo:
         return ZoneInfo(name)  # type: ignore[arg-type]
     except Exception as exc:  # noqa: BLE001 - a wrong type, an invalid path, a missing or an unreadable file
         problem = "use a name such as 'Europe/Berlin'; on a system without time zones, install the package tzdata"
-        raise ValueError(f"timezone is {name!r:.80}, which is not known ({type(exc).__name__}); {problem}") from None
+        raise ValueError(f"timezone is {shown(name)}, which is not known ({type(exc).__name__}); {problem}") from None

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from spine_async._model.naming import name_problem
 from spine_async._model.output_model import OutputModel, SignalOutput
+from spine_async._model.shown import shown
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step import Step
 
@@ -36,7 +37,7 @@ class SignalStep(Step):
         if problem is not None:
             raise self._error(f"signal: {problem}")
         if self.model is not None and not (isinstance(self.model, type) and issubclass(self.model, BaseModel)):
-            raise self._error(f"model is {self.model!r}; it must be a pydantic model class")
+            raise self._error(f"model is {shown(self.model)}; it must be a pydantic model class")
         if self.timeout == math.inf:
             self._set("timeout", None)
         self._check_on_timeout()
@@ -58,9 +59,11 @@ class SignalStep(Step):
 
     def _check_on_timeout(self) -> None:
         if not isinstance(self.on_timeout, str) or not self.on_timeout:
-            raise self._error(f"on_timeout is {self.on_timeout!r}; it must be 'fail', 'continue' or the name of a step")
+            raise self._error(
+                f"on_timeout is {shown(self.on_timeout)}; it must be 'fail', 'continue' or the name of a step"
+            )
         if self.timeout is None and self.on_timeout != "fail":
-            raise self._error(f"on_timeout is {self.on_timeout!r}, but there is no timeout")
+            raise self._error(f"on_timeout is {shown(self.on_timeout)}, but there is no timeout")
 
     def _check_unsupported(self) -> None:
         if self.on_error is ErrorPolicy.RETRY:

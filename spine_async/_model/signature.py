@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+from spine_async._model.shown import shown
+
 _ARGUMENTS = {
     "handler": ("context", "config"),
     "transaction": ("context", "config", "connection"),
@@ -26,7 +28,7 @@ def check_callable(option: str, value: object) -> None:
         ValueError: It is not; the message shows the parameters that it has.
     """
     if not callable(value):
-        raise ValueError(f"{option} is {value!r}; it must be callable")  # noqa: TRY004 - as for every invalid option
+        raise ValueError(f"{option} is {shown(value)}; it must be callable")  # noqa: TRY004 - as for every invalid option
     arguments = _ARGUMENTS[option]
     try:
         signature = inspect.signature(value)
@@ -35,10 +37,10 @@ def check_callable(option: str, value: object) -> None:
     try:
         signature.bind(*arguments)
     except TypeError as exc:
-        shown = f"({', '.join(arguments)})"
+        wanted = f"({', '.join(arguments)})"
         name = function_name(value)
         raise ValueError(
-            f"{option} {name}{signature} cannot be called with {len(arguments)} positional arguments {shown}: {exc}"
+            f"{option} {name}{signature} cannot be called with {len(arguments)} positional arguments {wanted}: {exc}"
         ) from None
 
 

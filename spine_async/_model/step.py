@@ -16,6 +16,7 @@ from spine_async._model.output_model import OutputModel
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.private_copy import private_members
 from spine_async._model.quality import QualityThresholds
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable
 from spine_async._model.status import ErrorPolicy, StepType
 from spine_async._model.step_options import (
@@ -124,7 +125,9 @@ class Step:
     def __post_init__(self) -> None:
         problem = name_problem(self.name)
         if problem:
-            raise DefinitionError(problem, step=str(self.name)[:40])
+            raise DefinitionError(
+                problem, step=shown(self.name, 40) if not isinstance(self.name, str) else self.name[:40]
+            )
         if not isinstance(self.config, Mapping):
             problem = f"of type {type(self.config).__name__}; it must be a mapping of names to values"
             raise self._error(f"{self._config_name} is {problem}")

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from spine_async._model.async_callable import is_async_callable
 from spine_async._model.policy import RetryPolicy
 from spine_async._model.quality import QualityThresholds
+from spine_async._model.shown import shown
 from spine_async._model.signature import check_callable, function_name
 from spine_async._model.status import ErrorPolicy
 
@@ -43,10 +44,10 @@ def check_option_types(step: object) -> None:
     for option, (kind, wanted) in _EXPECTED.items():
         value = getattr(step, option)
         if value is not None and not isinstance(value, kind):
-            raise ValueError(f"{option} is {value!r}; it must be {wanted}")
+            raise ValueError(f"{option} is {shown(value)}; it must be {wanted}")
     model: object = getattr(step, "output_model", None)
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise ValueError(f"output_model is {model!r}; it must be a pydantic model class")
+        raise ValueError(f"output_model is {shown(model)}; it must be a pydantic model class")
 
 
 def check_concurrency(limit: object) -> None:
@@ -60,7 +61,7 @@ def check_concurrency(limit: object) -> None:
             raise ValueError(f"max_concurrency {function_name(limit)} is async; pass a plain function of the context")
         check_callable("max_concurrency", limit)
     elif not is_concurrency(limit):
-        raise ValueError(f"max_concurrency is {limit!r}; it must be an integer of at least 1, or a function")
+        raise ValueError(f"max_concurrency is {shown(limit)}; it must be an integer of at least 1, or a function")
 
 
 def is_concurrency(limit: object) -> bool:

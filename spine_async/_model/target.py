@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from spine_async._model.failure import as_category
+from spine_async._model.shown import shown
 
 END: Final = "@end"
 """A target that ends the scope of the step, which is a map item or the run, as completed.
@@ -39,12 +40,12 @@ def as_catch(given: object) -> Mapping[str, str] | None:
     for key, target in given.items():
         category = key if key == ANY_CATEGORY else as_category(key)
         if category is None:
-            raise ValueError(f"catch contains the key {key!r}; it must be an error category or {ANY_CATEGORY!r}")
+            raise ValueError(f"catch contains the key {shown(key)}; it must be an error category or {ANY_CATEGORY!r}")
         category = str(category)
         if category in catch:
             raise ValueError(f"catch names the category {category!r} twice")
         if not isinstance(target, str):
-            raise ValueError(f"catch[{category!r}] is {target!r}; it must be the name of a step, or END")  # noqa: TRY004
+            raise ValueError(f"catch[{category!r}] is {shown(target)}; it must be the name of a step, or END")  # noqa: TRY004
         catch[category] = target
     return MappingProxyType(catch) if catch else None
 

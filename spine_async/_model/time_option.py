@@ -6,6 +6,8 @@ import math
 import sys
 from datetime import UTC, datetime, timedelta
 
+from spine_async._model.shown import shown
+
 MAX_SECONDS = 10_000_000_000
 """Longest wait, timeout or `retry_after`, about 317 years; a later end may have no representation as a date."""
 
@@ -20,8 +22,8 @@ def to_seconds(value: float | timedelta) -> float:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 <= seconds <= _MAX_FLOAT:
         is_long = isinstance(value, int) and value.bit_length() > _SHOWN_BITS
-        shown = "an integer of this size" if is_long else repr(value)
-        raise ValueError(f"{shown} is not a number of seconds of at least 0")
+        text = "an integer of this size" if is_long else shown(value)
+        raise ValueError(f"{text} is not a number of seconds of at least 0")
     return float(seconds)
 
 
@@ -72,7 +74,7 @@ def as_moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError(f"until is {value!r}; text must be ISO 8601, such as 2026-01-10T12:00:00+00:00") from None
+        raise ValueError(f"until is {shown(value)}; text must be ISO 8601, such as 2026-01-10T12:00:00+00:00") from None
     if not isinstance(moment, datetime):
         message = f"until is of type {type(value).__name__}; it must be a datetime, ISO 8601 text or a function"
         raise ValueError(message)  # noqa: TRY004 - all invalid options raise ValueError

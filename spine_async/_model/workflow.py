@@ -16,6 +16,7 @@ from spine_async._model.map_step import MapStep
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.output_model import OutputModel
 from spine_async._model.parallel_step import Branch, ParallelStep
+from spine_async._model.shown import shown
 from spine_async._model.step import Step
 from spine_async._model.target import END
 from spine_async._model.workflow_step import WorkflowStep
@@ -162,7 +163,7 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
     if problem:
         raise DefinitionError(problem, workflow=str(name)[:40])
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise DefinitionError(f"version is {version!r}; it must be an integer of at least 1", workflow=str(name))
+        raise DefinitionError(f"version is {shown(version)}; it must be an integer of at least 1", workflow=str(name))
     if version > MAX_STORED_INT:
         raise DefinitionError(f"version is larger than {MAX_STORED_INT:,}", workflow=str(name))
     if isinstance(tags, str) or not isinstance(tags, Iterable):
@@ -170,7 +171,7 @@ def _check_head(name: object, version: object, tags: object, params_model: objec
         raise DefinitionError(f"tags is {problem}; pass a sequence of strings", workflow=str(name))
     if params_model is not None and not (isinstance(params_model, type) and issubclass(params_model, BaseModel)):
         raise DefinitionError(
-            f"params_model is {params_model!r}; it must be a pydantic model class", workflow=str(name)
+            f"params_model is {shown(params_model)}; it must be a pydantic model class", workflow=str(name)
         )
 
 
@@ -197,7 +198,7 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
     for step in steps:
         if not isinstance(step, Step):
             raise DefinitionError(
-                f"{step!r} is not a step; create it with Step.lambda_, .pipeline, .choice, .map, .parallel, "
+                f"{shown(step)} is not a step; create it with Step.lambda_, .pipeline, .choice, .map, .parallel, "
                 ".workflow, .wait, .wait_for_signal or .transaction",
                 workflow=workflow,
             )
@@ -207,7 +208,7 @@ def _check_steps(workflow: str, steps: tuple[Step, ...]) -> None:
     for step in steps:
         for target in step.targets:
             if target not in seen and target != END:
-                problem = f"it jumps to {target!r}, which is not a step; the steps are {_names(steps)}"
+                problem = f"it jumps to {shown(target)}, which is not a step; the steps are {_names(steps)}"
                 raise UnknownStepError(problem, workflow=workflow, step=step.name)
 
 
@@ -284,7 +285,7 @@ def _with_item_workflow(workflow: str, step: MapStep) -> Step:
     if isinstance(step.iterator, Workflow):
         return step
     if not callable(step.iterator):
-        problem = f"iterator is {step.iterator!r}; it must be a workflow or a handler"
+        problem = f"iterator is {shown(step.iterator)}; it must be a workflow or a handler"
         raise DefinitionError(problem, workflow=workflow, step=step.name)
     item_step = Step.lambda_(ITEM_STEP, step.iterator, step.config)
     return replace(step, iterator=Workflow(steps=[item_step]))

@@ -16,6 +16,7 @@ from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
 from spine_async._model.run_row import NewRun
+from spine_async._model.shown import shown
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, RunNotFoundError, StoreCapabilityError
 from spine_async.ports import writes_within
@@ -43,7 +44,7 @@ async def enqueue_runs(
         StoreError: The store cannot be written.
     """
     if not isinstance(definition, (Workflow, str)):
-        raise DefinitionError(f"{definition!r:.80} is not a workflow; give a Workflow, or the name of one")
+        raise DefinitionError(f"{shown(definition)} is not a workflow; give a Workflow, or the name of one")
     if runtime.is_ephemeral:
         raise DefinitionError("this runner stores nothing, so it cannot enqueue a run; enable checkpoints")
     if not runtime.keeps_queues:

@@ -19,6 +19,7 @@ from spine_async._model.queue import Enqueued
 from spine_async._model.run_row import NewRun
 from spine_async._model.schedule import Schedule, iso_second
 from spine_async._model.schedule_state import NewSchedule, ScheduleChange, StoredSchedule, timing_of
+from spine_async._model.shown import shown
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, ScheduleNotFoundError, StoreCapabilityError
 from spine_async.ports import ScheduleStore, keeps_schedules
@@ -57,7 +58,7 @@ def checked_schedules(runtime: Runtime, given: object) -> dict[str, Schedule]:
     schedules: dict[str, Schedule] = {}
     for each in given:
         if not isinstance(each, Schedule):
-            raise DefinitionError(f"{each!r:.80} is no schedule; give Schedule(name, workflow, cron=…)")
+            raise DefinitionError(f"{shown(each)} is no schedule; give Schedule(name, workflow, cron=…)")
         if each.name in schedules:
             raise DefinitionError(f"schedule {each.name!r} is given twice")
         text = _params_text(runtime, each)
@@ -133,7 +134,7 @@ async def stored_schedule(runtime: Runtime, known: Schedules, name: str) -> Stor
         ScheduleNotFoundError: The schedule is neither known nor stored.
     """
     if not isinstance(name, str):
-        raise DefinitionError(f"{name!r:.80} is no name of a schedule; give a string")
+        raise DefinitionError(f"{shown(name)} is no name of a schedule; give a string")
     if not name.isprintable():  # some stores cannot search for it
         raise ScheduleNotFoundError(name)
     found = await read_schedules(runtime, [name])

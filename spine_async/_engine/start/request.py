@@ -18,6 +18,7 @@ from spine_async._model.large_text import LARGE_TEXT, canonical_pieces
 from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.naming import MAX_NAME_LENGTH, text_problem
 from spine_async._model.run_row import NewRun, StoredRun
+from spine_async._model.shown import shown
 from spine_async._model.workflow import Workflow
 from spine_async.errors import DefinitionError, InvalidParamsError
 
@@ -50,7 +51,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
     """
     workflow, context = request.workflow, request.context
     if not isinstance(workflow, Workflow):
-        raise DefinitionError(f"{workflow!r} is not a workflow; create one with Workflow(name, steps)")
+        raise DefinitionError(f"{shown(workflow)} is not a workflow; create one with Workflow(name, steps)")
     if not workflow.name:
         raise DefinitionError("a workflow needs a name to be executed")
     if request.start_from is not None:
@@ -150,7 +151,7 @@ def unknown_run(
     """
     problem = text_problem(name, MAX_NAME_LENGTH)
     if problem is not None:
-        raise DefinitionError(f"invalid workflow {name!r:.80}: {problem}")
+        raise DefinitionError(f"invalid workflow {shown(name)}: {problem}")
     limit = runtime.config.max_value_bytes
     given = join_object(mapping_documents("params", {} if params is None else params, limit))
     digest = _digest(given, None)
