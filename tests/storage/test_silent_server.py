@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -114,6 +115,20 @@ class TestCalls:
         began = time.monotonic()
         await store.close()
         assert time.monotonic() - began < 5 * TIMEOUT
+
+    async def test_closing_leaves_no_connection_open(self, proxied: tuple[SilentProxy, URL]) -> None:
+        proxy, url = proxied
+        store = SqlRunStore(url, timeout=TIMEOUT)
+        claim = await created(store)
+        await store.renew([claim], 60)
+        await asyncio.gather(*(store.load("run-1") for _ in range(4)))
+        listener = await store.listen(lambda: None)
+        proxy.fall_silent()
+        began = time.monotonic()
+        await store.close()
+        assert time.monotonic() - began < 5 * TIMEOUT
+        del store, listener
+        gc.collect()  # a connection that is still open is reported when it is collected
 
     async def test_a_slow_call_is_reported(
         self, proxied: tuple[SilentProxy, URL], caplog: pytest.LogCaptureFixture

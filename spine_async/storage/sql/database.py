@@ -79,6 +79,7 @@ class SqlDatabase(Protocol):
     async def schedules(self, names: Collection[str] | None) -> list[StoredSchedule]: ...
     async def change_schedule(self, change: ScheduleChange) -> bool: ...
     async def close(self) -> None: ...
+    def abort(self, *, with_idle: bool) -> None: ...
 
 
 class _DatabaseType(Protocol):
@@ -203,12 +204,19 @@ class LazyDatabase:
         self._is_current = False
         if database is None or engine is None:
             return
-        with anyio.move_on_after(self._timeout, shield=True):  # a silent server never answers
-            try:
-                await database.close()
-            finally:
-                if self._owns_engine:
-                    await engine.dispose()
+        with anyio.move_on_after(self._timeout, shield=True) as limit:
+            await self._close(database, engine)
+        if limit.cancelled_caught:  # a silent server never answers
+            database.abort(with_idle=self._owns_engine)
+            with anyio.move_on_after(self._timeout, shield=True):
+                await self._close(database, engine)
+
+    async def _close(self, database: SqlDatabase, engine: AsyncEngine) -> None:
+        try:
+            await database.close()
+        finally:
+            if self._owns_engine:
+                await engine.dispose()
 
     @property
     def commits_out_of_process(self) -> bool:

@@ -73,6 +73,7 @@ class ConnectionPool(Generic[DriverT]):
         self._has_checked_idle = False
         self._is_closed = False
         self._returning: set[asyncio.Task[None]] = set()
+        self._checked_out: dict[int, DriverT] = {}  # by the identity of the connection
 
     async def close(self) -> None:
         """Return no connection to the pool any more, except that of a database in memory."""
@@ -80,6 +81,13 @@ class ConnectionPool(Generic[DriverT]):
         here = asyncio.get_running_loop()
         if returning := {task for task in self._returning if task.get_loop() is here}:
             await asyncio.wait(returning)
+
+    def abort(self, *, with_idle: bool) -> None:
+        """End the connections in use at once, as far as the driver can; `with_idle` those in the pool too."""
+        abort = self._hooks.abort
+        if abort is not None:
+            for driver in [*self._checked_out.values(), *(idle_connections(self._engine.pool) if with_idle else ())]:
+                abort(driver)
 
     async def read(self, job: Job[DriverT, ResultT], call: Call) -> ResultT:
         """Run the job on a pooled connection."""
@@ -120,10 +128,12 @@ class ConnectionPool(Generic[DriverT]):
                 await self.discard(connection, release_in_memory=True)
                 raise
             await self.discard(connection)
+        self._checked_out[id(connection)] = driver
         return connection, driver
 
     async def release(self, connection: AsyncConnection) -> None:
         """Return the connection to the pool, even if the caller is cancelled."""
+        self._checked_out.pop(id(connection), None)
         if self._is_closed:
             returning = asyncio.create_task(self.discard(connection, release_in_memory=True))
         else:
@@ -145,8 +155,11 @@ class ConnectionPool(Generic[DriverT]):
                 if not self.is_in_memory:
                     await connection.invalidate()
             finally:
-                if release_in_memory or not self.is_in_memory:
-                    await connection.close()
+                try:
+                    if release_in_memory or not self.is_in_memory:
+                        await connection.close()
+                finally:
+                    self._checked_out.pop(id(connection), None)
 
     async def _connect_in_time(self, call: Call) -> AsyncConnection:
         """A connection of the pool; does not wait long if other code has checked all connections out."""

@@ -86,6 +86,9 @@ class PostgresConnections:
                 finally:
                     await self._pool.close()
 
+    def abort(self, *, with_idle: bool) -> None:
+        self._pool.abort(with_idle=with_idle)
+
     async def _write_with_retries(self, job: Job[Driver, ResultT], call: Call) -> ResultT:
         return await self._with_retries(partial(self._writer.write, job), call)
 

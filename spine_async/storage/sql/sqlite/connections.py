@@ -102,6 +102,9 @@ class SqliteConnections:
                 finally:
                     await self._pool.close()
 
+    def abort(self, *, with_idle: bool) -> None:
+        """Do nothing; there is no server that may be silent."""
+
     async def _read(self, job: SqliteJob[ResultT], call: Call) -> ResultT:
         def checked(connection: sqlite3.Connection) -> ResultT:
             result = job(connection)
