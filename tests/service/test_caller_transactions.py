@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from spine_async import (
@@ -319,6 +320,26 @@ async def test_a_connection_of_another_database(
     await engine.dispose()
     assert await observer.list_runs() == []
     assert await other.list_runs() == []
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kind", [AsyncConnection, AsyncSession])
+async def test_a_transaction_in_which_a_statement_has_failed(
+    engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow, kind: Any
+) -> None:
+    await observer.enqueue(flow, run_id="known")
+    async with kind(engine) as connection:
+        with pytest.raises(ProgrammingError):
+            await connection.execute(text("SELECT 1 FROM missing"))
+        with pytest.raises(DefinitionError, match="begin another one"):
+            await observer.enqueue(flow, run_id="r", connection=connection)
+        with pytest.raises(DefinitionError, match="begin another one"):
+            await observer.signal("known", "go", connection=connection)
+        await connection.rollback()
+        await connection.execute(text("SELECT 1"))
+        await observer.enqueue(flow, run_id="r", connection=connection)
+        await connection.commit()
+    assert await observer.handle("r").status() == "pending"
 
 
 async def test_a_deferred_sqlite_transaction(engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow) -> None:

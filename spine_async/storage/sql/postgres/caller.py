@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, RootTransaction, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spine_async.errors import DefinitionError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 _NO_TRANSACTION = "connection is in no transaction; call this inside of `async with connection.begin()`"
+_FAILED = "a statement has failed in the transaction of connection, so PostgreSQL rolls it back; begin another one"
 _AUTOCOMMIT = "connection commits each statement by itself (AUTOCOMMIT), so it has no transaction"
 
 # A table has the same oid for all who see it, and another one in any other schema. The time at which the server started
@@ -30,6 +32,7 @@ IDENTITY = (
 )
 """What distinguishes the databases and schemas in which runs are stored."""
 
+_IN_FAILED_TRANSACTION = "25P02"
 _POLL = 0.001
 _LONGEST_WAIT = 30.0
 
@@ -42,12 +45,17 @@ async def driver_in_transaction(connection: AsyncConnection, is_own: Callable[[o
         is_own: Whether the runs are stored in the database with this identity.
 
     Raises:
-        DefinitionError: The connection is in no transaction, or belongs to another database.
+        DefinitionError: The connection is in no transaction, or in one that has failed, or belongs to another database.
     """
     if not connection.in_transaction():
         raise DefinitionError(_NO_TRANSACTION)
     # Through SQLAlchemy, which begins the transaction of the driver with the first statement.
-    identity = tuple((await connection.exec_driver_sql(IDENTITY)).one())
+    try:
+        identity = tuple((await connection.exec_driver_sql(IDENTITY)).one())
+    except DBAPIError as exc:
+        if getattr(exc.orig, "sqlstate", None) == _IN_FAILED_TRANSACTION:
+            raise DefinitionError(_FAILED) from None
+        raise
     raw = await connection.get_raw_connection()
     driver: Driver = raw.driver_connection  # type: ignore[assignment]
     if not driver.is_in_transaction():
