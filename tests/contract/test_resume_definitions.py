@@ -121,7 +121,7 @@ async def test_a_step_that_is_now_something_else_and_had_not_finished(make_runne
 async def test_a_step_with_finished_steps_inside_that_is_now_a_map(make_runner: Any, before: Step) -> None:
     await make_runner().execute(story(before), run_id="r1")
     changed = story(Step.map("each", items=[1], iterator=work))
-    with pytest.raises(WorkflowChangedError, match=r"step 'each' finished step 'one' inside of it belongs to no item"):
+    with pytest.raises(WorkflowChangedError, match=r"'each' is a map now, but the finished step 'one' inside of it"):
         await make_runner().resume("r1", workflow=changed)
     assert (await make_runner().get_run("r1")).status == "failed"
     assert (await make_runner().resume("r1", workflow=story(before))).error_step == "each"

@@ -104,7 +104,7 @@ class MapProgress(NestedProgress[int]):
         digits = scope[begin:end]
         is_inside = scope[: begin - 1] == self.path and scope[begin - 1 : begin] in {"", "/", "["}
         if is_inside and (end < 0 or scope[begin - 1] != "[" or not (digits.isascii() and digits.isdigit())):
-            problem = f"finished step {row.step_name!r} inside of it belongs to no item, but the step is a map now"
+            problem = f"is a map now, but the finished step {row.step_name!r} inside of it belongs to no item"
             raise WorkflowChangedError(self._run_id, self._step.name, problem, role="step")
         if not is_inside:
             raise CorruptRecordError(f"the stored path {row.path!r} does not belong to the map {self.path!r}")
