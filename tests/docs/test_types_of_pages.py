@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
@@ -96,6 +98,7 @@ def test_mypy_finds_the_wrong_calls_and_nothing_in_the_pages(tmp_path: Path) -> 
     assert sorted({int(line) for _, line in found}) == _wrong_lines(), done.stdout
 
 
+@pytest.mark.long
 def test_pyright_finds_the_wrong_calls_and_nothing_in_the_pages(tmp_path: Path) -> None:
     """In both modes: the strict one infers other types for some expressions."""
     for folder in ("standard", "strict"):

@@ -357,6 +357,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
+@pytest.mark.sample(every=2)
 def test_many_processes_may_make_the_schema_at_once(empty_database_url: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-W", "error", "-c", _START, empty_database_url]

@@ -73,6 +73,7 @@ class Reader:
         assert self.has_ended
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize(
     ("framework", "number", "database"),
     [
