@@ -138,6 +138,7 @@ def test_in_memory(how: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.usefixtures("_no_garbage")
 def test_on_a_database(empty_database_url: str, how: str) -> None:

@@ -13,6 +13,7 @@ from tests.chaos.stories import memory_of
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("story", ["short", "journey", "nested"])
 async def test_a_death_at_every_failpoint(story: str) -> None:
     store = MemoryRunStore()

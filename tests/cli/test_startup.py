@@ -31,6 +31,7 @@ def imported(*arguments: str, folder: Path) -> tuple[int, set[str]]:
     return int(code), set(modules)
 
 
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["run", "--help"], ["schedules", "--help"], ["--version"], ["nonsense"]]
 )
@@ -54,6 +55,7 @@ UNNEEDED = (
 )
 
 
+@pytest.mark.sample(every=3)
 @pytest.mark.parametrize("command", ["runs", "queues", "schedules"])
 def test_a_listing_on_sqlite_imports_neither_rich_nor_other_drivers(command: str, tmp_path: Path) -> None:
     code, modules = imported(command, folder=tmp_path)

@@ -51,6 +51,7 @@ CASES: dict[str, tuple[Workflow, dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
 @pytest.mark.anyio
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("case", CASES)
 async def test_a_flow_ends_as_described_and_resumes_wherever_it_is_killed(case: str) -> None:
     workflow, params, signals, expected = CASES[case]
