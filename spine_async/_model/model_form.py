@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from spine_async._model.document import Document, to_plain
 from spine_async._model.failure import validation_problems
+from spine_async._model.model_input import plain_aliases
 from spine_async._model.model_values import model_values
 from spine_async.errors import SerializationError
 
@@ -73,6 +74,41 @@ def difference(given: object, revived: object) -> tuple[str, ...] | None:
             return ()
         return _first({f"[{index}]": pair for index, pair in enumerate(zip(given, revived, strict=True))})
     return None if _is_equal(given, revived) else ()
+
+
+_NESTING = (BaseModel, Mapping, list, tuple)
+
+
+def narrowed(given: object, revived: object) -> tuple[tuple[str, ...], BaseModel] | None:
+    """The path of the first instance that was revived as a base class of its class, without fields of its own.
+
+    Args:
+        given: What a caller passed.
+        revived: What the declared model makes of its JSON form.
+
+    Returns:
+        The path and the given instance, or None if every instance keeps its fields.
+    """
+    pairs: dict[str, tuple[object, object]] = {}
+    if isinstance(given, BaseModel) and isinstance(revived, BaseModel):
+        mine, other = model_values(given), model_values(revived)
+        if isinstance(given, type(revived)) and not mine.keys() <= other.keys():
+            return (), given
+        pairs = {f".{name}": (each, other[name]) for name, each in mine.items() if name in other}
+    elif isinstance(given, Mapping) and isinstance(revived, BaseModel):
+        fields, other = plain_aliases(type(revived)), model_values(revived)
+        named = {key: fields.get(key, key) for key in given}
+        pairs = {f".{key}": (given[key], other[name]) for key, name in named.items() if name in other}
+    elif isinstance(given, Mapping) and isinstance(revived, Mapping):
+        pairs = {f".{key}": (each, revived[key]) for key, each in given.items() if key in revived}
+    elif isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
+        items = enumerate(zip(given, revived, strict=True))
+        pairs = {f"[{index}]": pair for index, pair in items if isinstance(pair[0], _NESTING)}
+    for part, (each, kept) in pairs.items():
+        found = narrowed(each, kept)
+        if found is not None:
+            return (part, *found[0]), found[1]
+    return None
 
 
 def _model_difference(given: BaseModel, revived: object) -> tuple[str, ...] | None:

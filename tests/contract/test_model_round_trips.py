@@ -1,6 +1,7 @@
 """pydantic models as outputs and params: a step reads a value equal to the returned one, or the model is rejected."""
 
 import enum
+import re
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -217,6 +218,45 @@ async def test_a_plain_model_keeps_the_fields_of_a_subclass(runner: Any) -> None
     story = Reader(Owner(pet=Dog(name="a", tricks=3)), None)
     result = await runner.execute(story.workflow())
     assert result.context.get_output("gives") == {"pet": {"name": "a", "tricks": 3}}
+
+
+class Kennel(BaseModel):
+    owners: list[Owner] = []
+    pet: Animal | None = Field(None, alias="the-pet")
+
+
+DOG = Dog(name="a", tricks=3)
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"pet": DOG}, "'pet' is a Dog"),
+        ({"the-pet": DOG}, "'the-pet' is a Dog"),
+        ({"owners": [Owner(pet=Animal(name="b")), Owner(pet=DOG)]}, "'owners[1].pet' is a Dog"),
+        ({"owners": [{"pet": DOG}]}, "'owners[0].pet' is a Dog"),
+    ],
+)
+async def test_params_of_a_subclass_whose_fields_would_be_lost_are_refused(
+    make_runner: Any, params: dict[str, object], named: str
+) -> None:
+    kennel = Workflow("kennel", [Step.lambda_("gives", lambda context, config: {"x": 1})], params_model=Kennel)
+    parent = Workflow("parent", [Step.workflow("child", kennel, lambda context: params)])
+    runner = make_runner()
+    with pytest.raises(InvalidParamsError, match=re.escape(f"{named}, but Kennel declares a base class")):
+        await runner.execute(kennel, params=params)
+    result = await runner.execute(parent)
+    assert named in str(result.error)
+    await runner.execute(kennel, params={"pet": Animal(name="a")}, run_id="r")
+    async with make_runner() as entered:
+        with pytest.raises(InvalidParamsError, match=re.escape(named)):
+            await entered.fork("r", "gives", params=params, workflow=kennel)
+
+
+async def test_a_dict_with_other_fields_is_left_to_the_model(runner: Any) -> None:
+    kennel = Workflow("kennel", [Step.lambda_("gives", lambda context, config: {"x": 1})], params_model=Kennel)
+    result = await runner.execute(kennel, params={"pet": {"name": "a", "tricks": 3}})
+    assert result.context.params["pet"] == {"name": "a"}
 
 
 @pytest.mark.parametrize(

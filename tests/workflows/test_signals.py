@@ -295,6 +295,22 @@ async def test_a_value_that_does_not_fit_is_refused_where_the_workflow_is_known(
     assert results[0].status == "completed"
 
 
+class DatedApproval(Approval):
+    until: datetime
+
+
+async def test_a_value_of_a_subclass_whose_fields_would_be_lost_is_refused(make_runner: MakeRunner) -> None:
+    workflow = Workflow("w", [approval(model=Approval)])
+    async with executing(make_runner(), workflow) as results:
+        other = make_runner(workflow)
+        await waits(other, "r", path="approval")
+        given = DatedApproval.model_validate({**GIVEN, "until": GIVEN["at"]})
+        with pytest.raises(InvalidSignalError, match="it is a DatedApproval, whose other fields the model would drop"):
+            await send(other, "r", "approval", given)
+        await send(other, "r", "approval", Approval.model_validate(GIVEN))
+    assert results[0].status == "completed"
+
+
 async def test_a_value_that_does_not_fit_when_it_is_read(make_runner: MakeRunner) -> None:
     workflow = Workflow("w", [approval(model=Approval), tells("after", "value")])
     sender = make_runner()

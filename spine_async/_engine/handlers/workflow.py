@@ -134,7 +134,7 @@ async def child_params(runtime: Runtime, step: WorkflowStep, context: WorkflowCo
 def _completed_params(runtime: Runtime, step: WorkflowStep, given: Mapping[str, object]) -> dict[str, Document]:
     limit = runtime.config.max_value_bytes
     defaults = mapping_documents("defaults", step.child.defaults, limit)
-    params = run_params(step.child, defaults, {}, mapping_documents("params", given, limit))
+    params = run_params(step.child, defaults, {}, mapping_documents("params", given, limit), given)
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
         params[DRY_RUN_PARAM] = encode(True)
     return params

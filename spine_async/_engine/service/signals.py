@@ -15,7 +15,7 @@ from spine_async._model.due import Delivery, NewMessage
 from spine_async._model.failure import describe, validation_problems
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
 from spine_async._model.limits import MAX_PATH_BYTES
-from spine_async._model.model_form import encode_model
+from spine_async._model.model_form import encode_model, narrowed
 from spine_async._model.naming import MAX_NAME_LENGTH, is_path, text_problem
 from spine_async._model.signal_step import SignalStep
 from spine_async._model.step import Definition
@@ -65,7 +65,7 @@ async def send_signal(
     _check_texts(run_id, name, idempotency_key)
     _check_store(runtime, connection)
     document = await _encoded(runtime, run_id, name, value)
-    await _check_model(runtime, workflows, run_id, name, document)
+    await _check_model(runtime, workflows, run_id, name, document, value=value)
     message = NewMessage(
         run_id=run_id,
         name=name,
@@ -147,7 +147,7 @@ async def _encoded(runtime: Runtime, run_id: str, name: str, value: object) -> D
 
 
 async def _check_model(
-    runtime: Runtime, workflows: Mapping[str, Definition], run_id: str, name: str, document: Document
+    runtime: Runtime, workflows: Mapping[str, Definition], run_id: str, name: str, document: Document, *, value: object
 ) -> None:
     """Check that the value fits the model of a step that takes it, if the workflow of the run is known here."""
     models = {workflow: signal_models(definition, name) for workflow, definition in list(workflows.items())}
@@ -155,22 +155,26 @@ async def _check_model(
         return
     stored = await run_shielded(runtime.store.load(run_id), "spine_async load")
     expected = models.get(stored.workflow_name, []) if stored is not None else []
-    problems = [_problem(model, document) for model in expected]
+    problems = [_problem(model, document, value) for model in expected]
     if problems and all(problem is not None for problem in problems):
         raise InvalidSignalError(run_id, name, f"its value does not fit {problems[0]}")
 
 
-def _problem(model: type[BaseModel] | None, document: Document) -> str | None:
+def _problem(model: type[BaseModel] | None, document: Document, value: object) -> str | None:
     """The name of the model and why the value does not fit it, or None if it fits."""
     if model is None:
         return None
     try:
-        document.revive(model)
+        found = narrowed(value, document.revive(model))
     except ValidationError as exc:
         return f"{model.__name__}: {validation_problems(exc)}"
     except Exception as exc:  # noqa: BLE001 - validators are user code
         return f"{model.__name__}: {describe(exc)}"
-    return None
+    if found is None:
+        return None
+    path, passed = found
+    at = f" at {''.join(path)}" if path else ""
+    return f"{model.__name__}: it is a {type(passed).__name__}{at}, whose other fields the model would drop"
 
 
 async def _deliver(runtime: Runtime, message: NewMessage, connection: object) -> Delivery:

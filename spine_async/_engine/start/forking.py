@@ -99,7 +99,8 @@ async def _new_fork(
     documents = mapping_documents("params", request.params or {}, runtime.config.max_value_bytes)
     base = prepared_params(runtime, workflow, stored.params) if is_incomplete(stored) else None
     current = {**params_of(point.position.context), **(base or {})}
-    changed = {**point.later, **(overridden_params(workflow, current, documents) if documents else {})}
+    given = request.params or {}
+    changed = {**point.later, **(overridden_params(workflow, current, documents, given) if documents else {})}
     copied, initial = _replaced_outputs(runtime, workflow, stored, request, point)
     params = stored.params if base is None else join_object(base).text
     if point.until == 0 and changed:

@@ -57,7 +57,7 @@ def new_run(runtime: Runtime, request: Request) -> NewRun:
     if request.start_from is not None:
         workflow.step(request.start_from)
     inherited, given = _given(runtime, request)
-    params = join_object(_params(runtime, workflow, inherited, given))
+    params = join_object(_params(runtime, workflow, inherited, given, request.params or {}))
     outputs = outputs_of(context) if context else {}
     partition = request.partition if request.partition is not None else (context.partition if context else None)
     limit = runtime.config.max_value_bytes
@@ -110,11 +110,15 @@ def _given(runtime: Runtime, request: Request) -> tuple[dict[str, Document], dic
 
 
 def _params(
-    runtime: Runtime, workflow: Workflow, inherited: Mapping[str, Document], given: Mapping[str, Document]
+    runtime: Runtime,
+    workflow: Workflow,
+    inherited: Mapping[str, Document],
+    given: Mapping[str, Document],
+    values: Mapping[str, object],
 ) -> dict[str, Document]:
     """The workflow's defaults, overlaid by what the caller gave; validated by its model."""
     defaults = mapping_documents("defaults", workflow.defaults, runtime.config.max_value_bytes)
-    params = run_params(workflow, defaults, inherited, given)
+    params = run_params(workflow, defaults, inherited, given, values)
     if runtime.is_dry:  # set after validation, because the model may forbid extra fields
         params[DRY_RUN_PARAM] = encode(True)
     return params
@@ -132,7 +136,7 @@ def prepared_params(runtime: Runtime, workflow: Workflow, text: str) -> dict[str
         InvalidParamsError: They do not fit.
         SerializationError: A default has no strict JSON form.
     """
-    return _params(runtime, workflow, {}, dict(split_object(text)))
+    return _params(runtime, workflow, {}, dict(split_object(text)), {})
 
 
 def unknown_run(

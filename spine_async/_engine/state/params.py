@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from pydantic import BaseModel, ValidationError
 
 from spine_async._model.context import DRY_RUN_PARAM
 from spine_async._model.document import Document, encode, join_object, split_object
 from spine_async._model.failure import validation_problems
-from spine_async._model.model_form import encode_model
+from spine_async._model.model_form import encode_model, narrowed
 from spine_async._model.model_input import fields_of, overlaid, plain_aliases, stored_input
 from spine_async._model.step import Definition
 from spine_async.errors import InvalidParamsError, SerializationError
+
+NO_VALUES: Mapping[str, object] = MappingProxyType({})
 
 
 def run_params(
@@ -20,8 +23,16 @@ def run_params(
     defaults: Mapping[str, Document],
     inherited: Mapping[str, Document],
     given: Mapping[str, Document],
+    values: Mapping[str, object] = NO_VALUES,
 ) -> dict[str, Document]:
     """The params of a new run: the defaults, those of a context, and the given ones, in ascending precedence.
+
+    Args:
+        workflow: The workflow.
+        defaults: Its defaults.
+        inherited: The params of a context.
+        given: The given params.
+        values: The given params as the caller passed them.
 
     Raises:
         InvalidParamsError: They do not fit the `params_model` of the workflow.
@@ -31,14 +42,23 @@ def run_params(
         return {**defaults, **inherited, **given}
     base = overlaid(model, defaults, stored_input(model, inherited, model.model_fields)) if inherited else defaults
     received = overlaid(model, base, given)
-    valid = _validated(workflow, model, received)
+    valid = _validated(workflow, model, received, values)
     return {**inherited, **_renewed_aliases(model, inherited, valid, given), **_raw(model, received, valid), **valid}
 
 
 def overridden_params(
-    workflow: Definition, current: Mapping[str, Document], updates: Mapping[str, Document]
+    workflow: Definition,
+    current: Mapping[str, Document],
+    updates: Mapping[str, Document],
+    values: Mapping[str, object] = NO_VALUES,
 ) -> dict[str, Document]:
     """The params that change when the updates are applied to the current ones.
+
+    Args:
+        workflow: The workflow.
+        current: The current params.
+        updates: The updates.
+        values: The updates as the caller passed them.
 
     Raises:
         InvalidParamsError: The result does not fit the `params_model` of the workflow.
@@ -48,7 +68,7 @@ def overridden_params(
         return dict(updates)
     stored = {key: each for key, each in current.items() if key != DRY_RUN_PARAM}
     base = stored_input(model, stored, model.model_fields)
-    valid = _validated(workflow, model, overlaid(model, base, updates))
+    valid = _validated(workflow, model, overlaid(model, base, updates), values)
     changed = {key: each for key, each in valid.items() if key in updates or each != current.get(key)}
     return {**_renewed_aliases(model, current, valid, updates), **_raw(model, updates, valid), **changed}
 
@@ -80,7 +100,7 @@ def item_params(
         return dict(own)
     known = {key: each for key, each in inherited.items() if fields_of(model, (key,))}
     base = overlaid(model, stored_input(model, known, named), stored_input(model, stored, model.model_fields))
-    valid = _validated(workflow, model, overlaid(model, base, own))
+    valid = _validated(workflow, model, overlaid(model, base, own), NO_VALUES)
     return {**_renewed_aliases(model, known, valid, own), **_raw(model, own, valid), **valid}
 
 
@@ -98,11 +118,14 @@ def under_all_names(
     return {**names, **_renewed_aliases(model, present, {**names, **updates}, updates), **updates}
 
 
-def _validated(workflow: Definition, model: type[BaseModel], given: Mapping[str, Document]) -> dict[str, Document]:
+def _validated(
+    workflow: Definition, model: type[BaseModel], given: Mapping[str, Document], values: Mapping[str, object]
+) -> dict[str, Document]:
     """The params that the model makes of the given ones: its fields, and what else its dump contains.
 
     Raises:
-        InvalidParamsError: They do not fit, or the model has no JSON form from which an equal one is revived.
+        InvalidParamsError: They do not fit, the model has no JSON form from which an equal one is revived, or it would
+            drop fields of an instance that a caller passed.
     """
     try:
         instance = model.model_validate_json(join_object(given).text, by_alias=True, by_name=True)
@@ -112,7 +135,23 @@ def _validated(workflow: Definition, model: type[BaseModel], given: Mapping[str,
         raise InvalidParamsError(f"the params do not fit {validation_problems(exc)}", workflow=workflow.name) from None
     except SerializationError as exc:
         raise InvalidParamsError(f"the params of {model.__name__}: {exc}", workflow=workflow.name) from None
+    _check_kept(workflow, model, instance, values)
     return {**{key: each for key, each in shown.items() if key not in model.model_fields}, **revivable}
+
+
+def _check_kept(
+    workflow: Definition, model: type[BaseModel], instance: BaseModel, values: Mapping[str, object]
+) -> None:
+    for key, value in values.items():
+        for name in fields_of(model, (key,)):
+            found = narrowed(value, getattr(instance, name))
+            if found is not None:
+                path, passed = found
+                problem = (
+                    f"param {''.join((key, *path))!r} is a {type(passed).__name__}, but {model.__name__} declares a "
+                    "base class of it, which drops its other fields; declare the class that you pass"
+                )
+                raise InvalidParamsError(problem, workflow=workflow.name)
 
 
 def _raw(model: type[BaseModel], given: Mapping[str, Document], valid: Mapping[str, Document]) -> dict[str, Document]:
