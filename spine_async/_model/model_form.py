@@ -9,7 +9,7 @@ declared with a base class of its value, and a validator that changes a value ea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
 from pydantic import BaseModel, ValidationError
@@ -76,9 +76,6 @@ def difference(given: object, revived: object) -> tuple[str, ...] | None:
     return None if _is_equal(given, revived) else ()
 
 
-_NESTING = (BaseModel, Mapping, list, tuple)
-
-
 def narrowed(given: object, revived: object) -> tuple[tuple[str, ...], BaseModel] | None:
     """The path of the first instance that was revived as a base class of its class, without fields of its own.
 
@@ -89,26 +86,34 @@ def narrowed(given: object, revived: object) -> tuple[tuple[str, ...], BaseModel
     Returns:
         The path and the given instance, or None if every instance keeps its fields.
     """
-    pairs: dict[str, tuple[object, object]] = {}
-    if isinstance(given, BaseModel) and isinstance(revived, BaseModel):
-        mine, other = model_values(given), model_values(revived)
-        if isinstance(given, type(revived)) and not mine.keys() <= other.keys():
-            return (), given
-        pairs = {f".{name}": (each, other[name]) for name, each in mine.items() if name in other}
-    elif isinstance(given, Mapping) and isinstance(revived, BaseModel):
-        fields, other = plain_aliases(type(revived)), model_values(revived)
-        named = {key: fields.get(key, key) for key in given}
-        pairs = {f".{key}": (given[key], other[name]) for key, name in named.items() if name in other}
-    elif isinstance(given, Mapping) and isinstance(revived, Mapping):
-        pairs = {f".{key}": (each, revived[key]) for key, each in given.items() if key in revived}
-    elif isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
-        items = enumerate(zip(given, revived, strict=True))
-        pairs = {f"[{index}]": pair for index, pair in items if isinstance(pair[0], _NESTING)}
-    for part, (each, kept) in pairs.items():
+    if isinstance(given, BaseModel) and isinstance(revived, BaseModel) and _drops_fields(given, revived):
+        return (), given
+    for part, each, kept in _common_parts(given, revived):
         found = narrowed(each, kept)
         if found is not None:
             return (part, *found[0]), found[1]
     return None
+
+
+def _drops_fields(given: BaseModel, revived: BaseModel) -> bool:
+    return isinstance(given, type(revived)) and not model_values(given).keys() <= model_values(revived).keys()
+
+
+def _common_parts(given: object, revived: object) -> Iterator[tuple[str, object, object]]:
+    """The parts that a value and its revived form have in common, with their places."""
+    if isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
+        for index, (each, kept) in enumerate(zip(given, revived, strict=True)):
+            yield f"[{index}]", each, kept
+    elif isinstance(given, (BaseModel, Mapping)) and isinstance(revived, (BaseModel, Mapping)):
+        mine = model_values(given) if isinstance(given, BaseModel) else given
+        other = model_values(revived) if isinstance(revived, BaseModel) else revived
+        names: Mapping[str, str] = {}
+        if isinstance(given, Mapping) and isinstance(revived, BaseModel):
+            names = plain_aliases(type(revived))
+        for key, each in mine.items():
+            name = names.get(key, key)
+            if name in other:
+                yield f".{key}", each, other[name]
 
 
 def _model_difference(given: BaseModel, revived: object) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from spine_async._model.model_input import fields_of, overlaid, plain_aliases, s
 from spine_async._model.step import Definition
 from spine_async.errors import InvalidParamsError, SerializationError
 
-NO_VALUES: Mapping[str, object] = MappingProxyType({})
+_NO_VALUES: Mapping[str, object] = MappingProxyType({})
 
 
 def run_params(
@@ -23,7 +23,7 @@ def run_params(
     defaults: Mapping[str, Document],
     inherited: Mapping[str, Document],
     given: Mapping[str, Document],
-    values: Mapping[str, object] = NO_VALUES,
+    values: Mapping[str, object] = _NO_VALUES,
 ) -> dict[str, Document]:
     """The params of a new run: the defaults, those of a context, and the given ones, in ascending precedence.
 
@@ -50,7 +50,7 @@ def overridden_params(
     workflow: Definition,
     current: Mapping[str, Document],
     updates: Mapping[str, Document],
-    values: Mapping[str, object] = NO_VALUES,
+    values: Mapping[str, object] = _NO_VALUES,
 ) -> dict[str, Document]:
     """The params that change when the updates are applied to the current ones.
 
@@ -100,7 +100,7 @@ def item_params(
         return dict(own)
     known = {key: each for key, each in inherited.items() if fields_of(model, (key,))}
     base = overlaid(model, stored_input(model, known, named), stored_input(model, stored, model.model_fields))
-    valid = _validated(workflow, model, overlaid(model, base, own), NO_VALUES)
+    valid = _validated(workflow, model, overlaid(model, base, own), _NO_VALUES)
     return {**_renewed_aliases(model, known, valid, own), **_raw(model, own, valid), **valid}
 
 
@@ -142,16 +142,14 @@ def _validated(
 def _check_kept(
     workflow: Definition, model: type[BaseModel], instance: BaseModel, values: Mapping[str, object]
 ) -> None:
-    for key, value in values.items():
-        for name in fields_of(model, (key,)):
-            found = narrowed(value, getattr(instance, name))
-            if found is not None:
-                path, passed = found
-                problem = (
-                    f"param {''.join((key, *path))!r} is a {type(passed).__name__}, but {model.__name__} declares a "
-                    "base class of it, which drops its other fields; declare the class that you pass"
-                )
-                raise InvalidParamsError(problem, workflow=workflow.name)
+    found = narrowed(values, instance)
+    if found is not None:
+        path, passed = found
+        problem = (
+            f"param {''.join(path)[1:]!r} is a {type(passed).__name__}, but {model.__name__} declares a base class of "
+            "it, which drops its other fields; declare the class that you pass"
+        )
+        raise InvalidParamsError(problem, workflow=workflow.name)
 
 
 def _raw(model: type[BaseModel], given: Mapping[str, Document], valid: Mapping[str, Document]) -> dict[str, Document]:
