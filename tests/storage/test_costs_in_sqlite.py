@@ -20,6 +20,7 @@ from spine_async.storage import SqlRunStore, sql
 from spine_async.storage.sql.sqlite import due_runs, inbox, jobs, sweep
 from spine_async.testing.conformance.due_rows import due_run, message, request
 from spine_async.testing.conformance.rows import change, moment, new_run
+from tests.storage.instructions import instructions
 
 _VERBS = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH ")
 _FOR_LISTINGS = ("core_workflow_runs_by_status", "core_workflow_runs_by_workflow")
@@ -103,23 +104,5 @@ async def test_other_runs_cost_nothing(
     costs = []
     for count in (10, 1000):
         await fill(store, count)
-        costs.append(await anyio.to_thread.run_sync(_instructions, file, work))
+        costs.append(await anyio.to_thread.run_sync(instructions, file, work))
     assert costs[1] <= costs[0] + 200, costs
-
-
-def _instructions(file: Path, work: Callable[[sqlite3.Connection], None]) -> int:
-    """Instructions of SQLite's virtual machine, which do not depend on the load of the host."""
-    count = 0
-
-    def counted() -> int:
-        nonlocal count
-        count += 10
-        return 0
-
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.set_progress_handler(counted, 10)
-        work(connection)
-        connection.set_progress_handler(None, 0)
-        connection.execute("ROLLBACK")
-    return count

@@ -46,6 +46,7 @@ from spine_async.testing.conformance.due_rows import (
     sent,
 )
 from spine_async.testing.conformance.rows import change, created, loaded, new_run, visit
+from tests.storage.instructions import instructions
 
 MANY = 5_000
 _SCANS = ("SCAN chosen", "SCAN b0", "SCAN found", "SCAN ids VIRTUAL TABLE INDEX 1:")
@@ -63,20 +64,9 @@ async def store(file: Path) -> AsyncIterator[SqlRunStore]:
     await store.close()
 
 
-def instructions(file: Path) -> int:
-    """Instructions of SQLite's virtual machine for a look at the file; they do not depend on the load of the host."""
-    count = 0
-
-    def counted() -> int:
-        nonlocal count
-        count += 100
-        return 0
-
-    with closing(sqlite3.connect(file)) as connection:
-        connection.set_progress_handler(counted, 100)
-        assert due_runs.look(connection, request()) is None
-        assert sweep.look(connection).is_due is False
-    return count
+def look(connection: sqlite3.Connection) -> None:
+    assert due_runs.look(connection, request()) is None
+    assert sweep.look(connection).is_due is False
 
 
 def test_a_transaction_that_is_not_synced_leaves_the_setting_as_it_was(file: Path) -> None:
@@ -163,7 +153,7 @@ class TestCost:
                 assert {line for line in plan if line.startswith("SCAN")} <= {*_SCANS}, plan
 
     async def test_the_cost_of_a_claim_does_not_depend_on_other_runs(self, crowded: SqlRunStore, file: Path) -> None:
-        assert await anyio.to_thread.run_sync(instructions, file) < 2000
+        assert await anyio.to_thread.run_sync(instructions, file, look) < 2000
 
     async def test_runs_of_a_higher_version_cost_no_look_at_their_rows(
         self, store: SqlRunStore, file: Path, statements: list[tuple[str, Sequence[object]]]
