@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from spine_async._model.document import Document, to_plain
@@ -101,6 +101,8 @@ def _drops_fields(given: BaseModel, revived: BaseModel) -> bool:
 
 def _common_parts(given: object, revived: object) -> Iterator[tuple[str, object, object]]:
     """The parts that a value and its revived form have in common, with their places."""
+    if isinstance(revived, RootModel) and not isinstance(given, BaseModel):
+        revived = revived.root
     if isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
         for index, (each, kept) in enumerate(zip(given, revived, strict=True)):
             yield f"[{index}]", each, kept

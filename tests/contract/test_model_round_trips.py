@@ -223,6 +223,7 @@ async def test_a_plain_model_keeps_the_fields_of_a_subclass(runner: Any) -> None
 class Kennel(BaseModel):
     owners: list[Owner] = []
     pet: Animal | None = Field(None, alias="the-pet")
+    guests: RootModel[list[Animal]] = RootModel[list[Animal]]([])
 
 
 DOG = Dog(name="a", tricks=3)
@@ -235,6 +236,7 @@ DOG = Dog(name="a", tricks=3)
         ({"the-pet": DOG}, "'the-pet' is a Dog"),
         ({"owners": [Owner(pet=Animal(name="b")), Owner(pet=DOG)]}, "'owners[1].pet' is a Dog"),
         ({"owners": [{"pet": DOG}]}, "'owners[0].pet' is a Dog"),
+        ({"guests": [DOG]}, "'guests[0]' is a Dog"),
     ],
 )
 async def test_params_of_a_subclass_whose_fields_would_be_lost_are_refused(

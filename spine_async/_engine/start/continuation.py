@@ -246,7 +246,7 @@ def _param_updates(
     limit, current = runtime.config.max_value_bytes, params_of(position.context)
     completed = prepared_params(runtime, workflow, stored.params) if is_incomplete(stored) else {}
     updates = mapping_documents("params_override", override, limit) if override is not None else {}
-    if not override or not updates:
+    if not override:
         return completed
     return {**completed, **overridden_params(workflow, {**current, **completed}, updates, override)}
 
