@@ -65,7 +65,7 @@ class Weather:
                 tasks.start_soon(bring_to_end, name)
         return [results[name] for name in names]
 
-    def check(self, names: list[str]) -> None:
+    async def check(self, names: list[str]) -> None:
         self.history.take(self.diary.entries())
         stored = self.reader.read()
         self.history.look(stored)
@@ -73,7 +73,9 @@ class Weather:
         for _ in range(500):
             if not self.reader.rows(f"SELECT pid {OTHER_CLIENTS}"):
                 break
-            time.sleep(0.01)  # the server needs time to detect that a client has disconnected
+            # The server needs time to detect that a client has disconnected, and calls that were in progress when the
+            # store was closed need the event loop to discard their connections.
+            await anyio.sleep(0.01)
         else:
             require(False, "connections were leaked")
 
@@ -99,7 +101,7 @@ async def through_all(weather: Weather, is_enough: Callable[[], bool]) -> int:
         names = [f"r{count + number}" for number in range(TOGETHER)]
         for result in await weather.runs(names):
             require(memory_of(result.context) == memory_of(wanted.context), f"{result.run_id} came to something else")
-        weather.check(names)
+        await weather.check(names)
         weather.reader.forget(names)
         weather.history.forget(names)
         count += TOGETHER
@@ -161,7 +163,7 @@ async def test_the_server_restarts(postgres_to_kill: PostgresServer) -> None:
         weather.trouble = trouble
         await weather.runs(names)
         weather.trouble = lambda name: None
-        weather.check(names)
+        await weather.check(names)
     assert restarts == wanted
     report("restarts", n=restarts, took=took(began))
     weather.reader.close()
