@@ -106,7 +106,7 @@ async def test_durations_of_steps_are_in_seconds_also_without_spans(memory: Plac
     await runner.execute(Workflow("slow", [Step.lambda_("only", takes_a_moment)]))
     point = await telemetry.point("spine.step.duration")
     assert dict(point.attributes) == {"spine.step": "only", "spine.step_type": "lambda", "spine.status": "completed"}
-    assert 0.05 <= point.sum < 10
+    assert 0.045 <= point.sum < 10  # a timer of uvloop may end a millisecond early
     assert telemetry.spans == []
 
 
