@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.service.pace import Pace
 from spine_async._engine.start.owner import is_gone
 from spine_async._engine.tasks import (
     CANCELLATION,
@@ -30,7 +31,8 @@ from spine_async.errors import StoreError
 CLAIM_PAUSE = 0.2
 """Share of `poll_interval` between two attempts to claim a run."""
 
-_MIN_INTERVAL = 0.005  # seconds between two reads of the store
+_LOOKS_PER_SECOND = 200.0  # in the long run
+_LOOKS_AT_ONCE = 4.0  # after a quiet time: a run that is picked up and ends soon causes two or three
 
 _log = logging.getLogger("spine_async")
 
@@ -95,6 +97,7 @@ class Waits:
 
     async def _watch(self) -> None:
         runtime = self._runtime
+        pace = Pace(_LOOKS_PER_SECOND, _LOOKS_AT_ONCE, runtime.clock.monotonic())
         try:
             async with runtime.changes.listening():
                 while self._waiters:
@@ -106,8 +109,8 @@ class Waits:
                     except Exception:  # noqa: BLE001 - the calls would wait for ever
                         _log.exception("awaited runs could not be read; it will be retried")
                     if self._waiters:
-                        await anyio.sleep(_MIN_INTERVAL)
                         await runtime.changes.wait(Change.STATE, runtime.config.poll_interval, seen)
+                        await anyio.sleep(pace.delay(runtime.clock.monotonic()))
                 self._task = None  # a call that begins to wait from here on starts another one
         finally:
             if self._task is not None and self._task is current_task():
