@@ -107,7 +107,7 @@ class TestACallMeetsOneThatCannotOpenTheRun:
         gated = Gated()
         gated.gate.set()
         async with late_runner(store, gated.flow) as runner:
-            await runner.enqueue(gated.flow, run_id="r", delay=0.3)
+            await runner.enqueue(gated.flow, run_id="r", delay=2)
             hang = store.hang("load", call=store.calls["load"] + 1)
             first = spawn(runner.execute(gated.flow, run_id="r"))
             await hang.reached.wait()
