@@ -9,7 +9,7 @@ declared with a base class of its value, and a validator that changes a value ea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypedDict
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -76,46 +76,62 @@ def difference(given: object, revived: object) -> tuple[str, ...] | None:
     return None if _is_equal(given, revived) else ()
 
 
-def narrowed(given: object, revived: object) -> tuple[tuple[str, ...], BaseModel] | None:
+def narrowed(given: object, revived: object) -> tuple[tuple[str, ...], object] | None:
     """The path of the first instance that was revived as a base class of its class, without fields of its own.
 
     Args:
-        given: What a caller passed.
+        given: What a caller passed; instances of models or dataclasses in it are compared.
         revived: What the declared model makes of its JSON form.
 
     Returns:
         The path and the given instance, or None if every instance keeps its fields.
     """
-    if isinstance(given, BaseModel) and isinstance(revived, BaseModel) and _drops_fields(given, revived):
-        return (), given
-    for part, each, kept in _common_parts(given, revived):
-        found = narrowed(each, kept)
-        if found is not None:
-            return (part, *found[0]), found[1]
+    if type(given) in _SCALARS:
+        return None
+    given, revived = _unwrapped(given), _unwrapped(revived)
+    mine, other = _members(given), _members(revived)
+    if mine is not None and other is not None:
+        if isinstance(given, type(revived)) and not isinstance(given, Mapping) and not mine.keys() <= other.keys():
+            return (), given
+        return _narrowed_member(given, revived, mine, other)
+    if isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
+        for index, (each, kept) in enumerate(zip(given, revived, strict=True)):
+            found = None if type(each) in _SCALARS else narrowed(each, kept)
+            if found is not None:
+                return (f"[{index}]", *found[0]), found[1]
     return None
 
 
-def _drops_fields(given: BaseModel, revived: BaseModel) -> bool:
-    return isinstance(given, type(revived)) and not model_values(given).keys() <= model_values(revived).keys()
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-def _common_parts(given: object, revived: object) -> Iterator[tuple[str, object, object]]:
-    """The parts that a value and its revived form have in common, with their places."""
-    if isinstance(revived, RootModel) and not isinstance(given, BaseModel):
-        revived = revived.root
-    if isinstance(given, (list, tuple)) and isinstance(revived, (list, tuple)) and len(given) == len(revived):
-        for index, (each, kept) in enumerate(zip(given, revived, strict=True)):
-            yield f"[{index}]", each, kept
-    elif isinstance(given, (BaseModel, Mapping)) and isinstance(revived, (BaseModel, Mapping)):
-        mine = model_values(given) if isinstance(given, BaseModel) else given
-        other = model_values(revived) if isinstance(revived, BaseModel) else revived
-        names: Mapping[str, str] = {}
-        if isinstance(given, Mapping) and isinstance(revived, BaseModel):
-            names = plain_aliases(type(revived))
-        for key, each in mine.items():
-            name = names.get(key, key)
-            if name in other:
-                yield f".{key}", each, other[name]
+def _narrowed_member(
+    given: object, revived: object, mine: Mapping[str, object], other: Mapping[str, object]
+) -> tuple[tuple[str, ...], object] | None:
+    names: Mapping[str, str] = {}
+    if isinstance(given, Mapping) and isinstance(revived, BaseModel):
+        names = plain_aliases(type(revived))
+    for key, each in mine.items():
+        name = names.get(key, key)
+        found = narrowed(each, other[name]) if name in other else None
+        if found is not None:
+            return (f".{key}", *found[0]), found[1]
+    return None
+
+
+def _unwrapped(value: object) -> object:
+    return value.root if isinstance(value, RootModel) else value
+
+
+def _members(value: object) -> Mapping[str, object] | None:
+    """The members of a mapping, or the fields of an instance of a model or a dataclass; else None."""
+    if isinstance(value, BaseModel):
+        return model_values(value)
+    if isinstance(value, Mapping):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+    return None
 
 
 def _model_difference(given: BaseModel, revived: object) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ committed. Until then, unfinished items are kept in memory, because an iterator 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.runtime.runtime import Runtime
@@ -17,14 +18,38 @@ from spine_async._model.document import Document, encode
 from spine_async.errors import SerializationError, StepError
 
 
-class ItemQueue:
-    """The items of one attempt of a map that are not finished."""
+@dataclass(slots=True)
+class Item:
+    """An item of a map.
 
-    def __init__(self, runtime: Runtime, progress: MapProgress, feed: Feed) -> None:
+    Attributes:
+        index: Its index.
+        document: Its JSON form.
+        value: The value that the map got, to be compared with what the model of the iterator makes of it; None if the
+            iterator has no model.
+    """
+
+    index: int
+    document: Document
+    value: object
+
+
+class ItemQueue:
+    """The items of one attempt of a map that are not finished.
+
+    Args:
+        runtime: What all runs share.
+        progress: What is stored of the map.
+        feed: Its items.
+        keeps_values: Whether the items contain their values.
+    """
+
+    def __init__(self, runtime: Runtime, progress: MapProgress, feed: Feed, *, keeps_values: bool) -> None:
         self._runtime = runtime
         self._progress = progress
         self._feed = feed
-        self._held: deque[tuple[int, Document]] = deque()
+        self._keeps_values = keeps_values
+        self._held: deque[Item] = deque()
 
     async def compare(self, last_index: int) -> None:
         """Compare the items up to `last_index` with the stored ones.
@@ -44,14 +69,14 @@ class ItemQueue:
                 raise ResumeRefused(self._progress.changed(last_index, problem))
             document = self._compared(*entry)
             if entry[0] not in self._progress.finished:
-                held.append((entry[0], document))
+                held.append(self._item(*entry, document))
             await self._runtime.journal.defer()
         # Items that have begun come first: their own inner maps compare stored items before further items begin.
-        held.sort(key=lambda each: each[0] not in self._progress.stored)
+        held.sort(key=lambda each: each.index not in self._progress.stored)
         self._held.extend(held)
 
-    async def next(self) -> tuple[int, Document] | None:
-        """The next item with its index, or None when there are no more.
+    async def next(self) -> Item | None:
+        """The next item, or None when there are no more.
 
         Raises:
             StepError: The item has no strict JSON form; category INTERNAL.
@@ -59,7 +84,10 @@ class ItemQueue:
         if self._held:
             return self._held.popleft()
         entry = await self._feed.next()
-        return (entry[0], _encoded(*entry)) if entry is not None else None
+        return self._item(*entry, _encoded(*entry)) if entry is not None else None
+
+    def _item(self, index: int, value: object, document: Document) -> Item:
+        return Item(index, document, value if self._keeps_values else None)
 
     def _compared(self, index: int, item: object) -> Document:
         try:

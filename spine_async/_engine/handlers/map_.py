@@ -11,7 +11,7 @@ from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.handlers.concurrency import concurrency_of
 from spine_async._engine.handlers.feed import Feed, open_feed
 from spine_async._engine.handlers.inner_scope import new_scope, resumed_scope, stored_params
-from spine_async._engine.handlers.item_queue import ItemQueue
+from spine_async._engine.handlers.item_queue import Item, ItemQueue
 from spine_async._engine.handlers.map_report import ItemFailure, MapReport, base_context
 from spine_async._engine.handlers.pool import Pool, is_completed
 from spine_async._engine.handlers.stored_scopes import may_repeat, open_progress
@@ -52,7 +52,7 @@ async def run_map(runtime: Runtime, step: MapStep, context: WorkflowContext) -> 
     return items.result()
 
 
-class _Items(Pool[tuple[int, Document]]):
+class _Items(Pool[Item]):
     """The items of one attempt of a map."""
 
     def __init__(
@@ -70,7 +70,8 @@ class _Items(Pool[tuple[int, Document]]):
         self._step = step
         self._workflow = step.item_workflow
         self._progress = progress
-        self._items = ItemQueue(runtime, progress, feed)
+        keeps_values = self._workflow.params_model is not None
+        self._items = ItemQueue(runtime, progress, feed, keeps_values=keeps_values)
         self._report = MapReport(step, progress, feed)
         self._visit.tolerates_failure = self._report.tolerates_another
         self._visit.report = ProgressReport(read=self._report.progress, stored=self._report.progress())
@@ -85,7 +86,7 @@ class _Items(Pool[tuple[int, Document]]):
     def _total(self) -> int | None:
         return self._feed.total
 
-    async def _next_entry(self) -> tuple[int, Document] | None:
+    async def _next_entry(self) -> Item | None:
         return await self._items.next()
 
     def _ending(self) -> StepResult | None:
@@ -119,14 +120,14 @@ class _Items(Pool[tuple[int, Document]]):
                 self._progress.drop_digest(index)
         return last
 
-    async def _run_entry(self, entry: tuple[int, Document]) -> Commit | None:
-        index, item = entry
+    async def _run_entry(self, entry: Item) -> Commit | None:
+        index = entry.index
         if index in self._progress.finished:
             return None
         try:
-            scope = self._item_scope(index, item)
+            scope = self._item_scope(entry)
         except InvalidParamsError as exc:
-            failure = ItemFailure(index, storable_text(f"item {index}: {exc}"), ErrorCategory.DATA_QUALITY)
+            failure = ItemFailure(index, storable_text(str(exc)), ErrorCategory.DATA_QUALITY)
             self._record_failure(failure, self._progress.scope_path(index), exc)
             return None if self._report.has_failed else self._enqueue()
         if scope.cursor.step is not None:
@@ -134,40 +135,42 @@ class _Items(Pool[tuple[int, Document]]):
         self._finish(index, scope)
         return None
 
-    def _item_scope(self, index: int, item: Document) -> Scope:
+    def _item_scope(self, item: Item) -> Scope:
+        index = item.index
         path = self._progress.scope_path(index)
         open_scopes = self._visit.scope.open_scopes
         scope = open_scopes.get(path)
         if scope is None:
             stored = self._progress.stored.get(index)
-            scope = self._new_scope(path, index, item) if stored is None else self._resumed(path, index, item, stored)
+            scope = self._new_scope(path, item) if stored is None else self._resumed(path, item, stored)
             open_scopes[path] = scope
         return scope
 
-    def _new_scope(self, path: str, index: int, item: Document) -> Scope:
+    def _new_scope(self, path: str, item: Item) -> Scope:
         """The scope of an item of which nothing is stored."""
         own = self._own_params(item, None)
-        self._progress.keep_digest(index, item.text)
-        context, params = for_item(self._item_context, own), self._stored_params(item, own)
-        return new_scope(self._visit, self._workflow, path, context, params, index)
+        self._progress.keep_digest(item.index, item.document.text)
+        context, params = for_item(self._item_context, own), self._stored_params(item.document, own)
+        return new_scope(self._visit, self._workflow, path, context, params, item.index)
 
-    def _resumed(self, path: str, index: int, item: Document, stored: StoredScope) -> Scope:
+    def _resumed(self, path: str, item: Item, stored: StoredScope) -> Scope:
         """The scope of an item that has stored rows."""
         own = self._own_params(item, stored)
-        del self._progress.stored[index]  # not before the params are valid: another attempt continues after the rows
-        context, params = for_item(self._item_context, own), self._stored_params(item, own)
-        return resumed_scope(self._visit, self._workflow, path, context, stored, params=params, index=index)
+        # Not before the params are valid: another attempt continues after the rows.
+        del self._progress.stored[item.index]
+        context, params = for_item(self._item_context, own), self._stored_params(item.document, own)
+        return resumed_scope(self._visit, self._workflow, path, context, stored, params=params, index=item.index)
 
-    def _own_params(self, item: Document, stored: StoredScope | None) -> dict[str, Document]:
+    def _own_params(self, item: Item, stored: StoredScope | None) -> dict[str, Document]:
         """The item under its name, and the params that the iterator's model adds; a resume reads them from the rows."""
-        workflow = self._workflow
+        workflow, name = self._workflow, self._step.item_param
         if workflow.params_model is None:
-            return {self._step.item_param: item}
+            return {name: item.document}
         earlier = split_object(stored_params(stored) or "{}")
-        earlier.pop(self._step.item_param, None)
+        earlier.pop(name, None)
         named = self._visit.scope.validated_fields()
-        own = {self._step.item_param: item}
-        return item_params(workflow, params_of(self._item_context), earlier, own, named=named)
+        own, values = {name: item.document}, {name: item.value}
+        return item_params(workflow, params_of(self._item_context), earlier, own, named=named, values=values)
 
     def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
         """JSON object text of the params that the item's first row stores: the item, then those that the model adds."""

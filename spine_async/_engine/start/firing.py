@@ -63,7 +63,7 @@ def checked_schedules(runtime: Runtime, given: object) -> dict[str, Schedule]:
             raise DefinitionError(f"schedule {each.name!r} is given twice")
         text = _params_text(runtime, each)
         if isinstance(each.workflow, Workflow):
-            prepared_params(runtime, each.workflow, text)
+            prepared_params(runtime, each.workflow, text, each.params)
         schedules[each.name] = each
     if schedules:
         schedule_store(runtime)

@@ -124,19 +124,22 @@ def _params(
     return params
 
 
-def prepared_params(runtime: Runtime, workflow: Workflow, text: str) -> dict[str, Document]:
+def prepared_params(
+    runtime: Runtime, workflow: Workflow, text: str, values: Mapping[str, object] | None = None
+) -> dict[str, Document]:
     """The params of a run that was enqueued where its workflow is not known, with what the workflow adds to them.
 
     Args:
         runtime: What all runs share.
         workflow: The workflow.
         text: JSON object text of the params as the caller gave them.
+        values: The values that the caller gave, if they are known.
 
     Raises:
         InvalidParamsError: They do not fit.
         SerializationError: A default has no strict JSON form.
     """
-    return _params(runtime, workflow, {}, dict(split_object(text)), {})
+    return _params(runtime, workflow, {}, dict(split_object(text)), values or {})
 
 
 def unknown_run(

@@ -80,6 +80,7 @@ def item_params(
     own: Mapping[str, Document],
     *,
     named: Collection[str],
+    values: Mapping[str, object] = _NO_VALUES,
 ) -> dict[str, Document]:
     """The own params of a map item, validated and completed by the `params_model` of the iterator.
 
@@ -91,6 +92,7 @@ def item_params(
         stored: What an earlier execution has stored for the item.
         own: The item under its name.
         named: Names of fields that a `params_model` of an enclosing workflow has stored in `inherited`.
+        values: The item under its name, as the map got it.
 
     Raises:
         InvalidParamsError: They do not fit the model.
@@ -100,7 +102,7 @@ def item_params(
         return dict(own)
     known = {key: each for key, each in inherited.items() if fields_of(model, (key,))}
     base = overlaid(model, stored_input(model, known, named), stored_input(model, stored, model.model_fields))
-    valid = _validated(workflow, model, overlaid(model, base, own), _NO_VALUES)
+    valid = _validated(workflow, model, overlaid(model, base, own), values)
     return {**_renewed_aliases(model, known, valid, own), **_raw(model, own, valid), **valid}
 
 
