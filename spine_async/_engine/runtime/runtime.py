@@ -94,6 +94,7 @@ class Runtime:
         is_left_at_work: Whether a run was left behind here, and a step or a thread of it may still be running.
         reachability: When the store returned from its last outage.
         releases: Tasks that release runs which this runner no longer executes.
+        before_close: Called before the store is closed: they end what would use it afterwards.
         refused: Ids of runs that do not fit the definitions here; each is reported once.
         encoders: Limits threads that encode and decode large values; made as `slots` is.
         wall_clock: Sleeps until moments of the wall clock.
@@ -128,6 +129,7 @@ class Runtime:
     is_left_at_work: Callable[[str], bool] = field(default=lambda run_id: False)
     reachability: Reachability = field(default_factory=Reachability)
     releases: set[Task[None]] = field(default_factory=set)
+    before_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     slots: anyio.CapacityLimiter | None = field(default=None)
     encoders: anyio.CapacityLimiter | None = field(default=None)

@@ -278,6 +278,9 @@ class ActiveRuns:
         if self._users == 0:
             for release in list(self._runtime.releases):
                 await end_task(release)
+        for end in self._runtime.before_close:
+            if self._users == 0:
+                await end()
         if self._users == 0:
             await self._runtime.journal.end_retries()
         if self._users == 0:

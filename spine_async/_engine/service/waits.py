@@ -16,6 +16,7 @@ from spine_async._engine.service.pace import Pace
 from spine_async._engine.start.owner import is_gone
 from spine_async._engine.tasks import (
     CANCELLATION,
+    EventLoop,
     Future,
     Task,
     current_task,
@@ -23,6 +24,7 @@ from spine_async._engine.tasks import (
     new_future,
     resolve,
     run_shielded,
+    running_loop,
     spawn,
 )
 from spine_async._model.due import RunState
@@ -60,6 +62,8 @@ class Waits:
         self._runtime = runtime
         self._waiters: set[_Waiter] = set()
         self._task: Task[None] | None = None
+        self._loop: EventLoop | None = None
+        runtime.before_close.append(self._end_unused)
 
     async def until_ended(self, run_id: str) -> None:
         """Wait until the run has ended or is not stored."""
@@ -74,6 +78,7 @@ class Waits:
         await self._wait(_Waiter(run_id, now_mono + self._runtime.config.poll_interval * CLAIM_PAUSE))
 
     async def _wait(self, waiter: _Waiter) -> None:
+        self._forget_earlier_loop()
         self._waiters.add(waiter)
         if self._task is None or self._task.done():
             self._task = spawn(self._watch(), "spine_async waits")
@@ -89,11 +94,22 @@ class Waits:
             self._waiters.discard(waiter)
 
     async def _end_unused(self) -> None:
-        """End the looks at the store if nobody waits any more: the store may be closed then."""
+        """End the looks at the store if nobody waits any more: the store may be closed then.
+
+        While the store stays open they end by themselves, after `poll_interval` at the latest. So calls that wait one
+        after the other share a listener.
+        """
+        self._forget_earlier_loop()
         task = self._task
         if task is not None and not self._waiters:
             self._task = None
             await end_task(task)
+
+    def _forget_earlier_loop(self) -> None:
+        """Drop what belongs to another event loop; it has ended with its loop."""
+        if (loop := running_loop()) is not self._loop:
+            self._loop, self._task = loop, None
+            self._waiters.clear()
 
     async def _watch(self) -> None:
         runtime = self._runtime
