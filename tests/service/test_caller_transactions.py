@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,12 @@ from spine_async import (
 )
 from tests.service.flows import Config
 from tests.service.places import Place
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database(request: pytest.FixtureRequest) -> Place:
+    """A database of each kind in turn, without the library's tables."""
+    return Place(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "fresh_postgres_url"))
 
 
 @pytest.fixture
@@ -123,19 +128,39 @@ async def test_the_first_use_of_a_runner_is_inside_of_the_callers_transaction(
     assert (await handle.record()).status == "pending"
 
 
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
 async def test_the_first_use_of_a_database_is_inside_of_the_callers_transaction(
-    database: Place, flow: Workflow
+    empty_database: Place, flow: Workflow, ending: str
 ) -> None:
-    """The schema does not exist yet; that the caller's lock forbids to create it is said at once."""
-    assert database.url is not None
-    engine = create_async_engine(database.url)
-    runner = database.runner(work=False)
+    """The schema does not exist yet; on SQLite only the caller's transaction can create it."""
+    assert empty_database.url is not None
+    engine = create_async_engine(empty_database.url)
+    runner = empty_database.runner(work=False)
     async with engine.connect() as connection:
         await begin(connection)
+        with anyio.fail_after(2):
+            handle = await runner.enqueue(flow, run_id="r", connection=connection)
+        await getattr(connection, ending)()
+    await engine.dispose()
+    async with empty_database.runner(workflows=[flow]):
+        if ending == "commit":
+            assert (await handle.result(timeout=10)).status == "completed"
+        else:
+            with pytest.raises(RunNotFoundError):
+                await handle.record()
+
+
+@pytest.mark.parametrize("how", ["deferred", "no migration"])
+async def test_the_tables_are_not_created_in_an_sqlite_transaction(sqlite_url: str, flow: Workflow, how: str) -> None:
+    engine = create_async_engine(sqlite_url)
+    runner = Place(sqlite_url).runner(work=False, config={"auto_migrate": how == "deferred"})
+    async with engine.connect() as connection:
+        await connection.execute(text("BEGIN" if how == "deferred" else "BEGIN IMMEDIATE"))
         asked_at = time.perf_counter()
-        with suppress(SpineError):
+        with pytest.raises(DefinitionError, match="write lock" if how == "deferred" else "upgrade_schema"):
             await runner.enqueue(flow, run_id="r", connection=connection)
         assert time.perf_counter() - asked_at < 2
+        assert (await connection.execute(text("SELECT count(*) FROM sqlite_master"))).scalar_one() == 0
         await connection.rollback()
     await engine.dispose()
 

@@ -86,7 +86,7 @@ class _DatabaseType(Protocol):
     @property
     def commits_out_of_process(self) -> bool: ...
     def __call__(
-        self, engine: AsyncEngine, *, makes_folder: bool, durability: Durability, timeout: float
+        self, engine: AsyncEngine, *, makes_folder: bool, auto_migrate: bool, durability: Durability, timeout: float
     ) -> SqlDatabase: ...
 
 
@@ -174,7 +174,7 @@ class LazyDatabase:
     async def for_caller(self) -> SqlDatabase:
         """The database, for a call in a transaction of the caller.
 
-        On SQLite the tables cannot be created during such a transaction; the call checks that they exist.
+        On SQLite no other connection can create the tables during such a transaction; the call creates them in it.
         """
         if self._opened is not None and self.is_ready:
             return self._opened
@@ -274,7 +274,11 @@ class LazyDatabase:
             self._engine, self._loop, self._is_current = engine, asyncio.get_running_loop(), False
             self._pid = os.getpid()
             self._opened = self._database_type(
-                engine, makes_folder=self._url is not None, durability=self._durability, timeout=self._timeout
+                engine,
+                makes_folder=self._url is not None,
+                auto_migrate=self._auto_migrate,
+                durability=self._durability,
+                timeout=self._timeout,
             )
         return self._opened
 

@@ -57,6 +57,7 @@ class PostgresDatabase(PostgresConnections):
         engine: AsyncEngine,
         *,
         makes_folder: bool = False,
+        auto_migrate: bool = True,
         durability: Durability = "full",
         timeout: float = DEFAULT_SECONDS,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -26,20 +26,37 @@ _NO_TABLES = (
 _PROBE = "UPDATE core_workflow_schema SET version = version WHERE 0"
 
 
-def within_caller(connection: sqlite3.Connection, file: Path, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+def within_caller(
+    connection: sqlite3.Connection,
+    file: Path,
+    work: Callable[[sqlite3.Connection], ResultT],
+    creation: Sequence[str] | None,
+) -> ResultT:
     """Run `work` in the open transaction of the connection; if it fails, the transaction is as before.
 
+    Args:
+        connection: The connection of the caller.
+        file: The database.
+        work: What is done in the transaction.
+        creation: The statements that create the tables where there are none; None if that is not allowed. They are
+            part of the transaction too: no other connection could execute them while it holds the write lock.
+
     Raises:
-        DefinitionError: The connection belongs to another file, or its transaction does not hold the write lock.
+        DefinitionError: The connection belongs to another file, or its transaction does not hold the write lock; or the
+            tables do not exist and must not be created, or are of another version.
     """
     _check_file(connection, file)
     if not connection.in_transaction:
         raise DefinitionError(_NO_TRANSACTION)
-    if jobs.version(connection) != VERSION:
+    found = jobs.version(connection)
+    if found != VERSION and (found or creation is None):
         raise DefinitionError(_NO_TABLES)
-    _check_lock(connection, file)
+    missing = () if found else creation or ()
+    _check_lock(connection, file, missing[0] if missing else _PROBE)
     connection.execute("SAVEPOINT spine_async_within")
     try:
+        for statement in missing:
+            connection.execute(statement)
         result = work(connection)
     except BaseException:
         connection.execute("ROLLBACK TO spine_async_within")
@@ -68,9 +85,15 @@ def _check_file(connection: sqlite3.Connection, file: Path) -> None:
         raise DefinitionError(f"connection belongs to another database: {place}; the runs are stored in {file}")
 
 
-def _check_lock(connection: sqlite3.Connection, file: Path) -> None:
-    """Find out whether the connection holds the write lock of the file; Python has no function for it."""
-    if _can_lock(file) or not _can_write(connection):
+def _check_lock(connection: sqlite3.Connection, file: Path, statement: str) -> None:
+    """Find out whether the connection holds the write lock of the file; Python has no function for it.
+
+    Args:
+        connection: The connection, which is in a transaction.
+        file: The database.
+        statement: A statement that writes; it is executed and undone.
+    """
+    if _can_lock(file) or not _can_write(connection, statement):
         raise DefinitionError(_NO_LOCK)
 
 
@@ -86,16 +109,19 @@ def _can_lock(file: Path) -> bool:
         return True
 
 
-def _can_write(connection: sqlite3.Connection) -> bool:
+def _can_write(connection: sqlite3.Connection, statement: str = _PROBE) -> bool:
     """Whether the connection writes without waiting, so that no other one holds the lock."""
     cursor = connection.cursor()
     cursor.row_factory = None
     before = int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
     connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("SAVEPOINT spine_async_probe")
     try:
-        connection.execute(_PROBE)
+        connection.execute(statement)
     except sqlite3.OperationalError:
         return False
     finally:
+        connection.execute("ROLLBACK TO spine_async_probe")
+        connection.execute("RELEASE spine_async_probe")
         connection.execute(f"PRAGMA busy_timeout = {before}")
     return True

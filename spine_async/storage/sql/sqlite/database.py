@@ -52,10 +52,12 @@ class SqliteDatabase(SqliteConnections):
         engine: AsyncEngine,
         *,
         makes_folder: bool,
+        auto_migrate: bool,
         durability: Durability,
         timeout: float = DEFAULT_SECONDS,
     ) -> None:
         super().__init__(engine, makes_folder=makes_folder, durability=durability, timeout=timeout)
+        self._auto_migrate = auto_migrate
         self._compiled = CompiledQueries(engine.dialect)
         self._watch: FileWatch | None = None
         self._inner_engine = InnerEngine()
@@ -187,7 +189,9 @@ class SqliteDatabase(SqliteConnections):
         connection = await caller_connection(given, self._engine.dialect.driver)
         with self._map_errors:
             driver = await self._driver_of(connection)
-            result = await run_on_thread(driver, partial(within_caller, file=self._file, work=job))
+            creation = statements_from(0, self._engine.dialect) if self._auto_migrate else None
+            work = partial(within_caller, file=self._file, work=job, creation=creation)
+            result = await run_on_thread(driver, work)
         if connection.sync_connection is not None:
             transactions.note(connection.sync_connection)  # another task may have begun the transaction
         return result
