@@ -63,7 +63,7 @@ async def test_the_timeout_is_for_each_attempt(runner: WorkflowRunner) -> None:
         return {"calls": len(calls)}
 
     retry = RetryPolicy(max_attempts=3, initial_delay=0, jitter=False)
-    result = await run(runner, Step.lambda_("slow", slow_twice, timeout=0.02, retry=retry))
+    result = await run(runner, Step.lambda_("slow", slow_twice, timeout=0.2, retry=retry))
     assert result.context.get_output("slow") == {"calls": 3}
 
 
@@ -126,11 +126,11 @@ async def test_the_default_applies_to_a_pipeline(make_runner: Any) -> None:
 async def test_the_default_applies_neither_to_a_wait_nor_to_a_map(make_runner: Any) -> None:
     async def slow_source() -> AsyncIterator[int]:
         yield 1
-        await anyio.sleep(0.06)
+        await anyio.sleep(0.3)
         yield 2
 
-    runner = make_runner(config=WorkflowRunnerConfig(default_step_timeout=0.05))
-    steps = [Step.wait("pause", 0.06), Step.map("each", items=slow_source(), iterator=quick)]
+    runner = make_runner(config=WorkflowRunnerConfig(default_step_timeout=0.25))
+    steps = [Step.wait("pause", 0.3), Step.map("each", items=slow_source(), iterator=quick)]
     result = await run(runner, *steps)
     assert result.error is None
     assert result.completed_steps == ["pause", "each"]
@@ -151,10 +151,10 @@ async def test_a_step_inside_a_map_has_its_own_limit(runner: WorkflowRunner) -> 
 
 
 async def test_a_run_that_takes_too_long_fails(make_runner: Any) -> None:
-    runner = make_runner(config=WorkflowRunnerConfig(workflow_timeout=0.02))
+    runner = make_runner(config=WorkflowRunnerConfig(workflow_timeout=1.25))  # enough for the first step
     result = await run(runner, Step.lambda_("first", quick), Step.lambda_("slow", forever))
     assert (result.status, result.error_category) == ("failed", "TIMEOUT")
-    assert "0.02" in result.error
+    assert "1.25" in result.error
     assert result.completed_steps == ["first"]
     assert (await runner.get_run(result.run_id)).status == "failed"
 
@@ -168,7 +168,7 @@ async def test_a_run_that_took_too_long_can_be_resumed(make_runner: Any) -> None
             await anyio.sleep_forever()
 
     workflow = Workflow("w", [Step.lambda_("slow", slow_once)])
-    limited = make_runner(config=WorkflowRunnerConfig(workflow_timeout=0.02))
+    limited = make_runner(config=WorkflowRunnerConfig(workflow_timeout=1.0))  # enough for the step to begin
     result = await limited.execute(workflow)
     resumed = await make_runner(workflows=[workflow]).resume(result.run_id)
     assert resumed.status == "completed"

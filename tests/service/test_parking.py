@@ -28,6 +28,8 @@ from tests.service.services import until
 PARKS = {"park_after": 0.0}
 STAYS = {"park_after": 1_000.0}
 MAX_CLAIMS = 3
+SEEN = 1.2
+"""Seconds of a wait that a test sees parked, also if the process stands still for a moment."""
 
 
 class Journey:
@@ -118,7 +120,7 @@ async def test_waking_leaves_no_trace(place: Place, journey: Journey) -> None:
     traces = []
     for config in (PARKS, STAYS):
         journey.begun.clear()
-        flow = journey.around(Step.wait("nap", 0.3))
+        flow = journey.around(Step.wait("nap", SEEN))
         async with place.runner(workflows=[flow], config=config) as runner:
             handle = await runner.enqueue(flow)
             if config is PARKS:
@@ -140,12 +142,12 @@ async def test_a_wait_ends_on_time_in_another_runner(place: Place, journey: Jour
         result = await runner.handle(handle.run_id).result(timeout=10)
     assert due_at is not None
     assert due_at <= result.completed_at + timedelta(milliseconds=5)
-    assert result.completed_at < due_at + timedelta(seconds=2)
+    assert result.completed_at < due_at + timedelta(seconds=5)
     assert journey.paths() == ["before", "after"]
 
 
 async def test_a_map_whose_items_all_wait_is_parked(place: Place, journey: Journey) -> None:
-    flow = journey.around(Step.map("each", items=range(5), iterator=journey.item(Step.wait("nap", 0.6))))
+    flow = journey.around(Step.map("each", items=range(5), iterator=journey.item(Step.wait("nap", SEEN))))
     async with place.runner(workflows=[flow], config=PARKS) as runner:
         handle = await runner.enqueue(flow)
         await until(lambda: is_parked(handle))
@@ -161,7 +163,7 @@ async def test_a_map_with_an_item_that_works_is_not_parked(place: Place, journey
         if context.get_param("item") == 2:
             await journey.wait_for_gate(context, config)
 
-    item = Workflow(steps=[Step.lambda_("work", one_works), Step.wait("nap", 0.3)])
+    item = Workflow(steps=[Step.lambda_("work", one_works), Step.wait("nap", SEEN)])
     flow = Workflow("mixed", [Step.map("each", items=range(3), iterator=item)])
     async with place.runner(workflows=[flow], config=PARKS) as runner:
         handle = await runner.enqueue(flow)
@@ -186,7 +188,7 @@ async def test_a_map_that_has_items_left_to_begin_is_not_parked(place: Place, jo
 
 
 async def test_a_retry_delay_is_parked(place: Place, journey: Journey) -> None:
-    retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=0.5, jitter=False)
+    retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=SEEN, jitter=False)
     flow = journey.around(Step.lambda_("flaky", journey.fail_once, retry=retry))
     async with place.runner(workflows=[flow], config=PARKS) as runner:
         handle = await runner.enqueue(flow)
@@ -229,14 +231,14 @@ async def test_a_run_that_is_awaited_by_execute_stays_in_memory(place: Place, jo
 
 
 async def test_a_background_run_that_execute_joins_completes(place: Place, journey: Journey) -> None:
-    flow = journey.around(Step.wait("nap", 0.5))
+    flow = journey.around(Step.wait("nap", SEEN))
     async with place.runner(workflows=[flow], config=PARKS) as runner:
         handle = await runner.enqueue(flow, run_id="r")
         await until(lambda: is_parked(handle))
         with anyio.fail_after(10):
             result = await runner.execute(flow, run_id="r")
     assert result.status == "completed"
-    assert result.duration_ms >= 490
+    assert result.duration_ms >= 1_190
     assert journey.paths() == ["before", "after"]
 
 
@@ -264,7 +266,7 @@ async def test_a_parked_run_takes_no_capacity(place: Place, journey: Journey) ->
 
 async def test_a_parked_run_that_is_due_comes_before_new_runs(place: Place, journey: Journey) -> None:
     """The new runs were enqueued earlier than the parked run was due; there is capacity for one run."""
-    nap = journey.around(Step.wait("nap", 0.5), name="nap")
+    nap = journey.around(Step.wait("nap", 2 * SEEN), name="nap")  # enough for the others to be enqueued
     blocker = Workflow("blocker", [Step.lambda_("block", journey.wait_for_gate)])
     new = Workflow("new", [Step.lambda_("new", journey.step)])
     config = {"worker_concurrency": 1, **PARKS}
@@ -276,6 +278,7 @@ async def test_a_parked_run_that_is_due_comes_before_new_runs(place: Place, jour
         await runner.enqueue(blocker)
         await until(lambda: "block" in journey.paths())
         handles = [await runner.enqueue(new) for _ in range(3)]
+        assert datetime.now(UTC) < due_at
         await until(lambda: datetime.now(UTC) > due_at + timedelta(milliseconds=200))
         journey.gate.set()
         for handle in (parked, *handles):
@@ -298,11 +301,11 @@ async def test_many_wakings_are_not_poison(place: Place, journey: Journey) -> No
 
 
 async def test_the_limit_of_the_workflow_counts_from_the_first_start(place: Place, journey: Journey) -> None:
-    flow = Workflow("naps", [Step.wait(f"nap{number}", 0.3) for number in range(8)])
+    flow = Workflow("naps", [Step.wait(f"nap{number}", 0.3) for number in range(30)])
     async with place.runner(workflows=[flow], config={"workflow_timeout": 0.8, **PARKS}) as runner:
         result = await (await runner.enqueue(flow)).result(timeout=10)
     assert (result.status, result.error_category) == ("failed", "TIMEOUT")
-    assert result.duration_ms < 2_000
+    assert result.duration_ms < 5_000
 
 
 @pytest.mark.slow

@@ -83,11 +83,13 @@ class TestReported:
 
     async def test_other_code_of_the_program_is_not_called_a_step(self, warnings: Warnings) -> None:
         async def wait(context: WorkflowContext, config: Config) -> None:
+            begun.set()
             await noticed.wait()
 
-        noticed = anyio.Event()
+        begun, noticed = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_execute, wait)
+            await begun.wait()
             await anyio.sleep(0.05)
             warnings.arrived.wait(10)
             noticed.set()

@@ -253,9 +253,9 @@ async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None
             await cancelled.wait()
 
     each = Step.map(
-        "each", items=range(20), iterator=outlives, max_concurrency=4, timeout=0.05 if way == "map timeout" else None
+        "each", items=range(20), iterator=outlives, max_concurrency=4, timeout=0.5 if way == "map timeout" else None
     )
-    config = WorkflowRunnerConfig(workflow_timeout=0.05 if way == "workflow_timeout" else None)
+    config = WorkflowRunnerConfig(workflow_timeout=0.5 if way == "workflow_timeout" else None)
     runner = WorkflowRunner(store=MemoryRunStore(), config=config)
     scope = anyio.CancelScope()
 
@@ -273,7 +273,7 @@ async def test_a_cancelled_map_begins_no_further_item(way: Interruption) -> None
     elif way == "scope":
         scope.cancel()
     else:
-        await anyio.sleep(0.06)  # the test needs this much time to pass
+        await anyio.sleep(0.6)  # the test needs this much time to pass
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
     cancelled.set()
