@@ -13,9 +13,15 @@ pytestmark = pytest.mark.anyio
 
 
 class Gauge:
-    """A handler that notes how many of it run at once."""
+    """A handler that notes how many of it run at once.
 
-    def __init__(self) -> None:
+    Args:
+        wanted: Number of handlers that must run at once before the first of them ends.
+    """
+
+    def __init__(self, wanted: int = 1) -> None:
+        self._wanted = wanted
+        self._has_met = anyio.Event()
         self.now = 0
         self.most = 0
         self.calls = 0
@@ -24,6 +30,10 @@ class Gauge:
         self.calls += 1
         self.now += 1
         self.most = max(self.most, self.now)
+        if self.now == self._wanted:
+            self._has_met.set()
+        with anyio.fail_after(20):
+            await self._has_met.wait()
         await anyio.sleep(0.003)
         self.now -= 1
         return {"calls": self.calls}
@@ -35,7 +45,7 @@ def limited(make_runner: Any, limit: int, **settings: Any) -> WorkflowRunner:
 
 @pytest.mark.parametrize("limit", [1, 3, 10])
 async def test_a_map_runs_no_more_items_at_once_than_it_may(runner: WorkflowRunner, limit: int) -> None:
-    gauge = Gauge()
+    gauge = Gauge(limit)
     step = Step.map("each", items=range(40), iterator=gauge, max_concurrency=limit)
     await runner.execute(Workflow("w", [step]))
     assert gauge.calls == 40
@@ -43,7 +53,7 @@ async def test_a_map_runs_no_more_items_at_once_than_it_may(runner: WorkflowRunn
 
 
 async def test_ten_items_at_once_by_default(runner: WorkflowRunner) -> None:
-    gauge = Gauge()
+    gauge = Gauge(10)
     await runner.execute(Workflow("w", [Step.map("each", items=range(40), iterator=gauge)]))
     assert gauge.most == 10
 
@@ -62,7 +72,7 @@ async def test_a_map_over_items_that_come_late_keeps_to_its_limit(runner: Workfl
 
 
 async def test_the_runner_bounds_the_steps_of_a_map(make_runner: Any) -> None:
-    gauge = Gauge()
+    gauge = Gauge(2)
     step = Step.map("each", items=range(20), iterator=gauge, max_concurrency=10)
     await limited(make_runner, 2).execute(Workflow("w", [step]))
     assert gauge.calls == 20
@@ -70,7 +80,7 @@ async def test_the_runner_bounds_the_steps_of_a_map(make_runner: Any) -> None:
 
 
 async def test_the_runner_bounds_all_its_runs_together(make_runner: Any) -> None:
-    gauge = Gauge()
+    gauge = Gauge(2)
     runner = limited(make_runner, 2)
     workflow = Workflow("w", [Step.map("each", items=range(10), iterator=gauge, max_concurrency=5)])
     async with anyio.create_task_group() as tasks:
@@ -81,7 +91,7 @@ async def test_the_runner_bounds_all_its_runs_together(make_runner: Any) -> None
 
 
 async def test_the_runner_bounds_pipelines_too(make_runner: Any) -> None:
-    gauge = Gauge()
+    gauge = Gauge(2)
     dispatcher = LocalDispatcher()
 
     @dispatcher.pipeline("load")

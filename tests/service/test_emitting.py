@@ -176,7 +176,7 @@ async def test_a_thread_that_is_left_behind_by_a_timeout_emits_nothing_more(plac
         begun.clear()
 
     async with place.runner(work=False) as runner:
-        step = Step.lambda_("answer", answer, timeout=0.05)
+        step = Step.lambda_("answer", answer, timeout=0.5)
         result = await runner.execute(Workflow("w", [step]), run_id="r")
         left.set()
         while begun.is_set():  # noqa: ASYNC110 (the thread clears it)

@@ -24,6 +24,7 @@ from spine_async import (
 )
 from tests.service.ledger import AGAIN, Config, Query, execute, is_sqlite, lose_answer, write, written
 from tests.service.places import Place
+from tests.service.services import until
 
 pytestmark = pytest.mark.anyio
 
@@ -119,10 +120,12 @@ async def test_one_that_is_cancelled_is_rolled_back(bank: Place, query: Query, h
     is_on_thread = is_sqlite(bank)
     began, go_on = anyio.Event(), threading.Event()
     loop_thread = threading.get_ident()
+    contexts: list[WorkflowContext] = []
 
     async with bank.runner(work=False) as runner:
 
         def pay(context: WorkflowContext, config: Config, connection: Connection) -> None:
+            contexts.append(context)
             write(context, config, connection)
             if is_on_thread:
                 assert threading.get_ident() != loop_thread
@@ -138,9 +141,7 @@ async def test_one_that_is_cancelled_is_rolled_back(bank: Place, query: Query, h
         await began.wait()
         if how == "stop":
             stopping = asyncio.ensure_future(handle.stop("enough"))
-            await anyio.sleep(0.05)
-        else:
-            await anyio.sleep(0.3)
+        await until(lambda: contexts[0].cancel_reason)
         go_on.set()
         if how == "stop":
             await stopping

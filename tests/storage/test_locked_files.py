@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -44,8 +45,7 @@ class TestLockedFile:
             with pytest.raises(StoreUnavailableError, match=r"SQLite database .*runs\.db"):
                 await store.commit([change(claim, [visit("fetch", 2)])])
             assert time.monotonic() - began < 10
-        assert "runs.db has not answered for 1." in caplog.text
-        assert "(commit)" in caplog.text
+        assert re.search(r"runs\.db has not answered for \d+\.\d s \(commit\)", caplog.text), caplog.text
         assert await store.commit([change(claim, [visit("fetch", 2)])]) == [CommitOutcome.COMMITTED]
         await store.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from spine_async.storage.sql.driver import time_limit
@@ -110,10 +111,8 @@ async def test_a_call_that_fails_until_its_limit_ends() -> None:
     async def attempt(call: Call) -> str:
         raise ConnectionError
 
-    began = time.monotonic()
-    with pytest.raises(ConnectionError):
+    with anyio.fail_after(20), pytest.raises(ConnectionError):
         await TimeLimit("db", LIMIT).call("commit").retry(attempt, lambda exc: True)
-    assert time.monotonic() - began < LIMIT + 1
 
 
 async def test_a_commit_during_a_standstill_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
