@@ -301,7 +301,7 @@ class StoreCapabilityError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """The lease of the run is lost: another owner has claimed it, or the lease ended before it could be renewed.
+    """The lease of the run is lost: another owner has claimed it, it was deleted, or it could not be renewed in time.
 
     This runner can no longer commit to the run.
 
@@ -312,7 +312,8 @@ class LeaseLostError(StoreError):
     def __init__(self, run_id: str, problem: str | None = None) -> None:
         self.run_id = run_id
         if problem is None:
-            super().__init__(f"run {run_id!r} was claimed by another owner; this runner can no longer write to it")
+            problem = "was claimed by another owner or deleted; this runner can no longer write to it"
+            super().__init__(f"run {run_id!r} {problem}")
         else:
             super().__init__(f"run {run_id!r} is no longer executed here: {problem}; another owner may claim it")
 

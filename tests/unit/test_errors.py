@@ -54,7 +54,7 @@ def test_everything_has_one_root() -> None:
             StoreCapabilityError("FileRunStore", "keeps no queues", "use a database"),
             "FileRunStore keeps no queues; use a database",
         ),
-        (LeaseLostError("r"), "run 'r' was claimed by another owner; this runner can no longer write to it"),
+        (LeaseLostError("r"), "run 'r' was claimed by another owner or deleted; this runner can no longer write to it"),
         (
             SchemaVersionError(9, 1, "upgrade spine-async"),
             "the database has schema version 9, but this library requires version 1; upgrade spine-async",
