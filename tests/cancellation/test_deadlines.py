@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import pytest
 
 from spine_async import ErrorPolicy, Step, Workflow, WorkflowContext
-from spine_async.storage import MemoryRunStore
 from tests.cancellation.conftest import MakeRunner
 
 pytestmark = pytest.mark.anyio
@@ -189,30 +188,3 @@ async def test_a_run_that_is_stopped_between_timed_attempts_is_cancelled_once(ma
         await begun.wait()
         await runner.stop("r", "enough")
     assert [(result.status, result.stop_reason) for result in results] == [("stopped", "enough")]
-
-
-async def test_a_handler_that_leaves_a_scope_open_fails_its_own_step(
-    make_runner: MakeRunner, store: MemoryRunStore
-) -> None:
-    """An open scope would cancel later work of the task; anyio refuses to leave the scopes around it."""
-    left: list[Any] = []
-
-    async def numbers() -> AsyncIterator[int]:
-        with anyio.move_on_after(60):
-            yield 1
-
-    async def leaves(context: WorkflowContext, config: Mapping[str, Any]) -> None:
-        left.append(numbers())
-        await anext(left[-1])
-
-    async def nothing(context: WorkflowContext, config: Mapping[str, Any]) -> None:
-        return None
-
-    steps = [Step.lambda_("fine", nothing), Step.lambda_("leaves", leaves), Step.lambda_("never", nothing)]
-    with pytest.raises(RuntimeError, match="cancel scope"):
-        await make_runner().execute(Workflow("w", steps), run_id="r")
-    run = await store.load("r")
-    assert run is not None
-    assert (run.status, run.error_step) == ("failed", "leaves")
-    with pytest.raises(RuntimeError, match="different task"):
-        await left[0].aclose()

@@ -13,7 +13,7 @@ for each commit, so that each item of a sequential map is stored before the next
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -23,7 +23,14 @@ from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import Draining, RunInterrupt, StopRequested, TaskCancelled
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.scope import Scope, Visit
-from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION, is_scope_cancelled, is_stray_cancellation
+from spine_async._engine.state.task_scopes import restore_scopes, scopes_of
+from spine_async._engine.tasks import (
+    CANCELLATION,
+    STRAY_CANCELLATION,
+    current_task,
+    is_scope_cancelled,
+    is_stray_cancellation,
+)
 from spine_async._model.status import RunStatus
 from spine_async._model.step_result import StepResult
 from spine_async.errors import StepError
@@ -124,11 +131,16 @@ class Pool(ABC, Generic[EntryT]):
             self._start_worker()
 
     async def _work(self) -> None:
+        scopes = scopes_of(current_task())
+        innermost = scopes.cancel_scope
         try:
-            await self._take_entries()
+            await self._take_entries(scopes)
         except Draining as exc:  # each of the other workers raises it too when its step has ended
             self._interrupt = self._interrupt or exc
         except CANCELLATION:
+            if scopes.cancel_scope is not innermost:
+                restore_scopes(scopes, innermost)
+                self._abort(self._open_scope_error())
             if is_scope_cancelled():
                 raise
             # Nobody cancelled the step, but the task group would treat this as its own cancellation and end normally.
@@ -140,9 +152,12 @@ class Pool(ABC, Generic[EntryT]):
             self._counted_workers -= 1
             self._visit.run.idleness.end_task()
 
-    async def _take_entries(self) -> None:
-        previous: Commit | None = None
+    async def _take_entries(self, scopes: Any) -> None:
+        previous, innermost = None, scopes.cancel_scope
         while (entry := await self._next()) is not None:
+            if scopes.cancel_scope is not innermost and not self._is_single:
+                restore_scopes(scopes, innermost)
+                raise self._open_scope_error()
             self._waiting_workers -= 1
             if self._total() is None:
                 self._add_worker()
@@ -164,6 +179,13 @@ class Pool(ABC, Generic[EntryT]):
         if self._tasks.cancel_scope.cancel_called:
             await anyio.lowlevel.checkpoint_if_cancelled()  # no entry begins after one that ended the step
         return await self._next_entry()
+
+    def _open_scope_error(self) -> StepError:
+        return StepError(
+            f"the items of step {self._visit.step.name!r} are yielded inside a cancel scope or task group of anyio; "
+            "leave it before each item, because several tasks read the items",
+            category="CONFIGURATION",
+        )
 
     def _abort(self, error: BaseException) -> None:
         # Raised after the task group has ended, so that it is not wrapped in an exception group.

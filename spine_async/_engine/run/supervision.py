@@ -152,7 +152,6 @@ async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
         with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
-                # Commit before this scope is left, because leaving it raises if a handler did not close its own scope.
                 return await _end_or_begin_unwinding(runtime, scope, await run_steps(runtime, scope))
     except StopRequested as stop:
         outcome = Outcome(RunStatus.STOPPED, stop_reason=stop.reason)

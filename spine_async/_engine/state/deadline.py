@@ -15,6 +15,7 @@ from typing import Any, Self
 import anyio
 
 from spine_async._engine.state.interrupts import PROCESS_EXIT
+from spine_async._engine.state.task_scopes import restore_scopes, scopes_of
 from spine_async._engine.tasks import EventLoop, Task, TimerHandle, is_cancelled_since, running_loop
 
 
@@ -104,10 +105,15 @@ class AttemptLimit:
 
     The scope that the first attempt enters serves the later ones too, unless `is_shared` is False. Between two attempts
     it has no deadline. Only its own deadline ever cancels it. It must be the innermost scope of the task whenever an
-    attempt begins or ends.
+    attempt begins or ends, so `leave_open_scopes` is called after user code.
+
+    Attributes:
+        task: The task.
+        scopes: anyio's record of the task.
+        innermost: The scope that is the innermost one of the task while no user code runs.
     """
 
-    __slots__ = ("_cancellations", "_deadlines", "_is_shared", "_scope", "task")
+    __slots__ = ("_cancellations", "_deadlines", "_is_shared", "_outer", "_scope", "innermost", "scopes", "task")
 
     def __init__(self, deadlines: Deadlines, task: Task[Any], *, is_shared: bool = True) -> None:
         self.task = task
@@ -115,6 +121,18 @@ class AttemptLimit:
         self._is_shared = is_shared
         self._scope: Any = None
         self._cancellations = 0
+        self.scopes = scopes_of(task)
+        self.innermost = self._outer = self.scopes.cancel_scope
+
+    def leave_open_scopes(self) -> bool:
+        """Leave the scopes that user code has entered and not left; returns whether there were any.
+
+        A scope outside of them that user code has left is entered again.
+        """
+        if self.scopes.cancel_scope is self.innermost:
+            return False
+        restore_scopes(self.scopes, self.innermost)
+        return True
 
     def begin(self, seconds: float, prolong: Callable[[float], float] | None = None) -> float:
         """Begin an attempt that may take `seconds`; returns its deadline in loop time.
@@ -129,6 +147,7 @@ class AttemptLimit:
             self._cancellations = self.task.cancelling()
             self._scope = self._deadlines.new_scope()
             self._scope.__enter__()
+            self.innermost = self.scopes.cancel_scope
         self._scope.prolong = prolong
         return self._deadlines.set(self._scope, seconds)
 
@@ -137,15 +156,10 @@ class AttemptLimit:
 
         An attempt whose deadline passed may raise anything while it is being cancelled. Another cancellation of the
         task takes precedence.
-
-        Raises:
-            RuntimeError: The attempt left a scope of its own open, for instance that of an unfinished async generator.
         """
         scope = self._scope
         scope.deadline_mono = math.inf
-        # Only leaving the scope detects scopes inside it that are still open.
-        may_stay = self._is_shared and not scope.cancel_called and not getattr(scope, "_child_scopes", None)
-        if may_stay:
+        if self._is_shared and not scope.cancel_called:
             return False
         has_expired = scope.cancel_called
         self._leave()
@@ -154,6 +168,7 @@ class AttemptLimit:
     def _leave(self) -> None:
         scope, self._scope = self._scope, None
         if scope is not None:
+            self.innermost = self._outer
             self._deadlines.remove(scope)
             scope.__exit__(None, None, None)  # given an exception group, it would raise another exception
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,16 +58,22 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         else:
             encoded = await _Attempts(runtime, visit, limit, visit.step).run(visit.scope.context)
     except CANCELLATION as exc:
+        has_open_scope = limit.leave_open_scopes()
         if not is_stray_cancellation():
             raise
-        encoded = encode_result(visit.step, _stray_failure(exc))
+        failure = _open_scope_failure(visit.step) if has_open_scope else _stray_failure(exc)
+        encoded = encode_result(visit.step, failure)
     except PROCESS_EXIT:
+        limit.leave_open_scopes()
         raise
     except BaseException as exc:  # noqa: BLE001 - middleware and retry predicates are user code; the step fails with it
+        limit.leave_open_scopes()
         if await is_cancelled(runtime, visit, cancellations, exc, groups):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
         encoded = encode_result(visit.step, _failure(visit.step, exc))
+    if limit.scopes.cancel_scope is not limit.innermost and limit.leave_open_scopes() and encoded.result.success:
+        encoded = encode_result(visit.step, _open_scope_failure(visit.step))  # middleware, or a predicate
     result = encoded.result
     is_suspect = visit.is_cut_off or not result.success
     if is_suspect and await is_cancelled(runtime, visit, cancellations, result.exception, groups):
@@ -219,26 +224,40 @@ class _Attempts:
     async def _within_limit(self, context: WorkflowContext, timeout: float | None, attempt: Attempt) -> StepResult:
         step, visit = self.step, self.visit
         execute = self.runtime.executors[step.step_type]
-        if timeout is None and step.idle_timeout is None:
-            return as_result(step, await with_own_variables(execute(step, context), self.groups))
-        if step.idle_timeout is None and timeout is not None:
+        is_limited = timeout is not None or step.idle_timeout is not None
+        if step.idle_timeout is not None:
+            self._begin_idle(timeout, step.idle_timeout)
+        elif timeout is not None:
             visit.deadline_mono = self.limit.begin(timeout)
-        else:
-            self._begin_idle(timeout, step.idle_timeout or math.inf)
         try:
             result = as_result(step, await with_own_variables(execute(step, context), self.groups))
         except BaseException as exc:
-            attempt.keep_cancel_reason()
-            visit.deadline_mono = None
-            if not self.limit.end(exc):
+            has_open_scope = self.limit.leave_open_scopes()
+            if has_open_scope and isinstance(exc, CANCELLATION) and is_stray_cancellation():
+                result = _open_scope_failure(step)  # that scope was cancelled
+            elif not is_limited:
                 raise
-            if not isinstance(exc, CANCELLATION):
-                log_error_of_cancelled(visit, exc)
-            return self._timed_out(timeout)
+            else:
+                return self._failed_within_limit(exc, timeout, attempt)
+        if self.limit.scopes.cancel_scope is not self.limit.innermost:
+            self.limit.leave_open_scopes()
+            result = _open_scope_failure(step) if result.success else result
+        if not is_limited:
+            return result
         if not result.success:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
         return self._timed_out(timeout) if self.limit.end() and not result.success else result
+
+    def _failed_within_limit(self, error: BaseException, timeout: float | None, attempt: Attempt) -> StepResult:
+        """The result of an attempt that raised after its deadline; if it raised before, raises the error again."""
+        attempt.keep_cancel_reason()
+        self.visit.deadline_mono = None
+        if not self.limit.end(error):
+            raise error
+        if not isinstance(error, CANCELLATION):
+            log_error_of_cancelled(self.visit, error)
+        return self._timed_out(timeout)
 
     def _begin_idle(self, timeout: float | None, seconds: float) -> None:
         """Begin an attempt that must not be silent for `seconds`."""
@@ -273,6 +292,15 @@ def _ends_step(attempt: Attempt, error: BaseException) -> bool:
 
 def _failure(step: Step, error: BaseException) -> StepResult:
     return checked_result(step.name, StepResult.from_exception(error))
+
+
+def _open_scope_failure(step: Step) -> StepResult:
+    """The failure of a step whose handler or middleware has entered a scope and not left it."""
+    problem = (
+        f"step {step.name!r} left a cancel scope or task group of anyio open, or left one that it had not entered; "
+        "enter them by 'with' or 'async with', and close async generators that have entered one"
+    )
+    return StepResult.fail(problem)
 
 
 def _stray_failure(error: BaseException) -> StepResult:
