@@ -374,18 +374,21 @@ class WorkflowContext:
 
     def with_params(self, updates: Mapping[str, object]) -> Self:
         """A context whose params are overridden by `updates`."""
-        return self._with_documents(encode_object(updates))
+        return self._with_documents(encode_object(_as_updates("params", updates)))
 
     def with_output(self, step: str, output: object) -> Self:
         """A context with this output of `step`."""
-        return self._with_documents(outputs={step: encode(output)})
+        return self._with_documents(outputs={_as_step_name(step): encode(output)})
 
     def with_quality(self, step: str, quality: QualityMetrics) -> Self:
         """A context with these quality metrics of `step`."""
-        return self._changed(_quality=self._quality.adding({step: quality}), _seen_rest=None)
+        if not isinstance(quality, QualityMetrics):
+            raise TypeError(f"quality is of type {type(quality).__name__}; it must be a QualityMetrics")
+        return self._changed(_quality=self._quality.adding({_as_step_name(step): quality}), _seen_rest=None)
 
     def with_metadata(self, updates: Mapping[str, object]) -> Self:
         """A context whose metadata are overridden by `updates`."""
+        updates = _as_updates("metadata", updates)
         return self._changed(_metadata=_frozen({**self.metadata, **updates}), _seen_rest=None)
 
     def to_dict(self) -> dict[str, JsonValue]:
@@ -414,6 +417,7 @@ class WorkflowContext:
             ValueError: `stored` does not have the shape that `to_dict` returns.
         """
         try:
+            stored = _as_mapping(stored)
             return cls(
                 run_id=str(stored.get("run_id") or ""),
                 workflow_name=str(stored.get("workflow_name") or ""),
@@ -568,6 +572,18 @@ def _private_metrics(metrics: QualityMetrics) -> QualityMetrics:
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 """The shared empty mapping."""
+
+
+def _as_updates(what: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"the updates of {what} are of type {type(value).__name__}; they must be a mapping")
+    return value
+
+
+def _as_step_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"step is of type {type(value).__name__}; it must be the name of a step")
+    return str.__str__(value)
 
 
 def _as_mapping(value: object) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from typing import TypeGuard
 
 from pydantic import ValidationError
 
@@ -41,6 +42,11 @@ _PRECEDENCE = (
 A category of the user's own comes before all of these. Permanent failures come before failures that a retry may fix.
 INTERNAL is last, because every unclassified exception has it.
 """
+
+
+def is_exception(value: object) -> TypeGuard[BaseException]:
+    """Whether a value is an exception. The mock of an exception, which only claims to be one, cannot be raised."""
+    return issubclass(type(value), BaseException)
 
 
 def leaves(error: BaseException) -> list[BaseException]:

@@ -61,7 +61,9 @@ def is_large(value: object) -> bool:
         return len(value) > _BUDGET  # type: ignore[arg-type]
     try:
         return not _is_plainly_small(value) and _exceeds_budget(value)
-    except RuntimeError:  # another thread changes it
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # noqa: BLE001 - another thread changes it, or it raises; its encoding tells which
         return True
 
 

@@ -183,7 +183,9 @@ def _ask(predicate: Callable[[BaseException], bool], error: BaseException) -> bo
     name = function_name(predicate)
     try:
         answer: object = predicate(error)
-    except Exception as exc:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # nothing is awaited, so a cancellation or `GeneratorExit` is the predicate's own
         raise RetryPredicateError(f"the retry predicate {name} raised {describe(exc)}") from exc
     if isinstance(answer, bool):
         return answer

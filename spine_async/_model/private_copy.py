@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
+from spine_async.errors import SerializationError
+
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -31,8 +33,15 @@ def private_copy(value: object) -> object:
 
 
 def private_members(members: Mapping[str, object]) -> dict[str, object]:
-    """A dict of private copies of the members."""
-    return {key: each if type(each) in _SCALARS else private_copy(each) for key, each in members.items()}
+    """A dict of private copies of the members.
+
+    Raises:
+        SerializationError: A member is nested too deeply, or contains itself.
+    """
+    try:
+        return {key: each if type(each) in _SCALARS else private_copy(each) for key, each in members.items()}
+    except RecursionError:
+        raise SerializationError("nested too deeply to be copied, or contains itself") from None
 
 
 def is_flat(members: Mapping[str, object]) -> bool:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from spine_async._model.failure import ErrorCategory, as_category, classify, describe, retry_after, storable_text
+from spine_async._model.failure import (
+    ErrorCategory,
+    as_category,
+    classify,
+    describe,
+    is_exception,
+    retry_after,
+    storable_text,
+)
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.status import StepStatus
 from spine_async.errors import StepError
@@ -117,10 +125,10 @@ class StepResult:
             output=output,
             quality=quality,
             events=as_events(events),
-            error=describe(error) if isinstance(error, BaseException) else _text(error),
+            error=describe(error) if is_exception(error) else _text(cast("str", error)),
             category=as_category(category) or category,
             retry_after=retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after,
-            exception=error if isinstance(error, BaseException) else None,
+            exception=error if is_exception(error) else None,
         )
 
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import pytest
+from pydantic import AfterValidator, BaseModel, create_model
 
-from spine_async import RunStatus, Step, StepFunction, StepResult, Workflow, WorkflowContext
+from spine_async import RetryPolicy, RunStatus, Step, StepFunction, StepResult, Workflow, WorkflowContext
 from tests.cancellation.conftest import MakeRunner
 
 pytestmark = pytest.mark.anyio
@@ -192,3 +193,72 @@ async def test_an_exception_whose_text_cannot_be_formed_is_named(
     result = await runner.execute(Workflow("w", [Step.lambda_("odd", handler)]), run_id="r")
     assert (result.status, result.error) == ("failed", "UnprintableError")
     assert (await runner.get_run("r")).status is RunStatus.FAILED
+
+
+class Rows(Mapping[str, Any]):
+    """A mapping that cannot be read, as one whose connection is closed."""
+
+    def __init__(self, make: Callable[[], BaseException]) -> None:
+        self._make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        raise self._make()
+
+    def __getitem__(self, key: str) -> int:
+        raise KeyError(key)
+
+
+def model_that_raises(make: Callable[[], BaseException]) -> type[BaseModel]:
+    def refuse(value: int) -> int:
+        raise make()
+
+    return create_model("Answer", n=(Annotated[int, AfterValidator(refuse)], ...))
+
+
+@pytest.mark.parametrize("make", [*MAKERS, ConnectionError, RecursionError], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("place", ["mapping", "validator", "large validator"])
+@pytest.mark.parametrize("has_middleware", [False, True])
+async def test_a_returned_value_that_raises_fails_its_attempt(
+    make_runner: MakeRunner, place: str, make: Callable[[], BaseException], has_middleware: bool
+) -> None:
+    results: list[StepResult] = []
+
+    async def middleware(step: Step, context: WorkflowContext, next_fn: StepFunction) -> StepResult:
+        results.append(await next_fn(step, context))
+        return results[-1]
+
+    async def handler(context: WorkflowContext, config: Config) -> object:
+        if place == "mapping":
+            return Rows(make)
+        return {"n": 1, "text": "x" * (1_000_000 if place == "large validator" else 1)}
+
+    runner = make_runner()
+    if has_middleware:
+        runner.middleware(middleware)
+    model = None if place == "mapping" else model_that_raises(make)
+    retry = RetryPolicy(2, initial_delay=0, retryable_errors=lambda error: True)
+    step = Step.lambda_("odd", handler, output_model=model, retry=retry)
+    result = await runner.execute(Workflow("w", [step]))
+    assert (result.status, result.failed_steps) == ("failed", ["odd"])
+    assert str(result.error).startswith("step 'odd' returned a value that cannot be stored: ")
+    assert "changed while" not in str(result.error)
+    assert result.error_category == ("TRANSIENT" if make is ConnectionError else "INTERNAL")
+    assert result.step_metrics[0].attempts == 2
+    assert [each.success for each in results] == [False] * has_middleware
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+async def test_a_retry_predicate_hides_no_error(make_runner: MakeRunner, make: Callable[[], BaseException]) -> None:
+    def predicate(error: BaseException) -> bool:
+        raise make()
+
+    async def fails(context: WorkflowContext, config: Config) -> None:
+        raise ValueError("the reason")
+
+    policy = RetryPolicy(2, initial_delay=0, retryable_errors=predicate)
+    result = await make_runner().execute(Workflow("w", [Step.lambda_("odd", fails, retry=policy)]))
+    assert result.status == "failed"
+    assert str(result.error).startswith("ValueError: the reason; the retry predicate ")

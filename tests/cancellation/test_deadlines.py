@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
 from spine_async import ErrorPolicy, Step, Workflow, WorkflowContext
 from tests.cancellation.conftest import MakeRunner
@@ -188,3 +189,71 @@ async def test_a_run_that_is_stopped_between_timed_attempts_is_cancelled_once(ma
         await begun.wait()
         await runner.stop("r", "enough")
     assert [(result.status, result.stop_reason) for result in results] == [("stopped", "enough")]
+
+
+async def cancelled_gather(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+    """Its cancellation is replaced by one of `asyncio.gather`, which no scope recognises as its own."""
+
+    async def fails_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ConnectionError("rollback")
+
+    await asyncio.gather(fails_when_cancelled(), fails_when_cancelled(), return_exceptions=True)
+
+
+async def cancels_itself_when_cancelled(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+
+@pytest.mark.parametrize("handler", [cancelled_gather, cancels_itself_when_cancelled])
+async def test_a_run_that_times_out_is_failed_whatever_its_step_makes_of_the_cancellation(
+    make_runner: MakeRunner, handler: Any
+) -> None:
+    step = Step.lambda_("hang", handler, on_error="continue")
+    result = await make_runner(workflow_timeout=5).execute(Workflow("w", [step, Step.lambda_("after", forever)]))
+    assert (result.status, result.error_category, result.stop_reason) == ("failed", "TIMEOUT", None)
+    assert result.error == "the workflow timed out after 5 s"
+
+
+class Whole(BaseModel):
+    rows: int
+
+
+@pytest.mark.parametrize(("returned", "is_used"), [({"rows": "half"}, False), ({"rows": 2}, True)])
+async def test_only_a_valid_result_counts_after_the_deadline(
+    make_runner: MakeRunner, returned: dict[str, Any], is_used: bool
+) -> None:
+    async def partial(context: WorkflowContext, config: Mapping[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        return returned
+
+    step = Step.lambda_("load", partial, timeout=2, output_model=Whole)
+    result = await make_runner().execute(Workflow("w", [step]))
+    if is_used:
+        assert result.context.get_output("load") == Whole(rows=2)
+    else:
+        assert (result.error_category, result.error) == ("TIMEOUT", "step 'load' timed out after 2 s")
+
+
+async def test_a_step_that_cancels_its_task_twice_stops_the_run(make_runner: MakeRunner) -> None:
+    async def cancels_twice(context: WorkflowContext, config: Mapping[str, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            task.cancel()
+
+    runner = make_runner()
+    result = await runner.execute(Workflow("w", [Step.lambda_("a", cancels_twice)]), run_id="r")
+    assert (result.status, result.stop_reason) == ("stopped", "cancelled")
+    assert (await runner.get_run("r")).status == "stopped"

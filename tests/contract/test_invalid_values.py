@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -504,3 +505,34 @@ async def test_durations_of_waits(runner: WorkflowRunner) -> None:
         assert (await runner.handle("r").result(timeout)).status == result.status
         if timeout != 0:
             assert (await wait_first(runner.handle("r"), timeout=timeout)).run_id == "r"
+
+
+@pytest.mark.parametrize("field", ["error", "exception"])
+async def test_the_mock_of_an_exception_is_no_exception(runner: WorkflowRunner, field: str) -> None:
+    failure = dataclasses.replace(StepResult.fail("x"), **{field: MagicMock(spec=ValueError)})
+    result = await _run(runner, lambda: failure)
+    assert result.status == "failed"
+    assert f"step 'a' returned a StepResult with an invalid field: {field} is of type MagicMock" in str(result.error)
+
+
+_ITSELF: dict[str, Any] = {}
+_ITSELF["itself"] = _ITSELF
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda context: context.with_params(5), "the updates of params are of type int; they must be a mapping"),
+        (lambda context: context.with_metadata("x"), "the updates of metadata are of type str; they must be a mapping"),
+        (lambda context: context.with_output(5, {}), "step is of type int; it must be the name of a step"),
+        (lambda context: context.with_quality("a", {}), "quality is of type dict; it must be a QualityMetrics"),
+        (lambda context: context.with_quality(None, QualityMetrics()), "step is of type NoneType"),
+        (lambda context: context.with_metadata(_ITSELF), "contains itself"),
+        (lambda context: WorkflowContext.from_dict(5), "expected a mapping, found int"),
+        (lambda context: Step.pipeline("p", "p", _ITSELF), "contains itself"),
+        (lambda context: QualityMetrics(custom_metrics=_ITSELF), "contains itself"),
+    ],
+)
+def test_a_value_that_no_context_can_hold_is_refused(change: Callable[[Any], object], error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        change(WorkflowContext())

@@ -148,8 +148,9 @@ async def _run_to_end(runtime: Runtime, scope: Scope) -> RunEnd:
 
 async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
     """Execute the steps, and record the end of the run or release it; None if it has to unwind before it ends."""
+    limit = anyio.move_on_after(_time_left(runtime, scope.run))
     try:
-        with anyio.move_on_after(_time_left(runtime, scope.run)) as limit:
+        with limit:
             scope.run.cancellation.attach(limit)
             if scope.run.cancellation.reason is None:
                 return await _end_or_begin_unwinding(runtime, scope, await run_steps(runtime, scope))
@@ -158,7 +159,8 @@ async def _execute_steps(runtime: Runtime, scope: Scope) -> RunEnd | None:
     except Draining:
         return await _release_when_quiet(runtime, scope.run, SHUTDOWN)
     except (CANCELLATION, TaskCancelled):
-        if not await _is_cancelled_by_step(runtime, scope.run):
+        has_timed_out = limit.cancel_called and scope.run.cancellation.reason is None
+        if not await _is_cancelled_by_step(runtime, scope.run, has_timed_out=has_timed_out):
             raise
         return await _end_cancelled(runtime, scope)
     else:
@@ -177,16 +179,23 @@ async def _end_cancelled(runtime: Runtime, scope: Scope) -> RunEnd | None:
     return await _end_or_begin_unwinding(runtime, scope, _cancelled_outcome(runtime, scope))
 
 
-async def _is_cancelled_by_step(runtime: Runtime, run: Run) -> bool:
+async def _is_cancelled_by_step(runtime: Runtime, run: Run, *, has_timed_out: bool) -> bool:
     """Whether a step has cancelled a task of the run, which stops the run unless it is being cancelled already.
 
-    An event loop that ends also cancels the task that supervises the run, which notes it within an iteration of the
-    loop. Then the cancellation has to continue.
+    While the run times out, a step may replace the cancellation by one that the scope of the run does not recognise, as
+    `asyncio.gather` does. An event loop that ends also cancels the task that supervises the run, which notes it within
+    an iteration of the loop. Then the cancellation has to continue.
     """
     drop_cancellations_since(0)
-    await yield_to_loop()
+    try:
+        await yield_to_loop()
+    except CANCELLATION:  # the step has cancelled the task twice, or the loop ends just now
+        drop_cancellations_since(0)
+        await yield_to_loop()
     if run.cancellation.is_of_loop:
         return False
+    if has_timed_out:
+        return True
     run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
     return run.cancellation.reason is not CancelReason.SHUTDOWN
 
@@ -277,7 +286,8 @@ async def _recorded_end(runtime: Runtime, scope: Scope, work: Task[RunEnd], *, c
         _refuse_if_lost(scope)
         if is_cancelled and scope.run.threads.names:
             return SHUTDOWN.at(scope.run.clock.now())  # a step may still be running, so the run keeps its owner
-        end = await commit_release(runtime, scope.run, SHUTDOWN, counts=counts or not is_cancelled)
+        counts = not is_cancelled or (counts and not scope.run.cancellation.is_release)
+        end = await commit_release(runtime, scope.run, SHUTDOWN, counts=counts)
         return end if is_cancelled else work.result()
     return work.result()
 

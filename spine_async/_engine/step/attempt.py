@@ -20,15 +20,20 @@ from spine_async._engine.state.scope import Visit
 from spine_async._engine.step.backoff import next_delay
 from spine_async._engine.step.cancellation_check import is_cancelled
 from spine_async._engine.step.context_variables import with_own_variables
-from spine_async._engine.step.encoding import NO_OUTPUT, WITHOUT_OUTPUT, EncodedResult, as_result, encode_result
+from spine_async._engine.step.encoding import (
+    NO_OUTPUT,
+    WITHOUT_OUTPUT,
+    EncodedResult,
+    as_result,
+    encode_result,
+    raised_failure,
+)
 from spine_async._engine.step.failing_groups import FailingGroups
 from spine_async._engine.step.failure_log import log_error_of_cancelled, log_retry
 from spine_async._engine.step.large_values import encode_large, encode_small, is_small
-from spine_async._engine.step.result_check import checked_result
 from spine_async._engine.step.retry_delay import continue_retry, wait_for_retry
 from spine_async._engine.tasks import (
     CANCELLATION,
-    STRAY_CANCELLATION,
     continue_cancellation,
     current_task,
     is_stray_cancellation,
@@ -61,7 +66,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         has_open_scope = limit.leave_open_scopes()
         if not is_stray_cancellation():
             raise
-        failure = _open_scope_failure(visit.step) if has_open_scope else _stray_failure(exc)
+        failure = _open_scope_failure(visit.step) if has_open_scope else raised_failure(visit.step, exc)
         encoded = encode_result(visit.step, failure)
     except PROCESS_EXIT:
         limit.leave_open_scopes()
@@ -71,7 +76,7 @@ async def execute_step(runtime: Runtime, visit: Visit, limit: AttemptLimit) -> E
         if await is_cancelled(runtime, visit, cancellations, exc, groups):
             log_error_of_cancelled(visit, exc)
             await continue_cancellation()
-        encoded = encode_result(visit.step, _failure(visit.step, exc))
+        encoded = encode_result(visit.step, raised_failure(visit.step, exc))
     if limit.scopes.cancel_scope is not limit.innermost and limit.leave_open_scopes() and encoded.result.success:
         encoded = encode_result(visit.step, _open_scope_failure(visit.step))  # middleware, or a predicate
     result = encoded.result
@@ -136,6 +141,8 @@ class _Attempts:
     limit: AttemptLimit
     step: Step
     groups: FailingGroups | None = None
+    timed_out: StepResult | None = None
+    """The failure of an attempt that has returned a success after its deadline; it applies if that cannot be stored."""
 
     def run(self, context: WorkflowContext) -> Awaitable[EncodedResult]:
         """Attempt the step until it succeeds or the policy gives up; returns the last result."""
@@ -198,7 +205,18 @@ class _Attempts:
             await self._continue_if_cancelled(attempt, cancellations, result)
         if result is NO_OUTPUT and step.output_model is None and step.quality_thresholds is None:
             return WITHOUT_OUTPUT
-        return encode_small(runtime, step, result) if is_small(result) else await self._encode_large(attempt, result)
+        encoded = encode_small(runtime, step, result) if is_small(result) else await self._encode_large(attempt, result)
+        if self.timed_out is not None:
+            return self._unless_rejected(encoded, self.timed_out)
+        return encoded
+
+    def _unless_rejected(self, encoded: EncodedResult, timed_out: StepResult) -> EncodedResult:
+        """The success that a handler returned after its deadline; the timeout if its values cannot be stored."""
+        self.timed_out = None
+        if encoded.result.success:
+            return encoded
+        log_error_of_cancelled(self.visit, encoded.result.as_exception)
+        return encode_result(self.step, timed_out)
 
     async def _encode_large(self, attempt: Attempt, result: StepResult) -> EncodedResult:
         try:
@@ -209,10 +227,10 @@ class _Attempts:
 
     async def _failure_of(self, cancellations: int, error: BaseException) -> StepResult:
         if isinstance(error, CANCELLATION):
-            return _stray_failure(error)
+            return raised_failure(self.step, error)
         if await is_cancelled(self.runtime, self.visit, cancellations, error, self.groups):
             log_error_of_cancelled(self.visit, error)
-        return _failure(self.step, error)
+        return raised_failure(self.step, error)
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
         """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
@@ -247,7 +265,11 @@ class _Attempts:
         if not result.success:
             attempt.keep_cancel_reason()
         visit.deadline_mono = None
-        return self._timed_out(timeout) if self.limit.end() and not result.success else result
+        if self.limit.end():
+            if not result.success:
+                return self._timed_out(timeout)
+            self.timed_out = self._timed_out(timeout)
+        return result
 
     def _failed_within_limit(self, error: BaseException, timeout: float | None, attempt: Attempt) -> StepResult:
         """The result of an attempt that raised after its deadline; if it raised before, raises the error again."""
@@ -290,10 +312,6 @@ def _ends_step(attempt: Attempt, error: BaseException) -> bool:
     return True
 
 
-def _failure(step: Step, error: BaseException) -> StepResult:
-    return checked_result(step.name, StepResult.from_exception(error))
-
-
 def _open_scope_failure(step: Step) -> StepResult:
     """The failure of a step whose handler or middleware has entered a scope and not left it."""
     problem = (
@@ -301,9 +319,3 @@ def _open_scope_failure(step: Step) -> StepResult:
         "enter them by 'with' or 'async with', and close async generators that have entered one"
     )
     return StepResult.fail(problem)
-
-
-def _stray_failure(error: BaseException) -> StepResult:
-    """The failure of a step that raised a cancellation although nobody cancelled it."""
-    is_own_type = type(error) is not CANCELLATION
-    return StepResult.from_exception(error) if is_own_type else StepResult.fail(STRAY_CANCELLATION)

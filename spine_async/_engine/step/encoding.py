@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.step.result_check import checked_result
+from spine_async._engine.tasks import CANCELLATION, STRAY_CANCELLATION
 from spine_async._model.document import NULL, Document, PlainDocument, encode, encode_object
 from spine_async._model.failure import ErrorCategory, validation_problems
 from spine_async._model.model_form import encode_model
@@ -17,7 +18,8 @@ from spine_async._model.naming import event_type_problem
 from spine_async._model.quality import QualityMetrics
 from spine_async._model.step import Step
 from spine_async._model.step_result import StepEvent, StepResult, plain_success
-from spine_async.errors import SerializationError
+from spine_async._threads import RAISED_GENERATOR_EXIT
+from spine_async.errors import SerializationError, StepError
 
 _NO_UPDATES: Mapping[str, Document] = {}
 NO_OUTPUT = StepResult.ok()
@@ -69,6 +71,16 @@ def as_result(step: Step, returned: object) -> StepResult:
         "it must return a StepResult, a mapping, a pydantic model, a dataclass or None",
         ErrorCategory.CONFIGURATION,
     )
+
+
+def raised_failure(step: Step, error: BaseException) -> StepResult:
+    """The failure of a step whose handler, or other user code of it, raised `error` although nobody cancelled it."""
+    if type(error) is CANCELLATION:
+        return StepResult.fail(STRAY_CANCELLATION)
+    if isinstance(error, GeneratorExit):
+        converted = StepError(RAISED_GENERATOR_EXIT)
+        converted.__cause__, error = error, converted
+    return checked_result(step.name, StepResult.from_exception(error))
 
 
 def encode_result(step: Step, result: StepResult, *, is_checked: bool = True) -> EncodedResult:

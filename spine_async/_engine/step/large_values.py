@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.scope import Scope
-from spine_async._engine.step.encoding import EncodedResult, encode_result
+from spine_async._engine.step.encoding import EncodedResult, encode_result, raised_failure
 from spine_async._model.document import Document, quote
-from spine_async._model.failure import ErrorCategory
+from spine_async._model.failure import ErrorCategory, storable_text
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
 from spine_async._model.limits import MAX_RECORD_BYTES
 from spine_async._model.map_step import MapStep
@@ -37,7 +37,12 @@ def is_small(result: StepResult) -> bool:
 
 def encode_small(runtime: Runtime, step: Step, result: StepResult) -> EncodedResult:
     """Encode the values of a small result as `encode_result` does; returns a failure if one of them is too large."""
-    encoded = encode_result(step, result, is_checked=not (runtime.is_dry and runtime.pretends(step)))
+    try:
+        encoded = encode_result(step, result, is_checked=not (runtime.is_dry and runtime.pretends(step)))
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # noqa: BLE001 - validators and values are user code, and nothing is awaited
+        return _raised(step, result, exc)
     problem = _problem(encoded, runtime.max_value_bytes)
     return encoded if problem is None else _refused(step, result, problem)
 
@@ -87,8 +92,12 @@ def _encode_large(step: Step, result: StepResult, limit: int, *, is_checked: boo
         encoded = encode_result(step, parts, is_checked=is_checked)
     except _TooLargeError as exc:
         return _refused(step, result, str(exc))
-    except RuntimeError:  # a dict changed its size during the iteration
-        return _refused(step, result, "it was changed while it was being encoded", "that cannot be stored")
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # noqa: BLE001 - validators and values are user code, and nothing is awaited
+        if isinstance(exc, RuntimeError) and "during iteration" in str(exc):
+            return _refused(step, result, "it was changed while it was being encoded", "that cannot be stored")
+        return _raised(step, result, exc)
     if encoded.result is parts:
         encoded.result = result  # middleware receives the values, not the documents
     problem = _problem(encoded, limit)
@@ -159,6 +168,15 @@ def _problem(encoded: EncodedResult, limit: int) -> str | None:
     if total > MAX_RECORD_BYTES:
         return f"the values that it returned have {total:,} characters as JSON; at most {MAX_RECORD_BYTES:,} are stored"
     return None
+
+
+def _raised(step: Step, result: StepResult, error: BaseException) -> EncodedResult:
+    """What is left of a result whose values raised `error` while they were encoded."""
+    if result.success:
+        failure = raised_failure(step, error)
+        problem = f"step {step.name!r} returned a value that cannot be stored: {failure.error}"
+        result = replace(failure, error=storable_text(problem))
+    return EncodedResult(result, None, {}, None)
 
 
 def _refused(step: Step, result: StepResult, problem: str, kind: str = "that is too large") -> EncodedResult:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from spine_async._model.failure import ErrorCategory, as_category, classify, describe, storable_text
+from spine_async._model.failure import ErrorCategory, as_category, classify, describe, is_exception, storable_text
 from spine_async._model.quality import as_quality
 from spine_async._model.step_result import StepEvent, StepResult, as_events
 from spine_async._model.time_option import option_seconds
@@ -72,10 +72,10 @@ _NO_FAILURE: Mapping[str, object] = {"error": None, "category": None, "retry_aft
 def _failure(step: str, result: StepResult) -> dict[str, object]:
     error: object = result.error
     exception: object = result.exception
-    if exception is not None and not isinstance(exception, BaseException):
+    if exception is not None and not is_exception(exception):
         raise _FieldError(_problem("exception", exception, "an exception"))
     category: object = result.category
-    if isinstance(error, BaseException):
+    if is_exception(error):
         exception = exception or error
         category = category or classify(error)
         error = describe(error)
@@ -170,9 +170,9 @@ def _refused(step: str, result: StepResult, problem: str) -> StepResult:
     error: object = result.error
     exception: object = result.exception
     problem = f"step {step!r} returned a StepResult with an invalid field: {problem}"
-    if result.success is False and isinstance(error, BaseException):
+    if result.success is False and is_exception(error):
         problem, exception = f"{describe(error)}; {problem}", exception or error
     elif result.success is False and isinstance(error, str):
         problem = f"{storable_text(error)}; {problem}"
     failure = StepResult.fail(problem, ErrorCategory.INTERNAL)
-    return replace(failure, exception=exception) if isinstance(exception, BaseException) else failure
+    return replace(failure, exception=exception) if is_exception(exception) else failure
