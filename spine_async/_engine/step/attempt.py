@@ -260,11 +260,13 @@ class _Attempts:
         if self.limit.scopes.cancel_scope is not self.limit.innermost:
             self.limit.leave_open_scopes()
             result = _open_scope_failure(step) if result.success else result
-        if not is_limited:
-            return result
+        return self._returned_within_limit(result, timeout, attempt) if is_limited else result
+
+    def _returned_within_limit(self, result: StepResult, timeout: float | None, attempt: Attempt) -> StepResult:
+        """The result of an attempt that returned, perhaps after its deadline."""
         if not result.success:
             attempt.keep_cancel_reason()
-        visit.deadline_mono = None
+        self.visit.deadline_mono = None
         if self.limit.end():
             if not result.success:
                 return self._timed_out(timeout)
