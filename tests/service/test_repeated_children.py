@@ -11,7 +11,7 @@ from spine_async import RetryPolicy, RunStatus, Step, StepResult, Workflow, Work
 from tests.service.nesting import Handlers
 from tests.service.places import Place
 from tests.service.services import until
-from tests.service.test_queued_children import PARKS, QUICK, ended, flow, is_parked, pair
+from tests.service.test_queued_children import PARKS, QUICK, children_of, ended, flow, is_parked, pair
 
 pytestmark = pytest.mark.anyio
 
@@ -103,3 +103,44 @@ async def test_a_stop_with_compensations_reaches_the_children(place: Place, hand
         results = [await ended(runner.handle(run_id)) for run_id in ("r", "r/child")]
     assert [(each.status, each.compensated_steps) for each in results] == [(RunStatus.STOPPED, ["book"])] * 2
     assert (handlers.ran["undo r"], handlers.ran["undo r/child"], handlers.ran["tidy"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("config", [QUICK, PARKS])
+async def test_a_deleted_child_fails_its_step_and_is_started_anew_by_a_resume(
+    place: Place, handlers: Handlers, config: dict[str, Any]
+) -> None:
+    workflow = flow(handlers, pair(handlers, handlers.blocking("stuck")))
+    async with place.runner(config=config) as runner, place.runner(work=False) as other:
+        handle = await runner.start(workflow, run_id="r")
+        await until(lambda: handlers.ran["stuck"] == 1)
+        if config is PARKS:
+            await until(lambda: is_parked(handle))
+        await other.delete_run("r/child", force=True)
+        result = await ended(handle)
+        assert (result.status, result.error_category, await children_of(runner, "r")) == ("failed", "DEPENDENCY", [])
+        assert "was deleted before it ended" in str(result.error)
+        handlers.gate.set()
+        assert (await runner.resume("r")).status == RunStatus.COMPLETED
+    assert (handlers.ran["before"], handlers.ran["a"]) == (1, 2)
+
+
+async def test_a_retry_starts_a_deleted_child_anew(place: Place, handlers: Handlers) -> None:
+    workflow = flow(handlers, pair(handlers, handlers.blocking("stuck")), retry=TWICE)
+    async with place.runner(config=PARKS) as runner:
+        handle = await runner.start(workflow, run_id="r")
+        for times in (1, 2):
+            await until(lambda times=times: handlers.ran["stuck"] == times)
+            await runner.delete_run("r/child", force=True)
+        await until(lambda: handlers.ran["stuck"] == 3)
+        handlers.gate.set()
+        assert (await ended(handle)).status == RunStatus.COMPLETED
+
+
+async def test_the_deletion_of_a_parent_under_way_fails_no_step_of_it(place: Place, handlers: Handlers) -> None:
+    workflow = flow(handlers, pair(handlers, handlers.blocking("stuck")), catch={"*": "after"})
+    async with place.runner(config=QUICK) as runner:
+        await runner.start(workflow, run_id="r")
+        await until(lambda: handlers.ran["stuck"] == 1)
+        await runner.delete_run("r", force=True)
+        assert await runner.list_runs() == []
+    assert handlers.ran["after"] == 0

@@ -106,13 +106,11 @@ async def _ended(
     metadata = {"child_run_id": run_id, "queue": step.queue}
     late_stops, key = _OWN_STOPS, repetition(visit)
     if visit.path not in visit.scope.waits:
-        given = await _given_params(step, context)
-        child = ChildRun(run_id, visit.run.run_id, step.child, given, context.partition, step.queue or "")
-        if not await children.start(child):
-            late_stops = await _resume(children, step, visit)
+        if not await _start(children, step, context):
+            late_stops = await _resume(children, step, context)
         _store_wait(visit, visit.path + WAIT_MARK, key, started_event(visit, metadata))
     elif visit.scope.waits[visit.path] not in {None, key}:
-        late_stops = await _resume(children, step, visit)
+        late_stops = await _resume(children, step, context)
         path = f"{visit.path}{WAIT_MARK}#{visit.run.pending.claim.epoch}.{key}"
         _store_wait(visit, path, key, replace(started_event(visit, metadata), event_type=EventType.CHILD_RESUMED))
     elif not visit.is_announced and not visit.run.is_woken:
@@ -173,17 +171,28 @@ async def _stop(runtime: Runtime, children: ChildRuns, visit: Visit, reason: Can
     await children.stop(child_run_id(visit), request)
 
 
-async def _resume(children: ChildRuns, step: WorkflowStep, visit: Visit) -> frozenset[str]:
-    """Resume the child if its end has been the failure of the step.
+async def _start(children: ChildRuns, step: WorkflowStep, context: WorkflowContext) -> bool:
+    """Store the child, unless it is stored; returns whether it was not."""
+    visit, given = visit_of(context), await _given_params(step, context)
+    run_id, parent_id = child_run_id(visit), visit.run.run_id
+    return await children.start(ChildRun(run_id, parent_id, step.child, given, context.partition, step.queue or ""))
+
+
+async def _resume(children: ChildRuns, step: WorkflowStep, context: WorkflowContext) -> frozenset[str]:
+    """Resume the child if its end has been the failure of the step; start it anew if it was deleted.
 
     Returns:
         Reasons for which the step, or the stop of its run, may have asked the child to stop before. The child may be
         stopped only now, because nobody waited for its end; then it is resumed as well.
     """
+    visit = visit_of(context)
     end, run_id = visit.run.previous_end, child_run_id(visit)
     state = await _state(children, step, visit)
-    if state is None or state.status.is_final:
-        if state is not None and state.status is not RunStatus.COMPLETED:
+    if state is None:
+        await _start(children, step, context)
+        return frozenset()
+    if state.status.is_final:
+        if state.status is not RunStatus.COMPLETED:
             await children.resume(run_id, step.child)
         return frozenset()
     return _OWN_STOPS if end is None or end.stop_reason is None else _OWN_STOPS | {end.stop_reason}

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 
+from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.plain_reads import count_runs
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.service.stop import child_ids
@@ -14,14 +15,16 @@ from spine_async._engine.start.stored_run import load
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.corruption_guard import CorruptionGuard
 from spine_async._model.document import split_values
+from spine_async._model.due import NewMessage
 from spine_async._model.history import Event, RunRecord
 from spine_async._model.large_text import LARGE_TEXT
 from spine_async._model.naming import check_run_id
+from spine_async._model.run_change import ended_message
 from spine_async._model.run_filter import RunCursor, RunFilter
 from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async._model.visit_row import EventRow
-from spine_async.errors import RunConflictError, RunNotFoundError
+from spine_async.errors import CorruptRecordError, RunConflictError, RunNotFoundError
 from spine_async.ports import DeleteIf
 
 _PAGE = 500
@@ -78,18 +81,40 @@ def as_event(run_id: str, row: EventRow) -> Event:
 async def delete(runtime: Runtime, run_id: str, *, force: bool) -> None:
     """Remove a run, with the runs that its steps have started.
 
+    If a step of another run waits for its end, that step fails.
+
     Raises:
         RunNotFoundError: The run is not stored.
         RunConflictError: It or one of its children has not ended, and `force` is not given.
     """
-    children = await child_ids(runtime, check_run_id(run_id), is_under_way=False)
+    check_run_id(run_id)
+    found = None
+    if force:
+        with suppress(CorruptRecordError):
+            found = await runtime.store.load(run_id)
+    await run_shielded(_delete(runtime, run_id, force=force, found=found), "spine_async delete")
+
+
+async def _delete(runtime: Runtime, run_id: str, *, force: bool, found: StoredRun | None) -> None:
+    await _delete_with_children(runtime, run_id, force=force)
+    if found is None or found.status.is_final or found.parent_run_id is None:
+        return
+    message = NewMessage(
+        run_id=found.parent_run_id, name=ended_message(run_id), value="null", received_at=runtime.clock.now()
+    )
+    await runtime.due_runs.send(message)
+    runtime.changes.notify(*Change)
+
+
+async def _delete_with_children(runtime: Runtime, run_id: str, *, force: bool) -> None:
+    children = await child_ids(runtime, run_id, is_under_way=False)
     if children and not force and not (await load(runtime, run_id)).status.is_final:
         children = []  # the deletion of the run itself is refused
     for child in children:
         with suppress(RunNotFoundError):
-            await delete(runtime, child, force=force)
+            await _delete_with_children(runtime, child, force=force)
     condition = DeleteIf.STORED if force else DeleteIf.ENDED
-    if await run_shielded(runtime.store.delete([check_run_id(run_id)], condition), "spine_async delete"):
+    if await runtime.store.delete([run_id], condition):
         return
     stored = await load(runtime, run_id)
     state = stored.status if not stored.status.is_final else "in use by another call"
