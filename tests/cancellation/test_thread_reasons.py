@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.anyio
 
 WITHIN = 0.05
 """Seconds in which a reason reaches a thread."""
+TRIES = 5
+"""So often is it measured: the process may stand still for a moment."""
 
 
 class Poller:
@@ -64,9 +67,25 @@ def flow(poller: Poller, shape: str, **options: Any) -> Workflow:
 SHAPES = ("plain", "item", "nested")
 
 
+async def is_soon(measure: Callable[[Poller], Awaitable[float]]) -> bool:
+    """Whether a thread has read its reason in time, by the seconds that `measure` returns."""
+    for _ in range(TRIES):
+        poller = Poller()
+        try:
+            if await measure(poller) < WITHIN + 0.25:  # the beginning is known only so well
+                return True
+        finally:
+            poller.is_over.set()
+    return False
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("how", ["user", "shutdown", "cancelled", "step_timeout", "run_timeout"])
-async def test_it_reads_the_reason_at_once(poller: Poller, shape: str, how: str) -> None:
+async def test_it_reads_the_reason_at_once(shape: str, how: str) -> None:
+    assert await is_soon(partial(seconds_until_read, shape, how))
+
+
+async def seconds_until_read(shape: str, how: str, poller: Poller) -> float:
     config = Config(drain_timeout=0.02, workflow_timeout=0.1 if how == "run_timeout" else None)
     runner = WorkflowRunner(store=MemoryRunStore(), config=config)
     workflow = flow(poller, shape, timeout=0.1 if how == "step_timeout" else 60)
@@ -88,11 +107,15 @@ async def test_it_reads_the_reason_at_once(poller: Poller, shape: str, how: str)
     await asyncio.wait([task])
     await poller.over.wait()
     assert poller.reasons == [(1, how)]
-    assert poller.read_mono - began_mono < WITHIN + 0.25  # the beginning is known only so well
+    return poller.read_mono - began_mono
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-async def test_it_reads_that_another_item_failed(poller: Poller, depth: int) -> None:
+async def test_it_reads_that_another_item_failed(depth: int) -> None:
+    assert await is_soon(partial(seconds_until_read_beside_a_failure, depth))
+
+
+async def seconds_until_read_beside_a_failure(depth: int, poller: Poller) -> float:
     runner = WorkflowRunner(store=MemoryRunStore())
     failed_mono = 0.0
 
@@ -110,7 +133,7 @@ async def test_it_reads_that_another_item_failed(poller: Poller, depth: int) -> 
     result = await runner.execute(Workflow("w", [Step.map("each", items=[0, 1], iterator=iterator)]), run_id="r")
     await poller.over.wait()
     assert (result.status, poller.reasons) == ("failed", [(1, "sibling_failed")])
-    assert poller.read_mono - failed_mono < WITHIN + 0.25
+    return poller.read_mono - failed_mono
 
 
 async def test_it_reads_that_the_lease_is_lost(poller: Poller) -> None:
