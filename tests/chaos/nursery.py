@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from tests.interpreter import ROOT, environment
@@ -36,6 +38,14 @@ class Nursery:
         code = self._ask({"wait": pid, "seconds": seconds, "kill_after": kill_after})
         assert isinstance(code, int), f"child {pid} did not end within {seconds} s"
         return code
+
+    def stops(self, pid: int, seconds: float = 60.0) -> bool:
+        """Wait until a child stands still or has ended; returns whether it stands still."""
+        give_up_at = time.monotonic() + seconds
+        while (state := Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) not in {"T", "Z"}:
+            assert time.monotonic() < give_up_at, f"child {pid} has neither stopped nor ended within {seconds} s"
+            time.sleep(0.001)
+        return state == "T"
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)

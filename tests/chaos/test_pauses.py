@@ -22,11 +22,17 @@ def test_an_owner_that_was_taken_over_commits_nothing(arena: Arena) -> None:
     points = arena.count_points("short")
     arena.history.overlaps_allowed = True  # no guarantee covers steps that an owner without a lease executes
     began = time.monotonic()
-    for number in range(count):
-        run = f"s{number}"
+    paused = number = 0
+    while paused < count:
+        run, number = f"s{number}", number + 1
         sleeps_at = draw.randint(1, len(points) - 1)
         first = arena.nursery.fork(arena.job([run], story="short", act="sleep", die_at=sleeps_at, ttl=SHORT_LEASE))
-        arena.wait_for_entry("died")
+        if not arena.nursery.stops(first):  # commits were grouped, so it had fewer failpoints; or it lost its lease
+            assert arena.nursery.wait(first) == 0, arena.errors()
+            arena.check_same_memory([run], "short")
+            arena.forget([run])
+            continue
+        paused += 1
         assert arena.live(arena.job([run], story="short")) == 0
         arena.nursery.signal(first, signal.SIGCONT)
         assert arena.nursery.wait(first) == 0, arena.errors()
