@@ -7,7 +7,7 @@ from typing import Protocol, TypeGuard
 
 from spine_async._model.due import Delivery, NewMessage
 from spine_async._model.run_claim import Claim
-from spine_async._model.run_row import NewRun
+from spine_async._model.run_row import NewRun, StoredRun
 
 
 class CallerTransactionStore(Protocol):
@@ -24,6 +24,10 @@ class CallerTransactionStore(Protocol):
         """As `RunStore.create`, in the caller's transaction. The ids are free again if it is rolled back."""
         ...
 
+    async def load_within(self, connection: object, run_id: str) -> StoredRun | None:
+        """As `RunStore.load`, in the caller's transaction, which may have created the run."""
+        ...
+
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         """As `DueRunStore.send`, in the caller's transaction."""
         ...
@@ -31,4 +35,4 @@ class CallerTransactionStore(Protocol):
 
 def writes_within(store: object) -> TypeGuard[CallerTransactionStore]:
     """Whether a store has this capability; see `keeps_due_runs`."""
-    return hasattr(store, "create_within") and hasattr(store, "send_within")
+    return all(hasattr(store, name) for name in ("create_within", "load_within", "send_within"))

@@ -69,6 +69,7 @@ Method: TypeAlias = Literal[
     "open_waits",
     "listen",
     "create_within",
+    "load_within",
     "send_within",
     "fork",
     "transact",
@@ -253,6 +254,9 @@ class FaultInjectingStore:
 
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._call("create_within", lambda: self._callers.create_within(connection, runs))
+
+    async def load_within(self, connection: object, run_id: str) -> StoredRun | None:
+        return await self._call("load_within", lambda: self._callers.load_within(connection, run_id))
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._call("send_within", lambda: self._callers.send_within(connection, message))

@@ -10,12 +10,15 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from spine_async import (
     DefinitionError,
+    Enqueued,
+    InvalidSignalError,
     RunConflictError,
     RunNotFoundError,
     SpineError,
@@ -208,6 +211,81 @@ async def test_the_same_id_twice_in_one_transaction(
             await observer.enqueue(flow, run_id="r", connection=connection)
         await connection.commit()
     assert [record.run_id for record in await observer.list_runs()] == ["r"]
+
+
+async def test_the_same_id_with_other_params_in_one_transaction(
+    engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow
+) -> None:
+    """The row is visible to the transaction of the caller only."""
+    async with engine.connect() as connection:
+        await begin(connection)
+        await observer.enqueue(flow, run_id="r", params={"a": 1}, connection=connection)
+        with pytest.raises(RunConflictError, match="'r' was started with other params"):
+            await observer.enqueue(flow, run_id="r", params={"a": 2}, connection=connection)
+        with pytest.raises(RunConflictError, match="belongs to workflow 'flow', not to 'other'"):
+            await observer.enqueue("other", run_id="r", params={"a": 1}, connection=connection)
+        await observer.enqueue(flow, run_id="r", params={"a": 1}, connection=connection)
+        await observer.enqueue("flow", run_id="r", params={"a": 1}, connection=connection)
+        await insert(connection, "o1")  # the errors left the transaction usable
+        await connection.commit()
+    assert await orders(engine) == ["o1"]
+    assert (await observer.get_run("r")).params == {"a": 1}
+
+
+@pytest.mark.parametrize("second", [{"a": 1}, {"a": 2}])
+async def test_the_same_id_twice_in_one_call(observer: WorkflowRunner, flow: Workflow, second: dict[str, int]) -> None:
+    runs = [Enqueued(params={"a": 1}, run_id="r"), Enqueued(run_id="s"), Enqueued(params=second, run_id="r")]
+    if second == {"a": 1}:
+        handles = await observer.enqueue_many(flow, runs)
+        assert [handle.run_id for handle in handles] == ["r", "s", "r"]
+    else:
+        with pytest.raises(RunConflictError, match="'r' was started with other params"):
+            await observer.enqueue_many(flow, runs)
+    assert sorted(record.run_id for record in await observer.list_runs()) == ["r", "s"]
+    assert (await observer.get_run("r")).params == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", [AsyncConnection, AsyncSession])
+async def test_an_id_is_free_again_after_a_savepoint_is_rolled_back(
+    engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow, kind: Any
+) -> None:
+    async with kind(engine) as connection:
+        await begin(connection)
+        await connection.execute(text("SAVEPOINT mine"))
+        await observer.enqueue(flow, run_id="r", params={"a": 1}, connection=connection)
+        await connection.execute(text("ROLLBACK TO mine"))
+        await observer.enqueue(flow, run_id="r", params={"a": 2}, connection=connection)
+        with pytest.raises(RunConflictError, match="'r'"):
+            await observer.enqueue(flow, run_id="r", params={"a": 1}, connection=connection)
+        await connection.commit()
+    assert (await observer.get_run("r")).params == {"a": 2}
+
+
+async def test_an_id_of_a_transaction_that_was_rolled_back_is_free(
+    engine: AsyncEngine, observer: WorkflowRunner, flow: Workflow
+) -> None:
+    async with engine.connect() as connection:
+        for ending, params in (("rollback", {"a": 1}), ("commit", {"a": 2})):
+            await begin(connection)
+            await observer.enqueue(flow, run_id="r", params=params, connection=connection)
+            await getattr(connection, ending)()
+    assert (await observer.get_run("r")).params == {"a": 2}
+
+
+async def test_a_signal_to_a_run_of_the_same_transaction_is_checked(database: Place, engine: AsyncEngine) -> None:
+    class Answer(BaseModel):
+        yes: bool
+
+    waits = Workflow("waits", [Step.wait_for_signal("ask", model=Answer)])
+    async with database.runner(workflows=[waits]) as runner:
+        async with engine.connect() as connection:
+            await begin(connection)
+            handle = await runner.enqueue(waits, run_id="r", connection=connection)
+            with pytest.raises(InvalidSignalError, match="yes"):
+                await runner.signal("r", "ask", {"no": 1}, connection=connection)
+            await runner.signal("r", "ask", Answer(yes=True), connection=connection)
+            await connection.commit()
+        assert (await handle.result(timeout=10)).status == "completed"
 
 
 async def test_options_hold_in_the_callers_transaction(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
+from spine_async._engine.start.stored_run import find
 from spine_async._engine.step.large_values import exceeds, size_problem
 from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import Document, encode
@@ -65,7 +66,11 @@ async def send_signal(
     _check_texts(run_id, name, idempotency_key)
     _check_store(runtime, connection)
     document = await _encoded(runtime, run_id, name, value)
-    await _check_model(runtime, workflows, run_id, name, document, value=value)
+    models = _models(workflows, name)
+    if models:
+        stored = await find(runtime, run_id, connection)
+        expected = models.get(stored.workflow_name, []) if stored is not None else []
+        _check_model(expected, run_id, name, document, value)
     message = NewMessage(
         run_id=run_id,
         name=name,
@@ -146,15 +151,16 @@ async def _encoded(runtime: Runtime, run_id: str, name: str, value: object) -> D
     return document
 
 
-async def _check_model(
-    runtime: Runtime, workflows: Mapping[str, Definition], run_id: str, name: str, document: Document, *, value: object
-) -> None:
-    """Check that the value fits the model of a step that takes it, if the workflow of the run is known here."""
+def _models(workflows: Mapping[str, Definition], name: str) -> dict[str, list[type[BaseModel] | None]]:
+    """For each workflow the models of its steps that take the signal; empty if none of them has a model."""
     models = {workflow: signal_models(definition, name) for workflow, definition in list(workflows.items())}
-    if not any(model is not None for each in models.values() for model in each):
-        return
-    stored = await run_shielded(runtime.store.load(run_id), "spine_async load")
-    expected = models.get(stored.workflow_name, []) if stored is not None else []
+    return models if any(model is not None for each in models.values() for model in each) else {}
+
+
+def _check_model(
+    expected: list[type[BaseModel] | None], run_id: str, name: str, document: Document, value: object
+) -> None:
+    """Check that the value fits the model of a step that takes it."""
     problems = [_problem(model, document, value) for model in expected]
     if problems and all(problem is not None for problem in problems):
         raise InvalidSignalError(run_id, name, f"its value does not fit {problems[0]}")

@@ -11,7 +11,7 @@ from spine_async._engine.commit.creation import Creation
 from spine_async._engine.runtime.changes import Change
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.start.request import Request, prepare_run, unknown_run
-from spine_async._engine.start.stored_run import check_same, load
+from spine_async._engine.start.stored_run import check_same, find
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._model.naming import check_run_id
 from spine_async._model.queue import Enqueued, check_key, check_priority, check_queue_name, due_time, expiry
@@ -65,11 +65,10 @@ async def _stored(runtime: Runtime, news: Sequence[NewRun], connection: object) 
         taken = await _create(runtime, news)
         runtime.changes.notify(Change.WORK)
     for new in taken:
-        try:
-            check_same(new, await load(runtime, new.run_id))
-        except RunNotFoundError:
-            if connection is None:
-                raise  # it was deleted meanwhile; otherwise the same transaction has stored it
+        stored = await find(runtime, new.run_id, connection)
+        if stored is None:
+            raise RunNotFoundError(new.run_id)  # it was deleted meanwhile
+        check_same(new, stored)
     return [each.run_id for each in news]
 
 

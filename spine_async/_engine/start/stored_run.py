@@ -19,6 +19,7 @@ from spine_async._model.stop_request import StopRequest
 from spine_async._model.visit_row import EventRow
 from spine_async._model.workflow import Workflow
 from spine_async.errors import RunConflictError, RunNotFoundError, WorkflowChangedError
+from spine_async.ports import writes_within
 
 
 async def load(runtime: Runtime, run_id: str) -> StoredRun:
@@ -31,6 +32,19 @@ async def load(runtime: Runtime, run_id: str) -> StoredRun:
     if stored is None:
         raise RunNotFoundError(run_id)
     return stored
+
+
+async def find(runtime: Runtime, run_id: str, connection: object) -> StoredRun | None:
+    """The stored run, or None.
+
+    Args:
+        runtime: What all runs share.
+        run_id: The run.
+        connection: The caller's own connection, whose transaction may have stored the run; or None.
+    """
+    store = runtime.store
+    stored = await store.load_within(connection, run_id) if connection is not None and writes_within(store) else None
+    return stored or await run_shielded(store.load(run_id), "spine_async load")
 
 
 def stop_request(stored: StoredRun) -> StopRequest:

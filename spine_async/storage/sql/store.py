@@ -327,6 +327,12 @@ class SqlRunStore:
         database = await self._database.for_caller()
         return await database.create_within(connection, runs)
 
+    async def load_within(self, connection: object, run_id: str) -> StoredRun | None:
+        database = await self._database.for_caller()
+        with CorruptionGuard(run_id):
+            rows = await database.read_within(connection, queries.LOAD_RUN[database.dialect], {"run_id": run_id})
+        return read_run(rows[0]) if rows else None
+
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         database = await self._database.for_caller()
         return await database.send_within(connection, message)

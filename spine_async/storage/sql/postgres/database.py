@@ -71,12 +71,15 @@ class PostgresDatabase(PostgresConnections):
         self._callers = CommitWatch(self._after_commit_of_caller)
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
+        return await self._read_with_retries(self._reading(query, values), "read")
+
+    def _reading(self, query: Query, values: Mapping[str, object]) -> Callable[[Driver], Awaitable[list[Row]]]:
         text, bound = self._compiled.bind(query, values)
 
         async def job(driver: Driver) -> list[Row]:
             return cast("list[Row]", await driver.fetch(text, *bound))  # a Record behaves as a sequence
 
-        return await self._read_with_retries(job, "read")
+        return job
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         if not runs:
@@ -177,6 +180,9 @@ class PostgresDatabase(PostgresConnections):
         if claims is None:
             raise RunIdLockedError
         return claims
+
+    async def read_within(self, connection: object, query: Query, values: Mapping[str, object]) -> list[Row]:
+        return await self._within(connection, self._reading(query, values), "read")
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._within(connection, partial(inbox.send, message=message, is_within=True), "send")

@@ -66,12 +66,15 @@ class SqliteDatabase(SqliteConnections):
         await self._write(partial(_upgrade, engine=self._engine), self._limit.call("upgrade"))
 
     async def read(self, query: Query, values: Mapping[str, object]) -> list[Row]:
+        return await self._read_with_retries(self._reading(query, values), "read")
+
+    def _reading(self, query: Query, values: Mapping[str, object]) -> SqliteJob[list[Row]]:
         def job(connection: sqlite3.Connection) -> list[Row]:
             now = boot_time()
             text, bound = self._compiled.bind(query, {**values, "boot": now.boot, "seconds": now.seconds})
             return jobs.fetch(connection, text, bound)
 
-        return await self._read_with_retries(job, "read")
+        return job
 
     async def create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._write_with_retries(partial(leases.create, runs=runs), "create")
@@ -144,6 +147,9 @@ class SqliteDatabase(SqliteConnections):
 
     async def create_within(self, connection: object, runs: Sequence[NewRun]) -> list[Claim | None]:
         return await self._within(connection, partial(leases.create, runs=runs))
+
+    async def read_within(self, connection: object, query: Query, values: Mapping[str, object]) -> list[Row]:
+        return await self._within(connection, self._reading(query, values))
 
     async def send_within(self, connection: object, message: NewMessage) -> Delivery:
         return await self._within(connection, partial(inbox.send, message=message))
