@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
@@ -182,7 +183,7 @@ def _matches(rule: Retryable, category: str, error: BaseException) -> bool:
 def _ask(predicate: Callable[[BaseException], bool], error: BaseException) -> bool:
     name = function_name(predicate)
     try:
-        answer: object = predicate(error)
+        answer: object = copy_context().run(predicate, error)  # later steps see no context variable that it sets
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:  # nothing is awaited, so a cancellation or `GeneratorExit` is the predicate's own

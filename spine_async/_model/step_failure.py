@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spine_async._model.failure import as_category
+
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
@@ -21,4 +23,5 @@ class StepFailure:
 
     def as_dict(self) -> dict[str, object]:
         """The failure as `context.get_error` returns it."""
-        return {"error": self.error, "category": self.category, "attempts": self.attempts}
+        category = as_category(self.category) or self.category  # stored as text, but live results have the constant
+        return {"error": self.error, "category": category, "attempts": self.attempts}

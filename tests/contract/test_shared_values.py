@@ -1,6 +1,7 @@
 """No step can change what another step, attempt, item or run sees; an interrupted run sees the same as any other."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -9,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import BaseModel, field_validator
 
 from spine_async import (
     LocalDispatcher,
@@ -152,6 +154,76 @@ async def test_conditions_item_functions_and_pipelines_leave_no_variables(make_r
     result = await make_runner(dispatcher=dispatcher).execute(Workflow("w", steps))
     assert result.status == "completed", result.error
     assert CONFIG == {"list": []}
+
+
+class Spoiling(BaseModel):
+    """A model whose validator sets the variable."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _set(cls, value: int) -> int:
+        VARIABLE.set("spoilt")
+        return value
+
+
+def _spoilt(value: Any) -> Any:
+    VARIABLE.set("spoilt")
+    return value
+
+
+def _plain_numbers(context: WorkflowContext) -> Iterator[int]:
+    for number in range(3):
+        assert VARIABLE.get() == ("unset" if number == 0 else f"number {number - 1}")
+        VARIABLE.set(f"number {number}")
+        yield number
+
+
+async def _numbers(context: WorkflowContext) -> AsyncIterator[int]:
+    for number in _plain_numbers(context):
+        await asyncio.sleep(0)
+        yield number
+
+
+async def _check_variable(context: WorkflowContext, config: dict[str, Any]) -> dict[str, int]:
+    assert VARIABLE.get() == "unset"
+    return {"n": 1}
+
+
+async def _fails(context: WorkflowContext, config: dict[str, Any]) -> None:
+    raise ValueError
+
+
+_INSIDE = Workflow("inside", [Step.lambda_("check", _check_variable)])
+_VALIDATED = Workflow("inside", [Step.lambda_("check", _check_variable)], params_model=Spoiling)
+
+
+async def _params(context: WorkflowContext) -> dict[str, int]:
+    await asyncio.sleep(0)
+    return _spoilt({"n": 1})  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.lambda_("a", _check_variable, output_model=Spoiling),
+        Step.lambda_("a", _fails, retry=RetryPolicy(2, retryable_errors=lambda _: _spoilt(False)), on_error="continue"),
+        Step.map("a", items=lambda _: _spoilt([1]), iterator=_INSIDE),
+        Step.map("a", items=_plain_numbers, iterator=_INSIDE, max_concurrency=2),
+        Step.map("a", items=_numbers, iterator=_INSIDE, max_concurrency=2),
+        Step.map("a", items=[1, 2], item_param="n", iterator=_VALIDATED, max_concurrency=1),
+        Step.map("a", items=[1], iterator=_INSIDE, max_concurrency=lambda _: _spoilt(1)),
+        Step.parallel("a", {"b": _INSIDE}, max_concurrency=lambda _: _spoilt(1)),
+        Step.workflow("a", _INSIDE, lambda _: _spoilt({"n": 1})),
+        Step.workflow("a", _INSIDE, _params),
+        Step.workflow("a", _VALIDATED, {"n": 1}),
+    ],
+    ids=lambda step: step.step_type,
+)
+async def test_no_user_code_of_a_step_leaves_a_variable(runner: WorkflowRunner, step: Step) -> None:
+    result = await runner.execute(Workflow("w", [step, Step.lambda_("z", _check_variable)]))
+    assert result.status == "completed", result.error
 
 
 async def test_variables_of_the_caller_and_of_middleware_reach_the_step(runner: WorkflowRunner) -> None:

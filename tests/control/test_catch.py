@@ -89,11 +89,12 @@ async def test_it_is_used_when_the_attempts_are_used_up_and_wins_over_on_error(m
 async def test_a_continued_failure_can_be_read_too(place: Place, trace: Trace) -> None:
     workflow = Workflow("w", [trace.failing("a", on_error="continue"), trace.step("b", sees="a")])
     async with place.runner(work=False) as runner:
-        await runner.execute(workflow, run_id="r")
+        result = await runner.execute(workflow, run_id="r")
     async with place.runner(work=False) as other:
         again = await other.execute(workflow, run_id="r")
     assert trace.errors == {"b": (GONE, False, None)}
     assert again.context.get_error("a") == GONE
+    assert repr(again.context.get_error("a")) == repr(result.context.get_error("a"))
     assert again.context.get_error("b") is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Protocol, TypeVar
 
 from spine_async._model.context import WorkflowContext
@@ -32,7 +33,7 @@ def concurrency_of(step: Concurrent[LimitT_co], context: WorkflowContext) -> int
     limit = step.max_concurrency
     if not callable(limit):
         return limit
-    returned: object = limit(context)
+    returned: object = copy_context().run(limit, context)
     if is_concurrency(returned):
         return int(returned)  # type: ignore[call-overload,no-any-return]
     kind = "an integer below 1" if type(returned) is int else f"a value of type {type(returned).__name__}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping, Sized
+from contextvars import Context, copy_context
 
 import anyio
 from pydantic import BaseModel
@@ -23,8 +24,16 @@ class Feed:
         total: Number of all items, or None while it is unknown.
     """
 
-    def __init__(self, items: object) -> None:
+    def __init__(self, items: object, variables: Context) -> None:
+        """The items.
+
+        Args:
+            items: What the step or its function gives.
+            variables: The context in which they are read, so that the steps of the items do not see what a generator
+                sets.
+        """
         self.taken = 0
+        self._variables = variables
         self.total: int | None = len(items) if isinstance(items, Sized) else None
         self._stream = aiter(items) if isinstance(items, AsyncIterable) else None
         self._plain = _iterator(items) if self._stream is None else iter(())
@@ -33,10 +42,10 @@ class Feed:
     async def next(self) -> tuple[int, object] | None:
         """The next item with its index, or None when there are no more."""
         if self._stream is None:
-            item = next(self._plain, _END)
+            item = self._variables.run(next, self._plain, _END)
         else:
             async with self._lock:  # an async generator must not be resumed concurrently
-                item = await anext(self._stream, _END)
+                item = await with_own_variables(_next_of(self._stream), context=self._variables)
         if item is _END:
             self.total = self.taken
             return None
@@ -56,9 +65,9 @@ class Feed:
             return None
         try:
             with anyio.CancelScope(shield=True):
-                closing = close()
+                closing = self._variables.run(close)
                 if inspect.isawaitable(closing):
-                    await with_own_variables(closing)
+                    await with_own_variables(closing, context=self._variables)
         except PROCESS_EXIT:
             raise
         except BaseException as exc:  # noqa: BLE001 - user code; the caller decides what becomes of the error
@@ -69,6 +78,10 @@ class Feed:
 _END = object()
 
 
+async def _next_of(stream: AsyncIterator[object]) -> object:
+    return await anext(stream, _END)
+
+
 async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
     """A feed of the items that `source` describes.
 
@@ -76,15 +89,16 @@ async def open_feed(source: ItemSource, context: WorkflowContext) -> Feed:
         StepError: The items do not exist or cannot be iterated; category CONFIGURATION.
     """
     items: object
+    variables = copy_context()
     if isinstance(source, ItemCall):
-        items = source.function(context)
+        items = variables.run(source.function, context)
         if inspect.isawaitable(items):
-            items = await items
+            items = await with_own_variables(items, context=variables)
     elif isinstance(source, ItemPath):
         items = _found(source.path, context)
     else:
         items = source.take() if isinstance(source, ItemStream) else source.values
-    return Feed(items)
+    return Feed(items, variables)
 
 
 def _iterator(items: object) -> Iterator[object]:

@@ -6,6 +6,7 @@ A retry or a resume of the map compares its items with the stored ones, and runs
 from __future__ import annotations
 
 import logging
+from contextvars import copy_context
 
 from spine_async._engine.commit.recorder import Commit
 from spine_async._engine.handlers.concurrency import concurrency_of
@@ -170,7 +171,9 @@ class _Items(Pool[Item]):
         earlier.pop(name, None)
         named = self._visit.scope.validated_fields()
         own, values = {name: item.document}, {name: item.value}
-        return item_params(workflow, params_of(self._item_context), earlier, own, named=named, values=values)
+        inherited = params_of(self._item_context)
+        run = copy_context().run  # validators are user code, and the steps of the items must not see what they set
+        return run(item_params, workflow, inherited, earlier, own, named=named, values=values)
 
     def _stored_params(self, item: Document, own: dict[str, Document]) -> str:
         """JSON object text of the params that the item's first row stores: the item, then those that the model adds."""

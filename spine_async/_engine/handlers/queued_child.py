@@ -8,7 +8,6 @@ visit, which then reads the state of the child.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from spine_async._engine.state.interrupts import CommitFailed, ResumeRefused
 from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
 from spine_async._engine.state.repetition import repetition
 from spine_async._engine.state.scope import Visit
+from spine_async._engine.step.context_variables import call_with_own_variables
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import params_of
@@ -217,9 +217,7 @@ async def _given_params(step: WorkflowStep, context: WorkflowContext) -> Mapping
     """The params of the child, as a caller would give them."""
     if step.params is None:
         return _inherited_params(step, context)
-    given: object = step.params(context) if callable(step.params) else step.params
-    if inspect.isawaitable(given):
-        given = await given
+    given = await call_with_own_variables(step.params, context) if callable(step.params) else step.params
     if not isinstance(given, Mapping):
         problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
         raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")

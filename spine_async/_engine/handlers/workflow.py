@@ -6,8 +6,8 @@ sees the same params. A retry or a resume continues after the finished steps of 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from contextvars import copy_context
 from dataclasses import replace
 
 from spine_async._engine.commit.recorder import Commit
@@ -23,6 +23,7 @@ from spine_async._engine.state.branch_progress import BranchProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import item_params, run_params
 from spine_async._engine.state.scope import Scope, Visit
+from spine_async._engine.step.context_variables import call_with_own_variables
 from spine_async._engine.step.param_documents import mapping_documents
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import for_child, params_of
@@ -120,15 +121,13 @@ async def child_params(runtime: Runtime, step: WorkflowStep, context: WorkflowCo
     """
     if step.params is None:
         return _inherited_params(runtime, step, context)
-    given: object = step.params(context) if callable(step.params) else step.params
-    if inspect.isawaitable(given):
-        given = await given
+    given = await call_with_own_variables(step.params, context) if callable(step.params) else step.params
     if not isinstance(given, Mapping):
         problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
         raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")
     if is_large(given):
         return await runtime.run_on_thread(_completed_params, runtime, step, given)
-    return _completed_params(runtime, step, given)
+    return copy_context().run(_completed_params, runtime, step, given)
 
 
 def _completed_params(runtime: Runtime, step: WorkflowStep, given: Mapping[str, object]) -> dict[str, Document]:

@@ -9,6 +9,7 @@ state, or the step fails. Every reader sees the same document.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import copy_context
 from dataclasses import replace
 
 from spine_async._engine.runtime.runtime import Runtime
@@ -36,9 +37,13 @@ def is_small(result: StepResult) -> bool:
 
 
 def encode_small(runtime: Runtime, step: Step, result: StepResult) -> EncodedResult:
-    """Encode the values of a small result as `encode_result` does; returns a failure if one of them is too large."""
+    """Encode the values of a small result as `encode_result` does; returns a failure if one of them is too large.
+
+    Validators and serializers of user code run in a copy of the current context, as handlers do.
+    """
+    is_checked = not (runtime.is_dry and runtime.pretends(step))
     try:
-        encoded = encode_result(step, result, is_checked=not (runtime.is_dry and runtime.pretends(step)))
+        encoded = copy_context().run(encode_result, step, result, is_checked=is_checked)
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as exc:  # noqa: BLE001 - validators and values are user code, and nothing is awaited
