@@ -56,9 +56,12 @@ class ServerProcess:
         self._ask("kill")
 
     def start(self) -> None:
-        """Run it again on the same port and folder; returns when it answers."""
+        """Run it again on the same port and folder; returns when it answers.
+
+        It may end at once as long as processes of the killed server hold its memory; then it is run once more.
+        """
         self._ask("start")
-        self._wait_until_ready()
+        self._wait_until_ready(is_restart=True)
 
     def stop(self) -> None:
         """SIGINT, after ten seconds SIGKILL; the folder is removed."""
@@ -81,10 +84,13 @@ class ServerProcess:
             raise ServerError(f"the server's supervisor ended with code {self._supervisor.wait()}")
         return int(line)
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, *, is_restart: bool = False) -> None:
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready():
-            if time.monotonic() > deadline or not _is_alive(self.pid):
+            has_ended = not _is_alive(self.pid)
+            if has_ended and is_restart and time.monotonic() < deadline:
+                self._ask("start")
+            elif has_ended or time.monotonic() > deadline:
                 log = self._log.read_text(errors="replace")
                 self.stop()
                 raise ServerError(f"the server did not start:\n{log[-4000:]}")

@@ -243,7 +243,7 @@ def test_an_invalid_prefix_is_refused(prefix: str) -> None:
 
 
 async def test_a_server_that_cannot_be_reached_is_named_without_credentials() -> None:
-    store = RedisRunStore("redis://user:geheim@127.0.0.1:1/3", timeout=0.3)
+    store = RedisRunStore("redis://user:geheim@127.0.0.1:1/3", timeout=1.0)
     with pytest.raises(StoreUnavailableError, match=r"Redis database 3 at 127\.0\.0\.1:1 cannot be reached") as refused:
         await store.load("r")
     assert "geheim" not in repr(refused.value) + repr(refused.value.__cause__) + store.location

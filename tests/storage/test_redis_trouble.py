@@ -169,7 +169,7 @@ async def test_a_node_of_a_cluster_serves_a_store_if_it_has_the_slot() -> None:
         pytest.skip(f"{URL_VARIABLE} names somebody's server, whose slots are not changed")
     try:
         store = RedisRunStore(server.url, timeout=60)
-        impatient = RedisRunStore(server.url, timeout=0.2)
+        impatient = RedisRunStore(server.url, timeout=1.0)
         with pytest.raises(StoreUnavailableError, match="cannot be reached"):
             await impatient.load("run-1")
         client = Redis.from_url(server.url, driver_info=None)
