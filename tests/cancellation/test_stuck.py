@@ -163,7 +163,7 @@ class TestInRealTime:
         def hang(context: WorkflowContext, config: Config) -> None:
             gate.wait(30)
 
-        hanging = Workflow("hanging", [Step.lambda_("hang", hang, timeout=0.2)])
+        hanging = Workflow("hanging", [Step.lambda_("hang", hang, timeout=0.5)])
         for _ in range(2):
             assert (await runner.execute(hanging)).error_category == "TIMEOUT"
         assert "step hang was cancelled; its thread is abandoned (2 abandoned threads are running)" in caplog.text

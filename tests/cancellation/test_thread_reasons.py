@@ -192,7 +192,7 @@ async def test_a_finished_attempt_reads_its_reason_while_the_next_one_has_none()
 
     retry = RetryPolicy(max_attempts=2, initial_delay=0)
     runner = WorkflowRunner(store=MemoryRunStore())
-    await runner.execute(Workflow("w", [Step.lambda_("poll", handler, timeout=0.02, retry=retry)]))
+    await runner.execute(Workflow("w", [Step.lambda_("poll", handler, timeout=0.2, retry=retry)]))
     assert seen == [("step_timeout", None)]
 
 

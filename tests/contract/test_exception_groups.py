@@ -83,5 +83,5 @@ async def test_a_timeout_of_a_step_matches_timeout_error(runner: WorkflowRunner)
             await anyio.sleep_forever()
 
     retry = RetryPolicy(max_attempts=2, initial_delay=0, retryable_errors=(TimeoutError,))
-    result = await runner.execute(Workflow("w", [Step.lambda_("only", hangs, timeout=0.01, retry=retry)]))
+    result = await runner.execute(Workflow("w", [Step.lambda_("only", hangs, timeout=0.2, retry=retry)]))
     assert result.status == "completed"

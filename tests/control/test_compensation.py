@@ -235,7 +235,7 @@ async def _waits(runner: Any, run_id: str) -> bool:
 
 async def test_a_run_that_times_out_undoes_its_steps_without_a_limit(place: Place, bookings: Bookings) -> None:
     steps = [bookings.step("hotel"), Step.wait("long", 3600)]
-    async with place.runner(work=False, config={"workflow_timeout": 0.1}) as runner:
+    async with place.runner(work=False, config={"workflow_timeout": 1.5}) as runner:
         result = await runner.execute(Workflow("trip", steps))
     assert (result.status, result.error_category, result.compensated_steps) == ("failed", "TIMEOUT", ["hotel"])
 

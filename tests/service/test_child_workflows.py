@@ -156,7 +156,7 @@ async def test_params_that_cannot_be_passed_fail_the_step(
 
 async def test_a_timeout_of_the_step_is_a_limit_for_the_whole_child(place: Place, handlers: Handlers) -> None:
     child = Workflow("kid", [handlers.step("a"), handlers.blocking("stuck")])
-    result = await place.runner().execute(flow(handlers, child, timeout=0.05), run_id="r")
+    result = await place.runner().execute(flow(handlers, child, timeout=1.0), run_id="r")
     assert (result.status, result.error_category) == (RunStatus.FAILED, "TIMEOUT")
     assert handlers.reasons == {"child/stuck": "step_timeout"}
 

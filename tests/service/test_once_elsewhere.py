@@ -219,7 +219,7 @@ async def test_a_thread_that_outlives_its_attempt_records_nothing() -> None:
 
     retry = RetryPolicy(max_attempts=2, backoff="constant", initial_delay=0.001, jitter=False)
     async with Place(None).runner(work=False) as runner:
-        flow = Workflow("w", [Step.lambda_("work", work, retry=retry, timeout=0.05)])
+        flow = Workflow("w", [Step.lambda_("work", work, retry=retry, timeout=0.5)])
         (await runner.execute(flow, run_id="r")).raise_for_status()
         go_on.set()
         await anyio.to_thread.run_sync(ended.wait, 20)

@@ -162,7 +162,7 @@ async def test_a_stop_of_the_run_reaches_all_branches(place: Place, handlers: Ha
 
 async def test_a_timeout_limits_the_whole_step(place: Place, handlers: Handlers) -> None:
     branches = {"x": handlers.step("x"), "y": handlers.blocking("y")}
-    result = await place.runner().execute(flow(handlers, branches, timeout=0.1), run_id="r")
+    result = await place.runner().execute(flow(handlers, branches, timeout=1.0), run_id="r")
     assert (result.status, result.error_category) == (RunStatus.FAILED, "TIMEOUT")
     assert handlers.reasons == {"both[y]/y": "step_timeout"}
 

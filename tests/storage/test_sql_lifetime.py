@@ -189,7 +189,7 @@ async def test_a_call_that_is_in_progress_at_close_leaves_no_connection_open(
         del store, calls, engine
         gc.collect()  # a connection that is still open is reported when it is collected
     if not empty_database_url.startswith("sqlite"):
-        await until(lambda: not execute(empty_database_url, f"SELECT 1 {OTHER_CLIENTS}"), within=3)
+        await until(lambda: not execute(empty_database_url, f"SELECT 1 {OTHER_CLIENTS}"), within=10)
 
 
 SYNCHRONOUS = {"full": 2, "process": 1}  # FULL and NORMAL

@@ -22,7 +22,7 @@ from spine_async.errors import RunBusyError, StoreUnavailableError
 from spine_async.storage import MemoryRunStore
 from spine_async.testing.conformance.rows import created, new_run
 
-TTL = 0.6
+TTL = 1.2
 FLOW = Workflow("flow", [Step.lambda_("step", lambda context, config: None)], version=3)
 
 
