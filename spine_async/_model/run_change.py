@@ -37,6 +37,8 @@ class Release:
         counts: Whether the released claim counts towards `max_claims`.
         awaits_messages: Whether a message that no step has taken makes the run due at once.
         restored: The final state that the run had before it was claimed, or None. No event is stored.
+        ignores_stop: Whether a request to stop the run does not make it due at once, although it is kept: this owner
+            has nothing to do for it. Otherwise it does, because the owner may not have seen it.
     """
 
     status: RunStatus = RunStatus.PENDING
@@ -44,6 +46,7 @@ class Release:
     counts: bool = False
     awaits_messages: bool = False
     restored: RunEnd | None = None
+    ignores_stop: bool = False
 
 
 @dataclass(slots=True)

@@ -209,7 +209,8 @@ class MemoryRunStore:
         found.stored, found.change, found.has_progressed = released(found.run, release), None, False
         if release.restored is not None:
             found.stop_requested = None
-        found.become_due(release.due, awaits_messages=release.awaits_messages and release.restored is None)
+        awaits_messages = release.awaits_messages and release.restored is None
+        found.become_due(release.due, awaits_messages=awaits_messages, ignores_stop=release.ignores_stop)
         return True
 
     async def send(self, message: NewMessage) -> Delivery:

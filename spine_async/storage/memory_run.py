@@ -101,16 +101,18 @@ class MemoryRun:
         if change.end is not None:
             self.is_ready, self.stop_requested = False, None
         if change.release is not None:
-            self.become_due(change.release.due, awaits_messages=change.release.awaits_messages)
+            given = change.release
+            self.become_due(given.due, awaits_messages=given.awaits_messages, ignores_stop=given.ignores_stop)
 
-    def become_due(self, due: DueTime | None, *, awaits_messages: bool) -> None:
+    def become_due(self, due: DueTime | None, *, awaits_messages: bool, ignores_stop: bool = False) -> None:
         """Set when a run without an owner may be claimed."""
         now = self.clock.now()
         seconds = None if due is None else due.seconds if due.seconds is not None else (due.at - now).total_seconds()
         self.due_mono = None if seconds is None else self.clock.monotonic() + seconds
         self.turn = now.timestamp() if due is None else due.at.timestamp()
         self.is_ready = seconds is not None and seconds <= 0
-        is_wanted = self.stop_requested is not None or (awaits_messages and self.messages)
+        is_asked = self.stop_requested is not None and not ignores_stop
+        is_wanted = is_asked or (awaits_messages and self.messages)
         if not self.is_ready and is_wanted:
             self.become_ready()
 

@@ -78,7 +78,8 @@ def _release(runtime: Runtime, run: Run, *, counts: bool) -> Release:
     due = _earlier(idle.due, _deadline(runtime, run))
     # Messages that are known and not taken must not wake the run again and again; a sweep finds the new ones.
     awaits_messages = idle.awaits_messages and run.mailbox.is_empty
-    return Release(status=RunStatus.WAITING, due=due, awaits_messages=awaits_messages)
+    is_decided = run.unwinding is not None  # a stop that was requested has been carried out, or comes too late
+    return Release(status=RunStatus.WAITING, due=due, awaits_messages=awaits_messages, ignores_stop=is_decided)
 
 
 def _deadline(runtime: Runtime, run: Run) -> DueTime | None:

@@ -52,8 +52,7 @@ async def open_due_run(runtime: Runtime, workflow: Workflow, due: DueRun) -> Sco
         return await _open(runtime, workflow, due)
     except Exception as exc:
         seconds = REFUSED_FOR if isinstance(exc, CorruptRecordError) else _RETRY_AFTER
-        at = runtime.clock.now() + timedelta(seconds=seconds)
-        await give_up(runtime, due.claim, Release(status=_status(due), due=DueTime(at, seconds)))
+        await _release(runtime, due, seconds)
         raise
 
 
@@ -109,10 +108,12 @@ async def _give_up(runtime: Runtime, due: DueRun, error: WorkflowChangedError) -
     level = logging.DEBUG if due.run.run_id in runtime.refused else logging.WARNING
     runtime.refused.add(due.run.run_id)
     _log.log(level, "run %s is not executed here; it is tried again in %g s: %s", due.run.run_id, REFUSED_FOR, error)
-    at = runtime.clock.now() + timedelta(seconds=REFUSED_FOR)
-    await give_up(runtime, due.claim, Release(status=_status(due), due=DueTime(at, REFUSED_FOR)))
+    await _release(runtime, due, REFUSED_FOR)
 
 
-def _status(due: DueRun) -> RunStatus:
-    """The status of a run that is released before it was executed."""
-    return due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING
+async def _release(runtime: Runtime, due: DueRun, seconds: float) -> None:
+    """Release a run that was not executed; it is due again after that time, also if it was asked to stop before."""
+    status = due.run.status if due.run.status is RunStatus.WAITING else RunStatus.PENDING
+    is_known = due.run.stop_requested is not None
+    at = DueTime(runtime.clock.now() + timedelta(seconds=seconds), seconds)
+    await give_up(runtime, due.claim, Release(status=status, due=at, ignores_stop=is_known))

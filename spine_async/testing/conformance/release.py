@@ -200,6 +200,20 @@ class ReleaseContract:
         (found,) = await claimed(store)
         assert found.run.stop_requested == "again"
 
+    async def test_an_owner_that_has_carried_out_a_stop_parks_the_run(self, store: RunStore) -> None:
+        """The request is kept, and does not wake the run again and again."""
+        store = due_store(store)
+        claim = await created(store)
+        await store.request_stop("run-1", "user")
+        await park(store, claim, Release(status=RunStatus.WAITING, awaits_messages=True, ignores_stop=True))
+        assert await claimed(store) == []
+        claim = await taken_over(store)
+        await store.request_stop("run-1", "again")
+        later = Release(status=RunStatus.WAITING, due=in_seconds(3600), ignores_stop=True)
+        assert await store.release_run(claim, later)
+        assert await claimed(store) == []
+        assert (await loaded(store)).stop_requested == "again"
+
     async def test_a_parked_run_is_asked_to_stop(self, store: RunStore) -> None:
         store = due_store(store)
         await parked(store)

@@ -49,7 +49,8 @@ async def release(driver: Driver, claim: Claim, token: str, given: Release) -> b
     now = await boot_now()
     status = given.status.value if end is None else end.status.value
     due = _due_columns(given, now).values(unchanged_timestamp, bool)
-    values = (claim.key, claim.epoch, token, status, int(given.counts and end is None), *due, *_end_values(end))
+    counts = int(given.counts and end is None)
+    values = (claim.key, claim.epoch, token, status, counts, *due, *_end_values(end), given.ignores_stop)
     if given.awaits_messages and end is None:
         async with driver.transaction(isolation="read_committed"):
             is_released = await driver.fetchval(release_statements.RELEASE, *values) is not None
@@ -208,7 +209,8 @@ def _outcome_values(change: RunChange, now: BootTime) -> tuple[object, ...]:
     due = HELD if given is None else _due_columns(given, now)
     keeps_owner = given is None and change.end is None
     counts = int(given is not None and given.counts)
-    return (change.key, keeps_owner, counts, *due.values(unchanged_timestamp, bool), change.traceparent)
+    ignores_stop = given is not None and given.ignores_stop
+    return (change.key, keeps_owner, counts, *due.values(unchanged_timestamp, bool), change.traceparent, ignores_stop)
 
 
 def _due_columns(given: Release, now: BootTime) -> DueColumns:

@@ -19,6 +19,7 @@ _OUTCOMES = (
     ("ready", "boolean"),
     ("turn", "double precision"),
     ("traceparent", "text"),
+    ("ignores_stop", "boolean"),
 )
 """The outcomes of the runs of a commit; one array per column, because these commits are rare."""
 
@@ -27,7 +28,7 @@ _OUTCOMES = (
 def release_statement(shape: CommitShape) -> str:
     """The statement of a commit that is not only of ordinary steps; returns the keys of the runs that were written.
 
-    Its arguments are an array of `CHANGE`, nine arrays with the outcomes, two arrays with the runs and ids of taken
+    Its arguments are an array of `CHANGE`, ten arrays with the outcomes, two arrays with the runs and ids of taken
     messages, four arrays with the ended child runs and the messages to their parents, then an array of `STEP` and an
     array of `EVENT` if there are any.
     """
@@ -73,7 +74,7 @@ STARTED_TURN = "extract(epoch FROM clock_timestamp())::float8 - 1e10"
 """The turn of a run that was claimed before and becomes ready now, as `due_columns.turn_at` computes it."""
 
 # A run that was asked to stop is ready when its owner gives it up, because the owner may not have seen the request.
-_IS_ASKED = "(r.stop_requested IS NOT NULL AND c.completed_at IS NULL)"
+_IS_ASKED = "(r.stop_requested IS NOT NULL AND c.completed_at IS NULL AND NOT d.ignores_stop)"
 _RELEASE_FENCE = (
     "UPDATE core_workflow_runs r SET next_seq = c.next_seq, status = c.status, updated_at = c.at, "
     "commit_id = c.commit_id, "
@@ -103,11 +104,13 @@ It is the statement after the release, whose snapshot would not contain a messag
 RELEASE = (
     f"WITH {PATIENCE} UPDATE core_workflow_runs r SET commit_id = $3, status = $4, "
     "claims_since_progress = r.claims_since_progress + $5, due_at = $6, due_boot = $7, due_seconds = $8, "
-    "ready = $9 OR (r.stop_requested IS NOT NULL AND $11::timestamptz IS NULL), "
-    "turn = CASE WHEN $9 OR r.stop_requested IS NULL OR $11::timestamptz IS NOT NULL THEN $10 "
+    "ready = $9 OR (r.stop_requested IS NOT NULL AND $11::timestamptz IS NULL AND NOT $16::boolean), "
+    "turn = CASE WHEN $9 OR r.stop_requested IS NULL OR $11::timestamptz IS NOT NULL OR $16::boolean THEN $10 "
     f"ELSE {STARTED_TURN} END, "
     "completed_at = $11, error_step = $12, error = $13, error_category = $14, stop_reason = $15, "
     "stop_requested = CASE WHEN $11::timestamptz IS NULL THEN r.stop_requested END, owner = NULL, leased_until = NULL "
     f"FROM patience WHERE r.id = $1 AND r.epoch = $2 AND {IS_HELD} RETURNING r.id"
 )
-"""Arguments: key, epoch, token, status, counted claims, the five columns of a due run, the five of an ended run."""
+"""Arguments: key, epoch, token, status, counted claims, the five columns of a due run, the five of an ended run,
+and whether a request to stop the run is ignored.
+"""

@@ -127,7 +127,8 @@ def _wake_if_wanted(connection: sqlite3.Connection, key: int, given: Release) ->
     Its former owner may not have seen the request.
     """
     turn = turn_at(datetime.now(UTC), was_started=True)
-    connection.execute(_WAKE_IF_STOPPED, (turn, key))
+    if not given.ignores_stop:
+        connection.execute(_WAKE_IF_STOPPED, (turn, key))
     if given.awaits_messages:
         connection.execute(_WAKE_IF_SENT, (turn, key, key))
 
