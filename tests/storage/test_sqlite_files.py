@@ -54,6 +54,13 @@ class TestModes:
         )
         await store.close()
 
+    async def test_all_folders_that_are_made_for_it_are_private(self, tmp_path: Path) -> None:
+        store = SqlRunStore(f"sqlite:///{tmp_path}/data/runs/today/runs.db")
+        await begun(store)
+        await store.close()
+        folders = [tmp_path / "data", tmp_path / "data/runs", tmp_path / "data/runs/today"]
+        assert [mode(each) for each in folders] == [0o700] * 3
+
     @pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///file:{}"])
     async def test_an_upgrade_makes_a_private_file_too(self, tmp_path: Path, url: str) -> None:
         await upgrade_schema(url.format(tmp_path / "runs.db"))

@@ -94,9 +94,23 @@ def pooled(url: str, **options: Any) -> None:
     asyncio.run(then_fork())
 
 
+def borrowed(url: str) -> None:
+    """The child creates a runner of its own on the engine that a runner of the parent uses."""
+    engine = create_async_engine(url)
+
+    async def while_entered() -> None:
+        async with WorkflowRunner(engine) as runner:
+            await runner.execute(FLOW)
+            in_child(lambda: run_flow(WorkflowRunner(engine)), lambda: run_flow(WorkflowRunner(engine)))
+            print((await runner.execute(FLOW)).status.value)
+        await engine.dispose()
+
+    asyncio.run(while_entered())
+
+
 def pinged(url: str) -> None:
     pooled(url, pool_pre_ping=True)
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (unused, entered, opened, pooled, pinged)}[sys.argv[1]](sys.argv[2])
+    {each.__name__: each for each in (unused, entered, opened, pooled, borrowed, pinged)}[sys.argv[1]](sys.argv[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -161,3 +162,25 @@ class TestSamples:
 
     def test_a_gap_of_a_suspended_process_counts_as_one_sample(self) -> None:
         assert self.streak((0.1, 0, self.one), (60.0, 0, self.one)) == pytest.approx(0.2)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_whose_thread_has_ended_is_no_longer_watched() -> None:
+    """Its owner closed it without leaving the runner."""
+    runner, watchers = WorkflowRunner(store=MemoryRunStore()), list[threading.Thread]()
+
+    def enter() -> None:
+        before = set(threading.enumerate())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(runner.__aenter__())
+        loop.run_until_complete(runner.execute(Workflow("w", [Step.wait("pause", 0.001)])))
+        new = set(threading.enumerate()) - before
+        watchers.extend(each for each in new if each.name == "spine_async loop watchdog")
+        loop.close()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert len(watchers) == 1
+    watchers[0].join(20)  # an exception in it would fail the test
+    assert not watchers[0].is_alive()

@@ -49,6 +49,34 @@ def runner(database_url: str) -> WorkflowRunner:
     return WorkflowRunner(config=WorkflowRunnerConfig(database_url=database_url))
 
 
+@pytest.mark.parametrize("is_def", [False, True])
+@pytest.mark.parametrize("method", ["once", "flush"])
+def test_a_handler_cannot_await_its_context_in_another_loop(runner: WorkflowRunner, method: str, is_def: bool) -> None:
+    """A `def` handler that uses a library by `asyncio.run` would wait for ever, or change the run from its thread."""
+
+    async def use(context: WorkflowContext) -> None:
+        for number in range(3):
+            context.emit("noted", {"number": number})
+            await (context.once("call", dict) if method == "once" else context.flush())
+
+    def in_thread(context: WorkflowContext, config: object) -> None:
+        asyncio.run(asyncio.wait_for(use(context), TIME_LIMIT))
+
+    async def on_loop(context: WorkflowContext, config: object) -> None:
+        await asyncio.to_thread(in_thread, context, config)
+
+    async def main() -> None:
+        async with runner:
+            step = Step.lambda_("uses", in_thread if is_def else on_loop)
+            result = await runner.execute(Workflow("w2", [step]))
+            assert f"SharingError: context.{method} of step 'uses' was awaited in another event loop" in str(
+                result.error
+            )
+            assert (await runner.execute(FLOW)).status == "completed"
+
+    asyncio.run(main())
+
+
 class OwnLoop:
     """An event loop that stays open, so that asyncpg's connections can be closed in it at the end."""
 
@@ -206,7 +234,7 @@ class TestForks:
         assert all(each.startswith("SharingError: the store was opened by another process") for each in found)
         assert child == "child 0"
 
-    @pytest.mark.parametrize("case", ["pooled", "pinged"])
+    @pytest.mark.parametrize("case", ["pooled", "pinged", "borrowed"])
     def test_connections_in_an_engine_s_pool_are_refused_in_the_child(self, database_url: str, case: str) -> None:
         *found, child, parent = forked(case, database_url)
         assert len(found) == 2

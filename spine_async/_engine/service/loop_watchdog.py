@@ -72,7 +72,10 @@ class LoopWatchdog:
         while not self._running.acquire(timeout=_SAMPLE_EVERY):
             if self._beat_at is not streak.began:
                 streak, is_reported = _Streak(self._beat_at), False
-            now = _Moment(time.monotonic(), time.clock_gettime(cpu_clock) if cpu_clock is not None else 0.0)
+            try:
+                now = _Moment(time.monotonic(), time.clock_gettime(cpu_clock) if cpu_clock is not None else 0.0)
+            except OSError:  # the thread of the loop has ended, and the runner was not left
+                return
             if streak.add(task_of_loop(self._loop), now) >= BLOCKED_AFTER and not is_reported:
                 is_reported = True
                 self._report(streak.task, now.mono - streak.began.mono)

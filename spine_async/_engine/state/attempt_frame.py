@@ -10,12 +10,12 @@ from spine_async._engine.state.cancellation import CancelReason
 from spine_async._engine.state.once_calls import OnceCaller
 from spine_async._engine.state.progress_report import ProgressReport, add_progress_event
 from spine_async._engine.state.scope import Visit, signal_token
-from spine_async._engine.tasks import EventLoop
+from spine_async._engine.tasks import EventLoop, running_loop
 from spine_async._model.context import WorkflowContext
 from spine_async._model.context_access import frame_of
 from spine_async._model.once_request import OnceRequest
 from spine_async._model.progress import Progress
-from spine_async.errors import AttemptEndedError, DefinitionError
+from spine_async.errors import AttemptEndedError, DefinitionError, SharingError
 
 _OPENING = threading.Lock()
 
@@ -83,6 +83,7 @@ class Attempt:
 
     async def once(self, number: int, request: OnceRequest) -> Any:
         """Execute a call unless its value is recorded; see `WorkflowContext.once`."""
+        self._check_loop("once", "a def handler calls context.once_in_thread instead")
         return await self._once_caller.call(self, number, request)
 
     def once_in_thread(self, number: int, request: OnceRequest) -> Any:
@@ -119,7 +120,17 @@ class Attempt:
         """Wait until the emitted events of the run are stored; see `WorkflowContext.flush`."""
         outbox = self.visit.run.outbox
         if outbox is not None:
+            self._check_loop("flush", "a def handler calls anyio.from_thread.run(context.flush) instead")
             await outbox.flush()
+
+    def _check_loop(self, method: str, way_out: str) -> None:
+        """Raise `SharingError` in another event loop than that of the run, for instance in `asyncio.run` of a thread.
+
+        The run would be changed by two threads at a time, and the caller might never be woken.
+        """
+        if running_loop() is not self.loop:
+            problem = f"context.{method} of step {self.visit.step.name!r} was awaited in another event loop"
+            raise SharingError(problem, f"await it in the event loop that executes the run; {way_out}")
 
     def settle(self) -> None:
         """Add what it emitted and reported to the pending writes, so that this precedes the end of its step."""

@@ -24,10 +24,10 @@ from spine_async.storage.file.lock import FILE_MODE, locked
 from spine_async.storage.file.log import Log
 from spine_async.storage.file.replica import Replica
 from spine_async.storage.memory import MemoryRunStore
+from spine_async.storage.private_folder import FOLDER_MODE
 
 AnswerT = TypeVar("AnswerT")
 
-FOLDER_MODE = 0o700
 LOG = "log.jsonl"
 _LEASE = "lease.json"
 _LEASE_SIZE = 128

@@ -23,11 +23,12 @@ from spine_async._model.visit_filter import OWN_VISITS, VisitFilter
 from spine_async._model.visit_row import EventRow, VisitRow
 from spine_async.errors import CorruptRecordError, StoreError, StoreUnavailableError
 from spine_async.ports import CommitOutcome, DeleteIf
-from spine_async.storage.file.folder import FOLDER_MODE, RunFolder, sync_folder
+from spine_async.storage.file.folder import RunFolder, sync_folder
 from spine_async.storage.file.index import RunIndex
 from spine_async.storage.file.listing import count, names, run_ids_on_disk, select
 from spine_async.storage.file.replica import finished
 from spine_async.storage.memory import MemoryRunStore
+from spine_async.storage.private_folder import make_private_folder
 
 AnswerT = TypeVar("AnswerT")
 
@@ -147,7 +148,7 @@ class FileRunStore:
         self._threads = None
 
     def _create(self, runs: Sequence[NewRun]) -> list[Claim | None]:
-        self._base.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        make_private_folder(self._base)
         self._index.opened((run.run_id, run.created_at) for run in runs if not self._is_stored(run.run_id))
         claims, seen = list[Claim | None](), set[str]()
         for run in runs:

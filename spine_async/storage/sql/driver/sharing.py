@@ -27,17 +27,25 @@ def forked(what: str, way_out: str) -> SharingError:
     return SharingError(f"{what} was opened by another process, of which this one is a fork", way_out)
 
 
+def forked_engine() -> SharingError:
+    """The error for a given engine that was in use when the process forked."""
+    return forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
+
+
 def bind_pool(engine: AsyncEngine) -> None:
     """Bind the pool of a given engine to the running event loop, for as long as that loop runs.
 
     Raises:
-        SharingError: Another running event loop uses the pool, whose locks work within one loop only.
+        SharingError: Another running event loop uses the pool, whose locks work within one loop only; or the process
+            from which this one was forked has used it.
     """
     if isinstance(engine.pool, NullPool):
         return
     here = (os.getpid(), asyncio.get_running_loop())
     places: dict[str, tuple[int, asyncio.AbstractEventLoop]] = vars(engine.pool)
     pid, loop = places.setdefault(_PLACE, here)  # atomic: of two threads, the second one gets the entry of the first
-    if pid == here[0] and loop is not here[1] and loop.is_running():
+    if pid != here[0]:  # it may hold connections of that process, also those that are in use there
+        raise forked_engine()
+    if loop is not here[1] and loop.is_running():
         raise foreign_loop()
     places[_PLACE] = here

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spine_async._model.durability import Durability
 from spine_async.errors import StoreError
 from spine_async.storage.sql.driver.connection import ConnectionPool, DriverHooks
-from spine_async.storage.sql.driver.sharing import forked
+from spine_async.storage.sql.driver.sharing import forked_engine
 from spine_async.storage.sql.driver.sqlite_options import may_create
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call, TimeLimit
 from spine_async.storage.sql.driver.url import redacted, sqlite_file
@@ -273,7 +273,7 @@ def _check_owner(driver: aiosqlite.Connection) -> None:
     # A fork copies the connection, but not its thread.
     thread = getattr(driver, "_thread", driver)  # before aiosqlite 0.22 the connection itself is the thread
     if _is_usable(driver) and isinstance(thread, threading.Thread) and not thread.is_alive():
-        raise forked("db_engine", "dispose of it before the fork, or start the process with the method 'spawn'")
+        raise forked_engine()
 
 
 def _is_usable(driver: aiosqlite.Connection) -> bool:

@@ -8,6 +8,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from spine_async.storage.private_folder import make_private_folder
+
 _OWNER_ONLY = 0o600
 
 
@@ -42,7 +44,7 @@ def file_exists(file: Path) -> bool:
 def create_file(file: Path, makes_folder: bool, is_created: bool) -> None:  # noqa: FBT001 (`run_sync` passes positional arguments only)
     """Create the file and its folder where that is allowed; raises the error of a failed open."""
     if makes_folder:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(file.parent)
     if is_created and not file.exists():
         create_private_file(file)
     _probe(file, is_created=is_created)
