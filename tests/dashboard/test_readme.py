@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cli.command import PATIENCE
 from tests.interpreter import ROOT
-from tests.service.services import PATIENCE
 
 BIN = Path(sys.executable).parent
 

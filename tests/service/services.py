@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interpreter import ROOT, environment
 
-PATIENCE = 20.0
+PATIENCE = 45.0  # seconds; shorter than the leases and polls that a test excludes
 
 
 async def until(look: Callable[..., Any], *, within: float = PATIENCE, every: float = 0.005) -> Any:
