@@ -25,7 +25,7 @@ from spine_async import (
 Config = Mapping[str, object]
 LOOK_EVERY = 0.005
 FOREVER = 3_600.0
-SHORT_WAIT = 6.0
+SHORT_WAIT = 10.0  # seconds in which a slow machine starts five processes
 
 
 class Notes:
