@@ -27,6 +27,15 @@ class RunEnd:
     stop_reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RunDefinition:
+    """What a run that was enqueued by the name of its workflow learns of the definition when it begins."""
+
+    workflow_version: int
+    fingerprint: str
+    total_steps: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """How an owner releases a run that it does not end.
@@ -67,6 +76,8 @@ class RunChange:
             after a claim has one.
         notified_run_id: For the end of a run that a step of another run started: the id of that run, which receives a
             message with the name `ended_message(run_id)`. Else None.
+        definition: What to store of the definition, or None to keep what is stored. Only a run that was enqueued by the
+            name of its workflow has one, with its first change.
     """
 
     run_id: str
@@ -85,6 +96,7 @@ class RunChange:
     taken: tuple[int, ...] = ()
     traceparent: str | None = None
     notified_run_id: str | None = None
+    definition: RunDefinition | None = None
 
     @property
     def makes_progress(self) -> bool:

@@ -42,8 +42,8 @@ class WorkflowResult:
             completed before a resume.
         skipped_steps: Names of steps that were skipped or jumped over, and never completed.
         failed_steps: Names of failed steps, including tolerated failures.
-        total_steps: Number of steps in the definition; 0 for a run that was enqueued by the name of its workflow, where
-            the definition is not known.
+        total_steps: Number of steps in the definition; 0 for a run that was enqueued by the name of its workflow and
+            ended before it began, where the definition is not known.
         error_step: The step whose failure ended the run, or None.
         error: Error text, or None.
         error_category: One of `ErrorCategory`, or a text of your own; None without an error.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from spine_async._model.due import (
     DueRequest,
@@ -97,6 +97,8 @@ class MemoryRun:
         self.has_progressed = self.has_progressed or change.makes_progress
         if change.traceparent is not None:
             self.stored = replace(self.stored, traceparent=change.traceparent)
+        if change.definition is not None:
+            self.stored = replace(self.stored, **asdict(change.definition))
         self.change = change
         if change.end is not None:
             self.is_ready, self.stop_requested = False, None

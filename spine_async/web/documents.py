@@ -21,7 +21,9 @@ class RunDocument(BaseModel):
     workflow_name: str
     workflow_version: int
     status: StatusName
-    total_steps: int = Field(description="Number of steps in the definition; 0 for a run that was enqueued by name.")
+    total_steps: int = Field(
+        description="Number of steps in the definition; 0 for a run that was enqueued by name and has not begun."
+    )
     error_step: str | None = Field(description="Step whose failure ended the run.")
     error_category: str | None
     stop_reason: str | None

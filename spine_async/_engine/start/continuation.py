@@ -15,6 +15,7 @@ from spine_async._engine.start.request import prepared_params
 from spine_async._engine.start.run_scope import new_pending, new_scope, scope_or_end
 from spine_async._engine.start.stored_run import (
     check_version,
+    definition_of,
     early_outcome,
     first_event,
     has_begun,
@@ -23,6 +24,7 @@ from spine_async._engine.start.stored_run import (
     is_poisoned,
     load,
     poison_outcome,
+    with_definition,
 )
 from spine_async._engine.state.interrupts import RAISING_ERRORS
 from spine_async._engine.state.marker_row import RESUME_MARK
@@ -161,7 +163,7 @@ async def _plan(
         stored=stored,
         position=position,
         is_resumed=is_resumed,
-        event=first_event(stored, at) if begins and runtime.config.emit_events else None,
+        event=first_event(with_definition(stored, workflow), at) if begins and runtime.config.emit_events else None,
         outcome=poison_outcome(stored, position) if is_poisoned(runtime, stored) else early,
         updates=updates,
         # Stored, so that a crash before a child is resumed is not taken for one in the middle of the wait for it.
@@ -207,8 +209,10 @@ async def _open_claimed(
     if plan.outcome is not None:
         scope = new_scope(workflow, stored, position, pending, is_resumed=plan.is_resumed)
         return await scope_or_end(runtime, scope, stored, position, plan.outcome)
+    if is_incomplete(stored):
+        pending.definition = definition_of(workflow)
     if plan.is_stored:
-        resumed = plan.event or first_event(stored, clock.now())
+        resumed = plan.event or first_event(with_definition(stored, workflow), clock.now())
         await commit_override(runtime, pending, plan.updates, stored, resumed, is_restart=plan.is_restart)
         position.context = with_documents(position.context, plan.updates)
         position.unwinding, position.resumed_epoch = None, claim.epoch

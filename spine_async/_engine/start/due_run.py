@@ -13,6 +13,7 @@ from spine_async._engine.start.replay import load_position
 from spine_async._engine.start.request import prepared_params
 from spine_async._engine.start.run_scope import new_pending, new_scope, scope_or_end
 from spine_async._engine.start.stored_run import (
+    definition_of,
     early_outcome,
     first_event,
     has_begun,
@@ -20,6 +21,7 @@ from spine_async._engine.start.stored_run import (
     is_parked,
     is_poisoned,
     poison_outcome,
+    with_definition,
 )
 from spine_async._engine.state.marker_row import RESUME_MARK
 from spine_async._engine.state.outcome import Outcome
@@ -89,8 +91,9 @@ def _begin(
     Returns:
         The outcome of a run whose params do not fit its workflow, else None.
     """
-    event = first_event(stored, pending.clock.now())
+    event = first_event(with_definition(stored, workflow), pending.clock.now())
     if is_incomplete(stored):
+        pending.definition = definition_of(workflow)
         try:
             updates = prepared_params(runtime, workflow, stored.params)
         except (InvalidParamsError, SerializationError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from spine_async._engine.runtime.runtime import Runtime
@@ -13,6 +14,7 @@ from spine_async._engine.tasks import run_shielded
 from spine_async._model.document import encode
 from spine_async._model.failure import ErrorCategory
 from spine_async._model.naming import check_run_id
+from spine_async._model.run_change import RunDefinition
 from spine_async._model.run_row import NewRun, StoredRun
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.stop_request import StopRequest
@@ -80,6 +82,24 @@ def early_outcome(stored: StoredRun, position: Position, now: datetime) -> Outco
 def is_incomplete(stored: StoredRun) -> bool:
     """Whether the run was enqueued where its workflow is not known, and its params have not been completed yet."""
     return not stored.fingerprint and not has_begun(stored)
+
+
+def definition_of(workflow: Workflow) -> RunDefinition:
+    """What a run stores of its definition."""
+    return RunDefinition(workflow.version, workflow.fingerprint, len(workflow.steps))
+
+
+def with_definition(stored: StoredRun, workflow: Workflow) -> StoredRun:
+    """The run with what it stores of its definition; `is_incomplete` is false for it."""
+    if not is_incomplete(stored):
+        return stored
+    definition = definition_of(workflow)
+    return replace(
+        stored,
+        workflow_version=definition.workflow_version,
+        fingerprint=definition.fingerprint,
+        total_steps=definition.total_steps,
+    )
 
 
 def is_poisoned(runtime: Runtime, stored: StoredRun) -> bool:

@@ -19,7 +19,7 @@ from spine_async._clock import SystemClock
 from spine_async._engine.state.open_visit import OpenVisit
 from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.document import encode
-from spine_async._model.run_change import Release, RunChange, RunEnd
+from spine_async._model.run_change import Release, RunChange, RunDefinition, RunEnd
 from spine_async._model.run_claim import Claim
 from spine_async._model.status import EventType, RunStatus
 from spine_async._model.visit_row import EventRow, VisitRow
@@ -65,6 +65,7 @@ class PendingWrites:
         kept: The rows that were discarded because nothing is stored, if compensations need them; else None.
         traceparent: The trace context to store with the next change, or None. A run that completes stores none, because
             nothing continues it.
+        definition: What to store of the definition with the next change, or None.
     """
 
     def __init__(self, claim: Claim, *, records_events: bool, clock: RunClock | None = None) -> None:
@@ -77,6 +78,7 @@ class PendingWrites:
         self.has_taken = False
         self.traceparent: str | None = None
         self.parent_run_id: str | None = None
+        self.definition: RunDefinition | None = None
         self.records_events = records_events
         self.kept: list[VisitRow] | None = None
         self._entries: list[_Entry] = []
@@ -200,12 +202,13 @@ class PendingWrites:
             tuple(_taken(entries)) if self.has_taken else _NONE_TAKEN,
             self.traceparent,
             None if self.end is None or rest or release is not None else self.parent_run_id,
+            self.definition,
         )
 
     def committed(self, change: RunChange) -> None:
         """Accept the numbers of a change that was committed."""
         self.claim.next_seq = change.next_seq
-        self.traceparent = None
+        self.traceparent = self.definition = None
         self._drained = ()
 
     def restore(self) -> None:

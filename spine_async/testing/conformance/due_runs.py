@@ -8,7 +8,7 @@ from datetime import timedelta
 import anyio
 
 from spine_async._model.due import DueRun
-from spine_async._model.run_change import RunEnd
+from spine_async._model.run_change import RunDefinition, RunEnd
 from spine_async._model.run_claim import Claim
 from spine_async._model.run_filter import RunFilter
 from spine_async._model.status import RunStatus
@@ -48,6 +48,22 @@ class DueRunContract:
         assert run.due_at is not None
         assert run.is_leased is False
         assert await store.events("run-1", 0, 10) == []
+
+    async def test_the_first_change_stores_the_definition(self, store: RunStore) -> None:
+        store = due_store(store)
+        await created(store, due_run())
+        await created(store, due_run("other"))
+        found = await claimed(store, limit=2)
+        definition = RunDefinition(3, "print", 7)
+        changes = [change(each.claim, [visit("fetch", 1)]) for each in found]
+        changes[0] = replace(changes[0], definition=definition)
+        assert await store.commit(changes) == [CommitOutcome.COMMITTED] * 2
+        first, other = [await loaded(store, each.run.run_id) for each in found]
+        assert (first.workflow_version, first.fingerprint, first.total_steps) == (3, "print", 7)
+        assert (other.fingerprint, other.total_steps) == (found[1].run.fingerprint, found[1].run.total_steps)
+        fenced = replace(changes[0], expected_seq=9, definition=RunDefinition(4, "other", 8), commit_id="late")
+        assert await store.commit([fenced]) == [CommitOutcome.FENCED]
+        assert (await loaded(store, first.run_id)).total_steps == 7
 
     async def test_all_fields_of_a_due_run_are_stored(self, store: RunStore) -> None:
         store = due_store(store)

@@ -1,13 +1,14 @@
 """Commits of changes and releases as functions of an asyncpg connection.
 
 A change of an ordinary step is one statement, which is one transaction. A change that releases its run, takes messages,
-stores a trace context or ends a child run has another statement. If it awaits messages, the next statement of its
-transaction looks for them.
+stores a trace context or a definition, or ends a child run has another statement. If it awaits messages, the next
+statement of its transaction looks for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -64,7 +65,7 @@ def is_special(change: RunChange) -> bool:
     """Whether the change does what the statement of an ordinary step does not."""
     if change.release is not None or change.taken:
         return True
-    return change.traceparent is not None or change.notified_run_id is not None
+    return (change.traceparent or change.notified_run_id or change.definition) is not None
 
 
 async def _commit(
@@ -210,7 +211,12 @@ def _outcome_values(change: RunChange, now: BootTime) -> tuple[object, ...]:
     keeps_owner = given is None and change.end is None
     counts = int(given is not None and given.counts)
     ignores_stop = given is not None and given.ignores_stop
-    return (change.key, keeps_owner, counts, *due.values(unchanged_timestamp, bool), change.traceparent, ignores_stop)
+    definition = _NO_DEFINITION if change.definition is None else astuple(change.definition)
+    due_values = due.values(unchanged_timestamp, bool)
+    return (change.key, keeps_owner, counts, *due_values, change.traceparent, ignores_stop, *definition)
+
+
+_NO_DEFINITION = (None, None, None)
 
 
 def _due_columns(given: Release, now: BootTime) -> DueColumns:

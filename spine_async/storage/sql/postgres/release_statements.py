@@ -20,6 +20,9 @@ _OUTCOMES = (
     ("turn", "double precision"),
     ("traceparent", "text"),
     ("ignores_stop", "boolean"),
+    ("workflow_version", "integer"),
+    ("fingerprint", "text"),
+    ("total_steps", "integer"),
 )
 """The outcomes of the runs of a commit; one array per column, because these commits are rare."""
 
@@ -28,9 +31,9 @@ _OUTCOMES = (
 def release_statement(shape: CommitShape) -> str:
     """The statement of a commit that is not only of ordinary steps; returns the keys of the runs that were written.
 
-    Its arguments are an array of `CHANGE`, ten arrays with the outcomes, two arrays with the runs and ids of taken
-    messages, four arrays with the ended child runs and the messages to their parents, then an array of `STEP` and an
-    array of `EVENT` if there are any.
+    Its arguments are an array of `CHANGE`, an array for each column of `_OUTCOMES`, two arrays with the runs and ids of
+    taken messages, four arrays with the ended child runs and the messages to their parents, then an array of `STEP` and
+    an array of `EVENT` if there are any.
     """
     parts = [limited_wait(shape)]
     parts.append(f"fence AS ({_fence(shape)})")
@@ -84,6 +87,8 @@ _RELEASE_FENCE = (
     "owner = CASE WHEN d.keeps_owner THEN r.owner END, "
     "leased_until = CASE WHEN d.keeps_owner THEN r.leased_until END, "
     "traceparent = COALESCE(d.traceparent, r.traceparent), "
+    "workflow_version = COALESCE(d.workflow_version, r.workflow_version), "
+    "fingerprint = COALESCE(d.fingerprint, r.fingerprint), total_steps = COALESCE(d.total_steps, r.total_steps), "
     "due_at = d.due_at, due_boot = d.due_boot, due_seconds = d.due_seconds, "
     f"ready = d.ready OR (r.ready AND d.keeps_owner) OR ({_IS_ASKED} AND NOT d.keeps_owner), "
     f"turn = CASE WHEN d.keeps_owner THEN r.turn WHEN d.ready OR NOT {_IS_ASKED} THEN d.turn ELSE {STARTED_TURN} END, "

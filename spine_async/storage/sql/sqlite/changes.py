@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -68,6 +69,7 @@ _WAKE_IF_STOPPED = (
 )
 _TAKE = "UPDATE core_workflow_inbox SET taken = 1, unseen = 0 WHERE id = ? AND run = ?"
 _TRACE = "UPDATE core_workflow_runs SET traceparent = ? WHERE id = ?"
+_DEFINE = "UPDATE core_workflow_runs SET workflow_version = ?, fingerprint = ?, total_steps = ? WHERE id = ?"
 _NOTIFY = (
     "INSERT INTO core_workflow_inbox (run, name, value, received_at, token, taken, unseen) "
     "SELECT id, ?, 'null', ?, ?, 0, 1 FROM core_workflow_runs WHERE run_id = ? AND status <> 'completed'"
@@ -93,6 +95,8 @@ def commit(connection: sqlite3.Connection, changes: Sequence[RunChange]) -> list
             connection.executemany(_TAKE, [(message, change.key) for message in change.taken])
         if change.traceparent is not None:
             connection.execute(_TRACE, (change.traceparent, change.key))
+        if change.definition is not None:
+            connection.execute(_DEFINE, (*astuple(change.definition), change.key))
         if change.notified_run_id is not None:
             at, token = iso_timestamp(change.at), end_token(change)
             name = ended_message(change.run_id)
