@@ -251,6 +251,10 @@ class Journal:
         """Commit the changes in the queue, in groups of bounded size; returns the futures of the last waiters."""
         left = {pending: pending.entry_count for pending in queue}
         while True:
+            over = _release_over(queue, left)
+            if not left:
+                return over
+            resolve(over)
             group = self._drain(left)
             began = time.perf_counter()
             # A change that the store refuses does not affect the others.
@@ -343,6 +347,18 @@ class Journal:
             left[pending] -= pending.drained_count
             free -= change.size
         return changes
+
+
+def _release_over(queue: dict[PendingWrites, Latch], left: dict[PendingWrites, int]) -> list[Future[None]]:
+    """Remove runs whose end was committed with an earlier group; another change with their end would be refused.
+
+    Where a commit has several groups, one of them may contain what was enqueued for the next commit.
+    """
+    waiters: list[Future[None]] = []
+    for pending in [each for each in left if each.is_over]:
+        del left[pending]
+        waiters += queue[pending].release()
+    return waiters
 
 
 def _release_failed(

@@ -83,6 +83,12 @@ class PendingWrites:
         self.kept: list[VisitRow] | None = None
         self._entries: list[_Entry] = []
         self._drained: Sequence[_Entry] = ()
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end or the release of the run is committed, and nothing is left to write."""
+        return self._is_over and not self._entries
 
     def begin_visit(self, visit: OpenVisit) -> None:
         """Add a visit to `open_visits`."""
@@ -210,6 +216,7 @@ class PendingWrites:
         self.claim.next_seq = change.next_seq
         self.traceparent = self.definition = None
         self._drained = ()
+        self._is_over = change.end is not None or change.release is not None
 
     def restore(self) -> None:
         """Put the entries of a failed commit back in front; has no effect after `committed`."""

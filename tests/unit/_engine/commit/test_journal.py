@@ -17,11 +17,18 @@ from spine_async import (
     WorkflowRunner,
     WorkflowRunnerConfig,
 )
-from spine_async._model.run_change import RunChange
+from spine_async._clock import SystemClock
+from spine_async._engine.commit.isolation import MAX_GROUP_BYTES
+from spine_async._engine.commit.journal import Journal
+from spine_async._engine.state.pending_writes import PendingWrites
+from spine_async._model.run_change import RunChange, RunEnd
 from spine_async._model.run_claim import Busy, Claim
+from spine_async._model.status import RunStatus
 from spine_async._model.visit_row import EventRow
 from spine_async.ports import CommitOutcome
 from spine_async.storage import MemoryRunStore
+from spine_async.testing.conformance.rows import created, new_run
+from tests.unit._engine.builders import NOW
 
 
 class Picky(MemoryRunStore):
@@ -111,3 +118,53 @@ async def test_a_resume_writes_once_before_its_first_step_unless_it_changes_some
     assert seen == [written[:-1]]
     assert store.written == written
     assert events.count("workflow_resumed") == int(records_events)
+
+
+class Stepwise(MemoryRunStore):
+    """Each commit waits until the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[list[str]] = []
+        self.begun = anyio.Semaphore(0)
+        self.allowed = anyio.Semaphore(0)
+
+    async def commit(self, changes: Sequence[RunChange]) -> list[CommitOutcome]:
+        self.groups.append([change.run_id for change in changes])
+        self.begun.release()
+        await self.allowed.acquire()
+        return await super().commit(changes)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_ends_between_the_groups_of_a_large_commit_ends_once() -> None:
+    """Its end is written with the rest of an earlier commit; the commit that was enqueued for it has nothing left."""
+    store = Stepwise()
+    journal = Journal(store, SystemClock())
+
+    async def pending_of(run_id: str) -> PendingWrites:
+        return PendingWrites(await created(store, new_run(run_id)), records_events=True)
+
+    def event(size: int = 0) -> EventRow:
+        return EventRow("noted", None, NOW, "0" * size)
+
+    small, large = await pending_of("small"), await pending_of("large")
+    small.add_events(event())
+    large.add_events(*(event(MAX_GROUP_BYTES) for _ in range(3)))
+    latches = [journal.enqueue(small), journal.enqueue(large)]
+    await store.begun.acquire()
+    small.add_events(event())
+    latches.append(journal.enqueue(small))  # joins the commit of the large run, whose second group has no room for it
+    store.allowed.release()
+    await store.begun.acquire()
+    small.close(RunEnd(RunStatus.COMPLETED, NOW))
+    latches.append(journal.enqueue(small))
+    for _ in range(10):
+        store.allowed.release()
+    with anyio.fail_after(20):
+        for latch in latches:
+            await latch.wait()
+    assert store.groups == [["small", "large"], ["large"], ["small", "large"]]
+    stored = await store.load("small")
+    assert stored is not None
+    assert stored.status is RunStatus.COMPLETED
