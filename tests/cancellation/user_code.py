@@ -81,6 +81,14 @@ async def returns_a_failure() -> object:
     return None
 
 
+async def returns_a_stop() -> object:
+    try:
+        await anyio.sleep_forever()
+    except asyncio.CancelledError:
+        return StepResult.stop("of the handler's own")
+    return None
+
+
 async def returns_rubbish() -> object:
     try:
         await anyio.sleep_forever()
@@ -125,6 +133,7 @@ BODIES: dict[str, Cleanup] = {
     "group_of_interrupts": replaces_by(BaseExceptionGroup("g", [CustomInterrupt(), asyncio.CancelledError()])),
     "shielded_cleanup_fails": shielded_cleanup_fails,
     "returns_a_failure": returns_a_failure,
+    "returns_a_stop": returns_a_stop,
     "returns_rubbish": returns_rubbish,
     "own_timeout": fails_with_a_timeout,
     "uncancels": uncancels_its_task,

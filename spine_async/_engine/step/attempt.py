@@ -201,7 +201,7 @@ class _Attempts:
             attempt.has_ended = True  # before `is_used` is read: a thread sees this, or what it emitted is found here
             if attempt.is_used:
                 attempt.settle()
-        if task.cancelling() > cancellations or not result.success:
+        if task.cancelling() > cancellations or not _is_plain_success(result):
             await self._continue_if_cancelled(attempt, cancellations, result)
         if result is NO_OUTPUT and step.output_model is None and step.quality_thresholds is None:
             return WITHOUT_OUTPUT
@@ -233,9 +233,12 @@ class _Attempts:
         return raised_failure(self.step, error)
 
     async def _continue_if_cancelled(self, attempt: Attempt, cancellations: int, result: StepResult) -> None:
-        """Raise the cancellation of an attempt that failed meanwhile; a success counts although it was cancelled."""
+        """Raise the cancellation of an attempt that failed, or asked to stop the run, meanwhile.
+
+        A success counts although the attempt was cancelled.
+        """
         must_end = await is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
-        if must_end and not result.success:
+        if must_end and not _is_plain_success(result):
             attempt.cut_off()
             await continue_cancellation()
 
@@ -268,7 +271,7 @@ class _Attempts:
             attempt.keep_cancel_reason()
         self.visit.deadline_mono = None
         if self.limit.end():
-            if not result.success:
+            if not _is_plain_success(result):
                 return self._timed_out(timeout)
             self.timed_out = self._timed_out(timeout)
         return result
@@ -312,6 +315,11 @@ def _ends_step(attempt: Attempt, error: BaseException) -> bool:
         return False
     attempt.cut_off()
     return True
+
+
+def _is_plain_success(result: StepResult) -> bool:
+    """Whether it counts while the attempt is cancelled: the cancellation decides how the run ends, not the handler."""
+    return result.success and result.stop_reason is None
 
 
 def _open_scope_failure(step: Step) -> StepResult:
