@@ -13,6 +13,7 @@ from spine_async import (
     Step,
     StepResult,
     Workflow,
+    WorkflowChangedError,
     WorkflowContext,
     WorkflowRunnerConfig,
 )
@@ -228,3 +229,47 @@ async def test_the_loop_runs_while_a_large_value_is_encoded(make_runner: Any) ->
     assert result.status == "completed", result.error
     assert lag.turns > 20
     assert lag.worst_cpu_ms < 50
+
+
+async def test_the_loop_runs_while_a_large_item_is_encoded_and_compared(make_runner: Any) -> None:
+    """The item is a large list of rows; the retry of the map compares it with the first attempt's."""
+    rows = [{"number": number, "text": "a" * 20} for number in range(100_000)]
+    attempts: list[int] = []
+
+    async def count(context: WorkflowContext, config: Any) -> None:
+        attempts.append(context.attempt)
+
+    async def fail_once(context: WorkflowContext, config: Any) -> None:
+        if len(attempts) == 1:
+            attempts.append(0)
+            raise ConnectionError
+
+    iterator = Workflow(steps=[Step.lambda_("count", count), Step.lambda_("fail", fail_once)])
+    step = Step.map("m", items=lambda _: [rows], iterator=iterator, retry=RetryPolicy(2, initial_delay=0))
+    runner = make_runner()
+    async with measured_lag() as lag:
+        result = await runner.execute(Workflow("w", [step]))
+    assert result.status == "completed", result.error
+    assert attempts == [1, 0]
+    assert lag.turns > 20
+    assert lag.worst_cpu_ms < 50
+
+
+async def test_a_large_item_that_differs_is_refused(make_runner: Any) -> None:
+    lists = [[{"a": 1, "b": number} for number in range(40_000)], [{"b": number, "a": 1} for number in range(40_000)]]
+    lists.append([*lists[0][:-1], {"a": 2, "b": 39_999}])
+
+    async def fail(context: WorkflowContext, config: Any) -> None:
+        raise ConnectionError
+
+    def workflow(item: Any, *, fails: bool) -> Workflow:
+        iterator = Workflow(
+            steps=[Step.lambda_("first", returning(None)), Step.lambda_("last", fail if fails else returning(None))]
+        )
+        return Workflow("w", [Step.map("m", items=[item], iterator=iterator)])
+
+    runner = make_runner()
+    assert (await runner.execute(workflow(lists[0], fails=True), run_id="r")).status == "failed"
+    with pytest.raises(WorkflowChangedError, match="differs"):
+        await runner.resume("r", workflow=workflow(lists[2], fails=False))
+    assert (await runner.resume("r", workflow=workflow(lists[1], fails=False))).status == "completed"

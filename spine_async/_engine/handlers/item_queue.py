@@ -7,14 +7,17 @@ committed. Until then, unfinished items are kept in memory, because an iterator 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass
 
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import Draining, ResumeRefused
+from spine_async._engine.state.item_digest import large_digest
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.document import Document, encode
+from spine_async._model.large_document import encode_in_pieces, is_large
 from spine_async.errors import SerializationError, StepError
 
 
@@ -25,12 +28,14 @@ class Item:
     Attributes:
         index: Its index.
         document: Its JSON form.
+        digest: Its digest if it is large and digests are kept; else None, because it takes little time to compute.
         value: The value that the map got, to be compared with what the model of the iterator makes of it; None if the
             iterator has no model.
     """
 
     index: int
     document: Document
+    digest: int | None
     value: object
 
 
@@ -67,9 +72,9 @@ class ItemQueue:
             if entry is None:
                 problem = f"the item is stored, but the map now has only {self._feed.taken} items"
                 raise ResumeRefused(self._progress.changed(last_index, problem))
-            document = self._compared(*entry)
-            if entry[0] not in self._progress.finished:
-                held.append(self._item(*entry, document))
+            item = await self._compared(*entry)
+            if item.index not in self._progress.finished:
+                held.append(item)
             await self._runtime.journal.defer()
         # Items that have begun come first: their own inner maps compare stored items before further items begin.
         held.sort(key=lambda each: each.index not in self._progress.stored)
@@ -84,30 +89,35 @@ class ItemQueue:
         if self._held:
             return self._held.popleft()
         entry = await self._feed.next()
-        return self._item(*entry, _encoded(*entry)) if entry is not None else None
+        return await self._item(*entry) if entry is not None else None
 
-    def _item(self, index: int, value: object, document: Document) -> Item:
-        return Item(index, document, value if self._keeps_values else None)
-
-    def _compared(self, index: int, item: object) -> Document:
+    async def _item(self, index: int, value: object) -> Item:
+        digest = None
         try:
-            document = _encoded(index, item)
+            if is_large(value):
+                # The size is checked with those of other values, when the item is stored.
+                document = await self._runtime.run_on_thread(encode_in_pieces, value, sys.maxsize)
+                if self._progress.keeps_digests:
+                    digest = await self._runtime.run_on_thread(large_digest, document.text)
+            else:
+                document = encode(value)
+        except SerializationError as exc:
+            raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
+        return Item(index, document, digest, value if self._keeps_values else None)
+
+    async def _compared(self, index: int, value: object) -> Item:
+        try:
+            item = await self._item(index, value)
         except StepError:
             if self._progress.has_item(index):
                 raise ResumeRefused(self._progress.changed(index, _DIFFERS)) from None
             raise
-        if not self._progress.is_same_item(index, document.text):
+        if not self._progress.is_same_item(index, item.document.text, item.digest):
             raise ResumeRefused(self._progress.changed(index, _DIFFERS))
         if self._progress.has_item(index):
-            self._progress.keep_digest(index, document.text)  # a row of an older version may lack it
-        return document
+            # A row of an older version may lack it.
+            self._progress.keep_digest(index, item.document.text, item.digest)
+        return item
 
 
 _DIFFERS = "the item differs from the one stored at this index"
-
-
-def _encoded(index: int, item: object) -> Document:
-    try:
-        return encode(item)
-    except SerializationError as exc:
-        raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None

@@ -11,11 +11,17 @@ import json
 from pydantic_core import from_json, to_json
 
 from spine_async._model.document import split_values
+from spine_async._model.large_text import canonical_pieces
 
 
 def item_digest(text: str) -> int:
     """The digest of an item with this JSON text; never 0."""
     return hash(json.dumps(from_json(text), sort_keys=True) if "{" in text else text) or 1
+
+
+def large_digest(text: str) -> int:
+    """The digest of an item with a long text; for a worker thread, because it takes long, but in short calls."""
+    return hash("".join(canonical_pieces(text)) if "{" in text else text) or 1
 
 
 def stored_digest(params: str) -> int:

@@ -64,20 +64,25 @@ class MapProgress(NestedProgress[int]):
         if self._map.collect:
             self.outputs[key] = output
 
-    def keep_digest(self, index: int, text: str) -> None:
-        """Keep the digest of an item that begins."""
+    @property
+    def keeps_digests(self) -> bool:
+        """Whether digests of items are kept."""
+        return self._digests is not None
+
+    def keep_digest(self, index: int, text: str, digest: int | None = None) -> None:
+        """Keep the digest of an item that begins; None if it is not known."""
         if self._digests is not None:
-            self._digests[index] = item_digest(text)
+            self._digests[index] = item_digest(text) if digest is None else digest
 
     def drop_digest(self, index: int) -> None:
         """Forget the digest of an item without rows, so that another attempt may have a different item there."""
         if self._digests is not None:
             self._digests[index] = 0
 
-    def is_same_item(self, index: int, text: str) -> bool:
+    def is_same_item(self, index: int, text: str, digest: int | None = None) -> bool:
         """Whether the item with this JSON text is the stored one; True if it is not known which item is stored."""
-        digest = self._digests[index] if self._digests is not None else 0
-        return not digest or digest == item_digest(text)
+        stored = self._digests[index] if self._digests is not None else 0
+        return not stored or stored == (item_digest(text) if digest is None else digest)
 
     def has_item(self, index: int) -> bool:
         """Whether the item is finished or has stored rows."""
