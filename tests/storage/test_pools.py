@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AssertionPool, NullPool, StaticPool
 
 from spine_async import Step, Workflow, WorkflowContext, WorkflowRunner
@@ -182,3 +184,69 @@ async def test_a_uri_of_a_file_works(tmp_path: Path) -> None:
     await created(store, new_run("run-1"))
     await store.close()
     assert (tmp_path / "a b" / "runs.db").exists()
+
+
+async def _locked(engine: AsyncEngine) -> AsyncConnection:
+    """A connection whose transaction keeps others from reading runs."""
+    holder = await engine.connect()
+    await holder.execute(text("LOCK TABLE core_workflow_runs IN ACCESS EXCLUSIVE MODE"))
+    return holder
+
+
+async def _is_waiting(engine: AsyncEngine) -> None:
+    """Wait until a call of the store waits for the lock."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with anyio.fail_after(20):
+            while not (await connection.execute(query)).scalar_one():  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.005)
+
+
+async def test_close_waits_for_calls_in_progress(fresh_postgres_url: str) -> None:
+    """A loop that ended just after it would leave their connections open."""
+    engine = create_async_engine(fresh_postgres_url)
+    store = SqlRunStore.from_url(fresh_postgres_url)
+    await created(store)
+    holder = await _locked(engine)
+    calls = [asyncio.create_task(store.load("run-1")) for _ in range(3)]
+    await _is_waiting(engine)
+    closing = asyncio.create_task(store.close())
+    await anyio.lowlevel.checkpoint()
+    assert not closing.done()
+    await holder.close()
+    await closing
+    assert all(each.done() for each in calls)
+    assert [each.result() is not None for each in calls] == [True] * 3
+    await engine.dispose()
+
+
+async def test_close_waits_for_calls_that_were_cancelled(fresh_postgres_url: str) -> None:
+    engine = create_async_engine(fresh_postgres_url)
+    store = SqlRunStore.from_url(fresh_postgres_url)
+    await created(store)
+    holder = await _locked(engine)
+    call = asyncio.create_task(store.load("run-1"))
+    await _is_waiting(engine)
+    call.cancel()
+    await store.close()
+    assert call.done()
+    await holder.close()
+    await engine.dispose()
+
+
+async def test_close_does_not_wait_long_for_a_call_that_does_not_end(fresh_postgres_url: str) -> None:
+    engine = create_async_engine(fresh_postgres_url)
+    store = SqlRunStore.from_url(fresh_postgres_url)
+    await created(store)
+    holder = await _locked(engine)
+    call = asyncio.create_task(store.load("run-1"))
+    await _is_waiting(engine)
+    with anyio.fail_after(5):  # half of the time limit of a call
+        await store.close()
+    assert not call.done()
+    await holder.close()
+    assert await call is not None
+    await engine.dispose()

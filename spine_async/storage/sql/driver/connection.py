@@ -27,6 +27,7 @@ ResultT = TypeVar("ResultT")
 Job = Callable[[DriverT], Awaitable[ResultT]]
 
 _MAX_DEAD_CONNECTIONS = 100  # more than any pool holds
+_CLOSE_WAIT = 1.0  # seconds
 
 POOL_WAIT = 10.0
 """Seconds to wait for a connection of a pool if other code holds all of them. Shorter than a lease."""
@@ -62,7 +63,8 @@ class ConnectionPool(Generic[DriverT]):
     """Checks connections out of an engine's pool and discards broken ones.
 
     After `close`, which precedes the disposal of the engine, a call that is still in progress discards its connection:
-    nobody would close one that returns to the pool of an engine that was disposed of.
+    nobody would close one that returns to the pool of an engine that was disposed of. `close` waits a short time for
+    such calls, because the event loop may end just after it.
     """
 
     def __init__(self, engine: AsyncEngine, hooks: DriverHooks[DriverT]) -> None:
@@ -72,15 +74,28 @@ class ConnectionPool(Generic[DriverT]):
         """Whether the pool has a single connection to a database in memory, which exists only while it is open."""
         self._has_checked_idle = False
         self._is_closed = False
+        self._connecting = 0
         self._returning: set[asyncio.Task[None]] = set()
         self._checked_out: dict[int, DriverT] = {}  # by the identity of the connection
+        self._returned = asyncio.Event()
 
     async def close(self) -> None:
-        """Return no connection to the pool any more, except that of a database in memory."""
+        """Return no connection to the pool any more, except that of a database in memory.
+
+        Waits at most `_CLOSE_WAIT` seconds until calls that are in progress have discarded their connections.
+        """
         self._is_closed = True
+        self._returned = asyncio.Event()  # of this event loop
         here = asyncio.get_running_loop()
-        if returning := {task for task in self._returning if task.get_loop() is here}:
-            await asyncio.wait(returning)
+        with anyio.move_on_after(_CLOSE_WAIT):
+            while True:
+                self._returned.clear()
+                if returning := {task for task in self._returning if task.get_loop() is here}:
+                    await asyncio.wait(returning)
+                elif self._connecting or self._checked_out:
+                    await self._returned.wait()
+                else:
+                    break
 
     def abort(self, *, with_idle: bool) -> None:
         """End the connections in use at once, as far as the driver can; `with_idle` those in the pool too."""
@@ -113,6 +128,16 @@ class ConnectionPool(Generic[DriverT]):
             TimeoutError: The database did not accept a connection in time.
             StoreUnavailableError: No connection of the pool became free in time.
         """
+        self._connecting += 1
+        try:
+            connection, driver = await self._usable_connection(call)
+            self._checked_out[id(connection)] = driver
+        finally:
+            self._connecting -= 1
+            self._returned.set()
+        return connection, driver
+
+    async def _usable_connection(self, call: Call) -> tuple[AsyncConnection, DriverT]:
         for _ in range(_MAX_DEAD_CONNECTIONS):
             connection = await self._connect_in_time(call)
             try:
@@ -128,18 +153,17 @@ class ConnectionPool(Generic[DriverT]):
                 await self.discard(connection, release_in_memory=True)
                 raise
             await self.discard(connection)
-        self._checked_out[id(connection)] = driver
         return connection, driver
 
     async def release(self, connection: AsyncConnection) -> None:
         """Return the connection to the pool, even if the caller is cancelled."""
-        self._checked_out.pop(id(connection), None)
-        if self._is_closed:
-            returning = asyncio.create_task(self.discard(connection, release_in_memory=True))
-        else:
-            returning = asyncio.create_task(connection.close())
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
+        discards = self._is_closed
+        returning = asyncio.create_task(
+            self.discard(connection, release_in_memory=True) if discards else connection.close()
+        )
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
+        self._forget(connection)
         await completed(returning)
 
     async def discard(self, connection: AsyncConnection, *, release_in_memory: bool = False) -> None:
@@ -159,7 +183,11 @@ class ConnectionPool(Generic[DriverT]):
                     if release_in_memory or not self.is_in_memory:
                         await connection.close()
                 finally:
-                    self._checked_out.pop(id(connection), None)
+                    self._forget(connection)
+
+    def _forget(self, connection: AsyncConnection) -> None:
+        self._checked_out.pop(id(connection), None)
+        self._returned.set()
 
     async def _connect_in_time(self, call: Call) -> AsyncConnection:
         """A connection of the pool; does not wait long if other code has checked all connections out."""

@@ -14,36 +14,25 @@ import anyio
 ResultT = TypeVar("ResultT")
 
 
-async def run_to_completion(work: Coroutine[Any, Any, None]) -> None:
-    """Await the work to its end even if the caller is cancelled.
+async def run_to_completion(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """The result of the work, which is finished even if the caller is cancelled.
 
     The work runs in its own task, because `Task.cancel()` interrupts a shielded scope too.
-    """
-    await completed(asyncio.create_task(work))
-
-
-async def completed(task: asyncio.Task[None]) -> None:
-    """Await the task to its end even if the caller is cancelled."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await wait_until_done(task)
-        raise
-
-
-async def finish(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of the work, which is finished even if the caller is cancelled.
 
     Cancellation:
         Raised once the work is finished.
     """
-    task = asyncio.create_task(work)
+    return await completed(asyncio.create_task(work))
+
+
+async def completed(task: asyncio.Task[ResultT]) -> ResultT:
+    """As `run_to_completion`, for a task."""
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await wait_until_done(task)
         if not task.cancelled():
-            task.exception()  # marks it as retrieved
+            task.exception()  # marks it as retrieved; the cancellation takes precedence
         raise
 
 

@@ -24,7 +24,7 @@ from spine_async.storage.boot_clock import boot_time
 from spine_async.storage.sql.driver.caller_connection import caller_connection
 from spine_async.storage.sql.driver.claim_rule import ClaimRequest
 from spine_async.storage.sql.driver.compiled import CompiledQueries
-from spine_async.storage.sql.driver.shielded import finish
+from spine_async.storage.sql.driver.shielded import run_to_completion
 from spine_async.storage.sql.driver.time_limit import DEFAULT_SECONDS, Call
 from spine_async.storage.sql.schema.migrations import is_current, statements_from
 from spine_async.storage.sql.schema.queries import Query
@@ -161,7 +161,7 @@ class SqliteDatabase(SqliteConnections):
         step = SqliteStepTransaction(transaction, self._inner_engine, seconds)
         work = self._write(step.run, Call("transaction", self._limit, seconds + self._limit.seconds, 1))
         try:
-            return await finish(work)
+            return await run_to_completion(work)
         except StoreError as exc:
             cause = exc.__cause__ or exc
             if step.change is None:
