@@ -14,7 +14,7 @@ from spine_async._engine.run.transition import apply_compensation
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.deadline import AttemptLimit
-from spine_async._engine.state.interrupts import Draining, RunAlreadyRecorded
+from spine_async._engine.state.interrupts import Draining, ResumeRefused, RunAlreadyRecorded
 from spine_async._engine.state.marker_row import event_marker
 from spine_async._engine.state.scope import Scope, Visit
 from spine_async._engine.state.unwinding import COMPENSATED_MARK, Unwinding
@@ -27,6 +27,8 @@ from spine_async._model.lambda_step import LambdaStep
 from spine_async._model.naming import COMPENSATION_MARK
 from spine_async._model.status import ErrorPolicy, EventType, StepStatus, StepType
 from spine_async._model.step import Definition, Step
+from spine_async._model.visit_row import VisitRow
+from spine_async.errors import WorkflowChangedError
 
 _WITH_TIMEOUT = (StepType.LAMBDA, StepType.PIPELINE)
 
@@ -48,10 +50,11 @@ async def compensate(runtime: Runtime, scope: Scope, unwinding: Unwinding) -> No
     Raises:
         CommitFailed: The run has another owner, or the store failed.
         Draining: The runner is shutting down; no further compensation begins.
+        ResumeRefused: A step that had not finished has finished steps inside that the definition does not have.
     """
     rows = PastRows(runtime, scope)
     unwinding.compensated, unwinding.failed = [], []
-    targets = await _targets(scope.run.workflow, rows, unwinding)
+    targets = await _targets(scope, rows, unwinding)
     while targets:
         if runtime.is_draining:
             raise Draining
@@ -65,18 +68,37 @@ async def compensate(runtime: Runtime, scope: Scope, unwinding: Unwinding) -> No
     await runtime.journal.commit(scope.run.pending)
 
 
-async def _targets(workflow: Definition, rows: PastRows, unwinding: Unwinding) -> list[_Target]:
-    """The visits that remain to be compensated, in the order of their completion."""
+async def _targets(scope: Scope, rows: PastRows, unwinding: Unwinding) -> list[_Target]:
+    """The visits that remain to be compensated, in the order of their completion.
+
+    A step that has finished is not compared with the definition, as in a resume: what is inside of it may have changed
+    since, and what the definition does not have any more is not compensated.
+    """
+    workflow = scope.run.workflow
     found: dict[str, _Target] = {}
+    unknown: dict[str, str] = {}  # the first unknown step inside of each visit of the run's own steps
     async for row in rows.pages():
+        unknown.pop(row.path, None)
         if row.step_name.endswith(COMPENSATION_MARK) and row.status is not StepStatus.WAITING:
             found.pop(row.path.removesuffix(COMPENSATION_MARK), None)
             unwinding.add(row)
         elif row.status is StepStatus.COMPLETED:
             step = step_at(workflow, row.scope, row.step_name)
-            if step is not None and step.compensate is not None:
+            if step is None:
+                _note_unknown(workflow, row, unknown)
+            elif step.compensate is not None:
                 found[row.path] = _Target(row.path, row.seq, step)
+    for path, name in unknown.items():
+        problem = f"finished step {name!r} inside of it is not part of the definition"
+        raise ResumeRefused(WorkflowChangedError(scope.run.run_id, name, problem, map_path=path))
     return list(found.values())
+
+
+def _note_unknown(workflow: Definition, row: VisitRow, unknown: dict[str, str]) -> None:
+    """Note a row inside of a step of the workflow; the steps of an earlier cleanup are none of these."""
+    visit = row.scope.partition("/")[0].partition("[")[0]
+    if visit.partition("#")[0] in workflow.positions:
+        unknown.setdefault(visit, row.step_name)
 
 
 async def _compensate(runtime: Runtime, scope: Scope, rows: PastRows, target: _Target) -> bool:

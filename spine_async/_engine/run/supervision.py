@@ -325,8 +325,8 @@ def _refuse_if_lost(scope: Scope) -> None:
 
 def _release_after(run: Run, error: RunAborted) -> Release:
     """How to release a run whose execution was aborted. If a resume has failed, the run gets its previous end again."""
-    is_refused = isinstance(error, ResumeRefused)
-    if is_refused and run.previous_end is not None:
+    is_refused, is_decided = isinstance(error, ResumeRefused), run.unwinding is not None
+    if is_refused and not is_decided and run.previous_end is not None:
         return Release(status=run.previous_end.status, restored=run.previous_end)
     seconds = REFUSED_FOR if is_refused else 0.0
-    return Release(due=DueTime(run.clock.now() + timedelta(seconds=seconds), seconds))
+    return Release(due=DueTime(run.clock.now() + timedelta(seconds=seconds), seconds), ignores_stop=is_decided)
