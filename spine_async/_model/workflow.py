@@ -113,7 +113,10 @@ class Workflow:
             object.__setattr__(self, attribute, value)
         object.__setattr__(self, "compensates", any(map(_compensates, self.steps)))
         _check_inner(self)
-        object.__setattr__(self, "fingerprint", fingerprint_of(self))
+        try:
+            object.__setattr__(self, "fingerprint", fingerprint_of(self))
+        except SerializationError:
+            raise DefinitionError("its maps are nested too deeply; their results could not be stored") from None
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -52,6 +52,16 @@ async def test_the_largest_version_is_stored(open_runner: Any) -> None:
     assert (await runner.get_run("r")).workflow_version == 2**31 - 1
 
 
+def test_maps_whose_results_would_be_nested_too_deeply_are_refused_when_the_workflow_is_built() -> None:
+    def maps(depth: int) -> Workflow:
+        step = Step.map("m", items=[1], iterator=maps(depth - 1)) if depth else Step.wait("w", 1)
+        return Workflow(steps=[step])
+
+    maps(30)
+    with pytest.raises(DefinitionError, match="nested too deeply"):
+        maps(100)
+
+
 def test_paths_that_an_index_cannot_hold_are_refused_when_the_workflow_is_built() -> None:
     with pytest.raises(DefinitionError, match=r"🐎.*bytes in UTF-8.*shorter names or fewer nested steps"):
         nested("🐎", 4)
