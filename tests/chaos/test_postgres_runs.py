@@ -70,7 +70,7 @@ class Weather:
         stored = self.reader.read()
         self.history.look(stored)
         check_completed(stored, names)
-        for _ in range(500):
+        for _ in range(2_000):
             if not self.reader.rows(f"SELECT pid {OTHER_CLIENTS}"):
                 break
             # The server needs time to detect that a client has disconnected, and calls that were in progress when the
