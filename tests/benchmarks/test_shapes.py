@@ -118,7 +118,7 @@ async def test_a_map_has_no_more_tasks_than_workers() -> None:
     before = len(asyncio.all_tasks())
     each = Step.map("each", items=range(300), iterator=count, max_concurrency=7)
     (await WorkflowRunner(store=MemoryRunStore()).execute(Workflow("counted", [each]))).raise_for_status()
-    # The execution, its run, the watcher, one call of the store; where it takes long, a look for messages and a renewal.
+    # The execution, its run, the watcher, one call of the store; and if it takes long a read of notices and a renewal.
     assert max(alive) <= before + 7 + 6
 
 

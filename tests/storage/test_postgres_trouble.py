@@ -20,7 +20,17 @@ from spine_async._model.visit_row import EventRow
 from spine_async.errors import StoreUnavailableError
 from spine_async.ports import CommitOutcome, RunStore
 from spine_async.storage.sql.driver import retry
-from spine_async.testing.conformance.rows import change, created, loaded, moment, new_run, taken_over, visit
+from spine_async.testing.conformance.rows import (
+    change,
+    created,
+    event,
+    loaded,
+    moment,
+    moved,
+    new_run,
+    taken_over,
+    visit,
+)
 from tests.servers import postgres
 from tests.servers.postgres import OTHER_CLIENTS, PostgresServer
 from tests.servers.process import _is_alive
@@ -72,12 +82,8 @@ class TestTerminatedConnections:
             claim = await begun(store)
             async with await psycopg.AsyncConnection.connect(_dsn(fresh_postgres_url)) as other:
                 await other.execute("SELECT 1 FROM core_workflow_runs FOR UPDATE")
-                done = asyncio.create_task(advanced(store, claim))
-                await _until_blocked(other)
-                ended = await other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                )
-                assert len(await ended.fetchall()) == 1
+                done = asyncio.create_task(_advanced_once_unlocked(store, claim))
+                assert await _terminate_blocked(other) == 1
                 await other.rollback()
                 claim = await done
             await assert_whole(store, claim)
@@ -225,15 +231,26 @@ def _restart(server: PostgresServer) -> None:
     _start(server)
 
 
-async def _until_blocked(other: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    with anyio.fail_after(10):
+async def _terminate_blocked(other: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
+    """End the connections that wait for a lock, as soon as there are any; returns their number."""
+    blocked = f"{OTHER_CLIENTS} AND wait_event_type = 'Lock'"
+    with anyio.fail_after(20):
         while True:
-            found = await other.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            if await found.fetchone():
-                return
+            await other.execute("SELECT pg_stat_clear_snapshot()")
+            ended = await (await other.execute(f"SELECT pg_terminate_backend(pid) {blocked}")).fetchall()
+            if ended:
+                return len(ended)
             await anyio.sleep(0.01)
+
+
+async def _advanced_once_unlocked(store: RunStore, claim: Claim) -> Claim:
+    """Commit one further step, again and again while the run's row is locked, as a runner does."""
+    number = claim.next_seq
+    made = change(claim, [visit(f"step-{number}", number)], [event("noted", number + 1)])
+    while (outcomes := await store.commit([made])) == [CommitOutcome.LOCKED]:  # noqa: ASYNC110 - the row is polled
+        await anyio.sleep(0.01)
+    assert outcomes == [CommitOutcome.COMMITTED]
+    return moved(claim, made)
 
 
 class _Progress:
