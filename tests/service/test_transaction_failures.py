@@ -136,9 +136,10 @@ async def test_one_that_is_cancelled_is_rolled_back(bank: Place, query: Query, h
                 connection.execute(text("SELECT pg_sleep(20)"))
 
         loop = asyncio.get_running_loop()
-        step = Step.transaction("pay", pay, timeout=0.2 if how == "timeout" else None)
+        step = Step.transaction("pay", pay, timeout=2.0 if how == "timeout" else None)
         handle = await runner.start(Workflow("w", [step]), run_id="r")
-        await began.wait()
+        with anyio.fail_after(20):
+            await began.wait()
         if how == "stop":
             stopping = asyncio.ensure_future(handle.stop("enough"))
         await until(lambda: contexts[0].cancel_reason)
