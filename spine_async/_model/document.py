@@ -258,8 +258,15 @@ def _plain_scalar(value: object) -> JsonValue:
 def _plain_text_form(value: object) -> JsonValue:
     if isinstance(value, Decimal) and not value.is_finite():
         raise SerializationError("NaN and Infinity have no JSON form")
+    if isinstance(value, (datetime, time)) and _has_odd_offset(value):
+        raise SerializationError("an offset from UTC with seconds has no JSON form; convert the value to UTC")
     plain: JsonValue = to_jsonable_python(value)
     return plain
+
+
+def _has_odd_offset(value: datetime | time) -> bool:
+    offset = value.utcoffset()
+    return offset is not None and offset % timedelta(minutes=1) != timedelta(0)
 
 
 def _plain_int(value: int) -> int:

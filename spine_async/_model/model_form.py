@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -153,9 +154,21 @@ def _first(pairs: Mapping[str, tuple[object, object]]) -> tuple[str, ...] | None
 
 def _is_equal(given: object, revived: object) -> bool:
     try:
-        return bool(given == revived)
+        return bool(given == revived) or _is_same_moment(given, revived)
     except Exception:  # noqa: BLE001 - `__eq__` is code of the user
         return False
+
+
+def _is_same_moment(given: object, revived: object) -> bool:
+    """Whether both are aware datetimes of one moment.
+
+    In an hour that a change of the clocks repeats, Python says that datetimes of different zones are never equal (PEP
+    495); the JSON form of a datetime has an offset instead of the zone.
+    """
+    if not (isinstance(given, datetime) and isinstance(revived, datetime)):
+        return False
+    is_aware = given.utcoffset() is not None and revived.utcoffset() is not None
+    return is_aware and given.astimezone(UTC) == revived.astimezone(UTC)
 
 
 def _dumped(value: BaseModel, form: _Form) -> Document:

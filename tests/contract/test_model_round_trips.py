@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import (
@@ -212,6 +213,31 @@ async def test_a_model_that_would_be_read_differently_is_refused_by_its_field(
     result = await runner.execute(Workflow("w", [step]))
     assert (result.status, result.error_step) == ("failed", "gives")
     assert named in str(result.error)
+
+
+class Timed(BaseModel):
+    at: datetime
+    others: list[datetime] = []
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+async def test_a_moment_in_an_hour_that_a_change_of_the_clocks_repeats_is_kept(make_runner: Any, fold: int) -> None:
+    """Python says that it does not equal the same moment with an offset instead of the zone."""
+    at = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+    given, read = Timed(at=at, others=[at]), list[Timed]()
+
+    def gives(context: WorkflowContext, config: Any) -> Timed:
+        return given
+
+    def reads(context: WorkflowContext, config: Any) -> None:
+        read.append(context.get_output("gives"))
+
+    steps = [Step.lambda_("gives", gives, output_model=Timed), Step.lambda_("reads", reads)]
+    result = await make_runner().execute(Workflow("w", steps))
+    assert result.status == "completed", result.error
+    assert [each.astimezone(UTC) for each in (read[0].at, *read[0].others)] == [at.astimezone(UTC)] * 2
+    params = await make_runner().execute(Workflow("p", steps, params_model=Timed), params={"at": at})
+    assert params.status == "completed", params.error
 
 
 async def test_a_plain_model_keeps_the_fields_of_a_subclass(runner: Any) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from collections import OrderedDict, UserDict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from spine_async._model.document import (
 )
 from spine_async.errors import SerializationError
 
+LOCAL_MEAN_TIME = timezone(timedelta(minutes=53, seconds=28))  # of Berlin, until 1893
 SCALARS = (
     st.none()
     | st.booleans()
@@ -143,6 +144,8 @@ def test_values_take_their_json_form(value: object, plain: object) -> None:
     ("value", "path", "problem"),
     [
         (math.nan, "$", "NaN and Infinity have no JSON form"),
+        ({"at": datetime(1890, 1, 1, tzinfo=LOCAL_MEAN_TIME)}, "$.at", "an offset from UTC with seconds"),
+        ([time(1, 2, tzinfo=LOCAL_MEAN_TIME)], "$[0]", "an offset from UTC with seconds"),
         ({"a": [1, -math.inf]}, "$.a[1]", "NaN and Infinity have no JSON form"),
         ({"d": Decimal("NaN")}, "$.d", "NaN and Infinity have no JSON form"),
         ({"a": {1: 2}}, "$.a", "a key of type int; JSON has string keys only"),
