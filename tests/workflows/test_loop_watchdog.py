@@ -62,6 +62,18 @@ class TestReported:
         (message,) = warnings.messages
         assert "by step 'guilty' of run 'r'" in message
 
+    async def test_a_generator_of_items_belongs_to_its_map(self, warnings: Warnings) -> None:
+        def items(context: WorkflowContext) -> Iterator[int]:
+            warnings.arrived.wait(10)
+            yield 1
+
+        async def nothing(context: WorkflowContext, config: Config) -> None:
+            return None
+
+        step = Step.map("guilty", items=items, iterator=nothing)
+        await WorkflowRunner(store=MemoryRunStore()).execute(Workflow("w", [step]), run_id="r")
+        assert "by step 'guilty' of run 'r'" in warnings.messages[0]
+
     async def test_a_step_that_computes_in_python(self, warnings: Warnings) -> None:
         async def compute(context: WorkflowContext, config: Config) -> None:
             give_up_at = time.monotonic() + 10

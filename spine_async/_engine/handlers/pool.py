@@ -178,7 +178,12 @@ class Pool(ABC, Generic[EntryT]):
             raise Draining
         if self._tasks.cancel_scope.cancel_called:
             await anyio.lowlevel.checkpoint_if_cancelled()  # no entry begins after one that ended the step
-        return await self._next_entry()
+        running, task = self._runtime.running_visits, current_task()
+        running[task] = self._visit  # user code gives the items; if it blocks the event loop, it is this step that does
+        try:
+            return await self._next_entry()
+        finally:
+            del running[task]
 
     def _open_scope_error(self) -> StepError:
         return StepError(
