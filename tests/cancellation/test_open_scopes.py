@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -383,3 +384,32 @@ async def test_one_worker_reads_items_inside_a_task_group(make_runner: MakeRunne
     step = Step.map("map", iterator=iterator, items=_in_a_group(), max_concurrency=1)
     result = await _beside(make_runner(), Workflow("w", [step, Step.lambda_("last", slow)]))
     assert (result.status, result.context.get_output("map")["succeeded"]) == ("completed", 4)
+
+
+async def asyncio_timeout(context: WorkflowContext, config: Config) -> object:
+    timeout = asyncio.timeout(0.5)
+    await timeout.__aenter__()
+    LEFT.append(timeout)
+    return {"x": 1}
+
+
+async def asyncio_group(context: WorkflowContext, config: Config) -> object:
+    tasks = asyncio.TaskGroup()
+    await tasks.__aenter__()
+    LEFT.append(tasks)
+    LEFT.append(tasks.create_task(_fails()))
+    return {"x": 1}
+
+
+@pytest.mark.parametrize("is_item", [False, True])
+@pytest.mark.parametrize("handler", [asyncio_timeout, asyncio_group], ids=lambda each: each.__name__)
+async def test_what_asyncio_cancels_later_stops_the_run_and_nothing_else(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture, handler: Handler, is_item: bool
+) -> None:
+    """asyncio cannot be asked for what is open; when it cancels the task, the run is stopped and can be resumed."""
+    steps: list[Step] = [Step.lambda_("leaves", handler), Step.lambda_("then", slow)]
+    if is_item:
+        steps = [Step.map("map", iterator=Workflow("i", steps), items=[1, 2])]
+    result = await _beside(make_runner(), Workflow("w", steps))
+    assert (result.status, result.stop_reason) == ("stopped", "cancelled")
+    assert "run r is stopped: a step has cancelled its own task, or a step has left an asyncio.timeout" in caplog.text

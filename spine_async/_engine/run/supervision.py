@@ -196,6 +196,12 @@ async def _is_cancelled_by_step(runtime: Runtime, run: Run, *, has_timed_out: bo
         return False
     if has_timed_out:
         return True
+    if run.cancellation.reason is None:
+        _log.warning(
+            "run %s is stopped: a step has cancelled its own task, or a step has left an asyncio.timeout or an "
+            "asyncio.TaskGroup open, which did that later",
+            run.run_id,
+        )
     run.cancellation.request(CancelReason.CANCELLED, runtime.clock.monotonic())
     return run.cancellation.reason is not CancelReason.SHUTDOWN
 
