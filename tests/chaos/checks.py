@@ -75,7 +75,12 @@ class Reader:
     def read(self) -> Stored:
         if not self.has_tables():
             return Stored({}, [], [])
-        return Stored({row[0]: row[1:] for row in self.rows(_RUNS)}, self.rows(_STEPS), self.rows(_EVENTS))
+        # In one snapshot: the server may still execute the last statement of a process that was killed.
+        self._connection.execute("BEGIN" if self._is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            return Stored({row[0]: row[1:] for row in self.rows(_RUNS)}, self.rows(_STEPS), self.rows(_EVENTS))
+        finally:
+            self._connection.execute("COMMIT")
 
     def forget(self, runs: Sequence[str]) -> None:
         """Delete runs with all their rows."""

@@ -237,7 +237,10 @@ class _Attempts:
 
         A success counts although the attempt was cancelled.
         """
-        must_end = await is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
+        try:
+            must_end = await is_cancelled(self.runtime, self.visit, cancellations, result.exception, self.groups)
+        except CANCELLATION:  # a scope repeats it as long as middleware waits for this task
+            must_end = True
         if must_end and not _is_plain_success(result):
             attempt.cut_off()
             await continue_cancellation()
