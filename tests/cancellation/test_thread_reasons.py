@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -86,13 +87,18 @@ async def test_it_reads_the_reason_at_once(shape: str, how: str) -> None:
 
 
 async def seconds_until_read(shape: str, how: str, poller: Poller) -> float:
-    config = Config(drain_timeout=0.02, workflow_timeout=0.1 if how == "run_timeout" else None)
+    limit = 0.2  # seconds
+    config = Config(drain_timeout=0.02, workflow_timeout=limit if how == "run_timeout" else None)
     runner = WorkflowRunner(store=MemoryRunStore(), config=config)
-    workflow = flow(poller, shape, timeout=0.1 if how == "step_timeout" else 60)
+    workflow = flow(poller, shape, timeout=limit if how == "step_timeout" else 60)
     began_mono = time.monotonic()
     async with runner:
         task = asyncio.create_task(runner.execute(workflow, run_id="r"))
-        await poller.begun.wait()
+        begun = asyncio.create_task(poller.begun.wait())
+        await asyncio.wait([begun, task], return_when=asyncio.FIRST_COMPLETED)
+        if not begun.done():  # the limit of time has ended before a thread was there
+            begun.cancel()
+            return math.inf
         if how == "user":
             began_mono = time.monotonic()
             await runner.stop("r")
@@ -100,7 +106,7 @@ async def seconds_until_read(shape: str, how: str, poller: Poller) -> float:
             began_mono = time.monotonic()
             task.cancel()
         elif how != "shutdown":
-            began_mono += 0.1
+            began_mono += limit
             await task
         else:
             began_mono = time.monotonic() + 0.02
@@ -167,7 +173,7 @@ async def test_an_attempt_that_is_left_behind_reads_its_own_reason_although_anot
 
     retry = RetryPolicy(max_attempts=2, initial_delay=0)
     runner = WorkflowRunner(store=MemoryRunStore())
-    step: Step = Step.lambda_("poll", handler, timeout=0.05, retry=retry)
+    step: Step = Step.lambda_("poll", handler, timeout=0.5, retry=retry)
     for name in {"plain": (), "item": ("each",), "nested": ("inner", "each")}[shape]:
         step = Step.map(name, items=[1], iterator=Workflow(steps=[step]))
     task = asyncio.create_task(runner.execute(Workflow("w", [step]), run_id="r"))
@@ -201,7 +207,7 @@ async def test_a_timeout_of_middleware_reaches_the_thread(poller: Poller) -> Non
 
     @runner.middleware
     async def limits(step: Step, context: WorkflowContext, next_fn: Any) -> StepResult:
-        with anyio.move_on_after(0.02):
+        with anyio.move_on_after(0.5):
             result: StepResult = await next_fn(step, context)
             return result
         return StepResult.fail("too slow", "TIMEOUT")
