@@ -56,10 +56,13 @@ class DueRun:
     Attributes:
         run: The run as it was before the claim.
         claim: The right to commit to it.
+        due_in: Seconds from the claim until the time at which the run was due, by a clock that nobody sets; negative if
+            it is over. None if that time was not given as a duration, or if the host was restarted since.
     """
 
     run: StoredRun
     claim: Claim
+    due_in: float | None = None
 
 
 class DueRuns(list[DueRun]):

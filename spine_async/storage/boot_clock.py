@@ -38,6 +38,11 @@ def boot_time() -> BootTime:
     return BootTime(boot, time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
 
+def seconds_until(boot: object, seconds: object, now: BootTime) -> float | None:
+    """The time from now until a stored reading of the clock; None if it belongs to another boot, or is NULL."""
+    return float(str(seconds)) - now.seconds if boot == now.boot and seconds is not None else None
+
+
 def is_boot_known() -> bool:
     """Whether `boot_time` reads no file any more."""
     return _boot_id.cache_info().currsize > 0

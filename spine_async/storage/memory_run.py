@@ -181,8 +181,9 @@ def claim_for(found: MemoryRun, request: DueRequest) -> DueRun:
         found.stored, status=status, started_at=started_at, updated_at=request.at, workflow_version=version
     )
     found.lease_end, found.claim_token = found.clock.monotonic() + request.ttl, request.token
+    due_in = found.due_mono - found.clock.monotonic() if found.due_mono is not None else None
     found.due_mono, found.is_ready = None, False
-    return DueRun(before, claim_of(found))
+    return DueRun(before, claim_of(found), due_in)
 
 
 def is_claimable(found: MemoryRun, request: DueRequest) -> bool:

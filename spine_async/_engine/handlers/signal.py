@@ -104,7 +104,7 @@ def _seconds_left(runtime: Runtime, step: SignalStep, visit: Visit, until: datet
     """Seconds until the deadline. While the process lives, they do not depend on the wall clock."""
     if until is None:
         return math.inf
-    left = (until - runtime.clock.now()).total_seconds()
+    left = visit.run.clock.seconds_until(until)
     if step.timeout is not None:
         left = min(left, step.timeout)  # a clock that was set back does not prolong the wait
     now_mono = runtime.clock.monotonic()

@@ -33,7 +33,7 @@ async def run_wait(runtime: Runtime, step: WaitStep, context: WorkflowContext) -
     left = (until - runtime.clock.now()).total_seconds()
     if step.seconds is not None and not runtime.is_dry:
         # After a restart the stored end time counts, but a clock that was set back does not prolong the wait.
-        left = min(left, cast("float", step.seconds))
+        left = min(visit.run.clock.seconds_until(until), cast("float", step.seconds))
         ends_mono = visit.scope.wait_ends_mono.setdefault(visit.path, runtime.clock.monotonic() + left)
         left = ends_mono - runtime.clock.monotonic()
     if not runtime.is_dry and left > 0:

@@ -66,6 +66,8 @@ async def _open(runtime: Runtime, workflow: Workflow, due: DueRun) -> Scope | Wo
         run, or has invalid params; None if the definition does not fit the run, which is released for a minute.
     """
     clock = RunClock(runtime.clock, due.run.updated_at)
+    if due.due_in is not None and due.run.due_at is not None:
+        clock.was_due(due.run.due_at, due.due_in)
     pending = new_pending(runtime, due.run, due.claim, clock)
     is_first = due.run.epoch == 0
     stored = replace(due.run, started_at=clock.now()) if is_first else due.run

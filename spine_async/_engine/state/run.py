@@ -17,11 +17,12 @@ from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.tally import Tally
 from spine_async._engine.state.unwinding import Unwinding
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._engine.tasks import Latch, Task
 from spine_async._model.run_change import RunEnd
 from spine_async._model.step import Definition
 from spine_async._threads import AbandonedThreads
-from spine_async.ports import Clock, RunSpan
+from spine_async.ports import RunSpan
 
 _OPENING = threading.Lock()
 
@@ -69,7 +70,7 @@ class Run:
     workflow: Definition
     pending: PendingWrites
     started_at: datetime
-    clock: Clock
+    clock: RunClock
     begun_mono: float = 0.0
     opened_mono: float = 0.0
     is_resumed: bool = False

@@ -25,13 +25,15 @@ class RunClock:
 
     Attributes:
         latest: The latest moment that it returned.
+        behind: Seconds by which the wall clock was set back while the run was parked; negative if it was set forward.
     """
 
-    __slots__ = ("_clock", "latest", "monotonic")
+    __slots__ = ("_clock", "behind", "latest", "monotonic")
 
     def __init__(self, clock: Clock, latest: datetime = _LONG_AGO) -> None:
         self._clock = clock
         self.latest = latest
+        self.behind = 0.0
         self.monotonic = clock.monotonic
 
     def now(self) -> datetime:
@@ -41,6 +43,15 @@ class RunClock:
             return self.latest
         self.latest = now
         return now
+
+    def was_due(self, due_at: datetime, due_in: float) -> None:
+        """Note that the run was parked until `due_at`, which a clock that nobody sets reaches in `due_in` seconds."""
+        behind = (due_at - self._clock.now()).total_seconds() - due_in
+        self.behind = behind if abs(behind) > _TOLERANCE else 0.0
+
+    def seconds_until(self, end: datetime) -> float:
+        """Seconds until the end of a duration that has begun, even if the clock was set while the run was parked."""
+        return (end - self._clock.now()).total_seconds() - self.behind
 
 
 class WallClock:

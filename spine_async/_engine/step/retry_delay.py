@@ -50,7 +50,7 @@ async def continue_retry(visit: Visit) -> int:
         return 0
     visit.attempts = stored.attempts
     visit.is_announced = visit.is_announced or visit.run.is_woken
-    seconds = max(0.0, (stored.until - visit.run.clock.now()).total_seconds())
+    seconds = max(0.0, visit.run.clock.seconds_until(stored.until))
     await _wait(visit, DueTime(stored.until, seconds))
     return stored.attempts
 

@@ -10,6 +10,7 @@ from spine_async._engine.state.cursor import Cursor
 from spine_async._engine.state.pending_writes import PendingWrites
 from spine_async._engine.state.run import Run
 from spine_async._engine.state.scope import Scope, Visit
+from spine_async._engine.state.wall_clock import RunClock
 from spine_async._model.run_claim import Claim
 from spine_async._model.status import StepStatus, StepType
 from spine_async._model.visit_row import PastVisit, VisitRow
@@ -43,7 +44,7 @@ def a_claim() -> Claim:
 
 def a_run(workflow: Workflow, *, records_events: bool = True, clock: FixedClock | None = None) -> Run:
     pending = PendingWrites(a_claim(), records_events=records_events)
-    return Run("r", workflow, pending, NOW, clock or FixedClock())
+    return Run("r", workflow, pending, NOW, RunClock(clock or FixedClock()))
 
 
 def run_scope(workflow: Workflow, **context: Any) -> Scope:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from spine_async._model.corruption_guard import CorruptionGuard
@@ -11,6 +12,7 @@ from spine_async._model.due import DueRequest, DueRun, RunState
 from spine_async._model.run_claim import Claim
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
+from spine_async.storage.boot_clock import seconds_until
 from spine_async.storage.sql.postgres import due_statements
 from spine_async.storage.sql.postgres.clock import boot_now
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS, read_run
@@ -97,11 +99,14 @@ async def _claim_rounds(driver: Driver, request: DueRequest) -> tuple[list[Recor
 async def _claimed(driver: Driver, request: DueRequest, record: Record) -> DueRun | None:
     """The claimed run; None if a column holds an invalid value. Such a run is due no longer."""
     try:
-        return _due_run(record, record["epoch"] + 1)
+        due = _due_run(record, record["epoch"] + 1)
     except CorruptRecordError as exc:
         _log.error("%s; the run is not executed until it is resumed", exc)
         await driver.execute(due_statements.SET_ASIDE, record["id"], request.token, record["status"])
         return None
+    if record["due_boot"] is None:
+        return due
+    return replace(due, due_in=seconds_until(record["due_boot"], record["due_seconds"], await boot_now()))
 
 
 def _due_run(record: Record, epoch: int) -> DueRun:

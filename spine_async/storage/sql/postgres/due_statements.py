@@ -30,7 +30,9 @@ def _readable(column: str) -> str:
     return _UTC.format(name=name) if isinstance(runs.c[column].type, TIMESTAMP) else name
 
 
-_RUN = f"{', '.join(map(_readable, RUN_COLUMNS))}, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased"
+_RUN = (
+    f"due_boot, due_seconds, {', '.join(map(_readable, RUN_COLUMNS))}, (owner IS NOT NULL AND {IS_LEASED}) AS is_leased"
+)
 
 _CANDIDATES = (
     "SELECT c.id, c.priority, c.turn FROM unnest($4::text[], $5::integer[]) AS w(name, version) "

@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from spine_async._model.due import DueRequest, DueRun, DueRuns, RunState
 from spine_async._model.queue_room import Room, soonest
@@ -20,7 +21,7 @@ from spine_async._model.run_claim import Claim
 from spine_async._model.run_row import StoredRun
 from spine_async._model.status import RunStatus
 from spine_async.errors import CorruptRecordError
-from spine_async.storage.boot_clock import BootTime, boot_time
+from spine_async.storage.boot_clock import BootTime, boot_time, seconds_until
 from spine_async.storage.sql.driver.candidates import DEPTH, Candidate, choose, hides_others, window
 from spine_async.storage.sql.schema.rows import RUN_COLUMNS, Row, iso_timestamp, read_run
 from spine_async.storage.sql.sqlite.jobs import fetch
@@ -49,7 +50,10 @@ _BY_KEY = (
 )
 _WITHOUT_KEY = f"SELECT * FROM ({_CANDIDATES}) WHERE queue_key IS NULL"
 _IS_LEASED = "COALESCE(owner IS NOT NULL AND lease_boot = ? AND leased_until > ?, 0)"
-_RUN = f"""SELECT {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} FROM core_workflow_runs WHERE id = ?"""
+_RUN = (
+    f"""SELECT due_boot, due_seconds, {", ".join(f'"{name}"' for name in RUN_COLUMNS)}, {_IS_LEASED} """
+    "FROM core_workflow_runs WHERE id = ?"
+)
 _CLAIM = (
     "UPDATE core_workflow_runs SET epoch = epoch + 1, owner = ?, lease_boot = ?, leased_until = ?, commit_id = ?, "
     "updated_at = ?, workflow_version = CASE workflow_version WHEN 0 THEN ? ELSE workflow_version END, "
@@ -66,6 +70,13 @@ _STATE = (
     f"SELECT run_id, status, epoch, owner, {_IS_LEASED}, owner IS NULL AND (ready OR CASE WHEN due_boot = ? "
     "THEN due_seconds <= ? ELSE COALESCE(due_at <= ?, 0) END), next_seq FROM core_workflow_runs WHERE run_id = ?"
 )
+
+
+class _Ready(NamedTuple):
+    """A run that may be claimed, and the seconds until it was due, as in `DueRun`."""
+
+    run: StoredRun
+    due_in: float | None
 
 
 def look(connection: sqlite3.Connection, request: DueRequest) -> DueRuns | None:
@@ -95,10 +106,10 @@ def claim_due(connection: sqlite3.Connection, request: DueRequest) -> DueRuns:
     if rooms:
         request = request.at_now()
     for key in keys:
-        run = _readable(connection, key, now)
-        if run is not None:
-            claimed.append(_claim(connection, request, key, run, now))
-            begun[run.queue] += run.epoch == 0
+        due = _readable(connection, key, now)
+        if due is not None:
+            claimed.append(_claim(connection, request, key, due, now))
+            begun[due.run.queue] += due.run.epoch == 0
     for queue in request.limits:
         record_first_claims(connection, queue, begun[queue.name], boot_time())
     return DueRuns(claimed, room_in=soonest(rooms.values()))
@@ -158,7 +169,7 @@ def _read_candidates(connection: sqlite3.Connection, query: str, values: Sequenc
         yield Candidate(int(str(priority)), float(str(turn)), int(str(key)), str(queue), run_key, bool(is_new))
 
 
-def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun | None:
+def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> _Ready | None:
     """The run; None if a column holds an invalid value. Such a run is due no longer, so that it does not come again."""
     try:
         return _read(connection, key, now)
@@ -168,19 +179,20 @@ def _readable(connection: sqlite3.Connection, key: int, now: BootTime) -> Stored
         return None
 
 
-def _read(connection: sqlite3.Connection, key: int, now: BootTime) -> StoredRun:
-    return read_run(fetch(connection, _RUN, (now.boot, now.seconds, key))[0])
+def _read(connection: sqlite3.Connection, key: int, now: BootTime) -> _Ready:
+    boot, seconds, *row = fetch(connection, _RUN, (now.boot, now.seconds, key))[0]
+    return _Ready(read_run(tuple(row)), seconds_until(boot, seconds, now))
 
 
-def _claim(connection: sqlite3.Connection, request: DueRequest, key: int, run: StoredRun, now: BootTime) -> DueRun:
-    at = iso_timestamp(request.at)
+def _claim(connection: sqlite3.Connection, request: DueRequest, key: int, due: _Ready, now: BootTime) -> DueRun:
+    run, at = due.run, iso_timestamp(request.at)
     lease = (request.owner, now.boot, now.seconds + request.ttl, request.token)
     connection.execute(_CLAIM, (*lease, at, request.workflows[run.workflow_name], at, key))
-    return DueRun(run, Claim(run_id=run.run_id, key=key, epoch=run.epoch + 1, next_seq=run.next_seq))
+    return DueRun(run, Claim(run_id=run.run_id, key=key, epoch=run.epoch + 1, next_seq=run.next_seq), due.due_in)
 
 
 def _claimed_earlier(connection: sqlite3.Connection, key: int, now: BootTime) -> DueRun:
-    run = _read(connection, key, now)
+    run, _ = _read(connection, key, now)
     return DueRun(run, Claim(run_id=run.run_id, key=key, epoch=run.epoch, next_seq=run.next_seq))
 
 
