@@ -309,6 +309,7 @@ async def test_the_limit_of_the_workflow_counts_from_the_first_start(place: Plac
 
 
 @pytest.mark.slow
+@pytest.mark.sample(every=2)
 @pytest.mark.parametrize("park_after", [0.0, 1_000.0], ids=["parked", "held"])
 async def test_a_run_that_is_killed_again_and_again_while_it_waits_completes(
     service: StartService, observer: WorkflowRunner, notes: Notes, query: Callable[..., Rows], park_after: float
