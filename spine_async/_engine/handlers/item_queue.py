@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from spine_async._engine.handlers.feed import Feed
 from spine_async._engine.runtime.runtime import Runtime
 from spine_async._engine.state.interrupts import Draining, ResumeRefused
-from spine_async._engine.state.item_digest import large_digest
+from spine_async._engine.state.item_digest import item_digest, large_digest
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._model.document import Document, encode
 from spine_async._model.large_document import encode_in_pieces, is_large
@@ -28,14 +28,14 @@ class Item:
     Attributes:
         index: Its index.
         document: Its JSON form.
-        digest: Its digest if it is large and digests are kept; else None, because it takes little time to compute.
+        digest: Its digest; 0 if digests are not kept.
         value: The value that the map got, to be compared with what the model of the iterator makes of it; None if the
             iterator has no model.
     """
 
     index: int
     document: Document
-    digest: int | None
+    digest: int
     value: object
 
 
@@ -92,15 +92,15 @@ class ItemQueue:
         return await self._item(*entry) if entry is not None else None
 
     async def _item(self, index: int, value: object) -> Item:
-        digest = None
+        keeps = self._progress.keeps_digests
         try:
             if is_large(value):
                 # The size is checked with those of other values, when the item is stored.
                 document = await self._runtime.run_on_thread(encode_in_pieces, value, sys.maxsize)
-                if self._progress.keeps_digests:
-                    digest = await self._runtime.run_on_thread(large_digest, document.text)
+                digest = await self._runtime.run_on_thread(large_digest, document.text) if keeps else 0
             else:
                 document = encode(value)
+                digest = item_digest(document.text) if keeps else 0
         except SerializationError as exc:
             raise StepError(f"items[{index}] has no strict JSON form: {exc}") from None
         return Item(index, document, digest, value if self._keeps_values else None)
@@ -112,11 +112,10 @@ class ItemQueue:
             if self._progress.has_item(index):
                 raise ResumeRefused(self._progress.changed(index, _DIFFERS)) from None
             raise
-        if not self._progress.is_same_item(index, item.document.text, item.digest):
+        if not self._progress.is_same_item(index, item.digest):
             raise ResumeRefused(self._progress.changed(index, _DIFFERS))
         if self._progress.has_item(index):
-            # A row of an older version may lack it.
-            self._progress.keep_digest(index, item.document.text, item.digest)
+            self._progress.keep_digest(index, item.digest)  # a row of an older version may lack it
         return item
 
 

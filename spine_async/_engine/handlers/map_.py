@@ -150,7 +150,7 @@ class _Items(Pool[Item]):
     def _new_scope(self, path: str, item: Item) -> Scope:
         """The scope of an item of which nothing is stored."""
         own = self._own_params(item, None)
-        self._progress.keep_digest(item.index, item.document.text, item.digest)
+        self._progress.keep_digest(item.index, item.digest)
         context, params = for_item(self._item_context, own), self._stored_params(item.document, own)
         return new_scope(self._visit, self._workflow, path, context, params, item.index)
 

@@ -23,7 +23,7 @@ from spine_async._engine.state.interrupts import CommitFailed, ResumeRefused
 from spine_async._engine.state.marker_row import WAIT_MARK, marker_row
 from spine_async._engine.state.repetition import repetition
 from spine_async._engine.state.scope import Visit
-from spine_async._engine.step.context_variables import call_with_own_variables
+from spine_async._engine.step.param_documents import given_params
 from spine_async._engine.tasks import CANCELLATION, run_shielded
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import params_of
@@ -43,7 +43,6 @@ from spine_async.errors import (
     RunConflictError,
     SerializationError,
     SharingError,
-    StepError,
     StoreError,
     WorkflowChangedError,
 )
@@ -173,7 +172,8 @@ async def _stop(runtime: Runtime, children: ChildRuns, visit: Visit, reason: Can
 
 async def _start(children: ChildRuns, step: WorkflowStep, context: WorkflowContext) -> bool:
     """Store the child, unless it is stored; returns whether it was not."""
-    visit, given = visit_of(context), await _given_params(step, context)
+    visit = visit_of(context)
+    given = _inherited_params(step, context) if step.params is None else await given_params(step, context)
     run_id, parent_id = child_run_id(visit), visit.run.run_id
     return await children.start(ChildRun(run_id, parent_id, step.child, given, context.partition, step.queue or ""))
 
@@ -211,17 +211,6 @@ def _discard(visit: Visit, names: tuple[str, ...]) -> None:
     while (message := visit.run.mailbox.take(names)) is not None:
         ids.append(message.id)
     visit.taken = tuple(ids)
-
-
-async def _given_params(step: WorkflowStep, context: WorkflowContext) -> Mapping[str, object]:
-    """The params of the child, as a caller would give them."""
-    if step.params is None:
-        return _inherited_params(step, context)
-    given = await call_with_own_variables(step.params, context) if callable(step.params) else step.params
-    if not isinstance(given, Mapping):
-        problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
-        raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")
-    return given
 
 
 def _inherited_params(step: WorkflowStep, context: WorkflowContext) -> Mapping[str, object]:

@@ -23,8 +23,7 @@ from spine_async._engine.state.branch_progress import BranchProgress
 from spine_async._engine.state.outcome import Outcome
 from spine_async._engine.state.params import item_params, run_params
 from spine_async._engine.state.scope import Scope, Visit
-from spine_async._engine.step.context_variables import call_with_own_variables
-from spine_async._engine.step.param_documents import mapping_documents
+from spine_async._engine.step.param_documents import given_params, mapping_documents
 from spine_async._model.context import DRY_RUN_PARAM, WorkflowContext
 from spine_async._model.context_access import for_child, params_of
 from spine_async._model.document import NULL, Document, encode, join_object
@@ -33,7 +32,7 @@ from spine_async._model.large_document import is_large
 from spine_async._model.large_text import split_members
 from spine_async._model.step_result import StepResult
 from spine_async._model.workflow_step import WorkflowStep
-from spine_async.errors import InvalidParamsError, SerializationError, StepError
+from spine_async.errors import InvalidParamsError, SerializationError
 
 _ONLY = ""
 """Key of the only scope of a workflow step."""
@@ -121,10 +120,7 @@ async def child_params(runtime: Runtime, step: WorkflowStep, context: WorkflowCo
     """
     if step.params is None:
         return _inherited_params(runtime, step, context)
-    given = await call_with_own_variables(step.params, context) if callable(step.params) else step.params
-    if not isinstance(given, Mapping):
-        problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
-        raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")
+    given = await given_params(step, context)
     if is_large(given):
         return await runtime.run_on_thread(_completed_params, runtime, step, given)
     return copy_context().run(_completed_params, runtime, step, given)

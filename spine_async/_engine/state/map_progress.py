@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from spine_async._engine.state.index_table import DigestTable, IndexSet
-from spine_async._engine.state.item_digest import item_digest, stored_digest
+from spine_async._engine.state.item_digest import stored_digest
 from spine_async._engine.state.nested_progress import InnerProgress, NestedProgress
 from spine_async._model.document import quote
 from spine_async._model.map_step import MapStep
@@ -69,20 +69,20 @@ class MapProgress(NestedProgress[int]):
         """Whether digests of items are kept."""
         return self._digests is not None
 
-    def keep_digest(self, index: int, text: str, digest: int | None = None) -> None:
-        """Keep the digest of an item that begins; None if it is not known."""
+    def keep_digest(self, index: int, digest: int) -> None:
+        """Keep the digest of an item that begins, if digests are kept."""
         if self._digests is not None:
-            self._digests[index] = item_digest(text) if digest is None else digest
+            self._digests[index] = digest
 
     def drop_digest(self, index: int) -> None:
         """Forget the digest of an item without rows, so that another attempt may have a different item there."""
         if self._digests is not None:
             self._digests[index] = 0
 
-    def is_same_item(self, index: int, text: str, digest: int | None = None) -> bool:
-        """Whether the item with this JSON text is the stored one; True if it is not known which item is stored."""
+    def is_same_item(self, index: int, digest: int) -> bool:
+        """Whether the item with this digest is the stored one; True if it is not known which item is stored."""
         stored = self._digests[index] if self._digests is not None else 0
-        return not stored or stored == (item_digest(text) if digest is None else digest)
+        return not stored or stored == digest
 
     def has_item(self, index: int) -> bool:
         """Whether the item is finished or has stored rows."""

@@ -1,13 +1,29 @@
-"""Encodes the params that a caller or a step passes to a workflow."""
+"""The params that a caller or a step passes to a workflow, and their documents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spine_async._engine.step.context_variables import call_with_own_variables
 from spine_async._engine.step.large_values import exceeds, size_problem
+from spine_async._model.context import WorkflowContext
 from spine_async._model.document import Document, encode_object
 from spine_async._model.large_document import ValueTooLargeError, encode_in_pieces, is_large
-from spine_async.errors import InvalidParamsError, SerializationError
+from spine_async._model.workflow_step import WorkflowStep
+from spine_async.errors import InvalidParamsError, SerializationError, StepError
+
+
+async def given_params(step: WorkflowStep, context: WorkflowContext) -> Mapping[str, object]:
+    """The `params` of a step that executes a child workflow, from its function if it has one.
+
+    Raises:
+        StepError: The function did not return a mapping; category CONFIGURATION.
+    """
+    given = await call_with_own_variables(step.params, context) if callable(step.params) else step.params
+    if not isinstance(given, Mapping):
+        problem = f"params returned a value of type {type(given).__name__}; it must return a mapping"
+        raise StepError(f"step {step.name!r}: {problem}", category="CONFIGURATION")
+    return given
 
 
 def mapping_documents(what: str, given: object, limit: int) -> dict[str, Document]:

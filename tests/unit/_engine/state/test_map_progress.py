@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from spine_async import CorruptRecordError, Step, Workflow, WorkflowChangedError
 from spine_async._engine.state.index_table import IndexSet
+from spine_async._engine.state.item_digest import item_digest
 from spine_async._engine.state.map_progress import MapProgress
 from spine_async._engine.state.step_progress import new_progress
 from spine_async._model.map_step import MapStep
@@ -51,12 +52,12 @@ def test_outputs_are_kept_only_if_the_map_collects_them() -> None:
 
 def test_an_item_is_compared_with_the_one_that_began_at_its_index() -> None:
     progress = progress_of()
-    progress.keep_digest(0, '{"a":1,"b":2}')
-    assert progress.is_same_item(0, '{"b":2,"a":1}')
-    assert not progress.is_same_item(0, '{"a":1,"b":3}')
-    assert progress.is_same_item(1, '{"a":1,"b":3}')
+    progress.keep_digest(0, item_digest('{"a":1,"b":2}'))
+    assert progress.is_same_item(0, item_digest('{"b":2,"a":1}'))
+    assert not progress.is_same_item(0, item_digest('{"a":1,"b":3}'))
+    assert progress.is_same_item(1, item_digest('{"a":1,"b":3}'))
     progress.drop_digest(0)
-    assert progress.is_same_item(0, '{"a":1,"b":3}')
+    assert progress.is_same_item(0, item_digest('{"a":1,"b":3}'))
 
 
 @pytest.mark.parametrize("scope", ["", "other[0]", "each#2[0]"])
